@@ -29,11 +29,13 @@ from gankit.evaluation.detection import (
     share,
 )
 from gankit.evaluation.extraction import as_part
+from gankit.evaluation.membership import attack
 from gankit.evaluation.paired import Cases, paired_difference
 from gankit.evaluation.uncertainty import influences, variances_of, wilson
 from gankit.interfaces import Pool, Rows
-from gankit.ranking.ratings import krippendorff_alpha
+from gankit.ranking.ratings import compare_sources, krippendorff_alpha
 from gankit.studies.agreement.arms import arm_at
+from gankit.studies.agreement.conclusions import difference_from_reals
 from gankit.studies.agreement.findings import Findings, Trial, Where
 from gankit.studies.augmentation.contrasts import contrast
 from gankit.studies.jobs import Outcome
@@ -160,18 +162,75 @@ def deal(random, labels, group, parts):
     return part[number]
 
 
-def accuracies(random, easy, effects, labels):
-    """Balanced accuracies on (n,) cases of trainings with (..., 3) effects, in logits of whole classes."""
+def answers(random, easy, effects, labels):
+    """(..., n) whether trainings with (..., 3) effects, in logits of whole classes, are right on (n,) cases."""
     logits = easy + effects[..., labels]
-    right = random.random(logits.shape) < chance(logits)
+    return random.random(logits.shape) < chance(logits)
+
+
+def accuracies(right, labels):
+    """Balanced accuracies of (..., n) answers."""
     return np.mean([right[..., labels == label].mean(-1) for label in range(3)], axis=0)
 
 
+def differences(first, second, parts, labels, group):
+    """From two arms' answers in each fold: differences, the variances that patients make, and one patient's step.
+
+    Patients have equally many cases of one class, so that these are the jackknife variances that the study computes.
+    """
+    values, variances, steps = [], [], []
+    for right, other, part in zip(first, second, parts, strict=True):
+        change = right.astype(float) - other
+        values.append(accuracies(change, labels[part]))
+        images = np.count_nonzero(group == group[0])
+        by_class = [change[..., labels[part] == label].mean((0, 1)) for label in range(3)]
+        means = [of_class.reshape(-1, images).mean(1) for of_class in by_class]
+        variances.append(sum(of.var(ddof=1) / len(of) for of in means if len(of) > 1) / 9)
+        steps.append(np.mean([1 / (3 * len(of)) for of in means]))
+    return np.array(values), variances, float(np.mean(steps))
+
+
+EASE = {"hard": 1.0, "easy": 4.0}  # of cases, in logits
 TRAINING_SETS, OVERLAP = 0.2, 0.75  # what training parts do to an arm, in logits; how alike those of two folds are
 
 
-def fold_trials(cases, per_group, what, gain, folds=5, generators=3, classifiers=2):
+def fold_trials(cases, per_group, what, gain, folds=5):
     """Cross-validation: arms interact with generator seeds and training sets; each fold has a test part."""
+    study, true = fold_study(cases, per_group, what, gain, folds, 3, 2, EASE["hard"])
+
+    def trial(random):
+        values, *of_patients = study(random)
+        naive = values.mean((1, 2)).std(ddof=1) / math.sqrt(folds) * 2.776
+        found = contrast(list(values), 1 / (folds - 1), *of_patients)
+        spans = {
+            "as reported": (found["low"], found["high"]),
+            "from the spread of folds alone": cross_validated(values, 1 / (folds - 1)).interval(),
+            "usual t over folds": (values.mean() - naive, values.mean() + naive),
+        }
+        return {name: (low <= true <= high, not low <= 0 <= high, high - low) for name, (low, high) in spans.items()}
+
+    return trial
+
+
+def few_trials(cases, folds, seeds, ease, gain):
+    """The contrast of `gankit study augmentation` with few cases, folds and trainings."""
+    study, true = fold_study(cases, 1, "seeds differ in each fold", gain, folds, *seeds, EASE[ease])
+
+    def trial(random):
+        values, *of_patients = study(random)
+        found = contrast(list(values), 1 / (folds - 1), *of_patients)
+        spans = {
+            "as reported": (found["low"], found["high"]),
+            "90 %, as reported": (found["low90"], found["high90"]),
+            "from the spread of folds alone": cross_validated(values, 1 / (folds - 1)).interval(),
+        }
+        return {name: (low <= true <= high, not low <= 0 <= high, high - low) for name, (low, high) in spans.items()}
+
+    return trial
+
+
+def fold_study(cases, per_group, what, gain, folds, generators, classifiers, ease):
+    """What draws the `differences` of a study, and the true value."""
     shared, by_fold, of_sets = {
         "seeds alike": (0.0, 0.0, 0.0),
         "seeds differ in each fold": (0.0, 0.5, 0.0),
@@ -179,33 +238,24 @@ def fold_trials(cases, per_group, what, gain, folds=5, generators=3, classifiers
         "training sets matter": (0.0, 0.3, TRAINING_SETS),
     }[what]
     sd = math.sqrt(2 + shared**2 + by_fold**2 + of_sets**2 + 0.2**2)
-    true = mean_chance(1 + gain, sd) - mean_chance(1, sd)
+    true = mean_chance(ease + gain, sd) - mean_chance(ease, sd)
 
-    def trial(random):
+    def study(random):
         labels, group = cases_of(cases, per_group)
-        easy = difficulty(random, group)
+        easy = ease - 1 + difficulty(random, group)
         fold = deal(random, labels, group, folds)
-        scores = []
+        parts, right = [fold == number for number in range(folds)], []
         for extra in (gain, 0.0):
             common = math.sqrt(OVERLAP) * random.normal(0, of_sets, 3)
             sets = common + math.sqrt(1 - OVERLAP) * random.normal(0, of_sets, (folds, 1, 1, 3))
             effect = (sets + random.normal(0, shared, (1, generators, 1, 3))
                       + random.normal(0, by_fold, (folds, generators, 1, 3))
                       + random.normal(0, 0.2, (folds, generators, classifiers, 3)))  # fmt: skip
-            scores.append(np.array([
-                accuracies(random, easy[fold == number], extra + effect[number], labels[fold == number])
-                for number in range(folds)
-            ]))  # fmt: skip
-        values = scores[0] - scores[1]
-        naive = values.mean((1, 2)).std(ddof=1) / math.sqrt(folds) * 2.776
-        spans = {
-            "seeds of each fold": cross_validated(values, 1 / (folds - 1)).interval(),
-            "shared seeds": cross_validated(values, 1 / (folds - 1), shared_seeds=True).interval(),
-            "usual t over folds": (values.mean() - naive, values.mean() + naive),
-        }
-        return {name: (low <= true <= high, not low <= 0 <= high, high - low) for name, (low, high) in spans.items()}
+            right.append([answers(random, easy[part], extra + of_fold, labels[part])
+                          for part, of_fold in zip(parts, effect, strict=True)])  # fmt: skip
+        return differences(*right, parts, labels, group)
 
-    return trial
+    return study, true
 
 
 CHOICES = {
@@ -215,7 +265,7 @@ CHOICES = {
     "training sets matter": (0.0, TRAINING_SETS),
 }
 SIDES = ((6, 1, 2), (7, 2, 2))  # of baselines and of synthetic arms: arms with their ratios, generators, classifiers
-TRUTHS = 200  # simulated studies whose mean is the true value
+TRUTHS = 100  # simulated studies whose mean is the true value
 
 
 def choice_trials(cases, per_group, what, gain, folds=5):
@@ -234,32 +284,37 @@ def choice_trials(cases, per_group, what, gain, folds=5):
         labels, group = cases_of(cases, per_group)
         easy = difficulty(random, group)
         fold = deal(random, labels, group, folds)
-        tests, validations, steps = [], [], []
+        tests, validations = [], []
         for number in range(folds):
             rest, test = np.flatnonzero(fold != number), np.flatnonzero(fold == number)
             # A quarter of what the reserve, another quarter, leaves
             validations.append(rest[deal(random, labels[rest], group[rest], 16) < 3])
             tests.append(test)
-            steps.append(np.mean([1 / (3 * len(np.unique(group[test][labels[test] == label]))) for label in range(3)]))
         inside, outside = [], []
         for mean, (arms, generators, classifiers) in zip(means, SIDES, strict=True):
             effects = (mean[:, None, None, None] + math.sqrt(OVERLAP) * random.normal(0, of_sets, (arms, 1, 1, 3))
                        + math.sqrt(1 - OVERLAP) * random.normal(0, of_sets, (folds, arms, 1, 1, 3))
                        + random.normal(0, by_fold, (folds, arms, generators, 1, 3))
                        + random.normal(0, by_training, (folds, arms, generators, classifiers, 3)))  # fmt: skip
-            validated, tested = (
-                np.array([accuracies(random, easy[part], effect, labels[part])
-                          for part, effect in zip(parts, effects, strict=True)])
+            validated, right = (
+                [answers(random, easy[part], effect, labels[part])
+                 for part, effect in zip(parts, effects, strict=True)]
                 for parts in (validations, tests)
             )  # fmt: skip
-            best = np.arange(folds), validated.mean((2, 3)).argmax(1)
-            inside.append((tested[best], mean_chance(1 + effects[best], math.sqrt(2)).mean()))
+            validated, tested = (
+                np.array([accuracies(of_fold, labels[part]) for of_fold, part in zip(sides, parts, strict=True)])
+                for sides, parts in ((validated, validations), (right, tests))
+            )
+            best = validated.mean((2, 3)).argmax(1)
+            inside.append(([of_fold[arm] for of_fold, arm in zip(right, best, strict=True)],
+                           mean_chance(1 + effects[np.arange(folds), best], math.sqrt(2)).mean()))  # fmt: skip
             most = tested.mean((0, 2, 3)).argmax()
-            outside.append((tested[:, most], mean_chance(1 + mean[most], spread)))
+            outside.append(([of_fold[most] for of_fold in right], mean_chance(1 + mean[most], spread)))
         found = {}
         for name, sides in (("on the validation parts", inside), ("on the test parts", outside)):
             (baseline, true_of_baseline), (synthetic, true_of_synthetic) = sides
-            entry = contrast(list(synthetic - baseline), 1 / (folds - 1), float(np.mean(steps)))
+            values, *of_patients = differences(synthetic, baseline, tests, labels, group)
+            entry = contrast(list(values), 1 / (folds - 1), *of_patients)
             found[f"chosen {name}"] = entry, true_of_synthetic - true_of_baseline
         return found
 
@@ -267,11 +322,16 @@ def choice_trials(cases, per_group, what, gain, folds=5):
     true = np.mean([study(np.random.default_rng([11, number]))[first][1] for number in range(TRUTHS)])
 
     def trial(random):
-        return {
-            name: (entry["low"] <= (true if name == first else own) <= entry["high"],
-                   not entry["low"] <= 0 <= entry["high"], entry["high"] - entry["low"])
-            for name, (entry, own) in study(random).items()
-        }  # fmt: skip
+        found = {}
+        for name, (entry, own) in study(random).items():
+            for level, ends in (("", ("low", "high")), (", 90 %", ("low90", "high90"))):
+                low, high = (entry[end] for end in ends)
+                found[name + level] = (
+                    low <= (true if name == first else own) <= high,
+                    not low <= 0 <= high,
+                    high - low,
+                )
+        return found
 
     return trial
 
@@ -305,15 +365,21 @@ def agreement_trials(kind, interaction, change):
 
 
 class Shares(Findings):
-    """Findings whose trainings hold their counts of positive images."""
+    """Findings whose trainings hold their counts of positive images; as many reals are independent."""
 
     def measured(self, arm, row):
-        return [trial.outcome.result["count"] for trial in self.trials_of(arm)]
+        return [trial.outcome.result["count"] for trial in self.trials_of(arm)] if row else [self.reals]
+
+    def independent_reals(self, arm):
+        return self.reals[1]
+
+    def row(self):
+        return self.arms()[:1]
 
 
 def share_trials(trainings, images, spread):
     """Shares of generated images that measure as positive: three arms with several trainings, pooled."""
-    true = mean_chance(0.2, spread)
+    true, of_reals = mean_chance(0.2, spread), 0.5
 
     def trial(random):
         arms = [arm_at(0.0), arm_at(0.8), arm_at(0.8, "random-subset")]
@@ -322,12 +388,16 @@ def share_trials(trainings, images, spread):
             hits = int(random.binomial(images, chance(0.2 + random.normal(0, spread))))
             result = {"count": (hits, images, images)}
             trials.append(Trial(arm, seed, Path(), Outcome("", result, None, 1.0, 1)))
-        found = Shares(None, trials, {})
+        found = Shares(None, trials, (int(random.binomial(images, of_reals)), images, images))
         low, high = found.share_interval(arms[0], "all")
         usual = wilson(found.count_measured(arms[0], "all")[0], trainings * images)
+        (part,) = difference_from_reals(found, "all").facts["parts"]
+        ends = part["ends"]
         return {
             "with trainings": (low <= true <= high, None, high - low),
             "Wilson of all images": (usual[0] <= true <= usual[1], None, usual[1] - usual[0]),
+            "less the share of as many reals": ends
+            and (ends[0] <= true - of_reals <= ends[1], None, ends[1] - ends[0]),
         }
 
     return trial
@@ -359,15 +429,69 @@ def difference_trials(n, shifts):
     return trial
 
 
-@functools.cache
 def true_kid(shift, d=16):
-    """Of two standard normal distributions in d dimensions, one shifted by `shift` in each, by a large sample."""
-    random, kid = np.random.default_rng(3), as_part("metric", "kid").build()
-    pools = [
-        Pool(Rows(features=random.normal(size=(900, d))), Rows(features=random.normal(size=(900, d)) + shift))
-        for _ in range(30 if shift else 0)
-    ]
-    return float(np.mean([kid.resampling(pool).whole().values["kid"] for pool in pools] or [0.0]))
+    """Of two standard normal distributions in d dimensions, one shifted by `shift` in each."""
+    a = d * shift**2  # the squared distance; below, moments of x.x', x.y and y.y'
+    between, within = 3 * (d + a) / d**2, 3 * a / d + 3 * (a**2 + 2 * a + d) / d**2
+    return 3 / d + within + (a**3 + 3 * a * (2 * a + d) + 6 * a) / d**3 - 2 * between
+
+
+def folds_of_generators(folds, n, beside, shift):
+    """`evaluate` of a folder of folds: the kid of each fold, whose generator is shifted by about so much."""
+    kid, spread = as_part("metric", "kid").build(), 0.1
+    nodes, weights = np.polynomial.hermite_e.hermegauss(20)
+    true = float(true_kid(shift * (1 + spread * nodes)) @ weights / weights.sum())
+
+    def trial(random):
+        real, values = random.normal(size=(n, 16)), []
+        parts = np.arange(n) % folds
+        for number in range(folds):
+            fake = random.normal(size=(n, 16)) + shift * (1 + random.normal(0, spread))
+            used = real[parts != number] if beside == "own training images" else real
+            values.append(kid.compute(Rows(features=used), Rows(features=fake)).values["kid"])
+        low, high = cross_validated(np.array(values)[:, None, None], 1 / (folds - 1)).interval()
+        return {"": (low <= true <= high, None, high - low)}
+
+    return trial
+
+
+def attack_trials(patients, others, images, apart):
+    """Membership attacks: scores of the images of members and of others, whose means are apart."""
+    true, own = float(norm.cdf(apart / math.hypot(1, 1))), 0.5
+
+    def trial(random):
+        scores = []
+        for count, mean in ((patients, apart), (others, 0.0)):
+            scores.append(math.sqrt(1 - own) * random.normal(0, 1, count).repeat(images)
+                          + math.sqrt(own) * random.normal(0, 1, count * images) + mean)  # fmt: skip
+        groups = [np.arange(count).repeat(images) for count in (patients, others)]
+        found = attack(*scores, *groups)
+        warned = found["low"] > 0.5 and found["area"] > found["control"]
+        return {
+            "covers, warns (mean width)": (found["low"] <= true <= found["high"], warned, found["high"] - found["low"])
+        }
+
+    return trial
+
+
+def source_trials(images, spread, shift):
+    """`gankit rank --page`: mean scores, from 1 to 5, of two sources with so many images each."""
+    cuts = np.array([1.5, 2.5, 3.5, 4.5])
+    first, second = (5 - norm.cdf((cuts - at) / sd).sum() for at, sd in ((3.0, 1.0), (3.0 + shift, spread)))
+
+    def trial(random):
+        seen = np.concatenate([random.normal(3, 1, images[0]), random.normal(3 + shift, spread, images[1])])
+        sources = ["a"] * images[0] + ["b"] * images[1]
+        of_first, _, difference = compare_sources([], 1.0 + np.searchsorted(cuts, seen), sources, sources, False)
+        found = {}
+        for name, entry, value in (("mean score", of_first, first), ("difference", difference, second - first)):
+            found[name] = None
+            if entry.low is not None:
+                excluded = None if name == "mean score" else not entry.low <= 0 <= entry.high
+                found[name] = entry.low <= value <= entry.high, excluded, entry.high - entry.low
+        return found
+
+    return trial
 
 
 def wilson_trials(n, share):
@@ -514,6 +638,7 @@ FAMILIES = {
     "errors of a number": (number_trials, [(240,), (1, 4), (3,), SEEDS], 0.2),
     "paired difference, one split": (paired_trials, [(152,), (1, 4), (2, 3, 5), SEEDS, GAINS], 1),
     "cross-validated difference": (fold_trials, [(150, 400), (1, 4), FOLDS, GAINS], 1),
+    "few cases and folds": (few_trials, [(36, 72), (2, 3, 5), ((1, 1), (3, 2)), tuple(EASE), (0.0, 0.8)], 0.5),
     "arms chosen inside folds": (choice_trials, [(150, 400), (2,), tuple(CHOICES), GAINS], 0.2),
     "distances of generators": (
         agreement_trials,
@@ -522,10 +647,17 @@ FAMILIES = {
     ),
     "shares over trainings": (share_trials, [(1, 3, 5), (100,), (0.0, 0.3)], 1),
     "compare": (difference_trials, [(50, 100), ((0.0, 0.0), (0.4, 0.4), (0.4, -0.4), (0.4, 0.5))], 0.2),
+    "folds of generators": (
+        folds_of_generators,
+        [(3, 5), (60, 200), ("own training images", "the same reals"), (0.0, 0.4)],
+        0.2,
+    ),
+    "membership attacks": (attack_trials, [(20, 60), (20,), (1, 3), (0.0, 1.0)], 0.2),
     "readers": (reader_trials, [(1, 3, 6), (20, 40), (0.0, 1.0, 2.5), tuple(READERS)], 0.2),
     "agreement of readers": (together_trials, [(2, 4), (20, 40), (0.0, 1.0, 2.5), ("differ",)], 0.2),
     "readers who answer again": (again_trials, [(20, 40), (0.0, 1.0, 2.5)], 0.2),
     "ratings": (wilson_trials, [(20, 60), (0.5, 0.9)], 1),
+    "scores of sources": (source_trials, [((10, 10), (10, 40), (40, 40)), (1.0, 0.4), (0.0, 0.8)], 1),
 }
 STEP = 100  # trials between writes
 

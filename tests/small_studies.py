@@ -14,8 +14,8 @@ def small_networks(data: Path) -> list[str]:
     return [
         "data.name=npz", f"data.path={data}", "generator.name=resnet", "generator.width=4", "generator.latent_dim=6",
         "critic.name=resnet", "critic.width=4", "critic.flat_blocks=1", "augment=none", "training.steps=2",
-        "training.batch=4", "training.critic_steps=1", "training.tick_every=2", "training.sample_every=2",
-        "training.checkpoint_every=1",
+        "training.batch=4", "training.generator_batch=4", "training.critic_steps=1", "training.tick_every=2",
+        "training.sample_every=2", "training.checkpoint_every=1",
     ]  # fmt: skip
 
 

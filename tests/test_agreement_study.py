@@ -26,7 +26,7 @@ from gankit.interfaces import Metric
 from gankit.runs.run import Run, open_run
 from gankit.studies.agreement import study as agreement
 from gankit.studies.agreement.arms import arm_at
-from gankit.studies.agreement.conclusions import _conclude_measured, conclusions
+from gankit.studies.agreement.conclusions import conclusions, difference_from_reals
 from gankit.studies.agreement.findings import Findings, Spread, Trial, Where
 from gankit.studies.agreement.judging import Estimator
 from gankit.studies.agreement.report import warnings_of
@@ -392,8 +392,20 @@ def test_real_images_of_one_patient_count_as_one(monkeypatch: pytest.MonkeyPatch
     findings = Findings(study, trials, {})
     assert findings.independent_reals(arm) == 16
     assert findings.share_interval(arm, None) == wilson(8, 16)
-    (part,) = _conclude_measured(findings, "all").facts["parts"]
-    assert part["half"] > 1.96 * np.sqrt(0.25 / 16)
+    (part,) = difference_from_reals(findings, "all").facts["parts"]
+    (low, high), (real_low, real_high) = findings.share_interval(arm, "all"), wilson(8, 16)
+    expected = -0.26 - np.hypot(0.24 - low, real_high - 0.5), -0.26 + np.hypot(high - 0.24, 0.5 - real_low)
+    assert part["ends"] == pytest.approx(expected)  # of both shares' intervals
+
+
+def test_shares_of_none_and_all_differ_by_a_range(monkeypatch: pytest.MonkeyPatch) -> None:
+    images: Any = SimpleNamespace(held_out=SimpleNamespace(groups=None), thresholds=[0.0])
+    trials = [Trial(arm_at(0.0), seed, Path(), Outcome("", {}, None, 0.0, 1)) for seed in range(2)]
+    monkeypatch.setattr(Findings, "measured", lambda self, arm, row: [(0, 2, 2)] * 2 if row else [(2, 2, 2)])
+    found = difference_from_reals(Findings(SimpleNamespace(images=images), trials, {}), "all")  # type: ignore[arg-type]
+    assert found.facts["parts"][0]["change"] == -1
+    assert found.answer == "yes"
+    assert -0.5 < found.facts["parts"][0]["ends"][1] < 0
 
 
 def beyond_sampling(spread: Spread) -> float:

@@ -361,13 +361,45 @@ def test_a_contrast_of_few_folds_knows_that_training_parts_overlap() -> None:
     assert (found["low"], found["high"]) == pytest.approx((0.2 - half, 0.2 + half), abs=1e-5)
     assert found["visible"] > half
     assert found["variances"] == pytest.approx({"folds": 0.01, "generators": 0, "classifiers": 0})
-    agreeing = contrast([folds[0], folds[0]], 1.0, step=0.02)  # by chance, as a patient more or less would change it
-    assert (agreeing["high"] - agreeing["low"]) / 2 == pytest.approx(12.7062 * 0.02 * np.sqrt(1.5), abs=1e-4)
+    assert contrast(folds, 0.5, step=0.2) == found  # folds that differ say themselves how much
     assert contrast(folds[:1], 0.5)["value"] == pytest.approx(0.1)
     assert contrast(folds[:1], 0.5)["p"] is None
     assert contrast([], 0.5)["value"] is None
     uneven = contrast([np.array([[0.1, 0.1]]), np.array([[0.3, 0.3], [0.1, 0.1]])], 1.0)
     assert uneven["value"] == pytest.approx(0.15)
+
+
+def test_folds_that_agree_by_chance_are_not_taken_for_certainty() -> None:
+    """They spread as if one patient of one fold had been judged otherwise."""
+    agreeing, otherwise = (contrast([np.full((2, 2), value) for value in (0.1, 0.1, last)], 0.5, step=0.02)
+                           for last in (0.1, 0.12))  # fmt: skip
+    assert agreeing["value"] == pytest.approx(0.1)
+    assert agreeing["high"] - agreeing["low"] == pytest.approx(otherwise["high"] - otherwise["low"])
+    assert 0.001 < agreeing["p"] < 0.05
+    alike = contrast([np.zeros((2, 2))] * 5, 0.25, step=0.1)
+    assert alike["low90"] < -0.02 < 0.02 < alike["high90"]  # nor for equivalence
+
+
+def test_an_interval_is_never_narrower_than_that_of_the_patients() -> None:
+    near = [np.full((1, 2), value) for value in (0.1, 0.101, 0.102)]
+    found = contrast(near, 0.5, of_patients=[0.01, 0.02, 0.03])
+    half = 1.959964 * np.sqrt((1 / 3 + 1 / 2) * 0.02)
+    assert (found["low"], found["high"]) == pytest.approx((0.101 - half, 0.101 + half), abs=1e-6)
+    far = [np.full((1, 2), value) for value in (-0.4, 0.1, 0.6)]
+    assert contrast(far, 0.5, of_patients=[0.01, 0.02, 0.03]) == contrast(far, 0.5)
+
+
+@pytest.mark.parametrize("endpoint", ["class", "presence", "severity"])
+def test_gains_without_each_patient_are_those_of_all_others(write: Write, endpoint: str) -> None:
+    settings = ['augmentation.positive=["few"]'] if endpoint == "presence" else []
+    settings += ["augmentation.number=severity"] if endpoint == "severity" else []
+    whole = study(write(), f"augmentation.endpoint={endpoint}", *settings)
+    judge, part = Endpoint(whole), whole.fold(1).test
+    outputs = np.random.default_rng(0).normal(size=(3, len(part), whole.outputs))
+    groups = np.asarray(part.groups)
+    expected = [np.mean([judge.gain(part, of_training, groups != group) for of_training in outputs])
+                for group in np.unique(groups)]  # fmt: skip
+    assert judge.left_out(part, outputs) == pytest.approx(np.array(expected))
 
 
 @pytest.mark.parametrize(("arms", "word"), [('"real"', "no evidence"), ('"real", "weights"', "helps")])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 
 import numpy as np
@@ -16,6 +17,7 @@ from gankit.evaluation.classification import (
     balanced_accuracy,
     brier,
     calibration_error,
+    correlation,
     macro_auc,
     macro_f1,
     recall_of,
@@ -31,6 +33,7 @@ from gankit.evaluation.design import (
 )
 from gankit.evaluation.paired import Cases, crossed_estimate, paired_difference, score_estimate
 from gankit.evaluation.uncertainty import wilson
+from gankit.studies.classifier.report import interval
 
 CLASSES = 3
 
@@ -162,7 +165,17 @@ def test_an_estimate_of_one_part_is_a_t_test() -> None:
     assert Estimate(0.1, {"seeds": Part(0.0, 0)}).p_value == 1
 
 
-def test_folds_are_corrected_for_their_overlap_and_seeds_added() -> None:
+def test_the_p_value_of_several_parts_is_of_the_interval_that_ends_at_0() -> None:
+    found = Estimate(0.7, {"cases": Part(0.04, 40), "seeds": Part(0.09, 2)})
+    assert found.interval(1 - found.p_value)[0] == pytest.approx(0, abs=1e-9)
+    assert 0.05 < found.p_value < 0.5
+
+
+def test_a_share_whose_error_is_rounding_has_the_interval_of_its_cases() -> None:
+    assert Estimate(0.5, {"cases": Part(1e-33, 9)}).share_interval(20) == wilson(10, 20)
+
+
+def test_folds_are_corrected_for_their_overlap() -> None:
     """Nadeau and Bengio's t by hand, of folds that differ and seeds that do not."""
     of_folds = np.array([0.10, 0.02, 0.06, 0.04, 0.08])
     values = np.tile(of_folds[:, None, None], (1, 3, 2))
@@ -171,9 +184,7 @@ def test_folds_are_corrected_for_their_overlap_and_seeds_added() -> None:
     assert found.value == pytest.approx(0.06)
     assert found.half_width() == pytest.approx(half)
     moved = values + np.array([-0.03, 0.0, 0.03])[None, :, None]  # each generator seed does the same in all folds
-    wider = math.hypot(half, stats.t.ppf(0.975, 2) * 0.03 / math.sqrt(3))
     assert cross_validated(moved, 1 / 4).half_width() == pytest.approx(half)
-    assert cross_validated(moved, 1 / 4, shared_seeds=True).half_width() == pytest.approx(wider)
 
 
 def test_cells_that_failed_do_not_count_and_one_fold_tells_nothing() -> None:
@@ -202,6 +213,10 @@ def test_holm_against_the_definition() -> None:
         {"b": 0.04, "a": 0.09, "c": 0.09, "d": 0.6}
     )
     assert holm({}) == {}
+    values = {"a": 0.2, "b": 0.004, "c": 0.004, "d": 0.013}  # with ties, by closed tests of Bonferroni
+    for name, adjusted in holm(values).items():
+        subsets = [s for size in range(1, 5) for s in itertools.combinations(values, size) if name in s]
+        assert adjusted == pytest.approx(max(min(1, len(s) * min(values[each] for each in s)) for s in subsets))
 
 
 def test_the_visible_difference_falls_with_the_root_of_the_cases() -> None:
@@ -239,12 +254,52 @@ def test_a_paired_difference_of_seeds_alone() -> None:
     assert found.cases_error == pytest.approx(0)
 
 
-def test_equal_arms_differ_by_nothing() -> None:
-    labels, groups, predicted = drawn(seeds=3, per_group=2)
+def test_equal_arms_do_not_differ_for_sure() -> None:
+    """Nothing varies, so that the error is what one patient of 15 in each class would change, in one of two arms."""
+    labels, groups, _ = drawn(per_group=2)
     cases = Cases.of(labels, groups)
-    counts = cases.counts(predicted, CLASSES)
-    found = paired_difference(cases, counts, counts, macro_f1)
-    assert (found.value, found.low, found.high) == (0, 0, 0)
+    counts = cases.counts(np.tile(labels, (3, 1)), CLASSES)
+    found = paired_difference(cases, counts, counts, balanced_accuracy)
+    half = stats.t.ppf(0.975, 3 * 14) / 15 / CLASSES
+    assert (found.value, found.low, found.high) == pytest.approx((0, -half, half))
+    one = paired_difference(cases, counts, counts, recall_of(1))
+    assert one.high == pytest.approx(CLASSES * half)
+
+
+def test_of_one_patient_in_each_class_nothing_is_known() -> None:
+    labels = np.repeat([0, 1], 5)
+    cases = Cases.of(labels, labels)
+    first, second = (cases.counts(np.array([called]), 2) for called in (labels, 1 - labels))
+    found = paired_difference(cases, first, second, balanced_accuracy)
+    assert (found.value, found.low, found.high) == (1, -1, 1)
+
+
+def test_correlations_against_numpy() -> None:
+    draw = np.random.default_rng(0)
+    x, y = draw.normal(size=(2, 50))
+    assert correlation(x, x + y)[0] == pytest.approx(np.corrcoef(x, x + y)[0, 1])
+    assert correlation(1e6 + x, x + y)[0] == pytest.approx(np.corrcoef(x, x + y)[0, 1])  # nothing is cancelled
+    assert np.isnan(correlation(np.full(50, 0.1), y)).all()
+    without_first = np.arange(50.0)[None] > 0
+    assert correlation(x, y, without_first)[0] == pytest.approx(np.corrcoef(x[1:], y[1:])[0, 1])
+    outlier = np.append(np.full(49, 0.1), 5.0)
+    assert np.isnan(correlation(outlier, y, np.arange(50.0)[None] < 49)).all()  # without it all are equal
+
+
+def test_intervals_of_errors_stay_in_their_range() -> None:
+    true = np.linspace(0, 1, 8)
+    predicted = np.stack([true + 0.01, true[::-1] + 3.0])  # one seed has learnt it, the other one has not
+    found = Scorer(np.zeros(8, np.int64), None, ["a"]).errors(predicted, true)
+    assert (found["correlation"]["low"], found["correlation"]["high"]) == (-1, 1)
+    assert found["mean absolute error"]["low"] == found["root mean square error"]["low"] == 0
+
+
+def test_what_is_not_known_of_errors_is_none() -> None:
+    scorer = Scorer(np.zeros(4, np.int64), np.zeros(4), ["a"])  # one patient
+    found = scorer.errors(np.array([[1.0, 1, 1, 1], [1, 2, 3, 4]]), np.array([1.0, 3, 5, 6]))
+    assert found["mean absolute error"] == {"value": 2, "low": 0, "high": None, "by_seed": [2.75, 1.25]}
+    assert found["correlation"]["value"] is found["correlation"]["by_seed"][0] is None  # one seed says 1 of all
+    assert (interval(found["mean absolute error"]), interval(found["correlation"])) == ("2.000", "-")
 
 
 def test_pairing_narrows_and_groups_widen() -> None:

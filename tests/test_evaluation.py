@@ -347,13 +347,18 @@ def test_pairs_of_unlike_sizes_and_colours_are_shown(tmp_path: Path) -> None:
     assert (tmp_path / "memorisation-pairs.png").is_file()
 
 
-def test_a_run_s_own_training_images_serve_beside_another_reference(small: Small, tmp_path: Path) -> None:
+def test_a_run_s_own_training_images_serve_beside_another_reference(small: Small, tmp_path: Path, arrays: Path) -> None:
     run = gankit.train(gankit.load("wgan-gp", *small("training.steps=1", "data.held_out=0.25")), tmp_path / "run")
     other = np.random.default_rng(0).integers(0, 256, (20, 3, 8, 8), dtype=np.uint8)
     protocol = evaluate(run, other, ["memorisation"])["protocol"]
     assert protocol["training"] == "training images"
     assert protocol["n_training"] in (28, 32)
     assert "training" not in evaluate(run, other)["protocol"]  # frechet asks for none
+    with np.load(arrays) as whole:
+        one_less = {name: whole[name][:-1] for name in whole}
+    np.savez(arrays, **one_less)  # of which other images would be held out, some that the generator has seen
+    with pytest.raises(GankitError, match=r"data are not those .* \((images|held_out|label_counts) was .*; put them"):
+        evaluate(run, run)
 
 
 def test_the_seed_decides_everything() -> None:

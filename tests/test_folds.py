@@ -16,7 +16,7 @@ from PIL import Image
 import gankit
 from gankit.cli import app
 from gankit.errors import DataError, GankitError
-from gankit.evaluation.folds import evaluate_folds, fold_folders
+from gankit.evaluation.folds import _mean, evaluate_folds, fold_folders
 
 METRICS = ["kid", "variance-ratio"]
 
@@ -57,6 +57,10 @@ def test_each_fold_is_evaluated_as_it_would_be_alone(exported: Path) -> None:
     assert [line.split()[0] for line in lines[1:6]] == ["fold", "fold-1", "fold-2", "fold-3", "mean"]
     assert lines[6].startswith("95 % interval")
     assert any(line.startswith("real: what each fold's generator has learnt from") for line in lines)
+
+
+def test_folds_of_one_value_have_no_interval() -> None:
+    assert _mean([1.0, 1.0, 1.0], 0.5) == {"value": 1, "low": None, "high": None, "folds": 3}
 
 
 def test_copies_of_a_folds_training_images_are_told_beside_other_real_images(exported: Path, tmp_path: Path) -> None:

@@ -11,7 +11,9 @@ import pytest
 from sklearn.metrics import roc_auc_score
 
 import gankit
+from gankit.evaluation.design import Estimate, Part
 from gankit.evaluation.membership import attack
+from gankit.evaluation.uncertainty import wilson
 
 
 def noise(n: int, seed: int) -> np.ndarray:
@@ -58,6 +60,20 @@ def test_the_area_is_that_of_scikit_learn_and_its_interval_that_of_patients() ->
     assert by_patient["area"] == pytest.approx(found["area"])
     assert (by_patient["low"], by_patient["high"]) == pytest.approx((found["low"], found["high"]), abs=1e-9)
     assert attack(members[:3], others, None, None) is None
+
+
+def test_the_interval_is_of_the_error_of_delong_also_with_ties() -> None:
+    draw = np.random.default_rng(1)
+    for members, others in (draw.normal(0.6, 1, (2, 30)), np.round(draw.normal(0.6, 1, (2, 30)))):
+        above = (members[:, None] > others) + 0.5 * (members[:, None] == others)
+        of_sides = {f"{axis}": Part(float(above.mean(axis).var(ddof=1)) / 30, 29) for axis in (0, 1)}
+        found = attack(members, others, None, None)
+        assert found is not None
+        expected = Estimate(float(above.mean()), of_sides).share_interval(30)
+        assert (found["low"], found["high"]) == pytest.approx(expected)
+    tied = attack(np.ones(10), np.ones(6), None, None)
+    assert tied is not None
+    assert (tied["area"], tied["low"], tied["high"]) == (0.5, *wilson(3, 6))
 
 
 def test_an_attack_covers_and_its_control_holds_where_there_is_nothing_to_tell() -> None:

@@ -695,7 +695,7 @@ def test_command(
          "gankit: real: 11 real images are to be mixed in, and there are 10 held-out images: mix in fewer"),
         ([run, "--by", "ratings:none.csv"],
          "gankit: none.csv cannot be read (No such file or directory); give a CSV file in UTF-8"),
-        ([tmp_path], f"gankit: {tmp_path}: there is no run here (no experiment.toml)"),
+        ([tmp_path], f"gankit: {tmp_path}: there is no run here (no experiment.toml); did you mean {run}?"),
         ([run, "--page", "--against", run, "--out", tmp_path / "x"],
          "gankit: --against: how many of these real images the page shows is not said: add --real NUMBER"),
     ):  # fmt: skip

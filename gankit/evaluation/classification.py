@@ -1,5 +1,6 @@
 """Scores of a classifier from its confusion matrices and probabilities, with intervals and differences."""
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -7,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import softmax
 
-from gankit.evaluation.design import Estimate, Floats
+from gankit.evaluation.design import ROUNDING, Estimate, Floats
 from gankit.evaluation.paired import Cases, Score, crossed_estimate, paired_difference, score_estimate
 
 BINS = 10  # for the calibration error, of equal width in confidence
@@ -69,6 +70,18 @@ def macro_auc(labels: NDArray[np.int64], probabilities: Floats, weights: Floats 
     areas = [auc(labels == label, probabilities[:, label], weights) for label in np.unique(labels)]
     mean: Floats = np.mean(areas, axis=0)
     return mean
+
+
+def correlation(x: Floats, y: Floats, weights: Floats | None = None) -> Floats:
+    """(n,) and (n,) numbers, weights as in `auc`, to Pearson's (draws,) correlations; NaN where a side is constant."""
+    x, y = x - x.mean(), y - y.mean()
+    of_x, of_y, of_xy, of_xx, of_yy = (_weighted_mean(values, weights) for values in (x, y, x * y, x * x, y * y))
+
+    def spread(of_squares: Floats, of_values: Floats) -> Floats:
+        variance = of_squares - of_values**2
+        return np.where(variance > ROUNDING * of_squares, variance, 0)  # of equal numbers rounding leaves a rest
+
+    return _ratio(of_xy - of_x * of_y, np.sqrt(spread(of_xx, of_x) * spread(of_yy, of_y)))
 
 
 def brier(labels: NDArray[np.int64], probabilities: Floats) -> float:
@@ -176,32 +189,30 @@ class Scorer:
         return {name: vars(paired_difference(self.cases, *sides, score)) for name, score in scores.items()}
 
     def errors(self, predicted: Floats, true: Floats) -> Values:
-        """Errors of (seeds, n) predicted numbers beside the (n,) true ones, in the units of these."""
+        """Errors of (seeds, n) predicted numbers beside the (n,) true ones, in the units of these.
 
-        def correlation(seed: int, weights: Floats | None) -> Floats:
-            x = predicted[seed]
-            of_x, of_y, of_xy, of_xx, of_yy = (
-                _weighted_mean(values, weights) for values in (x, true, x * true, x * x, true**2)
-            )
-            spread = (of_xx - of_x**2) * (of_yy - of_y**2)
-            return _ratio(of_xy - of_x * of_y, np.sqrt(np.maximum(spread, 0)))
-
+        None for the correlation of a seed that predicts one number for all, and for ends that nobody knows.
+        """
         errors, seeds = np.abs(predicted - true), len(predicted)
         squares = errors**2
         scores: dict[str, Callable[[int, Floats | None], Floats]] = {
             "mean absolute error": lambda seed, weights: _weighted_mean(errors[seed], weights),
             "root mean square error": lambda seed, weights: _weighted_mean(squares[seed], weights) ** 0.5,
-            "correlation": correlation,
+            "correlation": lambda seed, weights: correlation(predicted[seed], true, weights),
         }
-        estimates = {name: self._jackknife(score, seeds) for name, score in scores.items()}
-        return {
-            name: _entry(estimate.value, estimate.interval(), by_seed)
-            for name, (estimate, by_seed) in estimates.items()
-        }
+        entries = {}
+        for name, score in scores.items():
+            estimate, by_seed = self._jackknife(score, seeds)
+            low, high = estimate.interval()
+            ends = (max(low, -1.0), min(high, 1.0)) if name == "correlation" else (max(low, 0.0), high)
+            entries[name] = _entry(estimate.value, ends, by_seed)
+        return entries
 
 
 def _entry(value: float, ends: tuple[float, float], by_seed: Floats) -> Values:
-    return {"value": value, "low": ends[0], "high": ends[1], "by_seed": by_seed.tolist()}
+    """Numbers as JSON can hold them: None for those that are not finite."""
+    numbers = [number if math.isfinite(number) else None for number in (value, *ends, *by_seed.tolist())]
+    return {"value": numbers[0], "low": numbers[1], "high": numbers[2], "by_seed": numbers[3:]}
 
 
 def _weighted_mean(values: NDArray[Any], weights: Floats | None) -> Floats:

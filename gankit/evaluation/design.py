@@ -20,6 +20,7 @@ Floats = NDArray[np.float64]
 
 LEVEL = 0.95
 POWER = 0.8
+ROUNDING = 1e-9  # errors below it are none
 DISAGREEMENT = 0.2
 """The share of cases that one of two arms gets right and the other one wrong, before anything is known."""
 
@@ -44,6 +45,11 @@ class Estimate:
         """The standard error, from all parts."""
         return math.sqrt(sum(part.variance for part in self.parts.values()))
 
+    @property
+    def varies(self) -> bool:
+        """Whether any source makes a difference beyond rounding; with few cases none may, by chance."""
+        return self.error > ROUNDING
+
     def half_width(self, level: float = LEVEL) -> float:
         """Half the width of the interval of a level; infinite where a part has no degrees of freedom."""
         kept = [part for part in self.parts.values() if part.variance > 0 or part.freedom <= 0]
@@ -59,14 +65,14 @@ class Estimate:
         """The 95 % interval of a value in [0, 1]: Wilson's, for as many independent cases as have the same half-width.
 
         Args:
-            units: the number of independent cases to take where the value is 0 or 1 or its error is 0.
+            units: the number of independent cases to take where the value is 0 or 1 or nothing varies.
             cases: the most independent cases to take.
         """
         half, spread = self.half_width(), self.value * (1 - self.value)
         if half == math.inf:
             return 0.0, 1.0
         n = units
-        if half > 0 and spread > 0:
+        if self.varies and spread > 0:
             n = min(cases, student_quantile(math.inf) ** 2 * spread / half**2)
         return wilson(self.value * n, n)
 
@@ -76,7 +82,7 @@ class Estimate:
         half = self.half_width()
         if self.value == 0 or not half < math.inf:
             return 1.0
-        if half == 0:
+        if not self.varies:
             return 0.0
         if self.half_width(1 - 1e-12) < abs(self.value):
             return 1e-12
@@ -107,37 +113,27 @@ def variance_of_mean(values: Floats, factor: float | None = None) -> Part:
     return Part(float(known.var(ddof=1)) * (1 / len(known) if factor is None else factor), len(known) - 1)
 
 
-def cross_validated(values: Floats, test_to_train: float, shared_seeds: bool = False) -> Estimate:
+def cross_validated(values: Floats, test_to_train: float) -> Estimate:
     """The mean of a score, or of a paired difference of two arms' scores, over folds and seeds.
 
     Folds are of whole patients, so that the spread of the folds' means covers how alike images of a patient are. As the
     training parts of folds overlap, their variance is multiplied by 1 / folds + n_test / n_train instead of 1 / folds
     (Nadeau and Bengio 2003, Machine Learning 52:239). Seeds interact with arms, so a difference is taken within fold
     and seed before this is called. Give each fold seeds of its own: then the spread of the folds covers that of seeds.
-    A seed that all folds share may move all of them the same way, which their spread does not show: with
-    `shared_seeds`, the spread of the seeds' means over folds is a part of its own, which makes the interval very wide
-    with two or three seeds.
 
     Args:
         values: (folds, generator seeds, classifier seeds), of all folds of all repeats; an axis has length 1 where
             there is one seed, or no generator. NaN for a cell that failed.
         test_to_train: images of the test part of a fold, divided by those of its training part.
-        shared_seeds: whether all folds have the same seeds, and so the same first weights.
 
     Returns:
-        The mean over folds of their means over seeds, with the parts "folds", "generators" and "classifiers"; the
-        latter two where there are several. With fewer than 2 folds that have values its interval is infinite.
+        The mean over folds of their means over seeds, with the part "folds". With fewer than 2 folds that have values
+        its interval is infinite.
     """
-    table = np.asarray(values, np.float64)
-    of_folds = _means(table, (1, 2))
-    folds = int((~np.isnan(of_folds)).sum())
-    parts = {"folds": variance_of_mean(of_folds, 1 / max(folds, 1) + test_to_train)}
-    for axis, name in ((1, "generators"), (2, "classifiers")):
-        if shared_seeds and table.shape[axis] > 1:
-            # A seed's mean minus that of its fold, so that a cell that failed does not move it.
-            parts[name] = variance_of_mean(_means(table - of_folds[:, None, None], tuple({0, 1, 2} - {axis})))
-    value = float(np.mean(of_folds[~np.isnan(of_folds)])) if folds else math.nan
-    return Estimate(value, parts)
+    of_folds = _means(np.asarray(values, np.float64), (1, 2))
+    known = of_folds[~np.isnan(of_folds)]
+    part = variance_of_mean(known, 1 / max(len(known), 1) + test_to_train)
+    return Estimate(float(np.mean(known)) if len(known) else math.nan, {"folds": part})
 
 
 def variance_split(values: Floats) -> dict[str, float | None]:

@@ -13,7 +13,6 @@ from gankit.evaluation.design import Estimate, Floats
 from gankit.evaluation.paired import Cases, crossed_estimate
 
 Kinds = NDArray[np.bool_]
-ROUNDING = 1e-9  # errors below it are none
 FEWEST = 20  # groups; of fewer, intervals of agreement cover too seldom
 Measure = Callable[[Floats, Kinds], Floats]
 """From (readers, n) answers, NaN where there is none, and (n,) kinds to (readers,) values, NaN where there is none."""
@@ -88,7 +87,7 @@ class OverReaders:
 
         None without an estimate, and for a measure that is not `bounded` by 0 and 1 where all answers are alike.
         """
-        if self.estimate is None or not (bounded or self.estimate.error > ROUNDING):
+        if self.estimate is None or not (bounded or self.estimate.varies):
             return None
         return self.estimate.share_interval(self.groups) if bounded else self.estimate.interval()
 
@@ -150,7 +149,7 @@ def agreement_interval(
     if is_share:
         return estimate.share_interval(cases.groups)
     low, high = estimate.interval()
-    return (low, min(high, 1.0)) if estimate.error > ROUNDING else None
+    return (low, min(high, 1.0)) if estimate.varies else None
 
 
 def fleiss_kappa(calls: ArrayLike) -> float | None:

@@ -307,8 +307,9 @@ def _reference_warnings(fakes: _Side, reals: _Side, lacks_training: bool) -> lis
 def _classes(images: Dataset) -> set[str]:
     """The names of the classes that images are of; empty where they are not known."""
     known = images.known
-    names = known.class_names if known.labels is not None else ()
-    return {names[label] for label in np.unique(known.labels)} if names else set()
+    if known.labels is None or not known.class_names:
+        return set()
+    return {known.class_names[label] for label in np.unique(known.labels)}
 
 
 def _show_pairs(pairs: list[dict[str, Any]], fakes: Dataset, reals: Dataset, path: Path | None) -> None:

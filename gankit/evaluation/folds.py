@@ -46,7 +46,8 @@ class EvaluatedFolds(dict[str, Any]):
             table.append([name, *counts, *(with_error(entry["value"], entry["standard_error"]) for entry in entries)])
         means = self["mean"].values()
         table.append(["mean", "", "", *(f"{mean['value']:.4g}" for mean in means)])
-        table.append(["95 % interval", "", "", *(f"{mean['low']:.4g} to {mean['high']:.4g}" for mean in means)])
+        ends = ["-" if mean["low"] is None else f"{mean['low']:.4g} to {mean['high']:.4g}" for mean in means]
+        table.append(["95 % interval", "", "", *ends])
         return table
 
 
@@ -77,7 +78,8 @@ def evaluate_folds(folder: str | Path, real: Source | None = None, *settings: An
     Returns:
         `{"folds": {name: evaluation}, "mean": {metric: {"value", "low", "high", "folds"}}, "notes": [...]}`, a
         dictionary that prints as a table. The interval is Student's over folds; their variance is multiplied by
-        1 / folds + left out / learnt from, as training images are shared (Nadeau and Bengio 2003).
+        1 / folds + left out / learnt from, as training images are shared (Nadeau and Bengio 2003). "low" and "high" are
+        None where all folds have one value, such as a precision of 1: how much others differ cannot be told.
 
     Raises:
         GankitError: as `gankit.evaluate`; or there are fewer than two folds, or folds without generated images.
@@ -113,9 +115,9 @@ def _left_out(folds: Sequence[Path]) -> float:
     return float(np.mean([everything / len(images) - 1 for images in learnt]))
 
 
-def _mean(values: Sequence[float], left_out: float) -> dict[str, float]:
+def _mean(values: Sequence[float], left_out: float) -> dict[str, float | None]:
     mean: Estimate = cross_validated(np.array(values)[:, None, None], left_out)
-    low, high = mean.interval()
+    low, high = mean.interval() if mean.varies else (None, None)
     return {"value": mean.value, "low": low, "high": high, "folds": len(values)}
 
 

@@ -43,25 +43,34 @@ class Cases:
         return np.array(rows, dtype=np.float64).reshape(-1, self.groups, classes, classes)
 
 
+def part_of_cases(cases: Cases, left_out: Floats) -> Part:
+    """What test cases contribute to the variance of a value, from (groups,) values where one group is left out.
+
+    The jackknife variance within strata (Efron and Stein 1981), with the degrees of freedom of Satterthwaite 1946.
+    Values that are NaN, and strata of one group, contribute nothing; without another stratum nothing is known.
+    """
+    strata = [left_out[(cases.stratum == label) & ~np.isnan(left_out)] for label in np.unique(cases.stratum)]
+    parts = [Part((len(inside) - 1) ** 2 / len(inside) * float(inside.var(ddof=1)), len(inside) - 1)
+             for inside in strata if len(inside) > 1]  # fmt: skip
+    variance = sum(part.variance for part in parts)
+    if variance == 0:
+        return Part(0.0, sum(part.freedom for part in parts))
+    return Part(variance, 1 / sum((part.variance / variance) ** 2 / part.freedom for part in parts))
+
+
 def crossed_estimate(cases: Cases, by_seed: Floats, left_out: Floats) -> Estimate:
     """The mean over seeds of a value on test cases, both taken as samples: parts "cases" and "seeds".
 
-    The part of the cases is the jackknife variance of that mean, one group left out at a time within strata (Efron and
-    Stein 1981), with the degrees of freedom of Satterthwaite 1946. That of the seeds is the variance of their values,
-    divided by their number; with one seed it is missing, and the interval leaves the seeds out. Both parts contain the
-    randomness of single predictions, so that the interval is rather too wide.
+    The part of the seeds is the variance of their values, divided by their number; with one seed it is missing, and the
+    interval leaves the seeds out. Both parts contain the randomness of single predictions, so that the interval is
+    rather too wide.
 
     Args:
         cases: the test cases.
         by_seed: (seeds,) values.
         left_out: (groups,) the mean over seeds where a group is left out; NaN where there is no such value.
     """
-    strata = [left_out[(cases.stratum == label) & ~np.isnan(left_out)] for label in np.unique(cases.stratum)]
-    parts = [Part((len(inside) - 1) ** 2 / len(inside) * float(inside.var(ddof=1)), len(inside) - 1)
-             for inside in strata if len(inside) > 1]  # fmt: skip
-    variance = sum(part.variance for part in parts)
-    freedom = 1 / sum((part.variance / variance) ** 2 / part.freedom for part in parts) if variance > 0 else 1.0
-    sources = {"cases": Part(variance, freedom)}
+    sources = {"cases": part_of_cases(cases, left_out)}
     if len(by_seed) > 1:
         sources["seeds"] = variance_of_mean(by_seed)
     return Estimate(float(by_seed.mean()), sources)
@@ -88,13 +97,27 @@ class PairedDifference:
 def paired_difference(cases: Cases, first: Floats, second: Floats, score: Score) -> PairedDifference:
     """The paired difference of two arms, with a 95 % t interval over test cases and seeds, as in `crossed_estimate`.
 
-    Both arms have (seeds, groups, k, k) counts, paired by seed. docs/measured/paired-intervals.md has the measured
-    rates of false positives.
+    Both arms have (seeds, groups, k, k) counts, paired by seed, and scores between 0 and 1. Where neither cases nor
+    seeds make a difference, which happens by chance, the error is what a single group could have changed. With one
+    group of each class nothing is known, and the interval is from -1 to 1. docs/measured/paired-intervals.md has the
+    measured rates of false positives.
     """
     totals = first.sum(1), second.sum(1)
     by_seed = score(totals[0]) - score(totals[1])
     left_out = (score(totals[0][:, None] - first) - score(totals[1][:, None] - second)).mean(0)
     estimate = crossed_estimate(cases, by_seed, left_out)
-    seeds = estimate.parts.get("seeds")
-    errors = math.sqrt(estimate.parts["cases"].variance), math.sqrt(seeds.variance) if seeds else None
-    return PairedDifference(estimate.value, *estimate.interval(), by_seed.tolist(), *errors)
+    seeds, of_cases = estimate.parts.get("seeds"), estimate.parts["cases"]
+    low, high = estimate.interval()
+    if not (estimate.varies and of_cases.freedom):
+        most = max(_most_of_a_group(arm, score) for arm in (first, second))
+        half = Estimate(estimate.value, {"cases": Part(most**2, of_cases.freedom)}).half_width()
+        low, high = max(-1.0, estimate.value - half), min(1.0, estimate.value + half)
+    errors = math.sqrt(of_cases.variance), math.sqrt(seeds.variance) if seeds else None
+    return PairedDifference(estimate.value, low, high, by_seed.tolist(), *errors)
+
+
+def _most_of_a_group(counts: Floats, score: Score) -> float:
+    """The most by which a score, its mean over seeds, changes if all cases of one group are called the next class."""
+    totals = counts.sum(1)
+    otherwise = totals[:, None] - counts + np.roll(counts, 1, axis=-1)
+    return float(np.abs(score(otherwise) - score(totals)[:, None]).mean(0).max())

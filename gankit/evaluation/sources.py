@@ -20,6 +20,7 @@ from gankit.files import user_path
 from gankit.interfaces import Dataset, ImageSpec, Indices, Known
 from gankit.registry import build, registry
 from gankit.registry.wrapping import wrap
+from gankit.runs.record import check_same_images
 from gankit.runs.run import Run, open_run
 from gankit.version import __version__ as gankit_version
 
@@ -240,7 +241,8 @@ def run_data(run: Run) -> tuple[Dataset, Dataset | None]:
     """The training images of a run, and the held-out ones where there are any.
 
     Raises:
-        RunError: the run was trained on data that the calling program passed in, which were not saved.
+        RunError: the run was trained on data that the calling program passed in, which were not saved, or its data have
+            other images now.
         DataError: its data are gone or broken.
     """
     if in_process(run):
@@ -248,7 +250,10 @@ def run_data(run: Run) -> tuple[Dataset, Dataset | None]:
             f"{run.path} was trained on data that the calling program passed in, and they were not saved: give the "
             "real images"
         )
-    return select_images(run.experiment.data, run.experiment.training.seed)
+    training, held_out = select_images(run.experiment.data, run.experiment.training.seed)
+    if run.experiment.run is not None:
+        check_same_images(run.path, run.experiment.run, training, held_out)
+    return training, held_out
 
 
 def in_process(run: Run) -> bool:

@@ -22,6 +22,7 @@ class RunRecord(Settings):
         condition_scale: standard deviation of each float condition.
         label_counts: the number of training images of each class.
         images: the number of training images.
+        held_out: the number of images held out; None in older records.
         device: the device in use.
         arithmetic: how precisely the device computes, in words; empty in older records.
         threads: CPU threads per process; their largest number, where threads.jsonl has those of each step.
@@ -40,6 +41,7 @@ class RunRecord(Settings):
     condition_scale: list[float] = Field(default=[])
     label_counts: list[int] = Field(default=[])
     images: int
+    held_out: int | None = None
     device: str
     arithmetic: str = ""
     threads: int

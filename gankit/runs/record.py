@@ -26,9 +26,9 @@ def record_run(experiment: Experiment, dataset: Dataset, **facts: Any) -> RunRec
         experiment: the run's.
         dataset: the training images.
         facts: the other fields of `RunRecord`, which `dataset` alone does not determine: image, condition_mean,
-            condition_scale, device, data_in_process.
+            condition_scale, held_out, device, data_in_process.
     """
-    labels, before = dataset.labels, experiment.run
+    before = experiment.run
     features = ""  # those of the settings
     if not experiment.evaluation.features:  # the default is chosen when a run starts, and kept when it resumes
         features = (before and before.features) or default_features()
@@ -36,14 +36,19 @@ def record_run(experiment: Experiment, dataset: Dataset, **facts: Any) -> RunRec
         versions=_versions(experiment),
         dtype=str(dataset.dtype),
         value_range=dataset.value_range,
-        class_names=list(dataset.class_names),
-        label_counts=[] if labels is None else np.bincount(labels, minlength=dataset.image.classes).tolist(),
-        images=len(dataset),
+        **_counts(dataset),
         threads=torch.get_num_threads(),
         processes=distributed.size(),
         features=features,
         **facts,
     )
+
+
+def _counts(dataset: Dataset) -> dict[str, Any]:
+    """Fields of `RunRecord` that tell which images a data set has, without looking at them."""
+    labels = dataset.labels
+    counts = [] if labels is None else np.bincount(labels, minlength=dataset.image.classes).tolist()
+    return {"class_names": list(dataset.class_names), "label_counts": counts, "images": len(dataset)}
 
 
 def _versions(experiment: Experiment) -> dict[str, str]:
@@ -57,6 +62,18 @@ def _versions(experiment: Experiment) -> dict[str, str]:
     return versions
 
 
+def check_same_images(folder: Path, before: RunRecord, training: Dataset, held_out: Dataset | None) -> None:
+    """Refuse images that are not those that a run was trained on, and held out, as far as its record can tell.
+
+    With other images in the data set another part of them would be held out: some that the generator has seen.
+
+    Raises:
+        RunError: as `check_same_data`.
+    """
+    now = before.model_copy(update={**_counts(training), "held_out": 0 if held_out is None else len(held_out)})
+    check_same_data(folder, before, now)
+
+
 def check_same_data(folder: Path, before: RunRecord, now: RunRecord) -> None:
     """Refuse to resume a run with other images than it started with, as far as its record can tell.
 
@@ -64,14 +81,15 @@ def check_same_data(folder: Path, before: RunRecord, now: RunRecord) -> None:
         RunError: a fact of the data differs; names each with both values.
     """
     old, new = before.model_dump(), now.model_dump()
-    exact = ("image", "dtype", "value_range", "class_names", "images", "label_counts")
+    exact = ["image", "dtype", "value_range", "class_names", "images", "label_counts"]
+    exact += ["held_out"] if before.held_out is not None else []
     different = [name for name in exact if old[name] != new[name]]
     different += [name for name in ("condition_mean", "condition_scale") if not np.allclose(old[name], new[name])]
     if different:
         differences = "; ".join(f"{name} was {old[name]}, is {new[name]}" for name in different)
         raise RunError(
-            f"{folder}: the data are not those that the run started with ({differences}); put them back, or start "
-            "anew in another folder"
+            f"{folder}: the data are not those that the run started with ({differences}); put them back, or "
+            "train another run"
         )
 
 

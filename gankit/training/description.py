@@ -56,8 +56,7 @@ def _pixels(dataset: Dataset) -> str:
     black, white = dataset.value_range
     full = dtype.kind == "u" and (black, white) == (0, np.iinfo(dtype).max)
     levels = f"{8 * dtype.itemsize} bits" if full else f"{dtype} from {black:g} (black) to {white:g} (white)"
-    brightest = int(dataset.images.max()) if full and dtype.itemsize > 1 else white
-    if brightest <= white / 2:
+    if full and dtype.itemsize > 1 and (brightest := int(dataset.images.max())) <= white / 2:
         window = f"data.value_range=[0,{2 ** brightest.bit_length() - 1}]"
         levels += f", but no value above {brightest}: white is {white:g} unless {window} says otherwise"
     resized = "" if sizes == [(spec.height, spec.width)] else f", resized to {spec.height} x {spec.width}"

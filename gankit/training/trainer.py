@@ -63,6 +63,7 @@ class Trainer:
             image=dataclasses.asdict(self.data.image),
             condition_mean=self.data.condition_mean,
             condition_scale=self.data.condition_scale,
+            held_out=0 if self.data.held_out is None else len(self.data.held_out.dataset),
             device=str(self.stepper.device),
             arithmetic=describe_arithmetic(self.settings, self.stepper.device),
             data_in_process=data is not None,

@@ -9,7 +9,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from gankit.evaluation.design import student_quantile
 from gankit.studies.agreement.arms import Arm
 from gankit.studies.agreement.findings import CANNOT, METRICS, Difference, Findings, Where
 
@@ -44,7 +43,7 @@ def conclusions(findings: Findings) -> list[Conclusion]:
     if lowest != highest:
         answers += [_conclude_kept(findings, lowest, highest, row) for row in ("top", "bottom")]
     if findings.measurement is not None:
-        answers += [_conclude_measured(findings, row) for row in ("all", "top")]
+        answers += [difference_from_reals(findings, row) for row in ("all", "top")]
     for scope in findings.study.settings.scopes[1:]:
         both = zip(arms, findings.arms_of(scope=scope), strict=True)
         pairs, where = [pair for pair in both if all(map(findings.trials_of, pair))], Where("equal", "held-out")
@@ -106,22 +105,25 @@ def _conclude_kept(findings: Findings, lowest: Arm, highest: Arm, row: str) -> C
     return Conclusion("kept", answer, {**facts, **numbers})
 
 
-def _conclude_measured(findings: Findings, row: str) -> Conclusion:
-    """Whether few samples are positive, as the paper says: fewer than real images, at each selection rate."""
-    variance, freedom = findings.spread_of_shares(row)
+def difference_from_reals(findings: Findings, row: str) -> Conclusion:
+    """Whether few samples are positive, as the paper says: fewer than real images, at each selection rate.
+
+    The interval of the difference is of the intervals of both shares (Newcombe 1998, Statistics in Medicine 17:873,
+    method 10).
+    """
+    trainings_known = findings.spread_of_shares(row)[1] > 0
     parts, answers = [], []
     for arm in findings.arms_of():
         fake, real = findings.count_measured(arm, row), findings.count_measured(arm, None)
-        change, half, answer = 0.0, math.inf, CANNOT
+        change, ends, answer = 0.0, None, CANNOT
         if fake[1] and real[1]:
             of_fake, of_real = fake[0] / fake[1], real[0] / real[1]
             change = of_fake - of_real
-            if freedom:
-                of_sampling = of_fake * (1 - of_fake) / fake[1]
-                error_of_real = of_real * (1 - of_real) / findings.independent_reals(arm)
-                of_trainings = variance / len(findings.trials_of(arm))
-                half = student_quantile(freedom) * math.sqrt(max(of_sampling, of_trainings) + error_of_real)
-            answer = CANNOT if abs(change) <= half else "yes" if change < 0 else "no, more do"
-        parts.append({"arm": arm, "fake": fake, "real": real, "change": change, "half": half if freedom else None})
+            if trainings_known:
+                (low, high), (real_low, real_high) = (findings.share_interval(arm, of) for of in (row, None))
+                ends = (change - math.hypot(of_fake - low, real_high - of_real),
+                        change + math.hypot(high - of_fake, of_real - real_low))  # fmt: skip
+                answer = "yes" if ends[1] < 0 else "no, more do" if ends[0] > 0 else CANNOT
+        parts.append({"arm": arm, "fake": fake, "real": real, "change": change, "ends": ends})
         answers.append((arm.words, answer))
     return Conclusion("measured", _join_answers(answers, "{answer} at {name}", "; "), {"row": row, "parts": parts})

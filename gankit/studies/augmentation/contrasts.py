@@ -2,29 +2,43 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
-from gankit.evaluation.design import Estimate, Floats, cross_validated, variance_split
+from gankit.evaluation.design import (
+    ROUNDING,
+    Estimate,
+    Floats,
+    Part,
+    cross_validated,
+    student_quantile,
+    variance_split,
+)
 
 LEVEL = 0.05
 NOTHING = dict.fromkeys(("value", "low", "high", "low90", "high90", "p", "visible", "variances"))
 
 
-def contrast(differences: Sequence[Floats], test_to_train: float, step: float = 0.0) -> dict[str, Any]:
+def contrast(
+    differences: Sequence[Floats], test_to_train: float, of_patients: Sequence[float] = (0.0,), step: float = 0.0
+) -> dict[str, Any]:
     """The mean of the (generators, seeds) differences of all folds, its intervals, and the sources of its variance.
 
     "low" and "high" are of 95 %, "low90" and "high90" of 90 %, "visible" is the smallest true difference that such a
     study would see in 80 % of all cases; None where fewer than two folds have values. Every fold has seeds of its own.
 
+    Few folds are alike by chance now and then, and then Student's interval is far too short. So it is at least as wide
+    as the normal one of the error that test patients alone make, and if these make none either, as if one patient of
+    one fold had been judged otherwise.
+
     Args:
         differences: of gains, one array for each fold.
         test_to_train: images of a fold's test part, divided by all its other images.
-        step: by how much a single patient changes the value of a fold. Folds of few cases may agree by chance, so
-            their standard deviation is taken to be at least this.
+        of_patients: for each fold, the variance of its mean difference that its patients make.
+        step: by how much a single patient changes the value of a fold.
     """
     if not differences:
         return dict(NOTHING)
@@ -32,13 +46,16 @@ def contrast(differences: Sequence[Floats], test_to_train: float, step: float = 
     table = np.full((len(differences), generators, differences[0].shape[1]), np.nan)
     for place, of_fold in enumerate(differences):  # the source chosen in one fold may have more generators
         table[place, : len(of_fold)] = of_fold
-    estimate = cross_validated(table, test_to_train, shared_seeds=False)
+    estimate = cross_validated(table, test_to_train)
     if len(differences) < 2:
         return {**NOTHING, "value": estimate.value}
-    folds = estimate.parts["folds"]
-    least = step**2 * (1 / len(differences) + test_to_train)
-    parts = {**estimate.parts, "folds": replace(folds, variance=max(folds.variance, least))}
-    estimate = Estimate(estimate.value, parts)
+    folds, count = estimate.parts["folds"], len(differences)
+    overlap = 1 / count + test_to_train
+    normal = (student_quantile(math.inf) / student_quantile(folds.freedom)) ** 2
+    variance = max(folds.variance, normal * overlap * float(np.mean(of_patients)))
+    if variance < ROUNDING**2:
+        variance = overlap * step**2 / count
+    estimate = Estimate(estimate.value, {"folds": Part(variance, folds.freedom)})
     (low, high), (low90, high90) = estimate.interval(), estimate.interval(1 - 2 * LEVEL)
     return {
         "value": estimate.value, "low": low, "high": high, "low90": low90, "high90": high90, "p": estimate.p_value,

@@ -14,6 +14,7 @@ from scipy.special import log_softmax, softmax
 from gankit.errors import first_of
 from gankit.evaluation import classification
 from gankit.evaluation.design import Floats, holm
+from gankit.evaluation.paired import Cases, part_of_cases
 from gankit.interfaces import Dataset
 from gankit.studies.augmentation.arms import CONTROLS, COPIES, GENERATOR, HELD_OUT, Arm, Variant
 from gankit.studies.augmentation.contrasts import contrast, verdict
@@ -37,6 +38,7 @@ class Cell:
     validation: Floats  # (generators, seeds) gains
     test: Floats  # (generators, seeds) gains
     outputs: NDArray[np.float64]  # (generators, seeds, n, k) for the test part, adjusted where the arm does so
+    left_out: Floats  # (groups,) mean gains on the test part without each of its groups (patients)
 
 
 class Endpoint:
@@ -65,19 +67,35 @@ class Endpoint:
         outputs = outputs[places]
         if self.settings.endpoint == "severity":
             return -float(np.abs(outputs[:, 0] - values_of(part, self.settings)[places]).mean())
-        called = outputs.argmax(-1)
-        if self.settings.endpoint == "presence":
-            called = (softmax(outputs, axis=-1)[:, self.positive].sum(-1) > 0.5).astype(np.int64)
-        counts = confusion(self.labels(part)[places], called, outputs.shape[1])
+        counts = confusion(self.labels(part)[places], self.called(outputs), outputs.shape[1])
         return float(classification.balanced_accuracy(counts))
 
+    def called(self, outputs: Floats) -> Labels:
+        """(..., n, k) outputs to the (..., n) classes, as `labels` has them."""
+        if self.settings.endpoint == "presence":
+            return np.asarray(softmax(outputs, axis=-1)[..., self.positive].sum(-1) > 0.5, np.int64)
+        return np.asarray(outputs.argmax(-1), np.int64)
+
+    def cases(self, part: Dataset) -> Cases:
+        """The images of a part in their groups (patients)."""
+        return Cases.of(self.labels(part), groups_of(part, np.arange(len(part))))
+
+    def left_out(self, part: Dataset, outputs: Floats) -> Floats:
+        """(groups,) gains where each group is left out, means over trainings with (trainings, n, k) outputs."""
+        cases = self.cases(part)
+        if self.settings.endpoint == "severity":
+            errors = np.abs(outputs[..., 0] - values_of(part, self.settings)).mean(0)
+            rest = len(errors) - np.bincount(cases.group)
+            return np.asarray((np.bincount(cases.group, errors) - errors.sum()) / np.maximum(rest, 1))
+        counts = cases.counts(self.called(outputs), outputs.shape[-1])
+        return np.asarray(classification.balanced_accuracy(counts.sum(1, keepdims=True) - counts).mean(0))
+
     def step(self, part: Dataset) -> float:
-        """By how much one group (patient) changes the gain on a part, on average over classes; 0 for numbers."""
+        """By how much one group changes the gain on a part, on average over classes; 0 for numbers."""
         if self.settings.endpoint == "severity":
             return 0.0
-        labels, groups = self.labels(part), groups_of(part, np.arange(len(part)))
-        counts = [len(np.unique(groups[labels == label])) for label in np.unique(labels)]
-        return float(np.mean([1 / (len(counts) * count) for count in counts]))
+        counts = np.unique(self.cases(part).stratum, return_counts=True)[1]
+        return float(np.mean(1 / (len(counts) * counts)))
 
     def adjustment(self, part: Dataset, outputs: Floats, log_prior: Floats, places: Any = slice(None)) -> float:
         """The multiple of `log_prior`, (k,), whose subtraction gives the greatest gain; the smallest of equal ones."""
@@ -90,11 +108,10 @@ class Endpoint:
         if self.settings.endpoint == "severity":
             truth, predicted = values_of(part, self.settings), outputs[:, 0]
             error = predicted - truth
-            correlation = np.corrcoef(predicted, truth)[0, 1] if predicted.std() and truth.std() else np.nan
             return {
                 "mean absolute error": float(np.abs(error).mean()),
                 "root mean square error": float(np.sqrt((error**2).mean())),
-                "correlation": float(correlation),
+                "correlation": float(classification.correlation(predicted, truth)[0]),
             }
         probabilities: Floats = softmax(outputs, axis=-1)
         counts = confusion(labels, outputs.argmax(-1), outputs.shape[1])
@@ -134,7 +151,8 @@ def _cell(endpoint: Endpoint, fold: Fold, variant: Variant, files: list[list[Pat
             validation[place] = endpoint.gain(fold.validation, of_validation)
         test[place] = endpoint.gain(fold.test, of_test)
         kept.append(of_test)
-    return Cell(validation, test, np.stack(kept).reshape(*test.shape, *kept[0].shape))
+    outputs = np.stack(kept)
+    return Cell(validation, test, outputs.reshape(*test.shape, *kept[0].shape), endpoint.left_out(fold.test, outputs))
 
 
 def _adjust(endpoint: Endpoint, fold: Fold, of_validation: Floats, of_test: Floats) -> tuple[float, Floats]:
@@ -195,19 +213,22 @@ def judge(
         role: [variant for variant in trusted if variant.arm.role == role]
         for role in ("baseline", "synthetic", *study.settings.controls)
     }
-    test_to_train = 1 / (study.settings.folds - 1)
-    step = float(np.mean([Endpoint(study).step(fold.test) for fold in study.folds]))
+    test_to_train, endpoint = 1 / (study.settings.folds - 1), Endpoint(study)
+    step = float(np.mean([endpoint.step(fold.test) for fold in study.folds]))
     baselines = {fold.number: choose(cells, fold, by_role["baseline"]) for fold in study.folds}
 
     def against_baseline(among: Sequence[Variant]) -> dict[str, Any]:
         """The choice among variants in each fold, and its contrast with the best baseline."""
-        chosen, differences = [], []
+        chosen, differences, of_patients = [], [], []
         for fold in study.folds:
             variant, baseline = choose(cells, fold, among), baselines[fold.number]
             if variant is None or baseline is None:
                 continue
-            first, second = (cells[fold.number, side.name].test for side in (variant, baseline))
+            one, other = (cells[fold.number, side.name] for side in (variant, baseline))
+            first, second = one.test, other.test
             differences.append(first - second)  # the same seeds of classifiers on both sides
+            left_out = one.left_out - other.left_out
+            of_patients.append(part_of_cases(endpoint.cases(fold.test), left_out).variance)
             chosen.append({
                 "fold": fold.number, "variant": variant.name, "baseline": baseline.name, "gain": float(first.mean()),
                 "baseline_gain": float(second.mean()), "difference": float((first - second).mean()),
@@ -215,7 +236,7 @@ def judge(
         return {
             "chosen": chosen,
             "missing": len(study.folds) - len(chosen),
-            **contrast(differences, test_to_train, step),
+            **contrast(differences, test_to_train, of_patients, step),
         }
 
     primary = against_baseline(by_role["synthetic"])

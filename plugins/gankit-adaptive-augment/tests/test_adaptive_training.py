@@ -45,8 +45,9 @@ def small(tmp_path: Path) -> Small:
         return [
             "data.name=npz", f"data.path={path}", "generator.width=4", "generator.latent_dim=6", "critic.width=4",
             "critic.flat_blocks=1", "augment.name=adaptive", "augment.images=200", "augment.interval=3",
-            "training.steps=8", "training.batch=4", "training.critic_steps=2", "training.tick_every=1",
-            "training.checkpoint_every=4", "evaluation.features=pixels", 'evaluation.metrics=["frechet"]', *more,
+            "training.steps=8", "training.batch=4", "training.generator_batch=4", "training.critic_steps=2",
+            "training.tick_every=1", "training.checkpoint_every=4", "evaluation.features=pixels",
+            'evaluation.metrics=["frechet"]', *more,
         ]  # fmt: skip
 
     return overrides

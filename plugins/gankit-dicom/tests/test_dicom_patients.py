@@ -28,7 +28,8 @@ DIGITS = "19710923"  # as a date or a number, where letters are not allowed
 
 SMALL = (
     "generator.width=4", "generator.latent_dim=4", "critic.width=4", "training.steps=2", "training.critic_steps=1",
-    "training.averaging=0.5", "data.size=16", "evaluation.features=pixels", 'evaluation.metrics=["frechet"]',
+    "training.generator_batch=4", "training.averaging=0.5", "data.size=16", "evaluation.features=pixels",
+    'evaluation.metrics=["frechet"]',
 )  # fmt: skip
 
 
