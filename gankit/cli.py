@@ -121,7 +121,7 @@ def rank(
 
     given: list[Any] = [open_run(source, best=True) if best else source for source in sources]
     first = user_path(sources[0])
-    beside = first if os.path.isfile(first / "experiment.toml") else Path()  # False for a long table
+    beside = first if os.path.isfile(first / "experiment.toml") else Path()  # of os, which takes a long table too
     if page:
         if against and not real:
             raise GankitError("--against: how many of these real images the page shows is not said: add --real NUMBER")

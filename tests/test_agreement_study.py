@@ -362,7 +362,7 @@ def test_scopes_of_one_training_each_are_compared_by_the_spread_of_their_pairs(e
             outcome = dataclasses.replace(trial.outcome, result=result)
             others.append(dataclasses.replace(trial, arm=arm, outcome=outcome))
     findings = dataclasses.replace(effect, trials=[*effect.trials, *others])
-    pairs = list(zip(findings.row(), findings.row(scope="critic-turn"), strict=True))
+    pairs = list(zip(findings.arms_of(), findings.arms_of(scope="critic-turn"), strict=True))
     found = findings.contrast(pairs, where, same_reals=True)
     assert found is not None
     half = 12.706204736 * 10  # Student's, 1 degree of freedom; the real images move both values alike
@@ -568,6 +568,14 @@ def test_tex_says_every_character_as_it_stands() -> None:
 def test_settings_that_cannot_be_are_refused_with_their_place(overrides: list[str], told: str) -> None:
     with pytest.raises(SettingsError, match=re.escape(told)):
         load(None, *overrides)
+
+
+def test_recipes_and_tables_given_by_a_name_are_read_as_elsewhere(tmp_path: Path) -> None:
+    assert load_study("agreement", "demo", "training.max_minutes=none").experiment.evaluation.count == 500
+    other = load_study("agreement", "demo", "training.max_minutes=none", "data.name=npz", "data.path=x.npz")
+    assert other.experiment.evaluation.count is None  # what a recipe says of its own data, as for `gankit.load`
+    (tmp_path / "study.toml").write_text('data = "eyes"\n')
+    assert load_study("agreement", tmp_path / "study.toml").experiment.data.held_out == 0.2
 
 
 def test_a_file_is_named_with_its_line(tmp_path: Path) -> None:

@@ -33,7 +33,7 @@ from gankit.evaluation.design import (
 )
 from gankit.evaluation.paired import Cases, crossed_estimate, paired_difference, score_estimate
 from gankit.evaluation.uncertainty import wilson
-from gankit.studies.classifier.report import interval
+from gankit.studies.formats import interval
 
 CLASSES = 3
 

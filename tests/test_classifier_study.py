@@ -293,6 +293,12 @@ def test_a_study_of_which_every_arm_fails_is_reported(write: Write, tmp_path: Pa
     assert "1 of 1 jobs failed and are marked in the report (real-0: it diverged)" in results.report.read_text()
 
 
+def test_seeds_beyond_the_largest_one_are_refused(write: Write, tmp_path: Path) -> None:
+    with pytest.raises(SettingsError, match=r"training.seed: 2 seeds from \d+ on exceed 2\^63 - 1; take a lower one"):
+        study(write(), REAL, f"training.seed={2**63 - 1}").run(tmp_path / "out", quiet=True)
+    assert not list((tmp_path / "out").glob("jobs/*"))
+
+
 def test_it_is_said_when_nothing_is_added(write: Write, tmp_path: Path) -> None:
     small = study(write(), 'classifier.arms=["copies"]', "classifier.steps=1", "classifier.synthetic_fill=0.1")
     found = run_classifier_study(small, tmp_path / "out", quiet=True)

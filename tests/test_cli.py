@@ -584,7 +584,7 @@ def test_windows(call: Call, tmp_path: Path) -> None:
     assert "--window black,white" in call("evaluate", *plain).line
     assert call("evaluate", *plain, "--window", "0,4095").code == 0
     assert "outside value_range" in call("evaluate", *plain, "--window", "0,100").line
-    for text in ("5", "a,b", "9,1", "1,2,3"):
+    for text in ("5", "a,b", "9,1", "1,2,3", "0,inf"):
         assert f"--window {text}: " in call("evaluate", *plain, "--window", text).line
 
 

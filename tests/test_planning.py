@@ -137,6 +137,13 @@ def test_splits_of_the_data_s_own_are_used(tmp_path: Path) -> None:
     assert "64 images of the split test: a precision or recall must differ by 18 points" in said
     assert "none are held out" not in said
     assert "class 0 has fewer than 10 images to train on (5 in all)" in said
+    table = f'{{name = "npz", path = "{tmp_path / "a.npz"}", split = "test"}}'
+    said = "\n".join(lines(table, tmp_path / "b.toml"))  # to train on the images of the other split
+    assert gankit.load(tmp_path / "b.toml").data.conditional is True
+    assert "its settings for 64 images" in said
+    assert "a fifth of 64 images would judge nothing" in said
+    assert "64 training images: a precision or recall must differ by 18 points" in said
+    assert "none are held out" in said
 
 
 @pytest.mark.parametrize(

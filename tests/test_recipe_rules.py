@@ -16,7 +16,7 @@ from gankit import recipes
 from gankit.cli import app
 from gankit.errors import DataError, GankitError, PartError, SettingsError
 from gankit.experiments.recipe_files import recipe_lines
-from gankit.experiments.rules import follow
+from gankit.experiments.rules import recipe_tables
 from gankit.interfaces import Dataset, ImageSpec
 from gankit.planning import proposal
 from gankit.recipes import Recipe, TrainingImages
@@ -278,7 +278,7 @@ def test_a_broken_plug_in_stops_neither_the_list_nor_a_proposal(monkeypatch: pyt
 
 def test_following_depends_on_nothing_else() -> None:
     table = gankit.load("resnet").data
-    assert follow("resnet", table, images(50)) == follow("resnet", table, images(50))
+    assert recipe_tables("resnet", table, images(50)) == recipe_tables("resnet", table, images(50))
 
 
 def test_spaces_round_an_override_change_nothing_that_follows() -> None:

@@ -42,6 +42,7 @@ class SettingsDocument:
         overridden: for each overridden setting, by its path of keys, the text of the override.
         recipe: the recipe whose settings follow from the images, or "".
         is_recipe: whether it is a recipe, of either sort.
+        of_recipe: those of `OF_DATA` that had a recipe's value in the experiment that this document was made of.
     """
 
     label: str
@@ -52,6 +53,7 @@ class SettingsDocument:
     overridden: dict[KeyPath, str] = field(default_factory=dict)
     recipe: str = ""
     is_recipe: bool = False
+    of_recipe: Collection[tuple[str, str]] = ()
 
     @classmethod
     def from_tables(cls, tables: Mapping[str, Any]) -> SettingsDocument:
@@ -201,15 +203,13 @@ class SettingsDocument:
     def _lines(self) -> dict[KeyPath, int]:
         return {".toml": toml_lines, ".json": json_lines, ".yaml": yaml_lines}[self.format](self.text)
 
-    def is_of_recipe(self, path: KeyPath, before: bool = False) -> bool:
-        """Whether a setting has a recipe's value and is not overridden.
-
-        Args:
-            path: of the setting.
-            before: whether it had a recipe's value in the experiment that this document was made of.
-        """
-        changed = any(path[: len(keys)] == keys for keys in self.overridden)
-        return not changed and (before or self.is_recipe or path[0] in self.from_default)
+    def recipe_settings(self) -> list[tuple[str, str]]:
+        """Those of `OF_DATA` that have a recipe's value and are not overridden."""
+        return [
+            path for path in OF_DATA
+            if (self.is_recipe or path in self.of_recipe or path[0] in self.from_default)
+            and not any(path[: len(keys)] == keys for keys in self.overridden)
+        ]  # fmt: skip
 
     def where(self, path: KeyPath) -> str:
         """Where a setting is written: an override, or a file with a line.

@@ -12,7 +12,7 @@ from annotated_types import Ge, Gt, Le, Lt, MinLen
 from pydantic import AfterValidator, Field, PrivateAttr, field_validator
 
 from gankit.errors import SettingsError
-from gankit.experiments.document import OF_DATA, SettingsDocument
+from gankit.experiments.document import SettingsDocument
 from gankit.experiments.reading import read_settings
 from gankit.experiments.record import RunRecord
 from gankit.experiments.tables import (
@@ -301,17 +301,20 @@ def load(
         SettingsError: the file is missing or not valid; one line per error, with its place and what to do.
         DataError: a recipe's settings cannot follow from the images, which are too few, too small or too large.
     """
-    given = recipe_or_path.tables() if isinstance(recipe_or_path, Experiment) else recipe_or_path
-    document = SettingsDocument.read(given) if isinstance(given, (str, Path)) else SettingsDocument.from_tables(given)
-    if isinstance(recipe_or_path, Mapping):
+    if isinstance(recipe_or_path, Experiment):
+        document = SettingsDocument.from_tables(recipe_or_path.tables())
+        document.of_recipe = recipe_or_path._recipe_settings
+    elif isinstance(recipe_or_path, Mapping):
+        document = SettingsDocument.from_tables(recipe_or_path)
         trust(document.values)  # the user's own program names these files
+    else:
+        document = SettingsDocument.read(recipe_or_path)
     if document.recipe:
-        importlib.import_module("gankit.experiments.rules").fill(document, overrides, data)  # loads torch
+        importlib.import_module("gankit.experiments.rules").fill_from_recipe(document, overrides, data)  # loads torch
     document.fill_from_default(TABLES_WITH_DEFAULTS)
-    before = recipe_or_path._recipe_settings if isinstance(recipe_or_path, Experiment) else []
-    document.override(overrides, [path for path in OF_DATA if document.is_of_recipe(path, path in before)])
+    document.override(overrides, document.recipe_settings())
     experiment = read_settings(Experiment, document)
-    experiment._recipe_settings = [path for path in OF_DATA if document.is_of_recipe(path, path in before)]
+    experiment._recipe_settings = document.recipe_settings()
     if data is not None:
         return experiment.for_given_data()
     experiment._follows = recipe_or_path._follows if isinstance(recipe_or_path, Experiment) else document.recipe

@@ -24,6 +24,7 @@ def read_settings(model: type[Model], document: SettingsDocument, complete: bool
         return model.model_validate(document.values, context="run" if may_lack_parts else None)
     except ValidationError as error:
         details = error.errors(include_url=False)
+        # An override such as data.path=2024-05-01 reads as a date, and is meant as a text
         not_texts = [detail["loc"] for detail in details if detail["ctx"]["reason"] == "string_type"]
         if any(document.take_as_text(_path_in_document(document.values, location, "")) for location in not_texts):
             return read_settings(model, document, complete)

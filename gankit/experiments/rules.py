@@ -34,7 +34,7 @@ class Given(Settings):
     training: dict[str, Any] = Field(default_factory=dict)
 
 
-def fill(document: SettingsDocument, overrides: tuple[str, ...], data: Dataset | None = None) -> None:
+def fill_from_recipe(document: SettingsDocument, overrides: tuple[str, ...], data: Dataset | None = None) -> None:
     """Put the tables of the document's recipe into it, for the images that it and the overrides name.
 
     Args:
@@ -44,7 +44,7 @@ def fill(document: SettingsDocument, overrides: tuple[str, ...], data: Dataset |
 
     Raises:
         SettingsError: what the overrides say of the data is not valid.
-        DataError: as `follow`; or the images cannot be opened.
+        DataError: as `recipe_tables`; or the images cannot be opened.
     """
     known = SettingsDocument(document.label, {"data": copy.deepcopy(document.values["data"]), "training": {}})
     of_data = [(table, key) for table, key in OF_DATA if table == "data"]
@@ -55,7 +55,7 @@ def fill(document: SettingsDocument, overrides: tuple[str, ...], data: Dataset |
     given = read_settings(Given, known)
     training = {key: value for key in DECIDE if type(value := given.training.get(key)) is int and value > 0}
     # Copied, since a recipe may share a table between two settings, of which an override may change one.
-    document.values |= SettingsDocument.from_tables(follow(document.recipe, given.data, data, **training)).values
+    document.values |= SettingsDocument.from_tables(recipe_tables(document.recipe, given.data, data, **training)).values
 
 
 def _decides(override: str) -> bool:
@@ -76,7 +76,7 @@ def refuse_few(count: int, where: str) -> None:
         )
 
 
-def follow(
+def recipe_tables(
     name: str, table: DataTable, data: Dataset | None = None, *, seed: int = 0, batch: int | None = None,
     steps: int | None = None,
 ) -> dict[str, Any]:  # fmt: skip

@@ -150,14 +150,14 @@ def _hold_out(
     """The indices to train on and those held out: whole groups where there are groups, else a share of each class."""
     if not share:
         return indices, np.empty(0, np.int64)
-    state = seeds.derive_seed(seed, "held-out") % 2**32
-    from sklearn.model_selection import GroupShuffleSplit, StratifiedShuffleSplit  # a second to load
-
     if dataset.groups is not None and len(np.unique(dataset.groups[indices])) == 1:
         raise DataError(
             f"data.held_out: all {len(indices)} images are of one group (patient), which is never divided; correct the "
             "groups of the data, or set data.held_out=0"
         )
+    from sklearn.model_selection import GroupShuffleSplit, StratifiedShuffleSplit  # a second to load
+
+    state = seeds.derive_seed(seed, "held-out") % 2**32
     try:
         if dataset.groups is not None:
             groups = dataset.groups[indices]

@@ -5,15 +5,14 @@ Each holds gankit's own keys together with the part's settings.
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Self
+from typing import Annotated, Any, ClassVar
 
 from annotated_types import Ge, Gt, Le, Lt
-from pydantic import BaseModel, BeforeValidator, ConfigDict, ValidationInfo, model_validator
-from pydantic.functional_validators import ModelWrapValidatorHandler
+from pydantic import BeforeValidator, ValidationInfo, model_validator
 
 from gankit.interfaces import Scope
 from gankit.registry import Part, Scheduled, read_part, registry
-from gankit.registry.messages import reword_errors
+from gankit.registry.settings import Settings as Settings
 from gankit.registry.settings import as_table
 
 Count = Annotated[int, Ge(1)]
@@ -22,25 +21,6 @@ Repeats = Annotated[int, Ge(1), Le(1000)]
 Share = Annotated[float, Ge(0), Lt(1)]
 Rate = Annotated[float, Gt(0), Lt(1)]
 Factor = Annotated[float, Ge(0)]
-
-
-class Settings(BaseModel):
-    """Frozen settings without unknown keys."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
-
-    @model_validator(mode="wrap")
-    @classmethod
-    def _reworded(cls, value: object, handler: ModelWrapValidatorHandler[Self]) -> Self:
-        result: Self = reword_errors(cls, value, handler, list(cls.model_fields), cls._in_tables)
-        return result
-
-    @classmethod
-    def _in_tables(cls, name: str) -> str:
-        """A hint at the tables of this one that have a setting, or ""."""
-        fields = cls.model_fields.items()
-        tables = [table for table, field in fields if name in getattr(field.annotation, "model_fields", ())]
-        return f"did you mean {' or '.join(f'{table}.{name}' for table in tables)}?" if tables else ""
 
 
 def _read_part(value: object, info: ValidationInfo) -> object:

@@ -189,12 +189,12 @@ def parse_window(text: str) -> tuple[float, float]:
     """The pixel values that are shown as black and as white, given as "black,white".
 
     Raises:
-        SettingsError: they are not two numbers, or black is not below white.
+        SettingsError: they are not two finite numbers, or black is not below white.
     """
     try:
         black, white = (float(number) for number in text.split(","))
     except ValueError:
         raise SettingsError(f"--window {text}: two numbers are needed, black and white, for example 0,4095") from None
-    if not black < white:
-        raise SettingsError(f"--window {text}: black must be below white")
+    if not -math.inf < black < white < math.inf:
+        raise SettingsError(f"--window {text}: black must be below white, and both must be finite")
     return black, white

@@ -186,16 +186,18 @@ class Dataset(ABC):
         A (n,) mask of booleans serves too: `data.subset(data.labels == 1)`.
 
         Raises:
-            DataError: they are neither whole numbers nor such a mask.
+            DataError: they are neither whole numbers nor such a mask, or there are no such images.
         """
-        chosen = np.asarray(indices)
-        if chosen.dtype == bool and chosen.shape == (len(self),):
+        chosen, n = np.asarray(indices), len(self)
+        if chosen.dtype == bool and chosen.shape == (n,):
             chosen = np.flatnonzero(chosen)
         if chosen.ndim != 1 or (chosen.size and chosen.dtype.kind not in "iu"):
             raise DataError(
-                f"a subset is chosen by indices (k,), or by a mask of {len(self)} booleans; these are {chosen.dtype} "
+                f"a subset is chosen by indices (k,), or by a mask of {n} booleans; these are {chosen.dtype} "
                 f"of shape {chosen.shape}"
             )
+        if wrong := chosen[(chosen < -n) | (chosen >= n)].tolist():
+            raise DataError(f"there is no image {wrong[0]}: the data set has {n}, of the indices 0 to {n - 1}")
         return _Subset(self, chosen.astype(np.int64))
 
 

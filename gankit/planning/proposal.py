@@ -15,11 +15,11 @@ import numpy as np
 import tomlkit
 
 from gankit import recipes, seeds
-from gankit.errors import DataError, GankitError, PartError, RunError
+from gankit.errors import DataError, GankitError, PartError, RunError, counted
 from gankit.experiments.document import FORMATS
 from gankit.experiments.experiment import load
 from gankit.experiments.recipe_files import recipe_names
-from gankit.experiments.rules import FEWEST_OF_CLASS, follow, refuse_few
+from gankit.experiments.rules import FEWEST_OF_CLASS, recipe_tables, refuse_few
 from gankit.experiments.selection import open_dataset, select_images, split_indices
 from gankit.experiments.values import parse_table
 from gankit.files import user_path, write_atomically
@@ -73,18 +73,18 @@ def plan(place: str, minutes: float, out: Path, recipe: str | None = None) -> It
     recipe = recipe or _proposed(kind)
     sides = recipes.get(recipe).sides
     table = _table(place)
-    settings = load({"data": {"size": 32, **table}}).data
-    first = open_dataset(settings)
-    n = len(select_images(settings, 0, first)[0]) if len(first) > 1 else len(first)
+    settings = load({"data": {"size": 32, **table}}).data  # until a size is chosen, any will do
+    unsized = open_dataset(settings)
+    n = len(select_images(settings, 0, unsized)[0]) if len(unsized) > 1 else len(unsized)
     refuse_few(n, place)
-    choices = _choose_data(first, table, sides, kind != "cpu", minutes)
+    choices = _choose_data(unsized, table, settings.split, sides, kind != "cpu", minutes)
     data = {**table, **{key: choice.value for key, choice in choices.items()}}
     experiment = load({"data": data})
     dataset = open_dataset(experiment.data)
     yield from describe(experiment.data, dataset)
     for line in findings(dataset):
         yield f"look: {line}"
-    seconds = _seconds_a_step({"data": data, **follow(recipe, experiment.data, dataset)})
+    seconds = _seconds_a_step({"data": data, **recipe_tables(recipe, experiment.data, dataset)})
     steps = int(60 * minutes * OF_THE_TIME / seconds)
     if steps < FEWEST_STEPS:
         raise GankitError(
@@ -93,18 +93,25 @@ def plan(place: str, minutes: float, out: Path, recipe: str | None = None) -> It
         )
     digits = 10 ** max(len(str(steps)) - 2, 0)
     rounded = steps // digits * digits
-    tables = follow(recipe, experiment.data, dataset, steps=rounded)
+    tables = recipe_tables(recipe, experiment.data, dataset, steps=rounded)
     tables["training"] |= {
         "tick_every": max(rounded // 100, 1), "sample_every": max(rounded // 20, 1),
         "checkpoint_every": max(rounded // 10, 1),
     }  # fmt: skip
-    measured = list(_measurable(dataset, data["held_out"]))
+    training, held_out = select_images(experiment.data, 0, dataset)
+    if own := _split_to_judge_with(dataset, settings.split):
+        measured = list(_measurable(dataset.subset(dataset.known.splits[own]), f"images of the split {own}"))
+    elif held_out is not None:
+        measured = list(_measurable(held_out, "held-out images"))
+    else:
+        copied = "none are held out: a generator that copies its training images looks perfect; watch memorisation"
+        measured = [*_measurable(training, "training images"), copied]
     time_said = f"{seconds:.2g} s a step here, {minutes:g} minutes"
     text = _text(place, recipe, table, choices, tables, time_said, measured)
     load(tomllib.loads(text))  # raises before anything is written where a setting does not fit
     for key, choice in choices.items():
         yield f"data.{key} = {json.dumps(choice.value)}: {choice.why}"
-    yield f"recipe {recipe}, its settings for {len(dataset)} images: gankit show {shlex.quote(str(out))}"
+    yield f"recipe {recipe}, its settings for {len(training)} images: gankit show {shlex.quote(str(out))}"
     yield f"training.steps = {rounded}: {time_said}"
     for line in measured:
         yield f"to judge: {line}"
@@ -153,14 +160,14 @@ def _proposed(device: str) -> str:
 
 
 def _choose_data(
-    dataset: Dataset, table: dict[str, Any], sides: tuple[int, int], on_gpu: bool, minutes: float
+    dataset: Dataset, table: dict[str, Any], split: str | None, sides: tuple[int, int], on_gpu: bool, minutes: float
 ) -> dict[str, Choice]:
-    """Settings of the data that the user's own table does not decide."""
-    held_out = Choice(table["held_out"], "as given") if "held_out" in table else _choose_held_out(dataset)
+    """Settings of the data, of whose `split` to train on, that the user's own table does not decide."""
+    held_out = Choice(table["held_out"], "as given") if "held_out" in table else _choose_held_out(dataset, split)
     choices = {"size": _choose_size(dataset, sides, on_gpu, minutes), "held_out": held_out}
     known = dataset.known
     if known.labels is not None and len(known.class_names) > 1:
-        counts = np.bincount(known.labels[split_indices(dataset, None)], minlength=len(known.class_names))
+        counts = np.bincount(known.labels[split_indices(dataset, split)], minlength=len(known.class_names))
         training, _ = select_images(load({"data": {**table, "held_out": held_out.value}}).data, 0, dataset)
         assert training.labels is not None
         if np.bincount(training.labels, minlength=len(counts)).min() >= FEWEST_OF_CLASS:
@@ -185,8 +192,8 @@ def _choose_size(dataset: Dataset, sides: tuple[int, int], on_gpu: bool, minutes
     sizes = np.array(list(dataset.stored_sizes))
     shorter = int(sizes.min())
     most = 32 if not on_gpu else 64 if minutes < 60 else 128 if minutes < 240 else 256
-    makes = [size for size in (28, 32, 64, 128, 256) if sides[0] <= size <= sides[1]] or [sides[0]]
-    side = max([size for size in makes if size <= min(most, shorter)], default=makes[0])
+    possible = [size for size in (28, 32, 64, 128, 256) if sides[0] <= size <= sides[1]] or [sides[0]]
+    side = max([size for size in possible if size <= min(most, shorter)], default=possible[0])
     ratio = float(np.median(sizes[:, 1] / sizes[:, 0]))
     step = 1 << (side.bit_length() - 3)  # networks double 4 to 7 pixels
     wanted = step * round(side / step * max(ratio, 1 / ratio))
@@ -199,16 +206,22 @@ def _choose_size(dataset: Dataset, sides: tuple[int, int], on_gpu: bool, minutes
     return Choice(value, f"{why} a side{squeezed}")
 
 
-def _choose_held_out(dataset: Dataset) -> Choice:
-    groups = dataset.known.groups
-    if "test" in dataset.known.splits or "val" in dataset.known.splits:
+def _split_to_judge_with(dataset: Dataset, split: str | None) -> str | None:
+    """A split of the data's own that is not among what is trained on."""
+    return next((name for name in ("test", "val") if name in dataset.known.splits and split not in (name, "all")), None)
+
+
+def _choose_held_out(dataset: Dataset, split: str | None) -> Choice:
+    if _split_to_judge_with(dataset, split):
         return Choice(0.0, "the data have a split to judge with: evaluate --against takes a table that names it")
+    indices = split_indices(dataset, split)
+    n, groups = len(indices), dataset.known.take(indices).groups
     if groups is not None and len(np.unique(groups)) < FEWEST_PATIENTS:
         return Choice(
             0.0, f"{len(np.unique(groups))} patients are too few to hold some out: bring {FEWEST_PATIENTS} or more"
         )
-    if len(dataset) * HELD_OUT < FEWEST_HELD_OUT:
-        return Choice(0.0, f"a fifth of {len(dataset)} images would judge nothing")
+    if n * HELD_OUT < FEWEST_HELD_OUT:
+        return Choice(0.0, f"a fifth of {n} images would judge nothing")
     return Choice(
         HELD_OUT, "whole patients, to judge with" if groups is not None else "to judge with images that are new"
     )
@@ -231,16 +244,11 @@ def _seconds_a_step(tables: dict[str, Any]) -> float:
     return float(np.median(times))
 
 
-def _measurable(dataset: Dataset, held_out: float) -> Iterator[str]:
-    """What so many images allow to be measured, in words."""
-    known = dataset.known
-    own = next((name for name in ("test", "val") if name in known.splits), None)
-    n = len(known.splits[own]) if own else int(len(dataset) * held_out) or len(dataset)
-    kind = f"images of the split {own}" if own else "held-out images" if held_out else "training images"
+def _measurable(images: Dataset, kind: str) -> Iterator[str]:
+    """What so many real images allow to be measured, in words; `kind` is what they are called."""
+    n, groups = len(images), images.known.groups
     spread = 140 / n**0.5  # in percentage points: two standard errors of the difference of two shares near 50 %
     yield f"{n} {kind}: a precision or recall must differ by {spread:.0f} points to be seen"
-    if not (own or held_out):
-        yield "none are held out: a generator that copies its training images looks perfect; watch memorisation"
     if n < 50:
         yield "no distance (KID, FD) says anything with so few: look at the samples beside real ones"
     elif n < 500:
@@ -249,9 +257,8 @@ def _measurable(dataset: Dataset, held_out: float) -> Iterator[str]:
         yield "KID and precision and recall rank runs; compare Frechet distances at equal counts only"
     else:
         yield "all metrics mean something; the Frechet distance still falls with the count: compare at equal ones"
-    if known.groups is not None:
-        patients = len(np.unique(known.groups[known.splits[own]] if own else known.groups))
-        yield f"errors are those of {patients if own else int(patients * (held_out or 1))} patients, not of images"
+    if groups is not None:
+        yield f"errors are those of {counted(len(np.unique(groups)), 'patient')}, not of images"
 
 
 def _text(

@@ -67,7 +67,7 @@ class TrainingImages:
         return float(f"{0.0002 * self.image.height * self.image.width / self.batch:.3g}")
 
     def widths(self, channels: int, least: int, most: int) -> list[int]:
-        """Channels of the levels from 4 to 7 pixels up to the image, halved as the side doubles, so each costs alike.
+        """Channels of the levels from 4 to 7 pixels up to the image, halved as the side doubles.
 
         Args:
             channels: where the shorter side is 4 to 7 pixels.

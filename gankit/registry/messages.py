@@ -57,7 +57,7 @@ def reword_errors(
     model: type[BaseModel],
     value: Any,
     handler: ModelWrapValidatorHandler[Any],
-    known: Collection[str],
+    reserved: Collection[str] = (),
     elsewhere: Callable[[str], str] = lambda _: "",
 ) -> Any:
     """Validate a model after `read_none`, and put its errors in gankit's words.
@@ -66,13 +66,13 @@ def reword_errors(
         model: the model.
         value: to validate.
         handler: pydantic's own validation, as a validator of mode "wrap" gets it.
-        known: the settings that the model has, for "did you mean".
+        reserved: keys that the table has beside the model's settings, for "did you mean".
         elsewhere: maps the name of an unknown setting to a hint that names other parts with it, or to "".
 
     Raises:
         ValidationError: the context of each error holds gankit's text as `sentence` and pydantic's type as `reason`.
     """
-    value, details = read_none(model, value), []
+    value, details, known = read_none(model, value), [], [*reserved, *model.model_fields]
     for name, field in model.model_fields.items():
         given = value.get(name) if isinstance(value, dict) else None
         # Python, and pydantic with it, takes true and false for the numbers 1 and 0.
@@ -143,9 +143,9 @@ def _sentence(error: ErrorDetails, known: Collection[str], elsewhere: Callable[[
         case "list_type" | "tuple_type":
             return f"a list is needed, not {shown(value)}"
         case "too_short":
-            return f"at least {context['min_length']} entries are needed, not {context['actual_length']}"
+            return f"a list of at least {context['min_length']} is needed, not of {context['actual_length']}"
         case "too_long":
-            return f"at most {context['max_length']} entries are allowed, not {context['actual_length']}"
+            return f"a list of at most {context['max_length']} is needed, not of {context['actual_length']}"
         # "part" comes from `read_part`, the others from validators; their messages are plain already.
         case "part" | "value_error" | "assertion_error":
             return message.removeprefix("Value error, ").removeprefix("Assertion failed, ")

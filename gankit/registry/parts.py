@@ -248,7 +248,7 @@ def list_parts(kind: str | None = None, load: bool = False) -> tuple[list[str], 
         if load:
             try:
                 registry(row.kind).settings(row.name)
-                state = ", ".join(filter(None, ("ok", state)))
+                state = f"ok, {state}" if state else "ok"
             except GankitError as error:
                 state, failures = f"fails: {error}", failures + 1
         cells.append((row.name, row.kind, row.distribution, state))

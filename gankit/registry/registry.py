@@ -65,15 +65,16 @@ class Registry:
     def built_in(self) -> list[str]:
         """Names of gankit's own parts: the folder's file names, or its sub-folders where parts are folders."""
         path = importlib.import_module(self.package).__path__
-        public = [m for m in pkgutil.iter_modules(path) if not m.name.startswith("_")]
-        return sorted(m.name.replace("_", "-") for m in public if m.ispkg or self.kind in FILE_KINDS)
+        modules = [module for module in pkgutil.iter_modules(path) if module.ispkg or self.kind in FILE_KINDS]
+        return sorted(module.name.replace("_", "-") for module in modules if not module.name.startswith("_"))
 
     def list(self) -> builtins.list[Listing]:
         """Every part with the distribution that it comes from; plug-ins that share a name are qualified."""
         built_in = self.built_in()
         plugins = self._plugins()
         names = [plugin.name for plugin in plugins]
-        aliases = {a: part for a, part in ALIASES.get(self.kind, {}).items() if a not in {*names, *self._registered}}
+        aliases = {alias: part for alias, part in ALIASES.get(self.kind, {}).items()
+                   if alias not in names and alias not in self._registered}  # fmt: skip
         rows = [
             Listing(name, self.kind, "gankit", tuple(alias for alias, part in aliases.items() if part == name))
             for name in built_in
@@ -260,7 +261,8 @@ class Registry:
         owners = []
         for name in self.built_in():
             with contextlib.suppress(PartError):  # the library that it needs may not be installed
-                owners += [name] if setting in self.settings(name).model_fields else []
+                if setting in self.settings(name).model_fields:
+                    owners.append(name)
         if not owners:
             return ""
         hint = f"{' and '.join(owners)} {'have' if owners[1:] else 'has'} it"

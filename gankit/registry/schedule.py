@@ -2,13 +2,12 @@
 
 import math
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Annotated, Any, Generic, Literal, Self, TypeVar, Union
+from typing import TYPE_CHECKING, Annotated, Any, Generic, Literal, TypeVar, Union
 
 from annotated_types import Ge
-from pydantic import BaseModel, ConfigDict, Discriminator, Tag, model_validator
-from pydantic.functional_validators import ModelWrapValidatorHandler
+from pydantic import Discriminator, Tag
 
-from gankit.registry.messages import reword_errors
+from gankit.registry.settings import Settings
 
 if TYPE_CHECKING:  # torch, which listing parts does not need
     from torch import Tensor
@@ -16,7 +15,7 @@ if TYPE_CHECKING:  # torch, which listing parts does not need
 Number = TypeVar("Number", bound=float)
 
 
-class Schedule(BaseModel, Generic[Number]):
+class Schedule(Settings, Generic[Number]):
     """A number that moves from one value to another over the first steps, and stays there.
 
     Half a cosine is the shape in R3GAN (Huang et al. 2024, arXiv 2501.05441, appendix D).
@@ -28,18 +27,10 @@ class Schedule(BaseModel, Generic[Number]):
         shape: "cosine" changes slowly at either end, "linear" evenly.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
-
     start: Number
     end: Number
     steps: Annotated[int, Ge(1)]
     shape: Literal["cosine", "linear"] = "cosine"
-
-    @model_validator(mode="wrap")
-    @classmethod
-    def _reworded(cls, value: object, handler: ModelWrapValidatorHandler[Self]) -> Self:
-        result: Self = reword_errors(cls, value, handler, list(cls.model_fields))
-        return result
 
     def at(self, step: int) -> float:
         """The value after `step` generator updates."""

@@ -7,7 +7,7 @@ import operator
 import typing
 from collections.abc import Callable, Collection, Mapping, Sequence
 from types import UnionType
-from typing import Annotated, Any, Literal, Union
+from typing import Annotated, Any, Literal, Self, Union
 
 from pydantic import BaseModel, ConfigDict, create_model, model_validator
 from pydantic.functional_validators import ModelWrapValidatorHandler
@@ -16,6 +16,25 @@ from gankit.registry.messages import NONE, optional_settings, reword_errors
 from gankit.registry.plugins import PART_KINDS
 
 CONFIG = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+
+class Settings(BaseModel):
+    """Frozen settings without unknown keys, whose errors are in gankit's words."""
+
+    model_config = CONFIG
+
+    @model_validator(mode="wrap")
+    @classmethod
+    def _reworded(cls, value: object, handler: ModelWrapValidatorHandler[Self]) -> Self:
+        result: Self = reword_errors(cls, value, handler, elsewhere=cls._in_tables)
+        return result
+
+    @classmethod
+    def _in_tables(cls, name: str) -> str:
+        """A hint at the tables of this one that have a setting, or ""."""
+        fields = cls.model_fields.items()
+        tables = [table for table, field in fields if name in getattr(field.annotation, "model_fields", ())]
+        return f"did you mean {' or '.join(f'{table}.{name}' for table in tables)}?" if tables else ""
 
 
 def interface(name: str) -> type:
@@ -66,7 +85,7 @@ def derive_settings(
         raise TypeError(f"the parameter {wrong} is positional; settings come after *, and only {positional} before it")
 
     def reword(cls: type[BaseModel], value: object, handler: ModelWrapValidatorHandler[Any]) -> Any:
-        return reword_errors(cls, value, handler, [*reserved, *cls.model_fields], elsewhere)
+        return reword_errors(cls, value, handler, reserved, elsewhere)
 
     name = f"{part.__name__}Settings"
     validators: dict[str, Any] = {"_reworded": model_validator(mode="wrap")(classmethod(reword))}  # type: ignore[arg-type]

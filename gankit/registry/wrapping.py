@@ -18,12 +18,16 @@ ImageFunction = Callable[[Tensor], Tensor]
 
 
 class _OfNetwork(TypedDict, total=False):
+    """Properties of a network that `wrap` takes."""
+
     labels: bool
     channels_last: bool
     capturable: bool
 
 
 class _OfGenerator(_OfNetwork):
+    """Those of a generator."""
+
     latent_dim: int
 
 
@@ -95,6 +99,7 @@ def wrap(kind: str, module: Any = None, **properties: Any) -> Any:
 
 
 def _part_class(kind: str, module: type, make: Callable[..., Any], properties: dict[str, Any]) -> type:
+    """A part's class whose settings are the arguments of a class of modules; each part holds such a module."""
     parameters = inspect.signature(module).parameters.values()
     named = [p for p in parameters if p.kind not in (p.VAR_KEYWORD, p.VAR_POSITIONAL)]
     takes_image = any(parameter.name == "image" for parameter in named)

@@ -31,7 +31,7 @@ from gankit.seeds import Order
 from gankit.studies.study import Refuse
 from gankit.studies.trainings import time_steps
 
-JUDGED = 256  # Images at a time when a classifier is applied
+AT_ONCE = 256  # Images to which a network is applied at a time
 CURVE = 20  # Points of the curve of losses
 Images = NDArray[Any]
 
@@ -111,8 +111,8 @@ class FitSettings(Settings):
         if self.weights is not None and not user_path(self.weights).is_file():
             raise refuse(self.table, "weights", f"there is no file {self.weights}; weights are never downloaded")
 
-    def new_network(self, image: ImageSpec, outputs: int) -> nn.Module:
-        """A network to be trained, from torch's own draws or from a file of weights.
+    def new_network(self, image: ImageSpec, outputs: int, seed: int | None = None) -> nn.Module:
+        """A network to be trained; its first weights are of a file, or drawn by the seed or by torch's own state.
 
         Raises:
             PartError: the network cannot take these images, they do not fit into the memory, or the file holds no
@@ -120,7 +120,10 @@ class FitSettings(Settings):
         """
         if reason := too_many(self.batch, image.shape, torch.float32.itemsize):
             raise PartError(f"{self.table}.batch: {reason}")
-        network = make_network(image, outputs, self.network, self.width, self.input_size, self.table)
+        with seeds.own_draws():
+            if seed is not None:
+                seeds.seed_torch(seed, "classifier weights")
+            network = make_network(image, outputs, self.network, self.width, self.input_size, self.table)
         if self.weights is not None:
             assert isinstance(network, TorchvisionNetwork)
             load_weights(network.network, user_path(self.weights), self.network, self.table)
@@ -137,7 +140,7 @@ class TrainingSet:
     balanced: bool = False  # whether classes are drawn equally often
     weights: Tensor | None = None  # (classes,) of the loss
     classical: Classical | None = None
-    classes: NDArray[np.int64] | None = None  # (n,) where targets are numbers
+    classes: NDArray[np.int64] | None = None  # (n,) classes, where targets are numbers
 
     @property
     def labels(self) -> NDArray[np.int64]:
@@ -253,6 +256,14 @@ def fit(network: nn.Module, data: TrainingSet, settings: FitSettings, seed: int,
     return {"steps": steps, "resumed_at": resumed_at, "losses": (losses / counts)[counts > 0].tolist()}
 
 
+def fit_new(
+    data: TrainingSet, settings: FitSettings, outputs: int, device: str, seed: int, folder: Path
+) -> tuple[nn.Module, dict[str, Any]]:
+    """A new network that was trained, and what `fit` returns; the seed alone decides its first weights."""
+    network = settings.new_network(data.dataset.image, outputs, seed).to(choose_device(device))
+    return network, fit(network, data, settings, seed, folder)
+
+
 def time_fit(data: TrainingSet, settings: FitSettings, outputs: int, device: str, threads: int | None) -> float:
     """Seconds that a step of a new network's training takes, from a few that are thrown away."""
     with tempfile.TemporaryDirectory() as folder, seeds.own_draws():
@@ -267,6 +278,6 @@ def time_fit(data: TrainingSet, settings: FitSettings, outputs: int, device: str
 @torch.no_grad()
 def apply(network: nn.Module, dataset: Dataset) -> NDArray[np.float64]:
     """(n, outputs) of a network in evaluation mode, for all n images of a data set."""
-    device, places = next(network.parameters()).device, torch.split(torch.arange(len(dataset)), JUDGED)
+    device, places = next(network.parameters()).device, torch.split(torch.arange(len(dataset)), AT_ONCE)
     pieces = [network(to_tensor(dataset.read(batch.numpy()), dataset, device)).cpu().double() for batch in places]
     return torch.cat(pieces).numpy()

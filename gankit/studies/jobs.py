@@ -27,7 +27,7 @@ from gankit.training.stopping import StopRequest
 
 SHOW_EVERY = 2.0  # Seconds between looks at the time left
 BEAT_EVERY = 5.0  # Seconds between signs of life
-RESTARTS = 2  # How often in a row jobs are started again although none of them has ended
+RESTARTS = 2  # How often in a row jobs are started again after workers were lost and no job has ended
 
 
 @dataclass(frozen=True)
@@ -91,7 +91,8 @@ def run_jobs(
     main = _main_process() if workers > 1 else None
     with sole_writer(folder):
         (folder / STOP).unlink(missing_ok=True)
-        with _progress(jobs, folder, workers, quiet), _signs_of_life(folder, main):
+        signs = _signs_of_life(folder, main) if main else contextlib.nullcontext()
+        with _progress(jobs, folder, workers, quiet), signs:
             _start_all(jobs, folder, workers, threads, main, cluster)
         if todo := unfinished(jobs, folder):
             (folder / STOP).unlink(missing_ok=True)
@@ -118,7 +119,7 @@ def _start_all(
         calls = [joblib.delayed(run_job)(job, shared, threads, main) for job in todo]
         reason = None
         try:
-            # A single job too is one for a worker, where there are several
+            # At least 2, since joblib would run a single job in this process
             joblib.Parallel(n_jobs=min(workers, max(2, len(todo))), batch_size=1, **settings)(calls)
         except lost as error:
             reason = error
@@ -146,11 +147,8 @@ def _main_process() -> MainProcess:
 
 
 @contextlib.contextmanager
-def _signs_of_life(folder: Path, main: MainProcess | None) -> Iterator[None]:
-    """Show workers, whatever machine they are on, that this process lives; without workers it does nothing."""
-    if main is None:
-        yield
-        return
+def _signs_of_life(folder: Path, main: MainProcess) -> Iterator[None]:
+    """Show workers, whatever machine they are on, that this process lives."""
     numbers = itertools.count()
 
     def show() -> None:
@@ -176,12 +174,11 @@ def _outcome(folder: Path) -> Outcome:
 
 @contextlib.contextmanager
 def _progress(jobs: Sequence[Job], folder: Path, workers: int, quiet: bool) -> Iterator[None]:
-    """A bar over all jobs with the time left; workers learn of an interrupt by a file that they look for."""
+    """A bar over all jobs with the time left; an interrupt makes the file for which workers look."""
     cost = {job.name: job.cost for job in jobs}
     undone = {job.name: job.cost for job in unfinished(jobs, folder)}
     taken = {name: _outcome(folder / name).seconds for name in cost if name not in undone}
-    latest, shown = time.monotonic(), -math.inf  # when a job ended last (or now), and when the bar was shown
-
+    last_end, last_look = time.monotonic(), -math.inf  # when a job ended (or now), and when the bar was refreshed
     stream = ErrorStream()
     with contextlib.ExitStack() as stack:
         stop = stack.enter_context(StopRequest()) if workers > 1 else None
@@ -191,20 +188,20 @@ def _progress(jobs: Sequence[Job], folder: Path, workers: int, quiet: bool) -> I
         ))  # fmt: skip
 
         def look() -> None:
-            nonlocal latest, shown
+            nonlocal last_end, last_look
             ended, now = [name for name in undone if (folder / name / RESULT).is_file()], time.monotonic()
             for name in ended:
                 outcome = _outcome(folder / name)
                 if outcome.failure:
                     bar.write(harmless(f"{name} failed: {outcome.failure}"), file=stream)
                 bar.n += undone.pop(name)
-                taken[name], latest = outcome.seconds, now
-            if ended or (not bar.disable and now - shown > bar.mininterval):
-                shown, expected = now, sum(cost[name] for name in taken)
+                taken[name], last_end = outcome.seconds, now
+            if ended or (not bar.disable and now - last_look > bar.mininterval):
+                last_look, expected = now, sum(cost[name] for name in taken)
                 # Unfinished jobs are expected to exceed their cost as much as the finished ones did
                 slower = sum(taken.values()) / expected if expected else 1.0
                 seconds = slower * sum(undone.values()) / min(workers, max(len(undone), 1))
-                left = bar.format_interval(max(seconds - (time.monotonic() - latest), 0.0))
+                left = bar.format_interval(max(seconds - (time.monotonic() - last_end), 0.0))
                 bar.set_postfix_str(f"{left} left", refresh=False)
                 bar.set_description_str(f"{len(jobs) - len(undone)} of {len(jobs)} jobs", refresh=False)
                 bar.refresh()

@@ -3,6 +3,8 @@
 import hashlib
 import platform
 import warnings
+from collections.abc import Collection
+from typing import Any
 
 import numpy as np
 import sklearn
@@ -14,6 +16,8 @@ from sklearn.model_selection import StratifiedGroupKFold
 from gankit.errors import DataError
 from gankit.experiments.experiment import Experiment
 from gankit.interfaces import Dataset, Indices
+from gankit.registry.messages import shown, suggestion
+from gankit.studies.study import Study
 from gankit.training.data import prepare
 from gankit.version import __version__
 
@@ -38,6 +42,36 @@ def numbers(dataset: Dataset) -> dict[str, NDArray[np.float64]]:
     """The (n,) numbers that are known of each image."""
     facts = {name: values for name, values in dataset.facts.items() if values.ndim == 1 and values.dtype.kind in "biuf"}
     return {name: values.astype(np.float64) for name, values in facts.items()}
+
+
+def check_classes(
+    setting: str, classes: Collection[str], dataset: Dataset, data: str, may_be_all: bool = False
+) -> None:
+    """Refuse classes that a data set called `data` lacks and, unless they may be all, every class at once.
+
+    Raises:
+        DataError: begins with the setting.
+    """
+    names = dataset.class_names
+    for name in classes:
+        if name not in names:
+            raise DataError(f"{setting}: {data} has no class {shown(name)}; {suggestion(name, names)}")
+    if not may_be_all and set(classes) == set(names):
+        raise DataError(f"{setting}: every class is positive; leave at least one out")
+
+
+def check_number(setting: str, number: str, dataset: Dataset, data: str, advice: str = "") -> None:
+    """Refuse a number that is not known of each image of a data set called `data`.
+
+    Raises:
+        DataError: begins with the setting, and ends with the advice.
+    """
+    known = numbers(dataset)
+    if number not in known:
+        near = suggestion(number, list(known))
+        raise DataError(f"{setting}: {data} has no number {shown(number)} for each image; {near}{advice}")
+    if not np.isfinite(known[number]).all():
+        raise DataError(f"{setting}: {number} has missing values; fill them, or remove images{advice}")
 
 
 def groups_of(dataset: Dataset, places: Indices) -> NDArray[np.generic]:
@@ -73,6 +107,15 @@ def training_part(experiment: Experiment, dataset: Dataset, places: Indices) -> 
         lost = dataset.class_names[int(counts.argmin())]
         raise DataError(f"data: filters leave no image of {lost!r} to learn from; loosen them")
     return part
+
+
+def generator_of_part(study: Study, seed: int, **data: Any) -> Experiment:
+    """The experiment of a generator of a `training_part`, with some settings of its table `data` changed.
+
+    The filters of that table are left out, since they were applied when the part was made.
+    """
+    applied = dict.fromkeys(("split", "min_agreement", "subset", "subset_seed"))
+    return study.experiment_with(data={**applied, **data}, training={"seed": seed})
 
 
 def image_digests(dataset: Dataset) -> list[bytes]:

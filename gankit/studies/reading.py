@@ -11,7 +11,7 @@ from gankit.errors import SettingsError
 from gankit.experiments.document import SettingsDocument
 from gankit.experiments.experiment import TABLES_WITH_DEFAULTS, Experiment
 from gankit.experiments.reading import read_settings
-from gankit.experiments.rules import fill
+from gankit.experiments.rules import fill_from_recipe
 from gankit.experiments.schema import schema
 from gankit.registry import construct, registry
 from gankit.studies.study import Study
@@ -32,22 +32,7 @@ def load_study(name: str, file: str | Path | None = None, *overrides: str) -> St
         SettingsError: as `gankit.load`; or settings that the study itself decides, or that do not fit each other.
     """
     kind: type[Study] = registry("study").get(name)
-    if file is not None:
-        document = SettingsDocument.read(file)
-    elif kind.file:
-        text = packaged_text(kind)
-        document = SettingsDocument(f"study {name}/{kind.file.removesuffix('.toml')}", tomllib.loads(text), text)
-    else:
-        document = SettingsDocument.from_tables({})
-    document.values.pop("run", None)  # of a run's experiment.toml
-    if document.recipe:
-        fill(document, overrides)
-    document.fill_from_default(TABLES_WITH_DEFAULTS)
-    packaged = file is None and kind.file
-    document.override(overrides, [(kind.table, key) for key in kind.of_data] if packaged else ())
-    for table, values in kind.defaults.items():
-        if isinstance(document.values.get(table), dict):
-            document.values[table] = {**values, **document.values[table]}
+    document = _read_document(name, kind, file, overrides)
     settings = registry("study").settings(name)
     field = (settings, Field(default_factory=dict, validate_default=True))
     model = create_model("StudyFile", __base__=Experiment, **{kind.table: field})  # type: ignore[call-overload]
@@ -64,6 +49,32 @@ def load_study(name: str, file: str | Path | None = None, *overrides: str) -> St
     study.name = registry("study").qualified_name(name)
     study.check_settings(refuse)
     return study
+
+
+def _read_document(
+    name: str, kind: type[Study], file: str | Path | None, overrides: tuple[str, ...]
+) -> SettingsDocument:
+    """What the file and the overrides say, with the tables and settings that they leave out."""
+    of_data: list[tuple[str, str]] = []
+    if file is not None:
+        document = SettingsDocument.read(file)
+    elif kind.file:
+        text = packaged_text(kind)
+        document = SettingsDocument(f"study {name}/{kind.file.removesuffix('.toml')}", tomllib.loads(text), text)
+        of_data = [(kind.table, key) for key in kind.of_data]
+    else:
+        document = SettingsDocument.from_tables({})
+    document.values.pop("run", None)  # of a run's experiment.toml
+    if document.recipe:
+        fill_from_recipe(document, overrides)
+    document.fill_from_default(TABLES_WITH_DEFAULTS)
+    document.override(overrides, [*of_data, *document.recipe_settings()])
+    for table, values in kind.defaults.items():
+        given = document.values.get(table)
+        given = {"name": given} if isinstance(given, str) else given
+        if isinstance(given, dict):
+            document.values[table] = {**values, **given}
+    return document
 
 
 def packaged_text(kind: type[Study]) -> str:

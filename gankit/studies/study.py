@@ -18,6 +18,7 @@ from gankit.experiments.document import SettingsDocument
 from gankit.experiments.experiment import Experiment
 from gankit.experiments.tables import Settings as NoSettings
 from gankit.files import refuse_nonempty, sole_writer, user_path, write_atomically
+from gankit.images.pictures import png_uri
 from gankit.nn.threads import fastest, thread_options
 from gankit.registry.messages import read_none, shown
 from gankit.registry.settings import as_table
@@ -50,7 +51,7 @@ class Work:
     name: str  # of one job, in the estimate of the cost; "" where the estimate need not mention them
     jobs: Sequence[Job]  # a `cost` of 1 stands for a whole training
     steps: int  # of a whole training
-    # measures the seconds that a step takes, with so many CPU threads (None for torch's choice)
+    # from a number of CPU threads, or None for torch's choice, to the seconds that a step takes, which it measures
     time_step: Callable[[int | None], float]
     first: bool = False  # whether all other jobs need these
 
@@ -94,7 +95,7 @@ class Study(ABC):
         defaults: settings of other tables that differ from an experiment's defaults, by table.
         of_data: settings of its own table that are about the data set of `file`, such as names of classes: they are
             dropped where a command names another data set.
-        decided: settings that a file must leave out, since the study sets them: the reason by (table, key).
+        decided: settings that the study itself decides, so that a file must leave them out: why, by (table, key).
         name: the study's, as in `gankit list study`.
     """
 
@@ -161,11 +162,15 @@ class Study(ABC):
     ) -> Results:
         """Do everything that is missing in the study's folder, judge it, and write the report.
 
-        The folder `out` is made, or holds this very study. So many `workers` run jobs at a time, with so many CPU
-        `threads` each (None for `training.threads`; where that is "auto", one worker times a few steps and takes the
-        fastest number, several share the cores, and those of a cluster have one each); `quiet` shows no progress bar
-        and no estimate. `cluster` is "dask" or "ray", or either with ":ADDRESS", as for `open_cluster`; without
-        `workers` all of its workers are used. Results are those of other ways to run at equal threads.
+        Results depend on the number of threads, and on nothing else of how a study is run.
+
+        Args:
+            out: the study's folder. It is made, or holds this very study.
+            workers: jobs at a time; by default one, or as many as the cluster has workers.
+            threads: CPU threads of each job; by default `training.threads`. Where that is "auto", one worker times a
+                few steps and takes the fastest number, several share the cores, and those of a cluster have one each.
+            cluster: "dask" or "ray", or either with ":ADDRESS", as for `open_cluster`.
+            quiet: shows no progress bar and no estimate of the time.
 
         Raises:
             GankitError: the data or the networks do not serve (nothing is written then), the folder is taken, the
@@ -221,8 +226,15 @@ class Study(ABC):
 
     @final
     def seeds(self, count: int) -> list[int]:
-        """So many seeds of trainings, from `training.seed` on."""
-        return [self.experiment.training.seed + number for number in range(count)]
+        """So many seeds of trainings, from `training.seed` on.
+
+        Raises:
+            SettingsError: there are not so many up to 2^63 - 1, the largest seed.
+        """
+        first = self.experiment.training.seed
+        if first + count > 2**63:
+            raise SettingsError(f"training.seed: {count} seeds from {first} on exceed 2^63 - 1; take a lower one")
+        return list(range(first, first + count))
 
     @final
     def experiment_with(self, **changes: Mapping[str, Any] | None) -> Experiment:
@@ -294,17 +306,19 @@ def _estimate(work: Sequence[Work], workers: int, threads: int | None, quiet: bo
 
 
 def write_page(
-    study: Study, results: Results, template: str = "tables.html.j2", *, warnings: Sequence[str] = (), **values: Any
-) -> None:
+    study: Study, results: Results, template: str = "tables.html.j2", *, warnings: Sequence[str] = (),
+    pictures: Mapping[str, bytes] | None = None, **values: Any,
+) -> None:  # fmt: skip
     """Write the report of a study: one self-contained page with settings, warnings, failed jobs and the command.
 
-    The template, of this folder, shows `values`. "tables.html.j2" shows `title`, and `tables`: rows of text by their
-    heading, each table's header first.
+    The template, of this folder, shows `values`, and `pictures`, PNG files by their captions. "tables.html.j2" shows
+    `title`, and `tables`: rows of text by their heading, each table's header first.
     """
     page = render(
         "gankit.studies", template, experiment=study.toml(), command=study.command(results.folder),
         failures=results.failures, warnings=warnings, settings=study.settings, training=study.experiment.training,
         data=study.experiment.data, **values,
+        pictures={caption: png_uri(picture) for caption, picture in (pictures or {}).items()},
         seconds=format_seconds(sum(outcome.seconds for outcome in results.outcomes.values())),
     )  # fmt: skip
     write_atomically(results.report, page)

@@ -14,6 +14,8 @@ from gankit.interfaces import Dataset
 from gankit.nn.threads import torch_threads
 from gankit.runs.run import Run, open_run
 from gankit.studies.worker import check_made
+from gankit.training.assembly import build
+from gankit.training.data import prepare
 from gankit.training.train import resume, train
 from gankit.training.trainer import Trainer
 
@@ -46,8 +48,18 @@ def finished_run(job: Path) -> Run:
     return run
 
 
+def check_training(experiment: Experiment, data: Dataset | None = None) -> None:
+    """Build the parts of a training; `data` as for `gankit.train`.
+
+    Raises:
+        GankitError: the experiment cannot be trained.
+    """
+    with seeds.own_draws():
+        build(experiment, prepare(experiment.data, experiment.training.seed, data).image)
+
+
 def time_steps(advance: Callable[[int], object], threads: int | None) -> float:
-    """Seconds that a step takes, where `advance` does so many steps that are thrown away, with so many CPU threads."""
+    """Seconds that a step takes with so many CPU threads; `advance` does a number of steps, which are thrown away."""
     with seeds.own_draws(), torch_threads(threads):
         advance(WARMING)
         start = time.perf_counter()

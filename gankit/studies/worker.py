@@ -1,4 +1,4 @@
-"""What a worker does of a study, in another process or on another machine: one job in its folder.
+"""One job of a study, done by the process that runs the study or by a worker: another process, or machine.
 
 The main process, which runs the study, and its workers share the folder of the jobs and nothing else. There the main
 process shows that it lives (`ALIVE`) and asks its workers to stop (`STOP`), and a job leaves its `RESULT`.
@@ -39,7 +39,7 @@ POLL = 0.3  # Seconds between looks at the folder
 CLOCK_EVERY = 10.0  # Seconds between notes of the time that a job has taken; a killed one loses no more
 LATE = 60.0  # Seconds by which a shared disk may show a file late
 SILENCE = 180.0  # Seconds for which `ALIVE` may stay the same; then the main process is taken for dead
-PARENT = os.getppid()
+PARENT = os.getppid()  # The process that started this one; it has another parent once that has ended
 
 
 @dataclass(frozen=True)
@@ -56,7 +56,7 @@ class MainProcess:
 def run_job(job: Job, jobs: Path, threads: int, main: MainProcess | None) -> None:
     """Do a job, unless it is done already or the study is to stop.
 
-    A worker, for which `main` is not None, does so in the directory of the main process, and prints into a file.
+    `main` is None in the main process itself. A worker changes the directory, and prints into a file.
     """
     watch = None
     if main is not None:
@@ -95,7 +95,8 @@ def _home() -> Path:
 
 
 def _enter(jobs: Path, main: MainProcess) -> None:
-    """Go to the directory in which `jobs` is the folder of the main process: the same one, else where the worker began.
+    """Go to the directory from which `jobs` leads to the folder of the study: where this worker was started, or where
+    the main process was.
 
     Raises:
         RunError: it is in neither, or the main process has another version of gankit.
@@ -128,14 +129,17 @@ def _read(path: Path) -> str:
 
 
 class _Watch:
-    """Looks whether the main process still waits for what this worker does."""
+    """Tells whether the main process still waits for this worker."""
 
     def __init__(self, alive: Path, main: MainProcess) -> None:
         self._alive, self._main = alive, main
         self._sign, self._since = "", time.monotonic()  # what `ALIVE` holds, and since when it has been the same
 
     def is_abandoned(self) -> bool:
-        """Whether the main process has ended (as a parent; not on Windows), fell silent, or another took its place."""
+        """Whether the main process has ended, is silent for long, or was replaced by another one.
+
+        That it has ended shows at once where it is the parent of this process, but not on Windows.
+        """
         sign = _read(self._alive)
         if sign != self._sign:
             self._sign, self._since = sign, time.monotonic()
@@ -145,7 +149,7 @@ class _Watch:
 
 
 def _do(job: Job, folder: Path, threads: int, must_stop: Callable[[], bool] | None) -> None:
-    """Run a job and write its result; in a worker, which is told by `must_stop`, printing into a file."""
+    """Run a job and write its result. A worker gives `must_stop`, is interrupted by it, and prints into a file."""
     folder.mkdir(exist_ok=True)
     remove_unfinished(folder)
     with contextlib.ExitStack() as stack:
@@ -167,7 +171,7 @@ def _do(job: Job, folder: Path, threads: int, must_stop: Callable[[], bool] | No
 
 @contextlib.contextmanager
 def _output(path: Path) -> Iterator[None]:
-    """Print into a file; what a full disk cannot take is lost."""
+    """What is printed inside goes into a file; what a full disk cannot take is lost."""
     file = open(path, "a", encoding="utf-8")  # noqa: SIM115 - closing it may fail
     try:
         with contextlib.redirect_stdout(file), contextlib.redirect_stderr(file):
@@ -205,7 +209,7 @@ def check_made(job: Path, *files: str) -> None:
 
 @contextlib.contextmanager
 def repeat(act: Callable[[], object], every: float) -> Iterator[None]:
-    """Do something meanwhile, each time after so many seconds."""
+    """Call a function every so many seconds until the block ends."""
     over = threading.Event()
 
     def go_on() -> None:
@@ -223,7 +227,7 @@ def repeat(act: Callable[[], object], every: float) -> Iterator[None]:
 
 @contextlib.contextmanager
 def _clock(folder: Path) -> Iterator[Callable[[], float]]:
-    """Tells the seconds that a job has taken over all its starts, and notes them in its folder meanwhile."""
+    """A function that returns the seconds that a job has taken, over all its starts; its folder keeps count of them."""
     before, start = 0.0, time.monotonic()
     with contextlib.suppress(OSError, ValueError):
         before = float((folder / CLOCK).read_text(encoding="utf-8"))
@@ -244,7 +248,7 @@ def _clock(folder: Path) -> Iterator[Callable[[], float]]:
 
 @contextlib.contextmanager
 def _interrupted_if(must_stop: Callable[[], bool]) -> Iterator[None]:
-    """Interrupt this thread, once, where it must stop meanwhile."""
+    """Interrupt this thread once it must stop."""
     thread, interrupted = threading.current_thread(), False
 
     def look() -> None:

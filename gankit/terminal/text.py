@@ -89,7 +89,7 @@ def progress_bar(*arguments: Any, **options: Any) -> Any:
 def say(*texts: object, error: bool = False) -> None:
     """Print each text as a `harmless` line; with `error` to the `ErrorStream`.
 
-    What cannot be written stops no work: of standard error it is lost, of standard output `end_output` tells.
+    What cannot be written stops no work: on standard error it is lost, on standard output `end_output` reports it.
     """
     for text in texts:
         line = harmless(str(text))
@@ -103,7 +103,7 @@ def say(*texts: object, error: bool = False) -> None:
 
 
 def end_output() -> str | None:
-    """Write what standard output still holds; why not all of it was written, or None. A reader may leave early."""
+    """Flush standard output, and return why it was not written as a whole, or None; a reader may leave early."""
     try:
         if sys.stdout is not None:
             sys.stdout.flush()
@@ -129,7 +129,7 @@ def open_standard_streams() -> None:
 
 
 def as_columns(rows: Sequence[Sequence[str]]) -> list[str]:
-    """A table of text, its header first, as lines whose columns start one below the other."""
+    """A table of text, its header first, as lines with aligned columns."""
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     return ["  ".join(map(str.ljust, row, widths)).rstrip() for row in rows]
 

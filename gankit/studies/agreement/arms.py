@@ -16,7 +16,7 @@ from gankit.studies import study
 if TYPE_CHECKING:
     from gankit.studies.agreement.study import Agreement
 
-FEWEST = 8  # Training images below which nothing is said of a set
+FEWEST, FEWEST_HELD_OUT = 8, 4  # Training images, and held-out ones, below which nothing is said of a set
 
 
 @dataclass(frozen=True)
@@ -24,9 +24,9 @@ class Control:
     """What is trained on in place of the images that agreement keeps: as many, chosen otherwise."""
 
     words: str  # in tables
-    # from the number of kept images and the training's seed to settings of the experiment's data table
+    # from the number of kept images and the training's seed to settings of the experiment's `data` table
     data: Callable[[int, int], dict[str, Any]]
-    # from the number of all images, that of kept ones and the seed to (k,) rising places of those settings
+    # from the numbers of all and of kept images and the seed to the (k,) places, rising, that these settings choose
     choose: Callable[[int, int, int], Indices]
 
 
@@ -41,7 +41,7 @@ class Arm(study.Arm):
 
     threshold: float  # share of raters below which images are left out; 0 keeps all
     control: str = ""  # which of `CONTROLS` takes the place of these images, or ""
-    scope: str = ""  # of the augment, where it is not that of the study's other arms, else ""
+    scope: str = ""  # of the augment; "" for that of the study's other arms
 
 
 def arm_at(threshold: float, control: str = "", scope: str = "") -> Arm:
@@ -65,7 +65,11 @@ def heading(threshold: float) -> str:
 class StudyImages:
     """The images of a study: the training part, the held-out part, and what each threshold leaves of them.
 
-    Distances at equal numbers compare `n` images a side: as many as the smallest set has.
+    Attributes:
+        full: the training part.
+        held_out: the held-out part.
+        thresholds: as in the settings.
+        n: images on each side of a distance at equal numbers, as many as there are in the smallest set.
 
     Raises:
         DataError: raters' agreement is not known, or a threshold leaves too few images, or none of a class.
@@ -88,16 +92,17 @@ class StudyImages:
         self.n = min(len(part) for t in self.thresholds for part in (self.training_at(t), self.held_out_at(t)))
 
     def _check(self, threshold: float, data: str, fewest: int) -> None:
-        training, held_out = len(self.training_at(threshold)), len(self.held_out_at(threshold))
+        """Refuse a threshold that leaves too few images, or none of a class that has some."""
         leaves = f"study.thresholds: {threshold:g} leaves"
-        for part, size, least in ("training", training, fewest), ("held-out", held_out, 4):
-            if size < least:
-                why = f"{size} {part} images of {data}; at least {least} are needed: take a lower one"
-                raise DataError(f"{leaves} {why}")
+        training, held_out = self.training_at(threshold), self.held_out_at(threshold)
+        for part, places, least in ("training", training, fewest), ("held-out", held_out, FEWEST_HELD_OUT):
+            if len(places) < least:
+                needed = f"at least {least} are needed: take a lower one"
+                raise DataError(f"{leaves} {len(places)} {part} images of {data}; {needed}")
         for name, before, left in zip(self.class_names, self.counts(0.0), self.counts(threshold), strict=True):
             if before and not left:
-                why = f"no training image of class {name} (of {before}): take a lower one, or leave the class out"
-                raise DataError(f"{leaves} {why}")
+                advice = "take a lower one, or leave the class out"
+                raise DataError(f"{leaves} no training image of class {name} (of {before}): {advice}")
 
     @property
     def class_names(self) -> tuple[str, ...]:

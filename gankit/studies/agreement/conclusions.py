@@ -24,7 +24,7 @@ class Conclusion:
 
 def conclusions(findings: Findings) -> list[Conclusion]:
     """Everything that the study can say of the paper's conclusions."""
-    arms = findings.row()
+    arms = findings.arms_of()
     lowest, highest = arms[0], arms[-1]
     answers: list[Conclusion] = []
     if lowest != highest:
@@ -34,7 +34,7 @@ def conclusions(findings: Findings) -> list[Conclusion]:
             _compare(findings, "falls", ends, Where("equal", "held-out"), rises),
         ]
     for control in findings.study.settings.controls:
-        other = findings.row(control)[-1]
+        other = findings.arms_of(control)[-1]
         if other in findings.arms():
             answers += [
                 _compare(findings, "control", [(other, highest)], Where("equal", row), "no, it is farther")
@@ -45,24 +45,24 @@ def conclusions(findings: Findings) -> list[Conclusion]:
     if findings.measurement is not None:
         answers += [difference_from_reals(findings, row) for row in ("all", "top")]
     for scope in findings.study.settings.scopes[1:]:
-        both = zip(arms, findings.row(scope=scope), strict=True)
+        both = zip(arms, findings.arms_of(scope=scope), strict=True)
         pairs, where = [pair for pair in both if all(map(findings.trials_of, pair))], Where("equal", "held-out")
         answers.append(_compare(findings, "scope", pairs, where, "no, it is farther", scope=scope))
     return answers
 
 
 def _join_answers(answers: Sequence[tuple[str, str]], form: str, separator: str) -> str:
-    """One answer where all agree, else each with its name."""
+    """From (name, answer) pairs the one answer where all agree, else each with its name."""
     if len({answer for _, answer in answers}) == 1:
         return answers[0][1]
     return separator.join(form.format(answer=answer, name=name) for name, answer in answers)
 
 
 def _compare(
-    findings: Findings, question: str, pairs: Sequence[tuple[Arm, Arm]], where: Where, otherwise: str, *,
+    findings: Findings, question: str, pairs: Sequence[tuple[Arm, Arm]], where: Where, if_higher: str, *,
     same_reals: bool = True, **facts: Any,
 ) -> Conclusion:  # fmt: skip
-    """Whether the second arms' distance is lower than the first arms', by each distance; `otherwise` where higher."""
+    """Whether the second arms' distance is lower than the first arms', by each metric; `if_higher` is the answer no."""
     facts |= {"pairs": pairs, "where": where, "same_reals": same_reals}
     differences: dict[Where, Difference] = {}
     for at in (dataclasses.replace(where, metric=metric) for metric in METRICS):
@@ -70,7 +70,7 @@ def _compare(
         if difference is None:
             return _missing(findings, question, [arm for pair in pairs for arm in pair], **facts)
         differences[at] = difference
-    words = {"lower": "yes", "higher": otherwise, CANNOT: CANNOT}
+    words = {"lower": "yes", "higher": if_higher, CANNOT: CANNOT}
     answers = [(findings.metric_name(at.metric), words[change.verdict]) for at, change in differences.items()]
     return Conclusion(
         question, _join_answers(answers, "{answer} by {name}", ", "), {**facts, "differences": differences}
@@ -106,13 +106,14 @@ def _conclude_kept(findings: Findings, lowest: Arm, highest: Arm, row: str) -> C
 
 
 def difference_from_reals(findings: Findings, row: str) -> Conclusion:
-    """The paper: few samples are positive. Judged at each selection rate by the difference from the reals' share.
+    """Whether few samples are positive, as the paper says: fewer than real images, at each selection rate.
 
-    Its interval is of the intervals of both shares (Newcombe 1998, Statistics in Medicine 17:873, method 10).
+    The interval of the difference is of the intervals of both shares (Newcombe 1998, Statistics in Medicine 17:873,
+    method 10).
     """
     trainings_known = findings.spread_of_shares(row)[1] > 0
     parts, answers = [], []
-    for arm in findings.row():
+    for arm in findings.arms_of():
         fake, real = findings.count_measured(arm, row), findings.count_measured(arm, None)
         change, ends, answer = 0.0, None, CANNOT
         if fake[1] and real[1]:

@@ -126,20 +126,20 @@ class Findings:
         return list(dict.fromkeys(trial.arm for trial in self.trials))
 
     def variants(self) -> list[tuple[str, str]]:
-        """(control, scope) of every row of arms: without either, then each control, then each further scope."""
+        """The (control, scope) of arms, each once: without either, then each control, then each further scope."""
         return list(dict.fromkeys((arm.control, arm.scope) for arm in self.arms()))
 
     @staticmethod
     def variant_words(control: str, scope: str) -> str:
-        """What distinguishes a row of arms; "" for training by agreement."""
+        """What arms of this control or scope are called; "" for training by agreement."""
         return CONTROLS[control].words if control else f"scope {scope}" if scope else ""
 
     def row_words(self, row: str) -> str:
         """What tables call all drawn images, the best and the worst."""
         return ROWS[row] if row == "all" else f"{ROWS[row]} {self.study.settings.kept}"
 
-    def row(self, control: str = "", scope: str = "") -> list[Arm]:
-        """The arm of every threshold, whether it was trained or not."""
+    def arms_of(self, control: str = "", scope: str = "") -> list[Arm]:
+        """One arm for each threshold, whether it was trained or not."""
         return [arm_at(threshold, control, scope) for threshold in self.images.thresholds]
 
     def _entries(self, arm: Arm, where: Where) -> dict[int, dict[str, Any]]:
@@ -181,14 +181,16 @@ class Findings:
         return Spread(math.sqrt(variance), math.sqrt(sampling), freedom)
 
     def contrast(self, pairs: Sequence[tuple[Arm, Arm]], where: Where, *, same_reals: bool) -> Difference | None:
-        """The mean over pairs of arms of the second's value minus the first's, or None where one has none.
+        """The value of the second arm of a pair minus that of the first, mean over pairs; None where an arm has none.
 
-        Trainings of one seed (and one warm start) have much in common. So trainings of the same seed are compared, and
-        the error is the residual of a two-way layout, by arm and seed, over all arms with several seeds, with its
-        degrees of freedom in Student's interval. Where no two arms have several seeds it is the spread between
-        trainings, at least that of sampling. For several pairs whose arms have one seed, it is the spread of the pairs'
-        differences: nothing else shows how arm and seed interact there. The variance from the real images is added: if
-        both values were judged beside the same ones, from their influences on both, else as the sum for both.
+        Trainings of one seed (and one warm start) have much in common, so those of the same seed are compared. The
+        variance between trainings is the residual of a two-way layout by arm and seed, over all arms with several
+        seeds; its degrees of freedom are those of Student's interval. There are two exceptions: where no two arms have
+        several seeds, it is the spread between trainings, at least that of sampling; for several pairs whose arms have
+        one seed, it is the spread of the pairs' differences, which alone shows there how arm and seed interact.
+
+        The variance from the real images is added: from their influences on both values where these were judged beside
+        the same ones (`same_reals`), else as the sum for both.
         """
         shared = [self.common_seeds(pair, where) for pair in pairs]
         residual = self._residual(where) if all(shared) else None

@@ -35,10 +35,13 @@ USEFUL = 0.3  # Sensitivity plus specificity minus 1 (Youden's index) from which
 
 @final
 class Estimator:
-    """A measurement that is tried on real images whose values are known.
+    """A measurement, tried on real images whose values are known.
 
-    An image counts as positive from the absolute value `limit` on. `trial` holds the results: n, median error,
-    sensitivity, specificity, and the shares that could not be measured and that truly are positive.
+    Attributes:
+        measurement: what is measured.
+        limit: the absolute value from which an image counts as positive.
+        trial: how it did on the real images: n, median error, sensitivity, specificity, and the shares that could not
+            be measured and that truly are positive; empty where it cannot be tried.
     """
 
     def __init__(self, measurement: Measurement, limit: float, images: Dataset) -> None:
@@ -129,9 +132,10 @@ class Judge:
         return result
 
     def reals(self) -> dict[str, Any]:
-        """Real against real at the numbers that generators are judged at, for each threshold and random subset.
+        """The values of real images in the place of generated ones, for the images of each threshold and control.
 
-        Held-out images stand for generated ones, so that the two sides have no image (and no patient) in common.
+        These are held-out images, which have no image (and no patient) in common with the other side. There are as
+        many as there are generated images where generators are judged.
         """
         settings, images = self.settings, self.images
         arms: dict[str, Any] = {}
@@ -165,7 +169,7 @@ class Judge:
 
 
 def _equal(pool: Pool, n: int) -> Values:
-    """Training against held-out images, n of each."""
+    """The values of n held-out images beside n training images, over random draws of both."""
     return spreads(EQUAL_METRICS, pool, [
         (pool.real_places[random_places(pool.real.count, n, "reals", number)],
          pool.fake_places[random_places(pool.fake.count, n, "held-out reals", number)])

@@ -65,8 +65,8 @@ def _by_threshold(findings: Findings) -> bytes | None:
     if len(findings.images.thresholds) < 2:
         return None
     words, beside = findings.variant_words, Where("equal", "held-out")
-    of_rows = [(findings.row_words(row), findings.row(), Where("drawn", row)) for row in ROWS]
-    of_variants = [(words(*which) or "by agreement", findings.row(*which), beside) for which in findings.variants()]
+    of_rows = [(findings.row_words(row), findings.arms_of(), Where("drawn", row)) for row in ROWS]
+    of_variants = [(words(*which) or "by agreement", findings.arms_of(*which), beside) for which in findings.variants()]
 
     def draw(left: Any, right: Any) -> None:
         left.set(title="to own training images, as in the paper")

@@ -42,10 +42,10 @@ class AgreementSettings(Settings):
     Attributes:
         thresholds: shares of raters (selection rates) below which an image is left out, in rising order; 0 keeps all.
         seeds: trainings of each arm, of the seeds `training.seed` and up.
-        seeds_at_ends: trainings of the lowest and the highest threshold and of the random subset as large as the
-            latter's, where these are more than `seeds`; the spread between them stands for all arms.
+        seeds_at_ends: trainings of the arms of the lowest and the highest threshold, and of the control of the highest,
+            where that is more than `seeds`; the spread between them stands for all arms.
         drawn: images drawn of each generator for the table of the founding paper.
-        kept: so many best and so many worst of them, by the critic's score, are judged besides.
+        kept: how many of the best and how many of the worst of them, by the critic's score, are judged too.
         controls: "random-subset" trains besides on as many images as each threshold leaves, drawn at random; an empty
             list for no control.
         scopes: scopes of the augment; "none" is training without it. The first is that of every training; each further
@@ -151,8 +151,9 @@ class Agreement(Study):
 
     def seeds_of(self, arm: Arm) -> list[int]:
         """The training seeds of an arm."""
-        ends = self.settings.thresholds[:1] * (not arm.control) + self.settings.thresholds[-1:]
-        many = arm.threshold in ends and not arm.scope
+        lowest, highest = self.settings.thresholds[0], self.settings.thresholds[-1]
+        at_end = arm.threshold == highest or (arm.threshold == lowest and not arm.control)
+        many = at_end and not arm.scope
         return self.seeds(max(self.settings.seeds, self.settings.seeds_at_ends if many else 1))
 
     def experiment_of(self, arm: Arm, seed: int, **training: Any) -> Experiment:

@@ -83,12 +83,13 @@ def table1(findings: Findings) -> Table:
 
 def rows(findings: Findings) -> list[Row]:
     """Distances of all, top and bottom as in the paper's Table II, then of equal numbers; then so for each control."""
+    # The words for the generated images, the value, and which real images are beside them
     values = [(findings.row_words(row), Where("drawn", row, metric), "subset") for metric in METRICS for row in ROWS]
     values += [(EQUAL, Where("equal", row, metric), row) for row in REFERENCES for metric in KEPT_VALUES]
     table = []
     for variant, (images, where, reference) in itertools.product(findings.variants(), values):
         cells = []
-        for arm in findings.row(*variant):
+        for arm in findings.arms_of(*variant):
             by_seed = findings.by_seed(arm, where)
             real = findings.between_reals(arm, where) if by_seed else None
             cells.append(Cell(findings.estimate(arm, where), real, findings.failed(arm), by_seed))

@@ -23,7 +23,7 @@ from gankit.interfaces import Dataset, Features
 from gankit.registry.messages import shown, suggestion
 from gankit.seeds import derive_seed
 from gankit.studies.augmentation.arms import KINDS
-from gankit.studies.fitting import JUDGED, TrainingSet, batch_images, to_tensor
+from gankit.studies.fitting import AT_ONCE, TrainingSet, batch_images, to_tensor
 
 if TYPE_CHECKING:
     from gankit.studies.augmentation.settings import AugmentationSettings
@@ -149,5 +149,5 @@ class FeatureLearner:
     def _features(self, images: torch.Tensor) -> NDArray[np.float32]:
         """(n, c, h, w) images in [-1, 1] to (n, d) features, whose network takes 0 to 255."""
         device = device_of(self.network)
-        pieces = [self.network(((piece + 1) * 127.5).to(device)).cpu() for piece in torch.split(images, JUDGED)]
+        pieces = [self.network(((piece + 1) * 127.5).to(device)).cpu() for piece in torch.split(images, AT_ONCE)]
         return torch.cat(pieces).numpy()

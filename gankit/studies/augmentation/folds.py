@@ -12,11 +12,12 @@ from gankit.errors import DataError
 from gankit.experiments.experiment import Experiment
 from gankit.experiments.selection import open_dataset, split_indices
 from gankit.interfaces import Dataset, Indices
-from gankit.registry.messages import shown, suggestion
 from gankit.seeds import derive_seed
 from gankit.studies.augmentation.arms import HELD_OUT
 from gankit.studies.augmentation.settings import AugmentationSettings
 from gankit.studies.labelled import (
+    check_classes,
+    check_number,
     class_counts,
     class_labels,
     groups_of,
@@ -75,7 +76,9 @@ def divide(experiment: Experiment, settings: AugmentationSettings) -> Division:
     """
     dataset, table = open_dataset(experiment.data), experiment.data
     class_labels(dataset)
-    _check_names(dataset, settings, table.name)
+    check_classes("augmentation.positive", settings.positive, dataset, table.name)
+    if settings.endpoint == "severity":
+        check_number("augmentation.number", str(settings.number), dataset, table.name)
     cases = split_indices(dataset, table.split or "all")
     labels, groups = class_labels(dataset)[cases], groups_of(dataset, cases)
     _check_groups(dataset, labels, groups, settings)
@@ -83,14 +86,15 @@ def divide(experiment: Experiment, settings: AugmentationSettings) -> Division:
         missing = int(np.isnan(dataset.agreement[cases]).sum())
         raise DataError(f"data.min_agreement: {missing} images of {table.name} have no ratings; rate or remove them")
     folds: list[Fold] = []
-    inner = {"reserve": settings.reserve} if HELD_OUT in settings.controls else {}
-    inner["validation"] = settings.validation
+    # What is set aside of a fold's other cases, one after the other: one of so many parts of what is left
+    set_aside = {"reserve": settings.reserve} if HELD_OUT in settings.controls else {}
+    set_aside["validation"] = settings.validation
     for repeat in range(1, settings.repeats + 1):
         seed = derive_seed(experiment.training.seed, "folds", repeat)
         for train, test in _folds(labels, groups, settings.folds, seed):
             number = len(folds) + 1
             places: dict[str, Indices] = {"test": cases[test]}
-            for name, count in inner.items():
+            for name, count in set_aside.items():
                 rest, part = _one_part(labels[train], groups[train], count, derive_seed(seed, name, len(folds)), name)
                 places[name], train = cases[train[part]], train[rest]
             places["learn"] = cases[train]
@@ -99,23 +103,6 @@ def divide(experiment: Experiment, settings: AugmentationSettings) -> Division:
             reserve = dataset.subset(places["reserve"]) if "reserve" in places else None
             folds.append(Fold(number, repeat, learn, **others, reserve=reserve, places=places))
     return Division(dataset, cases, folds, list(_notes(dataset, folds, settings)))
-
-
-def _check_names(dataset: Dataset, settings: AugmentationSettings, data: str) -> None:
-    names = dataset.class_names
-    for name in settings.positive:
-        if name not in names:
-            raise DataError(f"augmentation.positive: {data} has no class {shown(name)}; {suggestion(name, names)}")
-    if settings.positive and set(settings.positive) == set(names):
-        raise DataError("augmentation.positive: every class is positive; leave at least one out")
-    if settings.endpoint == "severity":
-        known = numbers(dataset)
-        if settings.number not in known:
-            number = str(settings.number)
-            near = suggestion(number, list(known))
-            raise DataError(f"augmentation.number: {data} has no number {shown(number)} for each image; {near}")
-        if not np.isfinite(known[settings.number]).all():
-            raise DataError(f"augmentation.number: {settings.number} has missing values; fill them, or remove images")
 
 
 def _check_groups(

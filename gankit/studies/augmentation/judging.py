@@ -139,8 +139,9 @@ def confusion(labels: Labels, predicted: Labels, classes: int) -> Floats:
 
 def _cell(endpoint: Endpoint, fold: Fold, variant: Variant, files: list[list[Path]]) -> Cell:
     """The gains of a variant in a fold, from the outputs of (generators, seeds) trainings."""
-    (validation, test), kept = np.zeros((2, len(files), len(files[0]))), []
-    for place, path in np.ndenumerate(np.array(files, dtype=object)):
+    paths, kept = np.array(files, dtype=object), []
+    validation, test = np.zeros(paths.shape), np.zeros(paths.shape)
+    for place, path in np.ndenumerate(paths):
         check_made(path.parent, OUTPUTS)
         with np.load(path) as file:
             of_validation, of_test = (file[name].astype(np.float64) for name in ("validation", "test"))

@@ -11,17 +11,15 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from gankit import seeds
 from gankit.errors import RunError
 from gankit.evaluation.design import Floats
 from gankit.files import open_atomically
 from gankit.interfaces import Dataset
-from gankit.runs.run import choose_device
 from gankit.seeds import derive_seed
 from gankit.studies.augmentation.arms import COPIES, FILL, HELD_OUT, Ratio, Variant
 from gankit.studies.augmentation.estimators import FeatureLearner
 from gankit.studies.augmentation.folds import Fold, values_of
-from gankit.studies.fitting import Classical, Images, TrainingSet, apply, class_weights, fit, noised_copies
+from gankit.studies.fitting import Classical, Images, TrainingSet, apply, class_weights, fit_new, noised_copies
 from gankit.studies.labelled import class_counts, class_labels
 from gankit.studies.worker import check_made
 
@@ -75,10 +73,11 @@ def training_set(
     mean, scale = float(values.mean()), float(values.std()) or 1.0
     images: Images = np.asarray(learn.images)
     if variant.ratio is not None:
-        added = _added_images(study, fold, variant, seed, made)
-        kept = slice(None) if kind.real else slice(0, 0)
-        images = np.concatenate([images[kept], added[0]])
-        labels, values = np.concatenate([labels[kept], added[1]]), np.concatenate([values[kept], added[2]])
+        added, classes, numbers = _added_images(study, fold, variant, seed, made)
+        if kind.real:
+            added, classes = np.concatenate([images, added]), np.concatenate([labels, classes])
+            numbers = np.concatenate([values, numbers])
+        images, labels, values = added, classes, numbers
     targets = torch.from_numpy(labels.copy())
     if study.outputs == 1:
         targets = torch.from_numpy((values - mean) / scale).float()[:, None]
@@ -135,11 +134,8 @@ def train_variant(
         learner.fit(data)
         predict = learner.apply
     else:
-        with seeds.own_draws():
-            seeds.seed_torch(seed, "classifier weights")  # the same first weights in every arm
-            network = settings.new_network(fold.learn.image, study.outputs)
-        network.to(choose_device(study.experiment.training.device))
-        steps = {"steps": fit(network, data, settings, seed, folder)["steps"]}
+        network, progress = fit_new(data, settings, study.outputs, study.experiment.training.device, seed, folder)
+        steps = {"steps": progress["steps"]}
         predict = functools.partial(apply, network)
     outputs = {"validation": predict(fold.validation), "test": predict(fold.test)}
     if study.outputs == 1:

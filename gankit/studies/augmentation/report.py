@@ -10,11 +10,12 @@ import numpy as np
 
 from gankit.evaluation.latex import tabular
 from gankit.files import write_atomically, write_csv
-from gankit.images.pictures import grid_png, png_uri
+from gankit.images.pictures import grid_png
 from gankit.report.pages import draw_intervals
 from gankit.studies.augmentation.arms import CONTROLS, GENERATOR
 from gankit.studies.augmentation.judging import Cells, predictions
 from gankit.studies.augmentation.learning import MADE
+from gankit.studies.formats import interval, number
 from gankit.studies.study import JOBS, Results, write_page
 from gankit.terminal.text import as_columns
 
@@ -22,28 +23,13 @@ if TYPE_CHECKING:
     from gankit.studies.augmentation.study import AugmentationStudy
 
 SHOWN = 8  # Images of a class in a picture
-NONE = "-"  # In a table, where there is no value
-
-
-def interval(entry: Mapping[str, Any]) -> str:
-    """A difference with its interval, where there is one."""
-    if entry["value"] is None:
-        return NONE
-    if entry["low"] is None:
-        return f"{entry['value']:+.3f}"
-    return f"{entry['value']:+.3f} [{entry['low']:+.3f}, {entry['high']:+.3f}]"
-
-
-def number(value: float | None) -> str:
-    """A value with three digits, where there is one."""
-    return NONE if value is None else f"{value:.3f}"
 
 
 def verdict_line(metrics: Mapping[str, Any]) -> str:
     """The verdict with the contrast that it rests on."""
     verdict, protocol = metrics["verdict"], metrics["protocol"]
     return (
-        f"{verdict['word']}: best synthetic arm less best baseline {interval(metrics['primary'])} of "
+        f"{verdict['word']}: best synthetic arm less best baseline {interval(metrics['primary'], True)} of "
         f"{protocol['endpoint']}, margin {protocol['margin']:g} ({verdict['why']})"
     )
 
@@ -55,7 +41,7 @@ def arm_rows(metrics: Mapping[str, Any], joined: bool = True) -> list[list[str]]
     for name, entry in metrics["arms"].items():
         chosen = [row["variant"] for row in entry["chosen"]]
         often = ", ".join(f"{variant} {chosen.count(variant)}x" for variant in dict.fromkeys(chosen))
-        difference = [interval(entry)] if joined else [number(entry[key]) for key in ("value", *bounds)]
+        difference = [interval(entry, signed=True)] if joined else [number(entry[key]) for key in ("value", *bounds)]
         ps = [number(entry["p"]), number(entry["p_holm"])]
         rows.append([name, entry["role"], number(entry["gain"]), *difference, *ps, str(entry["missing"]), often])
     return rows
@@ -107,7 +93,7 @@ def write_tables(study: AugmentationStudy, metrics: Mapping[str, Any], cells: Ce
     tables = {"arms": arm_rows(metrics), "scores": score_rows(metrics), "choices": choice_rows(metrics)}
     for name, rows in tables.items():
         write_csv(folder / f"{name}.csv", arm_rows(metrics, joined=False) if name == "arms" else rows)
-        write_atomically(folder / f"{name}.tex", tabular(rows[0], [("", rows[1:])], verdict_line(metrics)).encode())
+        write_atomically(folder / f"{name}.tex", tabular(rows[0], [("", rows[1:])], verdict_line(metrics)))
     write_csv(folder / "flow.csv", metrics["flow"])
     gains: list[list[object]] = [["fold", "variant", "generator", "seed", "validation", "test"]]
     for (fold, variant), cell in cells.items():
@@ -131,7 +117,7 @@ def write_report(study: AugmentationStudy, results: Results) -> None:
     )  # fmt: skip
 
 
-def _pictures(study: AugmentationStudy, results: Results) -> dict[str, str]:
+def _pictures(study: AugmentationStudy, results: Results) -> dict[str, bytes]:
     """Figures by their captions."""
     metrics, figures = results.values, {}
     rows = [
@@ -152,4 +138,4 @@ def _pictures(study: AugmentationStudy, results: Results) -> dict[str, str]:
             if sum(map(len, places)):
                 picture = grid_png(images[np.concatenate(places)], fold.learn.value_range, SHOWN)
                 figures[f"Images of {source} for fold 1, the first of each class"] = picture
-    return {caption: png_uri(figure) for caption, figure in figures.items()}
+    return figures

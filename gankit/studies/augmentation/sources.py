@@ -45,7 +45,7 @@ def folder_of(study: AugmentationStudy, source: str) -> Path | None:
 
 
 def check_sources(study: AugmentationStudy, own: Path) -> None:
-    """Refuse ratios that add nothing and images of other programs that do not serve; write the folds for these.
+    """Refuse ratios that add nothing and unsuitable images of other programs; write the folds for these programs.
 
     Args:
         study: whose sources are checked.
@@ -55,7 +55,21 @@ def check_sources(study: AugmentationStudy, own: Path) -> None:
         GankitError: a ratio adds no image, images are missing or do not serve, or a program is missing or not trusted.
     """
     settings, learn = study.settings, study.fold(1).learn
-    for ratio in settings.ratios:
+    _check_ratios(study)
+    if (settings.export_folds or settings.others) and not can_be_png(learn):
+        raise DataError(
+            f"augmentation.others: images of {learn.dtype} with {learn.image.channels} channels cannot be handed over "
+            "as pictures; 8-bit grey or colour and 16-bit grey ones can"
+        )
+    if settings.export_folds is not None:
+        _export_folds(study, user_path(settings.export_folds), own)
+    for source in settings.sources:
+        if source != GENERATOR:
+            _check_source(study, source)
+
+
+def _check_ratios(study: AugmentationStudy) -> None:
+    for ratio in study.settings.ratios:
         if ratio != FILL and not any(added_counts(fold, ratio).any() for fold in study.folds):
             raise DataError(f"augmentation.ratios: {ratio} adds no image to any class of these data; raise it")
     if idle := [fold.name for fold in study.folds if not most_added(fold, study).any()]:
@@ -63,25 +77,17 @@ def check_sources(study: AugmentationStudy, own: Path) -> None:
             f"augmentation.ratios: nothing is added in {first_of(idle)}, whose classes are equally frequent; give a "
             "number"
         )
-    if (settings.export_folds or settings.others) and not can_be_png(learn):
-        raise DataError(
-            f"augmentation.others: images of {learn.dtype} with {learn.image.channels} channels cannot be handed over "
-            "as pictures; 8-bit grey or colour and 16-bit grey ones can"
+
+
+def _export_folds(study: AugmentationStudy, exported: Path, own: Path) -> None:
+    place, folder = exported.resolve(), own.resolve()
+    # Neither could be written again once the other is there
+    if place.is_relative_to(folder) or any(folder.is_relative_to(place / fold.name) for fold in study.folds):
+        raise RunError(
+            f"augmentation.export_folds: {exported} and the study's own folder, {own}, overlap; choose one beside it"
         )
-    if settings.export_folds is not None:
-        exported = user_path(settings.export_folds)
-        place, folder = exported.resolve(), own.resolve()
-        # Neither could be written again once the other is there
-        if place.is_relative_to(folder) or any(folder.is_relative_to(place / fold.name) for fold in study.folds):
-            raise RunError(
-                f"augmentation.export_folds: {exported} and the study's own folder, {own}, overlap; choose one beside "
-                "it"
-            )
-        for fold in study.folds:
-            write_fold(study, fold, exported / fold.name)
-    for source in settings.sources:
-        if source != GENERATOR:
-            _check_source(study, source)
+    for fold in study.folds:
+        write_fold(study, fold, exported / fold.name)
 
 
 def _check_source(study: AugmentationStudy, source: str) -> None:
@@ -208,27 +214,30 @@ def check_program(study: AugmentationStudy, source: str) -> Path:
 def leak(fold: Fold, images: Images) -> dict[str, Any]:
     """Whether generated images copy images of the judging parts (validation and test), perhaps mirrored.
 
-    Images of the judging parts of which the training images hold a copy too do not count. "leaked" is the number of all
-    others that have an exact or a near copy among the generated images. "alarm" says that one copy is exact, or that
-    generated images are near copies significantly more often than real images of other patients are (Fisher's exact
-    test).
+    An image of the judging parts does not count where the training images hold a copy of it too.
+
+    Returns:
+        {"leaked": images of the judging parts with an exact or a near copy among the generated ones, "exact": pairs of
+        which the copy is exact, "alarm": whether one is exact, or generated images are near copies significantly more
+        often than real images of other patients are (Fisher's exact test), "pairs": some of the pairs}.
     """
     parts = [np.asarray(part.images) for part in (fold.learn, fold.validation, fold.test)]
     learn, validation, test = ([_thumbnails(pixels, fold), _thumbnails(pixels[..., ::-1], fold)] for pixels in parts)
     generated, judging = [_thumbnails(images, fold), _thumbnails(images[..., ::-1], fold)], [*validation[0], *test[0]]
-    i, j, exact = _copies(generated, judging)
+    copies, originals, exact = _copies(generated, judging)
     learnt, known, _ = _copies(learn, judging)
+    new = ~np.isin(originals, known)
+    copies, originals, exact = copies[new], originals[new], exact[new]
+    near = len(np.unique(copies))
     real = [learnt, _copies(validation, test[0])[0], _copies(test, validation[0])[0]]  # near one of another patient
-    beyond = ~np.isin(j, known)
-    near, leaked = len(np.unique(i[beyond])), len(np.unique(j[beyond]))
     near_real = sum(len(np.unique(places)) for places in real)
     counts = [[near, len(images) - near], [near_real, sum(map(len, parts)) - near_real]]
     more = stats.fisher_exact(counts, alternative="greater").pvalue < CHANCE
     return {
-        "leaked": leaked,
-        "exact": int(exact[beyond].sum()),
-        "alarm": bool(exact[beyond].any() or more),
-        "pairs": [[int(i[k]), int(j[k])] for k in np.flatnonzero(beyond)[:PAIRS]],
+        "leaked": len(np.unique(originals)),
+        "exact": int(exact.sum()),
+        "alarm": bool(exact.any() or more),
+        "pairs": np.stack([copies, originals], 1)[:PAIRS].tolist(),
     }
 
 
@@ -246,5 +255,4 @@ def _copies(views: list[list[Thumbnail]], others: list[Thumbnail]) -> tuple[Indi
 
 
 def _thumbnails(images: Images, fold: Fold) -> list[Thumbnail]:
-    pixels = np.asarray(images)
-    return thumbnails(Rows(images=pixels, ids=np.arange(len(pixels)), value_range=fold.learn.value_range), "compared")
+    return thumbnails(Rows(images=images, ids=np.arange(len(images)), value_range=fold.learn.value_range), "compared")

@@ -14,7 +14,7 @@ import numpy as np
 from gankit.evaluation.design import visible_difference
 from gankit.experiments.experiment import Experiment
 from gankit.files import write_atomically
-from gankit.seeds import derive_seed, own_draws
+from gankit.seeds import derive_seed
 from gankit.studies.augmentation.arms import GENERATOR, HELD_OUT, KINDS, Arm, Variant, make_arms, variants
 from gankit.studies.augmentation.estimators import FeatureLearner
 from gankit.studies.augmentation.folds import Division, Fold, divide, flow
@@ -25,11 +25,9 @@ from gankit.studies.augmentation.settings import AugmentationSettings
 from gankit.studies.augmentation.sources import check_sources, make_images
 from gankit.studies.fitting import time_fit
 from gankit.studies.jobs import Job, Outcome
-from gankit.studies.labelled import class_labels, groups_of, package_versions
+from gankit.studies.labelled import class_labels, generator_of_part, groups_of, package_versions
 from gankit.studies.study import Refuse, Results, Study, Work
-from gankit.studies.trainings import time_training
-from gankit.training.assembly import build
-from gankit.training.data import prepare
+from gankit.studies.trainings import check_training, time_training
 
 
 @final
@@ -116,13 +114,9 @@ class AugmentationStudy(Study):
 
     def generator_experiment(self, seed: int) -> Experiment:
         """The experiment of a generator; the study passes its data, the images of a fold to learn from."""
-        number = self.settings.number
-        conditional = [number] if self.settings.endpoint == "severity" else True
-        applied = dict.fromkeys(("split", "min_agreement", "subset", "subset_seed"))  # when the folds were made
-        data = {"conditional": conditional, **applied}
         if self.settings.endpoint == "severity":
-            data["balance"] = 0.0
-        return self.experiment_with(data=data, training={"seed": seed})
+            return generator_of_part(self, seed, conditional=[self.settings.number], balance=0.0)
+        return generator_of_part(self, seed, conditional=True)
 
     def work(self, jobs: Path) -> list[Work]:
         """The images of every source in every fold, and then every variant, fold by fold."""
@@ -130,19 +124,16 @@ class AugmentationStudy(Study):
         check_sources(self, jobs.parent)
         others = [source for source in self.settings.sources if source != GENERATOR]
         steps = 1 if self.settings.estimator else self.settings.steps
-
-        def time_generator(threads: int | None) -> float:
-            first = self.experiment.training.seed
-            return time_training(self.generator_experiment(first), threads, self.fold(1).learn)
-
+        first = self.generator_experiment(self.experiment.training.seed)
+        time_generator = functools.partial(time_training, first, data=self.fold(1).learn)
         return [
-            Work("generator", self._making([GENERATOR] * self.settings.generator), self.experiment.training.steps,
+            Work("generator", self._source_jobs([GENERATOR] * self.settings.generator), self.experiment.training.steps,
                  time_generator, first=True),
-            Work("", self._making(others), 1, lambda threads: 1.0, first=True),
+            Work("", self._source_jobs(others), 1, lambda threads: 1.0, first=True),
             Work("classifier", self._training_jobs(), steps, self._time_classifier),
         ]  # fmt: skip
 
-    def _making(self, sources: Sequence[str]) -> list[Job]:
+    def _source_jobs(self, sources: Sequence[str]) -> list[Job]:
         """The jobs that make or read the images of these sources, fold by fold."""
         return [
             Job(name, functools.partial(make_images, self, fold.number, source, seed))
@@ -169,12 +160,10 @@ class AugmentationStudy(Study):
         settings, learn = self.settings, self.fold(1).learn
         if settings.estimator is not None:
             FeatureLearner(settings, learn, 0)
-        with own_draws():
-            if settings.estimator is None:
-                settings.new_network(learn.image, self.outputs)
-            if settings.generator:
-                experiment = self.generator_experiment(self.experiment.training.seed)
-                build(experiment, prepare(experiment.data, self.experiment.training.seed, learn).image)
+        else:
+            settings.new_network(learn.image, self.outputs)
+        if settings.generator:
+            check_training(self.generator_experiment(self.experiment.training.seed), learn)
 
     def _time_classifier(self, threads: int | None) -> float:
         """Seconds of a step with classical augmentation, the slowest; for an estimator those of a whole training."""

@@ -10,14 +10,15 @@ import numpy as np
 from gankit.errors import DataError
 from gankit.experiments.selection import open_dataset, split_indices
 from gankit.interfaces import Dataset, Indices
-from gankit.registry.messages import shown, suggestion
+from gankit.registry.messages import shown
 from gankit.seeds import derive_seed
 from gankit.studies.labelled import (
+    check_classes,
+    check_number,
     class_counts,
     class_labels,
     groups_of,
     image_digests,
-    numbers,
     stratified_folds,
     training_part,
 )
@@ -92,23 +93,13 @@ def check_apart(dataset: Dataset, train: Indices, test: Indices) -> None:
 
 
 def _check_names(study: ClassifierStudy, dataset: Dataset) -> None:
-    settings, names, data = study.settings, dataset.class_names, study.experiment.data.name
-    groupings = {f"groupings.{name}": classes for name, classes in settings.groupings.items()}
-    for setting, classes in {"synthetic_classes": settings.synthetic_classes, **groupings}.items():
-        for name in classes:
-            if name not in names:
-                raise DataError(f"classifier.{setting}: {data} has no class {shown(name)}; {suggestion(name, names)}")
-        if setting in groupings and set(classes) == set(names):
-            raise DataError(f"classifier.{setting}: every class is positive; leave at least one out")
-    if (number := settings.regression) is not None:
-        known = numbers(dataset)
-        if number not in known:
-            raise DataError(
-                f"classifier.regression: {data} has no number {shown(number)} for each image; "
-                f"{suggestion(number, list(known))}; classifier.regression=none learns no number"
-            )
-        if not np.isfinite(known[number]).all():
-            raise DataError(f"classifier.regression: {number} has missing values")
+    settings, data = study.settings, study.experiment.data.name
+    check_classes("classifier.synthetic_classes", settings.synthetic_classes, dataset, data, may_be_all=True)
+    for name, classes in settings.groupings.items():
+        check_classes(f"classifier.groupings.{name}", classes, dataset, data)
+    if settings.regression is not None:
+        advice = "; classifier.regression=none learns no number"
+        check_number("classifier.regression", settings.regression, dataset, data, advice)
 
 
 def _fold(dataset: Dataset, study: ClassifierStudy) -> tuple[Indices, Indices, int]:

@@ -18,6 +18,7 @@ from gankit.report.pages import draw_intervals, draw_lines, draw_png
 from gankit.runs.run import open_run
 from gankit.studies.classifier.arms import Arm
 from gankit.studies.classifier.training import load_outputs
+from gankit.studies.formats import interval
 from gankit.studies.labelled import class_labels, numbers
 from gankit.studies.study import JOBS, Results, write_page
 from gankit.studies.trainings import RUN
@@ -28,14 +29,6 @@ if TYPE_CHECKING:
 
 SHOWN = 16  # Images of a class in a picture
 HEADLINES = (*SCORES, "AUC")
-
-
-def interval(entry: Mapping[str, Any], signed: bool = False) -> str:
-    """A value with its interval, where these are known."""
-    if None in (entry["value"], entry["low"], entry["high"]):
-        return "-" if entry["value"] is None else f"{entry['value']:.3f}"
-    sign = "+" if signed else ""
-    return f"{entry['value']:{sign}.3f} [{entry['low']:{sign}.3f}, {entry['high']:{sign}.3f}]"
 
 
 def text_table(metrics: Mapping[str, Any]) -> str:
@@ -116,7 +109,7 @@ def _grids(study: ClassifierStudy, results: Results) -> dict[str, str]:
     return {caption: png_uri(grid_png(images, train.value_range, 8)) for caption, images in grids.items()}
 
 
-def _pictures(study: ClassifierStudy, results: Results) -> dict[str, str]:
+def _pictures(study: ClassifierStudy, results: Results) -> dict[str, bytes]:
     """Figures by their captions."""
     metrics, settings = results.values, study.settings
     arms, figures = metrics["arms"], {}
@@ -141,4 +134,4 @@ def _pictures(study: ClassifierStudy, results: Results) -> dict[str, str]:
     if losses := {arm: values["losses"] for arm, values in arms.items()}:
         lines = {arm: [((np.arange(len(y)) + 0.5) * settings.steps / len(y), y)] for arm, y in losses.items()}
         figures["Losses"] = draw_lines(lines, "optimiser step", "training loss, mean of seeds")
-    return {caption: png_uri(figure) for caption, figure in figures.items()}
+    return figures

@@ -29,7 +29,7 @@ class ClassifierSettings(FitSettings):
         folds: one of so many folds of the cases, stratified by class, is the test part.
         test_split: the named split to test on; by default "test" where the data have one, else a fold.
         synthetic_classes: classes that generated images are added to; the rarest where none is named.
-        synthetic_fill: images of such a class, real and generated, over those of the most frequent class.
+        synthetic_fill: real and generated images of such a class, divided by those of the most frequent class.
         copy_noise: standard deviation of the noise of copies, as a share of the range.
         groupings: names with the classes that are positive in each, for sensitivity and specificity.
         regression: a number known of each image that a network of its own learns; "none" takes one away.

@@ -15,7 +15,6 @@ from gankit.experiments.experiment import Experiment
 from gankit.files import write_atomically
 from gankit.report.pages import render
 from gankit.runs.classifiers import FILE, Classifier, load_classifier
-from gankit.seeds import own_draws
 from gankit.studies.classifier.arms import ARMS, Arm, added_labels, training_set
 from gankit.studies.classifier.data import Split, data_notes, split_data
 from gankit.studies.classifier.report import text_table, write_report, write_tables
@@ -23,12 +22,10 @@ from gankit.studies.classifier.settings import ClassifierSettings
 from gankit.studies.classifier.training import load_outputs, train_arm, train_regression
 from gankit.studies.fitting import time_fit
 from gankit.studies.jobs import Job, Outcome
-from gankit.studies.labelled import class_counts, class_labels, numbers, package_versions
+from gankit.studies.labelled import class_counts, class_labels, generator_of_part, numbers, package_versions
 from gankit.studies.reading import load_study
 from gankit.studies.study import JOBS, Refuse, Results, Study, Work
-from gankit.studies.trainings import RUN, time_training, train_or_resume
-from gankit.training.assembly import build
-from gankit.training.data import prepare
+from gankit.studies.trainings import RUN, check_training, time_training, train_or_resume
 
 __all__ = ["Classifier", "load_classifier", "load_classifier_study", "run_classifier_study"]
 
@@ -79,17 +76,14 @@ class ClassifierStudy(Study):
 
     def generator_experiment(self, seed: int) -> Experiment:
         """The experiment of a generator of classes, which gets its training part from the study."""
-        decided = dict.fromkeys(("split", "min_agreement", "subset", "subset_seed"))  # when the parts were made
-        return self.experiment_with(data={"conditional": True, **decided}, training={"seed": seed})
+        return generator_of_part(self, seed, conditional=True)
 
     def work(self, jobs: Path) -> list[Work]:
         """The generators, and then every arm and the regression, seed by seed."""
         train, first = self.split.train, self.experiment.training.seed
-        with own_draws():  # what could not be trained is refused before anything is written
-            self.settings.new_network(train.image, train.image.classes)
-            if self.needs_generators:
-                experiment = self.generator_experiment(first)
-                build(experiment, prepare(experiment.data, first, train).image)
+        self.settings.new_network(train.image, train.image.classes)
+        if self.needs_generators:
+            check_training(self.generator_experiment(first), train)
         seeds = self.seeds(self.settings.seeds)
         # Each seed of a classifier takes its own generator; if there are fewer, seeds take them in turn
         generator_of = {seed: first + (seed - first) % (self.settings.generators or len(seeds)) for seed in seeds}
@@ -102,10 +96,7 @@ class ClassifierStudy(Study):
                 trainings.append(Job(f"{arm.name}-{seed}", functools.partial(train_arm, self, arm, seed, generator)))
             if self.settings.regression is not None:
                 trainings.append(Job(f"{REGRESSION}-{seed}", functools.partial(train_regression, self, seed)))
-
-        def time_generator(threads: int | None) -> float:
-            return time_training(self.generator_experiment(first), threads, train)
-
+        time_generator = functools.partial(time_training, self.generator_experiment(first), data=train)
         return [
             Work("generator", generators, self.experiment.training.steps, time_generator, first=True),
             Work("classifier", trainings, self.settings.steps, self._time_classifier),

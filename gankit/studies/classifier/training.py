@@ -7,17 +7,14 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 
-from gankit import seeds
 from gankit.errors import RunError
 from gankit.evaluation.design import Floats
 from gankit.files import open_atomically
 from gankit.runs import checkpoint
 from gankit.runs.classifiers import FILE
-from gankit.runs.run import choose_device
 from gankit.studies.classifier.arms import Arm, training_set
-from gankit.studies.fitting import TrainingSet, apply, fit
+from gankit.studies.fitting import TrainingSet, apply, fit_new
 from gankit.studies.labelled import numbers
 from gankit.studies.study import JOBS
 from gankit.version import __version__
@@ -53,36 +50,27 @@ def train_regression(study: ClassifierStudy, seed: int, folder: Path) -> dict[st
     mean, scale = float(values.mean()), float(values.std()) or 1.0
     data = TrainingSet(np.asarray(train.images), torch.from_numpy((values - mean) / scale).float()[:, None], train)
     facts = {"class_names": [], "outputs": 1, "number": name, "mean": mean, "scale": scale, "seed": seed}
-    result = _train(study, data, folder, facts)
-    _write_outputs(folder, np.load(folder / OUTPUTS) * scale + mean)
-    return {**result, "mean": mean}
+    return {**_train(study, data, folder, facts), "mean": mean}
 
 
 def _train(study: ClassifierStudy, data: TrainingSet, folder: Path, facts: dict[str, Any]) -> dict[str, Any]:
-    train, seed = study.split.train, facts["seed"]
-    with seeds.own_draws():
-        seeds.seed_torch(seed, "classifier weights")  # the same first weights in every arm
-        network = study.settings.new_network(train.image, facts["outputs"])
-    network.to(choose_device(study.experiment.training.device))
-    progress = fit(network, data, study.settings, seed, folder)
+    """Train a network; write it with these facts, and its outputs, times "scale" plus "mean" where these are known."""
+    train, device = study.split.train, study.experiment.training.device
+    network, progress = fit_new(data, study.settings, facts["outputs"], device, facts["seed"], folder)
     facts = {
         "kind": "classifier", "gankit": __version__,
         **study.settings.model_dump(include={"network", "width", "input_size"}),
         **facts, "image": list(train.image.shape), "value_range": list(train.value_range),
     }  # fmt: skip
-    outputs = apply(network, study.split.test)
+    outputs = apply(network, study.split.test) * facts.get("scale", 1.0) + facts.get("mean", 0.0)
     if not np.isfinite(outputs).all():
         raise RunError("the classifier diverged: lower classifier.lr")
     checkpoint.export(folder / FILE, network, facts)
-    _write_outputs(folder, outputs)
+    with open_atomically(folder / OUTPUTS) as file:
+        np.save(file, outputs)
     for path in (folder / "checkpoints").glob("*.pt"):
         path.unlink()
     return {**progress, "real": len(train), "added": len(data.images) - len(train)}
-
-
-def _write_outputs(folder: Path, outputs: NDArray[np.float64]) -> None:
-    with open_atomically(folder / OUTPUTS) as file:
-        np.save(file, outputs)
 
 
 def load_outputs(folder: Path, name: str, seeds: list[int]) -> Floats:

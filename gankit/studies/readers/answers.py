@@ -81,18 +81,19 @@ class Answers:
         second = [image for image in self.key.images if image.repeats is not None and image.is_pair == pairs]
         return [by_id[str(image.repeats)] for image in second], second
 
-    def asked(self, image: Shown) -> int:
-        """How many answers the page asks for."""
+    def questions(self, image: Shown) -> int:
+        """How many questions the page asks of an image or pair."""
         return 1 if image.is_pair else 2 + bool(self.key.classes)
 
     @cached_property
     def answered(self) -> list[int]:
         """How many images and pairs each reader answered in full."""
         return [
-            sum(self._given(rater, image) >= self.asked(image) for image in self.key.images) for rater in self.raters
+            sum(self._count_answers(rater, image) >= self.questions(image) for image in self.key.images)
+            for rater in self.raters
         ]
 
-    def _given(self, rater: Rater, image: Shown) -> int:
+    def _count_answers(self, rater: Rater, image: Shown) -> int:
         diagnosed = bool(self.key.classes) and bool(rater.diagnoses.get(image.id))
         return bool(rater.calls.get(image.id)) + (not image.is_pair) * ((image.id in rater.scores) + diagnosed)
 

@@ -19,8 +19,7 @@ from gankit.interfaces import Dataset
 from gankit.ranking.key import Sealed, new_ids, new_secret, read_key
 from gankit.ranking.page import page_text
 from gankit.ranking.rating_files import REAL
-from gankit.ranking.shown import Opened as Source
-from gankit.ranking.shown import check_shapes, class_texts, open_reals
+from gankit.ranking.shown import Opened, check_shapes, class_texts, open_reals
 from gankit.runs.run import Run
 
 if TYPE_CHECKING:
@@ -76,7 +75,7 @@ class SetKey(Sealed):
 
 
 @dataclass(frozen=True)
-class Opened:
+class SourceImages:
     """The images of a source."""
 
     images: Dataset
@@ -93,18 +92,18 @@ class Opened:
         ]
 
 
-def open_sources(study: ReadersStudy) -> dict[str, Opened]:
+def open_sources(study: ReadersStudy) -> dict[str, SourceImages]:
     """The real images and those of every source, all of one size and enough of them.
 
     Raises:
         GankitError: they cannot be opened, no real ones are named, sizes differ, or there are too few.
     """
     settings = study.settings
-    named, runs, window = {}, list[Source](), None
+    named, runs, window = {}, list[Opened](), None
     for name, place in settings.generated.items():
         named[name] = what, source = open_named(place, name, window)
         if isinstance(source, Run):
-            runs.append(Source(what, source))
+            runs.append(Opened(what, source))
             window = runs[0].source.value_range
     if settings.real is None and not runs:
         raise DataError("readers.real: no real images are named, and no source is a run that has some; name a folder")
@@ -112,41 +111,41 @@ def open_sources(study: ReadersStudy) -> dict[str, Opened]:
     remarks = notes(reals, what)
     if what == TRAINING:
         remarks.append("the real images are training images, which the generator of their run has seen")
-    opened = {REAL: Opened(reals, what, remarks)}
+    opened = {REAL: SourceImages(reals, what, remarks)}
     for name, (what, source) in named.items():
         if isinstance(source, Run):
             images: Dataset = Drawn(source, settings.images + settings.pairs, study.experiment.training.seed)
-            opened[name] = Opened(images, what, [])
+            opened[name] = SourceImages(images, what, [])
         else:
             images = open_images(source, what, window=window)
-            opened[name] = Opened(images, what, notes(images, what))
-    check_shapes([(each.what, each.images.image.shape) for each in opened.values()])
-    for name, each in opened.items():
+            opened[name] = SourceImages(images, what, notes(images, what))
+    check_shapes([(source.what, source.images.image.shape) for source in opened.values()])
+    for name, of_source in opened.items():
         count = settings.real_images if name == REAL else settings.images + settings.pairs
-        if len(each.images) < count:
+        if len(of_source.images) < count:
             raise DataError(
-                f"readers: {count} images of {name} are to be shown, and {each.what} has {len(each.images)}: lower "
-                "readers.images or readers.pairs"
+                f"readers: {count} images of {name} are to be shown, and {of_source.what} has "
+                f"{len(of_source.images)}: lower readers.images or readers.pairs"
             )
     return opened
 
 
 def _in_order(
-    looks: list[tuple[Picture, ...]], repeats: float, random: np.random.Generator
+    items: list[tuple[Picture, ...]], repeats: float, random: np.random.Generator
 ) -> list[tuple[tuple[Picture, ...], int | None]]:
-    """Single images, or pairs, as they are shown; each with the place of the look that it repeats, or None.
+    """Single images, or pairs, as they are shown; each with the place of the one that it repeats, or None.
 
     They are shuffled, and a share `repeats` of them is shown again: something of the first half in the second half.
     """
-    shuffled = [looks[place] for place in random.permutation(len(looks))]
+    shuffled = [items[place] for place in random.permutation(len(items))]
     half = (len(shuffled) + 1) // 2
     again = random.choice(half, min(half, round(repeats * len(shuffled))), replace=False).tolist() if shuffled else []
     later = [(shuffled[place], None) for place in range(half, len(shuffled))]
     later += [(shuffled[place][::-1], place) for place in again]  # the sides of a pair are exchanged
-    return [(look, None) for look in shuffled[:half]] + [later[place] for place in random.permutation(len(later))]
+    return [(item, None) for item in shuffled[:half]] + [later[place] for place in random.permutation(len(later))]
 
 
-def seal_set(study: ReadersStudy, opened: Mapping[str, Opened]) -> SetKey:
+def seal_set(study: ReadersStudy, opened: Mapping[str, SourceImages]) -> SetKey:
     """A key with a new secret, which chooses and shuffles the images: first single ones, then pairs."""
     settings, secret = study.settings, new_secret()
     random = np.random.default_rng(int(secret, 16))
@@ -158,7 +157,7 @@ def seal_set(study: ReadersStudy, opened: Mapping[str, Opened]) -> SetKey:
         (next(reals), picture)[:: random.choice([-1, 1])]
         for name in names for picture in chosen[name][settings.images : settings.images + settings.pairs]
     ]  # fmt: skip
-    parts = [_in_order(list(looks), settings.repeats, random) for looks in (singles, pairs)]
+    parts = [_in_order(list(items), settings.repeats, random) for items in (singles, pairs)]
     ids, images = new_ids(secret, sum(map(len, parts))), list[Shown]()
     for part in parts:
         own = ids[len(images) : len(images) + len(part)]
@@ -173,7 +172,7 @@ def seal_set(study: ReadersStudy, opened: Mapping[str, Opened]) -> SetKey:
     return SetKey(secret, sources, tuple(classes.values()), tuple(images))
 
 
-def _copies(opened: Mapping[str, Opened], key: SetKey) -> list[str]:
+def _copies(opened: Mapping[str, SourceImages], key: SetKey) -> list[str]:
     """Warnings of generated images that copy real ones of the set: no reader can tell these apart."""
     shown = {
         name: source.images.subset(

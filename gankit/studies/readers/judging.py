@@ -4,7 +4,7 @@ import functools
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -29,16 +29,6 @@ from gankit.studies.readers.blinding import Shown
 ACCURACY, PAIRS_RIGHT, DIAGNOSED = "accuracy", "pairs right", "diagnosis right"
 
 
-def is_real(image: Shown) -> bool:
-    """Whether a single image is real."""
-    return image.source == REAL
-
-
-def is_generated(image: Shown) -> bool:
-    """Whether a single image is generated."""
-    return image.source != REAL
-
-
 @dataclass(frozen=True)
 class Question:
     """One thing that is measured of all readers."""
@@ -49,13 +39,13 @@ class Question:
     chance: float | None  # the value of readers who guess
     of_pairs: bool = False
     bounded: bool = True  # by 0 and 1
-    kind: Callable[[Shown], bool] | None = None  # what the measure tells apart, the real images being among the cases
+    detects: Literal["real", "generated"] | None = None  # which of a source's images and the real ones it finds
 
 
 QUESTIONS = (
-    Question(ACCURACY, accuracy, call_of, 0.5, kind=is_generated),
-    Question("d'", discrimination, call_of, 0.0, bounded=False, kind=is_generated),
-    Question("AUC of scores", area, score_of, 0.5, kind=is_real),
+    Question(ACCURACY, accuracy, call_of, 0.5, detects="generated"),
+    Question("d'", discrimination, call_of, 0.0, bounded=False, detects="generated"),
+    Question("AUC of scores", area, score_of, 0.5, detects="real"),
     Question(PAIRS_RIGHT, share, right_of_pair, 0.5, of_pairs=True),
     Question(DIAGNOSED, share, diagnosis_right, None),
 )
@@ -78,15 +68,15 @@ def judge(answers: Answers) -> dict[str, Any]:
 
 
 def _finding(answers: Answers, question: Question, source: str) -> list[dict[str, Any]]:
-    """A measure of a source; nothing where no reader was asked."""
-    wanted = {source} if question.kind is None else {source, REAL}
+    """A measure of a source's images, in no, one or two entries: d' follows the share of right pairs."""
+    wanted = {source} if question.detects is None else {source, REAL}
     images = [image for image in answers.first(question.of_pairs) if image.source in wanted]
     if not images or not answers.raters:
         return []
     table = answers.table(images, question.value)
     if np.isnan(table).all():
         return []
-    kinds = [question.kind is None or question.kind(image) for image in images]
+    kinds = [question.detects is None or (image.source == REAL) == (question.detects == "real") for image in images]
     found = over_readers(question.measure, table, kinds, _patients(images))
     low, high = found.interval(question.bounded) or (None, None)
     entry = {

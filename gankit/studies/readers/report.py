@@ -11,9 +11,10 @@ import numpy as np
 from gankit.evaluation.latex import tabular
 from gankit.files import write_atomically, write_csv
 from gankit.images.decoding import Decoder, decode_all, open_picture
-from gankit.images.pictures import grid_png, png_uri
+from gankit.images.pictures import grid_png
 from gankit.ranking.rating_files import REAL
 from gankit.report.pages import draw_intervals
+from gankit.studies.formats import NONE, interval, number
 from gankit.studies.readers.answers import RATINGS, Answers, call_of, right_of_pair
 from gankit.studies.readers.blinding import IMAGES, KEY, PAGE, SET, Shown
 from gankit.studies.study import Results, write_page
@@ -23,21 +24,6 @@ if TYPE_CHECKING:
     from gankit.studies.readers.study import ReadersStudy
 
 SHOWN = 8  # Images in a picture
-NONE = "-"  # In a table, where there is no value
-
-
-def number(value: float | None) -> str:
-    """A value with two digits, where there is one."""
-    return NONE if value is None else f"{value:.2f}"
-
-
-def interval(entry: Mapping[str, Any]) -> str:
-    """A value with its interval, where there is one."""
-    ends = entry["low"], entry["high"]
-    if ends == (None, None):
-        return number(entry["value"])
-    low, high = (inf if end is None else f"{end:.2f}" for end, inf in zip(ends, ("-inf", "inf"), strict=True))
-    return f"{entry['value']:.2f} [{low}, {high}]"
 
 
 def finding_rows(metrics: Mapping[str, Any]) -> list[list[str]]:
@@ -46,7 +32,7 @@ def finding_rows(metrics: Mapping[str, Any]) -> list[list[str]]:
     for entry in metrics["findings"]:
         chance = NONE if entry["chance"] is None else f"{entry['chance']:g}"
         counts = [str(entry["readers"]), str(entry["cases"])]
-        rows.append([entry["source"], entry["what"], interval(entry), chance, *counts])
+        rows.append([entry["source"], entry["what"], interval(entry, digits=2), chance, *counts])
     return rows
 
 
@@ -59,14 +45,14 @@ def reader_rows(metrics: Mapping[str, Any]) -> list[list[str]]:
     for reader, entry in metrics["readers"].items():
         answered = f"{entry['answered']} of {metrics['protocol']['shown']}"
         for source in sources:
-            values = [number(found.get((source, name), {}).get(reader)) for name in names]
+            values = [number(found.get((source, name), {}).get(reader), 2) for name in names]
             rows.append([reader, answered, source, *values])
     return rows
 
 
 def agreement_rows(metrics: Mapping[str, Any]) -> list[list[str]]:
     """How far readers agree, a header first."""
-    rows = [[entry["who"], entry["what"], interval(entry), str(entry["n"])] for entry in metrics["agreement"]]
+    rows = [[entry["who"], entry["what"], interval(entry, digits=2), str(entry["n"])] for entry in metrics["agreement"]]
     return [["reader", "measure", "value", "images or pairs"], *rows]
 
 
@@ -124,7 +110,7 @@ def write_tables(metrics: Mapping[str, Any], answers: Answers, folder: Path) -> 
         "agreement": "Brackets hold 95 % intervals over images, for these readers",
     }
     for name, rows in tables.items():
-        write_atomically(folder / f"{name}.tex", tabular(rows[0], [("", rows[1:])], notes.get(name, "")).encode())
+        write_atomically(folder / f"{name}.tex", tabular(rows[0], [("", rows[1:])], notes.get(name, "")))
 
 
 def over_readers(metrics: Mapping[str, Any]) -> bool:
@@ -164,7 +150,7 @@ def write_report(study: ReadersStudy, results: Results) -> None:
     )  # fmt: skip
 
 
-def _pictures(metrics: Mapping[str, Any], folder: Path) -> dict[str, str]:
+def _pictures(metrics: Mapping[str, Any], folder: Path) -> dict[str, bytes]:
     """Figures by their captions."""
     figures = {}
     shares = [entry for entry in metrics["findings"] if entry["low"] is not None and entry["chance"] != 0]
@@ -179,7 +165,7 @@ def _pictures(metrics: Mapping[str, Any], folder: Path) -> dict[str, str]:
         if files and all(file.is_file() for file in files):
             figures[f"Images of {source} that were called real most often"] = _grid(files[:SHOWN])
             figures[f"Images of {source} that were called generated most often"] = _grid(files[::-1][:SHOWN])
-    return {caption: png_uri(figure) for caption, figure in figures.items()}
+    return figures
 
 
 def by_calls(answers: Answers, source: str) -> list[Shown]:

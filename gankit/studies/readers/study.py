@@ -13,7 +13,7 @@ from gankit.ranking.rating_files import REAL
 from gankit.studies.jobs import Job, Outcome, unfinished
 from gankit.studies.labelled import package_versions
 from gankit.studies.readers.answers import RATINGS, read_answers
-from gankit.studies.readers.blinding import Opened, export_set, flow, open_key, open_sources
+from gankit.studies.readers.blinding import SourceImages, export_set, flow, open_key, open_sources
 from gankit.studies.readers.judging import judge
 from gankit.studies.readers.report import over_readers, summary, write_report, write_tables
 from gankit.studies.readers.settings import ReadersSettings
@@ -47,7 +47,7 @@ class ReadersStudy(Study):
         return [Arm(name, f"images of {name}") for name in (REAL, *self.settings.generated)]
 
     @cached_property
-    def opened(self) -> dict[str, Opened]:
+    def opened(self) -> dict[str, SourceImages]:
         """The images of every source, opened at first use."""
         return open_sources(self)
 

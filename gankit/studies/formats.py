@@ -1,0 +1,26 @@
+"""Numbers as the tables of a study's report show them."""
+
+from collections.abc import Mapping
+from typing import Any
+
+NONE = "-"
+"""Stands where there is no value."""
+
+
+def number(value: float | None, digits: int = 3) -> str:
+    """A value, where there is one."""
+    return NONE if value is None else f"{value:.{digits}f}"
+
+
+def interval(entry: Mapping[str, Any], signed: bool = False, digits: int = 3) -> str:
+    """The "value" of an entry and, unless both are None, the ends of its interval, "low" and "high".
+
+    An end that is None alone is infinite.
+    """
+    form = f"{'+' if signed else ''}.{digits}f"
+    value = NONE if entry["value"] is None else format(entry["value"], form)
+    if entry["low"] is None and entry["high"] is None:
+        return value
+    low = "-inf" if entry["low"] is None else format(entry["low"], form)
+    high = "inf" if entry["high"] is None else format(entry["high"], form)
+    return f"{value} [{low}, {high}]"
