@@ -17,28 +17,32 @@ ABILITIES = ("features", "score", "class_logits", "mapping", "synthesis", "style
 ImageFunction = Callable[[Tensor], Tensor]
 
 
-class _OfNetwork(TypedDict, total=False):
-    """Properties of a network that `wrap` takes."""
+class _NetworkProperties(TypedDict, total=False):
+    """The properties of a critic that `wrap` takes."""
 
     labels: bool
     channels_last: bool
     capturable: bool
 
 
-class _OfGenerator(_OfNetwork):
-    """Those of a generator."""
+class _GeneratorProperties(_NetworkProperties):
+    """The properties of a generator that `wrap` takes."""
 
     latent_dim: int
 
 
 @overload
-def wrap(kind: Literal["generator"], module: type[nn.Module], **of: Unpack[_OfGenerator]) -> type[Generator]: ...
+def wrap(
+    kind: Literal["generator"], module: type[nn.Module], **properties: Unpack[_GeneratorProperties]
+) -> type[Generator]: ...
 @overload
-def wrap(kind: Literal["generator"], module: nn.Module, **of: Unpack[_OfGenerator]) -> Generator: ...
+def wrap(kind: Literal["generator"], module: nn.Module, **properties: Unpack[_GeneratorProperties]) -> Generator: ...
 @overload
-def wrap(kind: Literal["critic"], module: type[nn.Module], **of: Unpack[_OfNetwork]) -> type[Critic]: ...
+def wrap(
+    kind: Literal["critic"], module: type[nn.Module], **properties: Unpack[_NetworkProperties]
+) -> type[Critic]: ...
 @overload
-def wrap(kind: Literal["critic"], module: nn.Module, **of: Unpack[_OfNetwork]) -> Critic: ...
+def wrap(kind: Literal["critic"], module: nn.Module, **properties: Unpack[_NetworkProperties]) -> Critic: ...
 @overload
 def wrap(kind: Literal["augment"], module: type[nn.Module], *, capturable: bool = ...) -> type[Augment]: ...
 @overload
@@ -145,7 +149,7 @@ class _Generator(Generator):
     ) -> None:
         super().__init__()
         self.module, self.latent_dim, self.takes_labels = module, latent_dim, labels
-        # Of this network, not of its class.
+        # Attributes of this instance, where other networks have those of their class.
         self.channels_last, self.capturable = channels_last, capturable  # type: ignore[misc]
         _hand_on(self, "synthesis", "style_layers")
         if callable(getattr(module, "mapping", None)):
@@ -165,7 +169,7 @@ class _Critic(Critic):
     ) -> None:
         super().__init__()
         self.module, self.takes_labels = module, labels
-        # Of this network, not of its class.
+        # Attributes of this instance, where other networks have those of their class.
         self.channels_last, self.capturable = channels_last, capturable  # type: ignore[misc]
         if callable(getattr(module, "score", None)):  # else `features` may be any layers
             _hand_on(self, "features", "class_logits")
@@ -228,7 +232,7 @@ class _Loss(Loss):
         for name, function in functions.items():
             if not callable(function):
                 raise PartError(f"wrap('loss'): {name} must be a function, not {shown(function)}")
-        # They take the places of the methods; all of this is of this loss, not of its class.
+        # Attributes of this instance, which replace the methods and defaults of its class.
         vars(self).update(functions, per_sample=per_sample, capturable=capturable)
         self._stateful: dict[str, Any] = {name: term for name, term in functions.items() if hasattr(term, "state_dict")}
         if self._stateful:

@@ -132,7 +132,7 @@ class Graphs:
         turn = work.turn(
             lambda name: recording.inputs[name] if name in recording.inputs else work.make(name), self._log
         )
-        turn.take(recording.turn)
+        turn.copy_results(recording.turn)
         return turn
 
     def _record(self, work: Work) -> Turn | None:
@@ -150,7 +150,7 @@ class Graphs:
         if computed is None:
             return None
         turn = work.turn(keep, self._log)
-        turn.take(computed)  # keeps no autograd graph, whose memory is then free for the recording
+        turn.copy_results(computed)  # keeps no autograd graph, whose memory is then free for the recording
         del computed
         eager = _Recording(lambda: None, inputs, self._gradients(work.network), turn, logged)
         after, random = buffers_of(self._modules), self._random_state()
@@ -188,7 +188,7 @@ class Graphs:
             computed = work.compute(inputs.__getitem__, lambda name, value: logged.append((name, value.clone())))
             assert computed is not None
             kept.append(work.turn(inputs.__getitem__, self._log))
-            kept[0].take(computed)
+            kept[0].copy_results(computed)
 
         work.seed()
         replay = self._recorder.record(compute)
