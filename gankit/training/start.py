@@ -1,4 +1,4 @@
-"""Networks that begin with what another run has learned, even on images of another size or with other classes."""
+"""Start from the weights of another run, even one with images of another size or with other classes."""
 
 from collections import Counter
 from collections.abc import Mapping
@@ -49,25 +49,25 @@ def load_networks(stepper: Stepper, state: dict[str, Any], folder: Path) -> None
         folder: the other run's, for messages.
     """
     for kind, network in (("generator", stepper.generator), ("critic", stepper.critic)):
-        fresh = _load(network, kind, state, folder)
-        if fresh:
+        unmatched = _load_matching(network, kind, state, folder)
+        if unmatched:
             stepper.warnings.append(
-                f"training.start_from: {len(network.state_dict()) - len(fresh)} of {len(network.state_dict())} tensors "
-                f"of the {kind} are those of {folder}; new are {first_of(fresh, NAMED)}"
+                f"training.start_from: {len(network.state_dict()) - len(unmatched)} of {len(network.state_dict())} "
+                f"tensors of the {kind} are those of {folder}; new are {first_of(unmatched, NAMED)}"
             )
     stepper.averaged = stepper.new_average()
     if stepper.averaged is not None and "averaged" in state:
         saved = {name.removeprefix("module."): value for name, value in state["averaged"].items()}
-        _load(stepper.averaged.module, "averaged", {"averaged": saved}, folder)
+        _load_matching(stepper.averaged.module, "averaged", {"averaged": saved}, folder)
         stepper.averaged.n_averaged.copy_(state["averaged"]["n_averaged"])
     stepper.go_to(stepper.step)
 
 
-def _load(network: nn.Module, name: str, states: Mapping[str, Any], folder: Path) -> list[str]:
-    """Load what fits of `states[name]`, and return the names of the tensors that stay as they are.
+def _load_matching(network: nn.Module, name: str, states: Mapping[str, Any], folder: Path) -> list[str]:
+    """Load those tensors of `states[name]` that fit, and return the names of the others in the network.
 
-    Layers in lists are counted from the generator's first and from the critic's last: both are at the smallest maps,
-    which networks for other image sizes share.
+    Networks for other image sizes share the layers at the smallest maps. So layers in a list are counted from the
+    first in a generator, and from the last in a critic.
     """
     saved, own = states.get(name, {}), network.state_dict()
     # The buffers of `training.label_fade` are no weights: only one of the two networks may have them.

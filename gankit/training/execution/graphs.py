@@ -70,11 +70,11 @@ class Graphs:
     Args:
         recorder: of the device.
         modules: networks, losses and the augment, whose buffers a turn may change.
-        generators: from which turns draw, beside torch's own.
+        generators: from which turns draw, besides torch's own.
         log: takes the values that losses log.
         report: takes a line for the user.
-        exact: whether operations are to be deterministic, so that a replay must equal an eager turn bit by bit; up to
-            rounding where a turn has one without a deterministic form.
+        exact: whether operations are to be deterministic. A replay must then equal an eager turn bit by bit; up to
+            rounding if the turn has an operation without a deterministic form.
     """
 
     def __init__(
@@ -161,7 +161,7 @@ class Graphs:
             recorded[0].replay()
             return self._difference(work, eager, after, recorded[0], buffers_of(self._modules), exact)
 
-        # Both are agreed upon, since a replay may sum over all processes.
+        # All processes agree on each outcome before they go on, since a replay may sum over all of them.
         problem = _problem(lambda: recorded.append(self._recording(work, inputs, before))) or _problem(replay)
         if problem is None:
             self._recordings[work.key] = recorded[0]
