@@ -292,8 +292,9 @@ def _parse_override(text: str) -> tuple[list[str], Any, str]:
     if not equals or not all(keys) or len(keys) > DEEPEST:
         is_folder = isinstance(text, str) and 0 < len(text) < LONGEST_KEY and os.path.isdir(text)
         example = f"data.name=folder data.path={text}" if is_folder else "training.steps=1000"
-        hint = '; no space beside =, and quotes round a value with spaces: data.path="a b"'
-        hint = "" if equals or is_folder else hint
+        hint = ""
+        if not equals and not is_folder:
+            hint = '; no space beside =, and quotes round a value with spaces: data.path="a b"'
         raise SettingsError(f"override {shown(str(text))}: write key.path=value, for example {example}{hint}")
     return keys, _copy(parse_value(value), f"override {shown(text)}"), text
 

@@ -206,7 +206,7 @@ class Experiment(Settings):
 
     _recipe_settings: list[tuple[str, str]] = PrivateAttr(default_factory=list)
     # The recipe whose settings follow from the images of the data set that the experiment names; "" where none do.
-    _follows: str = PrivateAttr("")
+    _followed_recipe: str = PrivateAttr("")
 
     def tables(self) -> dict[str, Any]:
         """The experiment as nested tables, as a file holds it; settings that are None by default are left out."""
@@ -241,7 +241,7 @@ class Experiment(Settings):
 
     def __reduce__(self) -> tuple[Any, ...]:
         # Pickled as plain tables: pickle cannot import the classes of parts' settings, which are created at run time.
-        return _unpickle, (type(self), self.tables(), self._recipe_settings, self._follows)
+        return _unpickle, (type(self), self.tables(), self._recipe_settings, self._followed_recipe)
 
     def __eq__(self, other: object) -> bool:
         # Its fields alone: equal settings may come from a recipe or from a file.
@@ -255,9 +255,10 @@ class Experiment(Settings):
         Raises:
             SettingsError: its settings follow from the images of another data set.
         """
-        if self._follows:
+        if self._followed_recipe:
             raise SettingsError(
-                f"the settings of recipe {self._follows} follow from the images: give them to gankit.load as data=..."
+                f"the settings of recipe {self._followed_recipe} follow from the images: give them to gankit.load as "
+                "data=..."
             )
         changed: dict[str, Settings] = {}
         for name, key in self._recipe_settings:
@@ -271,10 +272,10 @@ class Experiment(Settings):
 
 
 def _unpickle(
-    kind: type[Experiment], tables: dict[str, Any], recipe_settings: list[tuple[str, str]], follows: str
+    kind: type[Experiment], tables: dict[str, Any], recipe_settings: list[tuple[str, str]], followed_recipe: str
 ) -> Experiment:
     experiment = kind.model_validate(tables)
-    experiment._recipe_settings, experiment._follows = recipe_settings, follows
+    experiment._recipe_settings, experiment._followed_recipe = recipe_settings, followed_recipe
     return experiment
 
 
@@ -287,8 +288,8 @@ def load(
 ) -> Experiment:
     """Read an experiment.
 
-    The settings of some recipes follow from the images, which are read for it. An experiment that was read before is
-    complete: overrides of it change single settings, and no other settings with them.
+    If a recipe's settings follow from the images, the images are read too. An experiment that was read before is
+    complete: overrides change single settings of it, and no others follow from them.
 
     Args:
         recipe_or_path: a recipe's name, a TOML, JSON or YAML file, a run folder, a mapping of tables, or an experiment.
@@ -318,5 +319,7 @@ def load(
     experiment._recipe_settings = document.recipe_settings()
     if data is not None:
         return experiment.for_given_data()
-    experiment._follows = recipe_or_path._follows if isinstance(recipe_or_path, Experiment) else document.recipe
+    experiment._followed_recipe = (
+        recipe_or_path._followed_recipe if isinstance(recipe_or_path, Experiment) else document.recipe
+    )
     return experiment

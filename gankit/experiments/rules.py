@@ -46,13 +46,15 @@ def fill_from_recipe(document: SettingsDocument, overrides: tuple[str, ...], dat
         SettingsError: what the overrides say of the data is not valid.
         DataError: as `recipe_tables`; or the images cannot be opened.
     """
-    known = SettingsDocument(document.label, {"data": copy.deepcopy(document.values["data"]), "training": {}})
+    decisive_document = SettingsDocument(
+        document.label, {"data": copy.deepcopy(document.values["data"]), "training": {}}
+    )
     of_data = [(table, key) for table, key in OF_DATA if table == "data"]
     if data is not None:
         for _, key in of_data:
-            known.values["data"].pop(key, None)
-    known.override(tuple(filter(_is_decisive, overrides)), of_data)
-    decisive = read_settings(DecisiveSettings, known)
+            decisive_document.values["data"].pop(key, None)
+    decisive_document.override(tuple(filter(_is_decisive, overrides)), of_data)
+    decisive = read_settings(DecisiveSettings, decisive_document)
     training: dict[str, int] = {}
     for key in DECISIVE:
         value = decisive.training.get(key)

@@ -88,6 +88,14 @@ def _column(values: Any, name: str, n: int) -> NDArray[Any]:
     return array
 
 
+def _shares(agreement: Any, n: int) -> NDArray[np.float64]:
+    """(n,) shares of raters, each in [0, 1]."""
+    shares = _column(agreement, "agreement", n)
+    if shares.dtype.kind not in "iufb" or not ((shares >= 0) & (shares <= 1)).all():
+        raise DataError("agreement has values outside [0, 1]: it is the share of raters who chose the label")
+    return shares.astype(np.float64)
+
+
 def _classes(labels: NDArray[Any], names: tuple[str, ...]) -> tuple[NDArray[np.int64], tuple[str, ...]]:
     """(n,) numbers or names of classes to numbers, and the name of each class."""
     if labels.dtype.kind in "OUS":
@@ -145,13 +153,13 @@ def _read_known(
     for name, values in arrays.items():
         if values.shape[:1] != (n,):
             raise DataError(f"{name} has the shape {values.shape}; there are {n} images")
-    shares = None if agreement is None else _column(agreement, "agreement", n)
-    if shares is not None and not (shares.dtype.kind in "iufb" and ((shares >= 0) & (shares <= 1)).all()):
-        raise DataError("agreement has values outside [0, 1]: it is the share of raters who chose the label")
     return Known(
-        labels=classes, class_names=names, agreement=None if shares is None else shares.astype(np.float64),
-        groups=None if groups is None else _column(groups, "groups", n), facts=arrays,
-    )  # fmt: skip
+        labels=classes,
+        class_names=names,
+        groups=None if groups is None else _column(groups, "groups", n),
+        agreement=None if agreement is None else _shares(agreement, n),
+        facts=arrays,
+    )
 
 
 @final

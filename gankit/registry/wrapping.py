@@ -70,14 +70,17 @@ def wrap(kind: str, module: Any = None, **properties: Any) -> Any:
             What else a network can do (`features` with `score`, `class_logits`; `mapping`, `synthesis`,
             `style_layers`; `before_step`) or an augment (`after_step`), the part can do too. For a data set an array,
             a list of pictures, or a data set of torchvision or Hugging Face. Not used for a loss.
-        properties: what gankit cannot find out itself. Generator: `latent_dim`. Features: `dim`. Generator and critic:
-            `labels`, whether the network takes labels (default False: a conditional training is refused), and
-            `channels_last`, as in `gankit.Generator`. Generator, critic, augment, loss: `capturable`, likewise. Loss:
-            `critic` and `generator`, each a function that computes that network's scalar loss from a `Turn` (one
-            update: its images, scores and networks); `per_sample`; `before_step` and `after_step`, functions too. The
-            states of those that have a `state_dict` are saved. Data set: `labels` (the array), `class_names`,
-            `groups`, `agreement`, `facts`, `value_range`, `mirror` (a function, or None where mirroring changes the
-            label); `gankit.registry.arrays.Arrays` describes each.
+        properties: what gankit cannot find out itself.
+
+            - Generator: `latent_dim`. Features: `dim`.
+            - Generator and critic: `labels`, whether the network takes labels (default False: a conditional training is
+              refused), and `channels_last`, as in `gankit.Generator`.
+            - Generator, critic, augment and loss: `capturable`, as in `gankit.Generator`.
+            - Loss: `critic` and `generator`, each a function that computes that network's scalar loss from a `Turn`
+              (one update: its images, scores and networks); `per_sample`; `before_step` and `after_step`, functions
+              too. The states of those that have a `state_dict` are saved.
+            - Data set: `labels` (the array), `class_names`, `groups`, `agreement`, `facts`, `value_range`, `mirror` (a
+              function, or None where mirroring changes the label); `gankit.registry.arrays.Arrays` describes each.
 
     Raises:
         PartError: the kind cannot be wrapped, or a property is missing or unknown.
@@ -114,7 +117,9 @@ def _part_class(kind: str, module: type, make: Callable[..., Any], properties: d
 
     def construct(self: Any, image: ImageSpec | None = None, **settings: Any) -> None:
         nn.Module.__init__(self)
-        self.part = make(module(**settings, **({"image": image} if takes_image else {})), **properties)
+        if takes_image:
+            settings["image"] = image
+        self.part = make(module(**settings), **properties)
         for name in ("latent_dim", "dim", "channels_last", "capturable"):
             if hasattr(self.part, name):
                 setattr(self, name, getattr(self.part, name))

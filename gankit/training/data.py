@@ -75,7 +75,7 @@ class TrainingData:
             mirrored: (k,) bool, which of them to show mirrored; None for none.
             following: returns the indices of the next call, which are read ahead; None if they are not known.
         """
-        next_indices = following or (lambda: indices)  # where unknown: these again, which reads nothing new ahead
+        next_indices = following or (lambda: indices)  # where the next ones are unknown, these are announced again
         pixels = self.pixels(like.device).rows(indices, next_indices)
         if mirrored is not None and (mirror := self.dataset.mirror(pixels)) is not None:
             pixels = torch.where(mirrored.to(like.device)[:, None, None, None], mirror, pixels)

@@ -76,7 +76,7 @@ def _known(known: Known, table: DataTable) -> Iterator[tuple[str, str]]:
     if known.labels is None:
         folders = sorted({Path(name).parts[0] for name in known.files if len(Path(name).parts) > 1})
         if folders[1:]:
-            names = f"a column `label` names them; the sub-folders {_names(folders)} are not read with a table"
+            names = f"a column `label` names them; with a table, the sub-folders {_names(folders)} are not read"
         else:
             names = "sub-folders, a column `label` in labels.csv, or an array `labels` name them"
         yield "classes", f"none ({names})"

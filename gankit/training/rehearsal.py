@@ -299,14 +299,14 @@ def _network_warnings(stepper: Stepper) -> list[str]:
     z, labels, images = turn.latents, turn.labels, turn.raw_real
     with torch.no_grad():
         drawn = generator(z, labels)
-        beside_others = generator(torch.cat([z[:1], 3 * z[1:].flip(1)]), labels)
+        with_others = generator(torch.cat([z[:1], 3 * z[1:].flip(1)]), labels)
         scores = torch.cat([critic(scale * images, labels).flatten() for scale in (-1e6, -1.0, 1.0, 1e6)])
     if drawn.min() >= 0 and drawn.std() > 0:
         lines.append(
             f"generator {tables.generator.name} makes no value below 0, as one that ends on a sigmoid: images go from "
             "-1 (black) to 1 (white), so that it can draw nothing darker than mid-grey; end on tanh"
         )
-    if not _same(drawn[0], beside_others[0]):
+    if not _same(drawn[0], with_others[0]):
         lines.append(
             f"generator {tables.generator.name} normalises by its batch in evaluation too: an image then depends on "
             "those drawn with it, not on its seed and label alone; let it keep running statistics"

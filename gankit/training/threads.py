@@ -67,7 +67,7 @@ class StepThreads:
             return ""
         torch.set_num_threads(self.at(step) or 1)  # 1 where the first record is damaged
         was_first, self._is_first = self._is_first, False
-        is_partial = stepper.turns > 0
+        is_partial = stepper.turns > 0  # whether a part of it was done before
         start = perf_counter()
         stepper.advance(is_stopped)
         seconds = perf_counter() - start

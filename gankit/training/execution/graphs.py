@@ -157,12 +157,15 @@ class Graphs:
         recorded: list[_Recording] = []
         exact = self._exact and not operations
 
+        def record() -> None:
+            recorded.append(self._recording(work, inputs, before))
+
         def replay() -> str | None:
             recorded[0].replay()
             return self._difference(work, eager, after, recorded[0], buffers_of(self._modules), exact)
 
         # All processes agree on each outcome before they go on, since a replay may sum over all of them.
-        problem = _problem(lambda: recorded.append(self._recording(work, inputs, before))) or _problem(replay)
+        problem = _problem(record) or _problem(replay)
         if problem is None:
             self._recordings[work.key] = recorded[0]
             return self._finish(work, recorded[0])
