@@ -76,11 +76,11 @@ def _load_matching(network: nn.Module, name: str, states: Mapping[str, Any], fol
         load_state(network, name, states, folder)
         return []
     places = _match_from_the_end(own, saved) if name == "critic" else {key: key for key in own}
-    tables = {key for key, module in network.named_modules() if isinstance(module, nn.Embedding)}
+    class_tables = {key for key, module in network.named_modules() if isinstance(module, nn.Embedding)}
     taken = {}
     for key, value in own.items():
-        is_table, place = key.rpartition(".")[0] in tables, places[key]
-        candidates = [_fit(saved.get(place), value, is_table)]
+        place = places[key]
+        candidates = [_fit(saved.get(place), value, by_label=key.rpartition(".")[0] in class_tables)]
         candidates += [_fit(saved.get(other), value, by_label=True) for other in _norm_aliases(place)]
         if fits := [tensor for tensor in candidates if tensor is not None]:
             taken[key] = fits[0]
@@ -128,7 +128,8 @@ def _match_from_the_end(own: Mapping[str, Any], saved: Mapping[str, Any]) -> dic
         saved_parts = list(parts)
         for k, part in enumerate(parts):
             if part.isdecimal():
-                own_length, saved_length = own_lengths[".".join(parts[:k])], saved_lengths[".".join(saved_parts[:k])]
+                own_length = own_lengths[".".join(parts[:k])]
+                saved_length = saved_lengths[".".join(saved_parts[:k])]
                 saved_parts[k] = str(int(part) - own_length + saved_length)
         names[key] = ".".join(saved_parts)
     return names
