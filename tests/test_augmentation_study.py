@@ -22,7 +22,7 @@ from gankit.errors import DataError, GankitError, PartError, RunError, SettingsE
 from gankit.images.pictures import save_image
 from gankit.studies.augmentation import judging, sources
 from gankit.studies.augmentation.arms import KINDS
-from gankit.studies.augmentation.contrasts import NOTHING, contrast, verdict
+from gankit.studies.augmentation.contrasts import UNKNOWN, contrast, verdict
 from gankit.studies.augmentation.estimators import FeatureLearner
 from gankit.studies.augmentation.handover import class_folders
 from gankit.studies.augmentation.judging import Endpoint
@@ -303,7 +303,7 @@ def test_a_patient_changes_a_gain_by_a_step(write: Write) -> None:
     whole = study(write())
     part = study(write(), "augmentation.folds=5").fold(1).test
     counts = [len(np.unique(np.asarray(part.groups)[part.labels == label])) for label in (0, 1)]
-    assert Endpoint(whole).step(part) == pytest.approx(np.mean([1 / (2 * count) for count in counts]))
+    assert Endpoint(whole).patient_step(part) == pytest.approx(np.mean([1 / (2 * count) for count in counts]))
 
 
 def test_generators_are_asked_for_classes_by_name_since_names_may_be_numbers(
@@ -327,7 +327,7 @@ def test_folders_of_classes_have_names_of_their_own() -> None:
 
 
 def test_a_positive_control_that_hurts_shows_no_gain(write: Write, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(judging, "contrast", lambda *arguments: dict.fromkeys(NOTHING, -0.1))
+    monkeypatch.setattr(judging, "contrast", lambda *arguments: dict.fromkeys(UNKNOWN, -0.1))
     outcomes = defaultdict(lambda: Outcome("", {}, None, 0.0, 1))
     notes = judging.judge(study(write()), outcomes, {}, [])["notes"]
     assert any(note.startswith("no gain of the positive control can be seen") for note in notes)
@@ -382,11 +382,11 @@ def test_folds_that_agree_by_chance_are_not_taken_for_certainty() -> None:
 
 def test_an_interval_is_never_narrower_than_that_of_the_patients() -> None:
     near = [np.full((1, 2), value) for value in (0.1, 0.101, 0.102)]
-    found = contrast(near, 0.5, of_patients=[0.01, 0.02, 0.03])
+    found = contrast(near, 0.5, patient_variances=[0.01, 0.02, 0.03])
     half = 1.959964 * np.sqrt((1 / 3 + 1 / 2) * 0.02)
     assert (found["low"], found["high"]) == pytest.approx((0.101 - half, 0.101 + half), abs=1e-6)
     far = [np.full((1, 2), value) for value in (-0.4, 0.1, 0.6)]
-    assert contrast(far, 0.5, of_patients=[0.01, 0.02, 0.03]) == contrast(far, 0.5)
+    assert contrast(far, 0.5, patient_variances=[0.01, 0.02, 0.03]) == contrast(far, 0.5)
 
 
 @pytest.mark.parametrize("endpoint", ["class", "presence", "severity"])
