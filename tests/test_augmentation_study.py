@@ -324,6 +324,7 @@ def test_generators_are_asked_for_classes_by_name_since_names_may_be_numbers(
 
 def test_folders_of_classes_have_names_of_their_own() -> None:
     assert class_folders(["a_b-2", "a_b", "a b"]) == ["a_b-2", "a_b", "a_b-2-2"]
+    assert class_folders(["A", "a"]) == ["A", "a-1"]  # some file systems take "A" and "a" for one folder
 
 
 def test_a_positive_control_that_hurts_shows_no_gain(write: Write, monkeypatch: pytest.MonkeyPatch) -> None:

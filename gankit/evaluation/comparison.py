@@ -235,7 +235,7 @@ def _merge(before: dict[str, Any], report: dict[str, Any]) -> dict[str, Any]:
     """The values of both reports; a new value whose name a metric with other settings has taken gets a number."""
     metrics, new = dict(before["metrics"]), []
     for name, entry in report["metrics"].items():
-        numbered = re.fullmatch(r"(.+)-\d+", name)
+        numbered = re.fullmatch(r"(.+)-\d+", name)  # as "kid-2" beside "kid"; in the file it may get another number
         base = numbered[1] if numbered and numbered[1] in report["metrics"] else name
         key = free_name(base, [key for key, other in metrics.items() if other["metric"] != entry["metric"]])
         metrics[key] = metrics.get(key, {}) | entry  # a p-value stays where the new entry has none

@@ -12,7 +12,7 @@ from gankit.evaluation.classification import auc
 from gankit.evaluation.design import Estimate, Floats
 from gankit.evaluation.paired import Cases, crossed_estimate
 
-Kinds = NDArray[np.bool_]  # of cases: which of the two kinds each one is
+Kinds = NDArray[np.bool_]  # for each case, whether it is of the kind that is to be told from the other
 FEWEST = 20  # groups; of fewer, intervals of agreement cover too seldom
 Measure = Callable[[Floats, Kinds], Floats]
 """From (readers, n) answers, NaN where there is none, and (n,) kinds to (readers,) values, NaN where there is none."""

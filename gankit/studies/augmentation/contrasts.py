@@ -56,7 +56,7 @@ def contrast(
         return {**UNKNOWN, "value": estimate.value}
     folds, count = estimate.parts["folds"], len(differences)
     overlap = 1 / count + test_to_train  # as in `cross_validated`
-    # A variance times this gives, with Student's quantile, the interval that it would have with the normal one
+    # Student's interval of a variance times this is as wide as the normal interval of the variance itself
     normal_to_student = (student_quantile(math.inf) / student_quantile(folds.freedom)) ** 2
     variance = max(folds.variance, normal_to_student * overlap * float(np.mean(patient_variances)))
     if variance < ROUNDING**2:

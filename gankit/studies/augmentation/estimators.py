@@ -47,8 +47,8 @@ def new_estimator(settings: AugmentationSettings, seed: int) -> Any:
         estimator = estimator_class(**options)
     except Exception as error:  # an estimator may raise anything
         raise PartError(f"augmentation.options: {name} cannot be made: {one_line(error, 120)}") from None
-    if reason := _lacks(estimator, kind):
-        raise PartError(f"augmentation.estimator: {name} is not {reason}; choose another one, or other options")
+    if needed := _unmet_need(estimator, kind):
+        raise PartError(f"augmentation.estimator: {name} is not {needed}; choose another one, or other options")
     if any(KINDS[arm].weighted for arm in settings.arms) and not has_fit_parameter(estimator, "sample_weight"):
         raise PartError(
             f"augmentation.estimator: {name} takes no weights of images; leave the arms with weights out, or choose "
@@ -57,8 +57,8 @@ def new_estimator(settings: AugmentationSettings, seed: int) -> Any:
     return estimator
 
 
-def _lacks(estimator: Any, kind: str) -> str:
-    """What a "classifier" or "regressor" must be and this estimator is not; "" if it can judge images."""
+def _unmet_need(estimator: Any, kind: str) -> str:
+    """What a "classifier" or "regressor" must be that this estimator is not; "" if it can judge images."""
     if kind == "regressor":
         return "" if hasattr(estimator, "predict") else "a regressor with predict"
     # Scores of pairs of classes ("ovo") do not say how likely each class is

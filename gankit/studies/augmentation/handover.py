@@ -25,14 +25,17 @@ WANTED = "wanted.csv"
 
 
 def class_folders(names: Sequence[str]) -> list[str]:
-    """The name of each class's folder: the class's own, with all but letters, digits, `-`, `.` and `_` replaced."""
-    folders: list[str] = []
+    """The name of each class's folder: the class's own, with all but letters, digits, `-`, `.` and `_` replaced.
+
+    No two are equal but for capital letters, which some file systems ignore.
+    """
+    folders: dict[str, str] = {}
     for number, name in enumerate(names):
         folder = re.sub(r"[^\w.-]", "_", name).strip(".") or f"class-{number}"
-        while folder in folders:
+        while folder.casefold() in folders:
             folder += f"-{number}"
-        folders.append(folder)
-    return folders
+        folders[folder.casefold()] = folder
+    return list(folders.values())
 
 
 def write_fold(study: AugmentationStudy, fold: Fold, folder: Path) -> None:

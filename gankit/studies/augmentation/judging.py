@@ -291,7 +291,7 @@ def source_rows(study: AugmentationStudy, outcomes: Mapping[str, Outcome]) -> li
 
 
 def is_leak(row: Mapping[str, Any]) -> bool:
-    """Whether the alarm of a row of `source_rows` counts: the study itself kept judging images from its generator."""
+    """Whether a row of `source_rows` shows a leak; the study's own generator, which sees no judging image, has none."""
     return bool(row["alarm"]) and row["source"] != GENERATOR
 
 
@@ -323,6 +323,7 @@ def _control_notes(controls: Mapping[str, Mapping[str, Any]]) -> Iterator[str]:
 
 
 def _gaps(lacking: Sequence[str], primary: Mapping[str, Any]) -> Iterator[str]:
+    """Notes on trainings and folds that are missing."""
     if lacking:
         yield f"incomplete, so not chosen: {first_of(lacking)}; the reasons are among the failed jobs"
     if primary["missing"]:

@@ -173,7 +173,7 @@ def _from_generator(study: AugmentationStudy, fold: Fold, seed: int, folder: Pat
     labels = np.repeat(np.arange(len(counts)), counts)
     drawn = derive_seed(seed, "added", fold.number) % 2**62
     if study.settings.endpoint != "severity":
-        names = np.array(run.class_names)[labels]  # since names may be numbers
+        names = np.array(run.class_names)[labels]  # not the labels themselves: names of classes may be numbers
         return run.sample(len(labels), names, seed=drawn), labels, np.zeros(len(labels))
     random = np.random.default_rng(drawn)
     real_labels, real_values = class_labels(fold.learn), values_of(fold.learn, study.settings)
@@ -237,11 +237,11 @@ def leak(fold: Fold, images: Images) -> dict[str, Any]:
     near, near_real = len(np.unique(copies)), sum(len(np.unique(places)) for places in copies_among_real)
     n_real = len(learn[0]) + len(judging)
     counts = [[near, len(images) - near], [near_real, n_real - near_real]]
-    more = stats.fisher_exact(counts, alternative="greater").pvalue < CHANCE
+    more_than_real = stats.fisher_exact(counts, alternative="greater").pvalue < CHANCE
     return {
         "leaked": len(np.unique(originals)),
         "exact": int(exact.sum()),
-        "alarm": bool(exact.any() or more),
+        "alarm": bool(exact.any() or more_than_real),
         "pairs": np.stack([copies, originals], 1)[:PAIRS].tolist(),
     }
 

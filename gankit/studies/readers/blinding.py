@@ -102,7 +102,8 @@ def open_sources(study: ReadersStudy) -> dict[str, SourceImages]:
     named, runs = {}, list[Opened]()
     window = None  # of black and white: that of the first run, also for files that do not say it
     for name, place in settings.generated.items():
-        named[name] = what, source = open_named(place, name, window)
+        what, source = open_named(place, name, window)
+        named[name] = what, source
         if isinstance(source, Run):
             runs.append(Opened(what, source))
             window = runs[0].source.value_range
@@ -218,10 +219,11 @@ def export_set(study: ReadersStudy, job: Path) -> dict[str, Any]:
         (new / IMAGES).mkdir()
         for shown in key.images:
             entry = {"id": shown.id}
-            for key_of_page, name, picture in zip(("src", "right"), shown.files, shown.pictures, strict=False):
+            # "src" is the only or the left picture
+            for page_key, name, picture in zip(("src", "right"), shown.files, shown.pictures, strict=False):
                 content = png(picture)
                 (new / IMAGES / name).write_bytes(content)
-                entry[key_of_page] = png_uri(content)
+                entry[page_key] = png_uri(content)
             entries.append(entry)
         write_atomically(new / PAGE, page_text(key.digest, entries, key.classes, True))
 

@@ -39,7 +39,9 @@ class Question:
     chance: float | None  # the value of readers who guess
     of_pairs: bool = False
     bounded: bool = True  # whether values are in [0, 1]
-    detects: Literal["real", "generated"] | None = None  # the kind to be found beside the other; None: of one kind
+    detects: Literal["real", "generated"] | None = (
+        None  # the kind that is told from the other; None where kinds do not count
+    )
 
 
 QUESTIONS = (
@@ -95,8 +97,8 @@ def _finding(answers: Answers, question: Question, source: str) -> list[dict[str
 def _discrimination(pairs_right: dict[str, Any], table: Floats) -> dict[str, Any]:
     """The entry of d' from that of the share of right pairs: its interval on another scale; None for infinity."""
 
-    def end(share: float | None) -> float | None:
-        value = math.nan if share is None else float(pair_discrimination(share))
+    def end(right: float | None) -> float | None:
+        value = math.nan if right is None else float(pair_discrimination(right))
         return value if math.isfinite(value) else None
 
     counts = (~np.isnan(table)).sum(1)
@@ -104,8 +106,8 @@ def _discrimination(pairs_right: dict[str, Any], table: Floats) -> dict[str, Any
         name: None if value is None else float(pair_discrimination(value, count))
         for (name, value), count in zip(pairs_right["by_reader"].items(), counts.tolist(), strict=True)
     }
-    share = pairs_right["value"]
-    value = None if share is None else float(pair_discrimination(share, pairs_right["cases"]))
+    right = pairs_right["value"]
+    value = None if right is None else float(pair_discrimination(right, pairs_right["cases"]))
     return {
         **pairs_right, "what": "d' of pairs", "value": value, "low": end(pairs_right["low"]),
         "high": end(pairs_right["high"]), "chance": 0.0, "by_reader": by_reader,
@@ -171,8 +173,8 @@ def _agreement(
     needed: int = 2,
 ) -> list[dict[str, Any]]:
     """A row of the images that have `needed` answers or more in a (k, images) table; none without such an image."""
-    counts = (~np.isnan(table)).sum(0) >= needed
-    table, images = table[:, counts], [image for image, known in zip(images, counts, strict=True) if known]
+    enough = (~np.isnan(table)).sum(0) >= needed
+    table, images = table[:, enough], [image for image, counts in zip(images, enough, strict=True) if counts]
     if not images:
         return []
     sources = [image.source for image in images]
