@@ -202,6 +202,13 @@ def test_what_training_and_test_share_is_no_leak(write: Write) -> None:
     assert not leak(fold, draw_images(np.zeros(50), 9)[:, None])["alarm"]
 
 
+def test_a_copy_of_an_image_that_equals_its_mirror_image_counts_once(write: Write) -> None:
+    images = draw_images(np.repeat([0, 1], COUNTS), 0)
+    fold = study(write(images=np.maximum(images, images[..., ::-1])), FEW).fold(1)
+    found = leak(fold, np.asarray(fold.test.images)[:1])
+    assert (found["exact"], len(found["pairs"])) == (1, 1)
+
+
 # Folds and arms
 
 

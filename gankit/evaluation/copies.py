@@ -30,8 +30,8 @@ def find_copies(
     A copy is exact if all pixels are equal, and near if the root mean square difference, at no more than 32 pixels a
     side, is below 3 of 255 grey levels. Any exact copy gives a warning. Where images have little contrast, new ones can
     be as near as copies: near ones give a warning only if their share is above that of held-out images or, where none
-    are held out, of training images beside the other training images. Held-out images that equal a training image, so
-    that the generator has seen them, give a warning too.
+    are held out, of training images beside the other training images; those that equal a training image do not count.
+    Held-out images that equal a training image, so that the generator has seen them, give a warning too.
 
     Args:
         fakes: the generated images.
@@ -53,7 +53,8 @@ def find_copies(
     except GankitError as error:
         return {}, [f"copies of a {kind} are not looked for: {error}"]
     near &= ~exact
-    expected = float(real_near.mean())
+    is_new = ~real_exact  # an image that the generator has seen says nothing about new ones
+    expected = float(real_near[is_new].mean()) if is_new.any() else 0.0
     warnings = []
     if held_out is not None and (shared := int(real_exact.sum())):
         warnings.append(

@@ -259,7 +259,11 @@ def _copies(views: list[list[Thumbnail]], others: list[Thumbnail]) -> tuple[Indi
             places.append(i)
             other_places.append(j)
             exactly.append(exact)
-    return np.concatenate(places), np.concatenate(other_places), np.concatenate(exactly)
+    codes = np.concatenate(places) * len(others) + np.concatenate(other_places)
+    pairs, pair_of = np.unique(codes, return_inverse=True)  # an image that is like its own mirror image counts once
+    is_exact = np.zeros(len(pairs), bool)
+    is_exact[pair_of[np.concatenate(exactly)]] = True
+    return pairs // len(others), pairs % len(others), is_exact
 
 
 def _views(images: Images, fold: Fold) -> list[list[Thumbnail]]:
