@@ -111,7 +111,8 @@ def _decimals(error: float) -> int:
 
 def _round(value: float, decimals: int) -> str:
     if decimals > 8:  # too small to be read without an exponent
-        return f"{value:.{max(1, decimals - _decimals(abs(value) or 1) + 1)}e}"
+        after_the_first = decimals - _decimals(abs(value) or 1) + 1  # digits of the value that are as exact as that
+        return f"{value:.{max(1, after_the_first)}e}"
     return f"{round(value, decimals) + 0.0:.{max(decimals, 0)}f}"  # + 0.0: no minus before a zero
 
 

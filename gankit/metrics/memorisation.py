@@ -288,15 +288,20 @@ class _Copies(Resampling):
             return {"memorisation": None, "near-copies": None, "passed": False}
         values = _share_nearer(held[shown], held[~shown]), _share_of_copies(held[shown], held[~shown], left_one_out)
         numbers = (self._effective_held_out(codes[half]) for half in (shown, ~shown))
-        flags = [*_beyond_chance(*values, *numbers)]
-        if not left_one_out:
-            everything = np.arange(len(self.training.ids))
-            lists = self._list("other groups" if self.training.grouped else "any", self.training)
-            between_training = lists.among(everything, np.ones(len(everything), bool))[1]
-            if np.isfinite(between_training).all():  # are held-out images closer to training images than these are?
-                nearer, n_training = _share_nearer(held, between_training), _effective_number(self.training.codes) / 2
-                flags.append(_beyond_chance(nearer, 0.0, _effective_number(codes), n_training)[0])
+        flags = [*_beyond_chance(*values, *numbers), self._held_out_too_near(held)]
         return {"memorisation": values[0], "near-copies": values[1], "passed": not any(flags)}
+
+    def _held_out_too_near(self, held: Matrix) -> bool:
+        """Whether separate held-out images are closer to training images than these are to each other."""
+        if self.left_one_out:
+            return False
+        everything = np.arange(len(self.training.ids))
+        lists = self._list("other groups" if self.training.grouped else "any", self.training)
+        between_training = lists.among(everything, np.ones(len(everything), bool))[1]
+        if not np.isfinite(between_training).all():
+            return False
+        n_held, n_training = _effective_number(self.real.codes), _effective_number(self.training.codes) / 2
+        return _beyond_chance(_share_nearer(held, between_training), 0.0, n_held, n_training)[0]
 
 
 def _copycat(count: int, held: Matrix, n_held: float, left_one_out: bool) -> dict[str, Any]:
