@@ -369,7 +369,7 @@ def test_a_contrast_of_few_folds_knows_that_training_parts_overlap() -> None:
     assert (found["low"], found["high"]) == pytest.approx((0.2 - half, 0.2 + half), abs=1e-5)
     assert found["visible"] > half
     assert found["variances"] == pytest.approx({"folds": 0.01, "generators": 0, "classifiers": 0})
-    assert contrast(folds, 0.5, step=0.2) == found  # folds that differ say themselves how much
+    assert contrast(folds, 0.5, patient_step=0.2) == found  # folds that differ say themselves how much
     assert contrast(folds[:1], 0.5)["value"] == pytest.approx(0.1)
     assert contrast(folds[:1], 0.5)["p"] is None
     assert contrast([], 0.5)["value"] is None
@@ -379,12 +379,12 @@ def test_a_contrast_of_few_folds_knows_that_training_parts_overlap() -> None:
 
 def test_folds_that_agree_by_chance_are_not_taken_for_certainty() -> None:
     """They spread as if one patient of one fold had been judged otherwise."""
-    agreeing, otherwise = (contrast([np.full((2, 2), value) for value in (0.1, 0.1, last)], 0.5, step=0.02)
+    agreeing, otherwise = (contrast([np.full((2, 2), value) for value in (0.1, 0.1, last)], 0.5, patient_step=0.02)
                            for last in (0.1, 0.12))  # fmt: skip
     assert agreeing["value"] == pytest.approx(0.1)
     assert agreeing["high"] - agreeing["low"] == pytest.approx(otherwise["high"] - otherwise["low"])
     assert 0.001 < agreeing["p"] < 0.05
-    alike = contrast([np.zeros((2, 2))] * 5, 0.25, step=0.1)
+    alike = contrast([np.zeros((2, 2))] * 5, 0.25, patient_step=0.1)
     assert alike["low90"] < -0.02 < 0.02 < alike["high90"]  # nor for equivalence
 
 
