@@ -75,9 +75,15 @@ def reword_errors(
     value, details, known = read_none(model, value), [], [*reserved, *model.model_fields]
     for name, field in model.model_fields.items():
         given = value.get(name) if isinstance(value, dict) else None
+        leaves, kinds = _leaves(given), _types_in(field.annotation)
+        takes_number = (int in kinds or float in kinds) and not {bool, Any, object}.intersection(kinds)
         # Python, and pydantic with it, takes true and false for the numbers 1 and 0.
-        if any(isinstance(item, bool) for item in _leaves(given)) and _takes_numbers_alone(field.annotation):
+        if takes_number and any(isinstance(item, bool) for item in leaves):
             details.append(_error(f"a number is needed, not {shown(given)}", "number", (name,), given))
+        # 1.000 is a thousand in many countries, and pydantic takes it for the whole number 1.
+        if takes_number and float not in kinds and any(map(_may_be_thousands, leaves)):
+            sentence = f"a whole number is needed, not {shown(given)}: write 1000 for a thousand"
+            details.append(_error(sentence, "number", (name,), given))
     result = None
     try:
         result = handler(value)
@@ -96,10 +102,9 @@ def _leaves(value: Any) -> list[Any]:
     return [leaf for item in value for leaf in _leaves(item)] if isinstance(value, (list, tuple)) else [value]
 
 
-def _takes_numbers_alone(annotation: Any) -> bool:
-    """Whether a setting's type allows numbers, and no truth values."""
-    types = _types_in(annotation)
-    return any(kind in (int, float) for kind in types) and not any(kind in (bool, Any, object) for kind in types)
+def _may_be_thousands(value: Any) -> bool:
+    """Whether a value is read from what may have been written as thousands, with a point, and is not 1e5."""
+    return (isinstance(value, float) and abs(value) < 1000) or (isinstance(value, str) and "." in value)
 
 
 def _types_in(annotation: Any) -> list[Any]:
