@@ -182,9 +182,11 @@ def test_a_file_that_is_there_stays(tmp_path: Path) -> None:
 def test_a_file_that_came_while_it_measured_stays(tmp_path: Path) -> None:
     arrays(tmp_path / "a.npz", noise(20, 32, 32, 3))
     out = tmp_path / "e.toml"
+    said = proposal.plan(str(tmp_path / "a.npz"), 60, out)
+    next(said)
+    out.write_text("theirs")
     with pytest.raises(GankitError, match="there is such a file already"):
-        for _ in proposal.plan(str(tmp_path / "a.npz"), 60, out):
-            out.write_text("theirs")
+        list(said)
     assert out.read_text() == "theirs"
 
 

@@ -47,9 +47,18 @@ def load_networks(stepper: Stepper, state: dict[str, Any], folder: Path) -> None
         stepper: whose networks begin with them.
         state: what the other run's checkpoint holds.
         folder: the other run's, for messages.
+
+    Raises:
+        RunError: no layer of a network fits, or layers that `training.freeze` names are not in the other run.
     """
     for kind, network in (("generator", stepper.generator), ("critic", stepper.critic)):
         fresh = _load(network, kind, state, folder)
+        frozen = [name for name, weight in network.named_parameters() if not weight.requires_grad and name in fresh]
+        if frozen and stepper.settings.freeze:
+            raise RunError(
+                f"training.freeze: the {kind} of {folder} has no {first_of(frozen, NAMED)}, which would stay as drawn; "
+                "freeze fewer layers, or start from a run of the same image size"
+            )
         if fresh:
             stepper.warnings.append(
                 f"training.start_from: {len(network.state_dict()) - len(fresh)} of {len(network.state_dict())} tensors "
