@@ -62,7 +62,7 @@ def check_sources(study: AugmentationStudy, own: Path) -> None:
             "as pictures; 8-bit grey or colour and 16-bit grey ones can"
         )
     hands_over = settings.export_folds or any(other.command for other in settings.others.values())
-    if hands_over and settings.endpoint == "severity" and settings.number in COLUMNS:
+    if hands_over and settings.endpoint == "severity" and str(settings.number).casefold() in COLUMNS:
         raise DataError(
             f"augmentation.number: {settings.number} is another column of train.csv, in which folds are handed over; "
             "give the number another name in the data"
