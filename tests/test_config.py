@@ -285,7 +285,7 @@ def test_overrides_do_not_change_what_they_were_given() -> None:
         ("training.steps='1.000'", "training.steps: a whole number is needed, not '1.000': write 1000"),
         ("training.steps=1'000", "training.steps: a whole number is needed, not \"1'000\""),
         ("data.size=[32.0, 32]", "data.size: a whole number is needed, not [32.0, 32]"),
-        ("training.ema=0,9", "training.ema: a number is needed, not '0,9'"),
+        ("training.generator_lr=0,9", "training.generator_lr: a number is needed, not '0,9'"),
         ("training=3", "override 'training=3': training: a table is needed, not 3"),
         ("generator=3", "override 'generator=3': generator: a name, or a table with a name, is needed, not 3"),
         ("losses=3", "override 'losses=3': losses: a list is needed, not 3"),

@@ -264,5 +264,5 @@ def test_conditions_that_a_mirror_changes_are_refused_together_with_flip() -> No
 def test_numbers_beyond_what_networks_can_hold(key: str) -> None:
     facts = {"severity": np.full(N, 1e308)}
     settings = {key: ["severity"] if key == "conditional" else "severity"}
-    with pytest.raises(DataError, match=rf"data.{key}: severity of \w+ has values beyond 1e\+100"):
+    with pytest.raises(DataError, match=rf"data.{key}: severity has values beyond 1e\+100"):
         prepare(table(**settings), 0, dataset(facts=facts))
