@@ -61,7 +61,10 @@ def plain_words(error: Exception) -> str | None:
     if isinstance(error, GankitError):
         return str(error)
     if isinstance(error, OSError):
-        return f"{f'{error.filename}: ' if error.filename else ''}{error.strerror or error}"
+        # Only folders are made where nothing of their name may be
+        in_the_way = "a file is in the place of a folder: move it, or choose another folder"
+        said = in_the_way if isinstance(error, FileExistsError) else error.strerror or error
+        return f"{f'{error.filename}: ' if error.filename else ''}{said}"
     reason = next(iter(str(error).splitlines()), "it is used up")
     if is_short_of_memory(error):
         return f"not enough memory ({reason}); set smaller sizes, widths, batches or counts"

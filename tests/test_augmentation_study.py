@@ -18,7 +18,8 @@ from small_studies import save_arrays, small_networks
 
 import gankit
 from gankit.cli import app
-from gankit.errors import DataError, GankitError, PartError, RunError, SettingsError
+from gankit.errors import BusyError, DataError, GankitError, PartError, RunError, SettingsError
+from gankit.files import sole_writer
 from gankit.images.pictures import save_image
 from gankit.studies.augmentation import judging, sources
 from gankit.studies.augmentation.arms import KINDS
@@ -532,7 +533,7 @@ def test_settings_that_do_not_fit(write: Write, overrides: list[str], words: str
         ({}, ["augmentation.endpoint=severity", "augmentation.number=sevrity"], "did you mean 'severity'"),
         ({"severity": np.full(N, np.nan)}, ["augmentation.endpoint=severity", "augmentation.number=severity"],
          "severity has missing values"),
-        ({}, ["data.min_agreement=0.6"], "npz has no agreement of raters"),
+        ({}, ["data.min_agreement=0.6"], "the data have no agreement of raters"),
         ({"agreement": np.where(np.arange(N) < 3, np.nan, 1)}, ["data.min_agreement=0.6"], "NaN|no ratings|agreement"),
         ({}, ['augmentation.positive=["fw"]'], "npz has no class 'fw'; did you mean 'few'"),
         ({}, ['augmentation.positive=["many", "few"]'], "every class is positive"),
@@ -600,6 +601,36 @@ def test_a_folder_of_other_folds_is_refused(write: Write, tmp_path: Path) -> Non
         study(path, *OTHERS, FEW, folds).run(tmp_path / "out", quiet=True)
     with pytest.raises(RunError, match="fold-1 holds the fold of other data or settings; choose another folder"):
         study(path, *OTHERS, FEW, folds, "training.seed=5").run(tmp_path / "out", quiet=True)
+
+
+def test_images_that_a_stopped_export_of_other_folds_left_are_not_handed_over(write: Write, tmp_path: Path) -> None:
+    """They may be test images of the folds that are written now."""
+    folds = f"augmentation.export_folds={tmp_path / 'folds'}"
+    left = tmp_path / "folds" / "fold-1" / "train" / "many" / "000999.png"
+    left.parent.mkdir(parents=True)
+    left.touch()
+    whole = study(write(), *OTHERS, FEW, folds)
+    with pytest.raises(
+        RunError, match=r"fold-1/train is not empty; and there is no train\.csv of what it holds: delete"
+    ):
+        whole.run(tmp_path / "out", quiet=True)
+    assert left.exists()
+
+
+def test_folds_that_another_process_writes_are_left_to_it(write: Write, tmp_path: Path) -> None:
+    folds = f"augmentation.export_folds={tmp_path / 'folds'}"
+    with sole_writer(tmp_path / "folds" / "fold-1"), pytest.raises(BusyError, match=r"fold-1: process .* is writing"):
+        study(write(), *OTHERS, FEW, folds).run(tmp_path / "out", quiet=True)
+
+
+def test_a_number_does_not_take_the_place_of_another_column(write: Write, tmp_path: Path) -> None:
+    severity = ["augmentation.endpoint=severity", "augmentation.estimator=Ridge", "augmentation.options={}"]
+    path = write(digest=np.arange(N) % 7.0)
+    whole = study(path, *OTHERS, *severity, "augmentation.number=digest", 'augmentation.arms=["real", "synthetic"]',
+                  f"augmentation.export_folds={tmp_path / 'folds'}")  # fmt: skip
+    with pytest.raises(DataError, match=r"number: digest is another column of train\.csv, .* give the number another"):
+        whole.run(tmp_path / "out", quiet=True)
+    assert not (tmp_path / "folds").exists()
 
 
 def test_a_study_that_needs_more_images_says_how_many(write: Write, tmp_path: Path) -> None:

@@ -299,8 +299,8 @@ def test_facts_whose_squares_overflow_are_refused(tmp_path: Path) -> None:
     images = np.zeros((4, 8, 8, 3), np.uint8)
     np.savez(tmp_path / "d.npz", images=images, big=np.array([1e308, 1, 2, 3]), small=np.array([1e-308, 1, 2, 3]))
     for setting, said in (
-        ('data.conditional=["big"]', "big of npz has values beyond 1e"),
-        ("data.weights=big", "big of npz has values beyond 1e"),
+        ('data.conditional=["big"]', "big has values beyond 1e"),
+        ("data.weights=big", "big has values beyond 1e"),
         ("data.weights=small", "weights are 0, or numbers above 1e-100"),
     ):
         experiment = gankit.load("wgan-gp", "data.name=npz", f"data.path={tmp_path / 'd.npz'}", setting)

@@ -215,7 +215,7 @@ MISTAKES = {
     "a CSV row without its image": (["data=folder", "data.path={row without image}"], "d.png"),
     "no labels": (
         ["data=folder", "data.path={no labels}", "data.conditional=true"],
-        "data.conditional: folder has no labels",
+        "data.conditional: the data have no labels",
     ),
     "a missing folder": (["data=folder", "data.path=/no/where"], "/no/where does not exist"),
     "no such device": (["training.device=abacus"], "training.device: 'abacus' cannot be used here"),

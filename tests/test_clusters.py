@@ -181,6 +181,16 @@ def test_a_cluster_of_one_worker_is_none() -> None:
         pass
 
 
+def test_whatever_an_address_is_refused_for_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    def client(place: str, timeout: float) -> Any:
+        raise TypeError("TLS expects a `ssl_context` argument")
+
+    dask = SimpleNamespace(Client=client, KilledWorker=RuntimeError, LocalCluster=None)
+    monkeypatch.setitem(sys.modules, "distributed", dask)
+    with pytest.raises(RunError, match="cluster dask:tls://a:1: TLS expects"), open_cluster("dask:tls://a:1"):
+        pass
+
+
 class FakeRay(SimpleNamespace):
     """What is used of Ray, on a cluster of two GPUs without CPUs."""
 

@@ -40,6 +40,16 @@ def test_equal_sets_are_at_zero_and_a_shift_at_its_square() -> None:
     assert value(many, many + 3) == pytest.approx(18, abs=0.6)  # other rows are drawn from other content
 
 
+def test_rows_on_both_sides_do_not_bend_the_line() -> None:
+    """A half of each side are the same rows: the truth is 0, and the bias of every size is in proportion to 1 / n."""
+    found = []
+    for seed in range(8):
+        draw = np.random.default_rng(seed)
+        shared, *own = draw.normal(size=(3, 200, 20))
+        found.append(value(*(np.concatenate([shared, rows]) for rows in own)))
+    assert abs(np.mean(found)) < 0.1
+
+
 def test_order_does_not_matter() -> None:
     draw = np.random.default_rng(0)
     real, fake = draw.normal(size=(90, 10)), draw.normal(size=(70, 10)) * 1.2

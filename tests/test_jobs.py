@@ -190,6 +190,14 @@ def test_a_broken_result_is_named(tmp_path: Path) -> None:
         run_jobs([Job("a", count)], tmp_path, quiet=True)
 
 
+def test_a_result_that_was_changed_by_hand_is_not_judged(tmp_path: Path) -> None:
+    run_jobs([Job("a", count)], tmp_path, quiet=True)
+    path = tmp_path / "a" / "result.json"
+    path.write_text(path.read_text().replace('"started": 1', '"started": 2'))
+    with pytest.raises(RunError, match=r"a/result\.json cannot be read \(.*changed since it was written\): delete it"):
+        run_jobs([Job("a", count)], tmp_path, quiet=True)
+
+
 def test_workers_survive_a_death_and_know_the_parts_of_the_script(tmp_path: Path) -> None:
     class OfTheScript(gankit.Loss):
         """Registered here alone."""

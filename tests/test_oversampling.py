@@ -100,6 +100,15 @@ def test_floats_that_32_bits_round_stay_in_their_range() -> None:
     assert x.min() <= more.min() <= more.max() <= x.max()
 
 
+@pytest.mark.parametrize(("factor", "offset"), [(1.0, 1e9), (1e300, 0.0)])
+def test_levels_that_float32_cannot_tell_apart_are_refused_by_their_range(factor: float, offset: float) -> None:
+    x, y = images((8, 4))
+    with pytest.raises(
+        GankitError, match=rf"{offset + 254 * factor:.10g}\] leaves float32 too few levels".replace("+", r"\+")
+    ):
+        sampler().fit_resample(offset + factor * x.clip(0, 254), y)
+
+
 def test_channels_may_come_last() -> None:
     x, y = np.random.default_rng(0).integers(0, 255, (12, 3, 8, 8), np.uint8), images((8, 4))[1]
     first, last = (sampler().fit_resample(given, y)[0] for given in (x, np.moveaxis(x, 1, 3)))

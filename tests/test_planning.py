@@ -178,6 +178,18 @@ def test_a_file_that_is_there_stays(tmp_path: Path) -> None:
     assert (tmp_path / "e.toml").read_text() == "mine"
 
 
+@pytest.mark.usefixtures("fast")
+def test_a_file_that_came_while_it_measured_stays(tmp_path: Path) -> None:
+    arrays(tmp_path / "a.npz", noise(20, 32, 32, 3))
+    out = tmp_path / "e.toml"
+    said = proposal.plan(str(tmp_path / "a.npz"), 60, out)
+    next(said)
+    out.write_text("theirs")
+    with pytest.raises(GankitError, match="there is such a file already"):
+        list(said)
+    assert out.read_text() == "theirs"
+
+
 @pytest.mark.parametrize("out", ["missing/e.toml", "e.json", "e.YAML"])
 def test_a_file_that_could_not_be_written_or_read_is_refused_before_the_work(out: str, tmp_path: Path) -> None:
     with pytest.raises(GankitError, match=r"must be a \.toml file in a folder that exists"):

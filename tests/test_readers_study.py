@@ -16,7 +16,7 @@ from PIL import Image
 from rating_person import PHONE, Person, data_of
 from scipy import stats
 
-from gankit.errors import DataError, GankitError, RunError, SettingsError
+from gankit.errors import DataError, GankitError, RunError, SettingsError, plain_words
 from gankit.ranking.key import new_ids, read_key
 from gankit.studies.commands import own_options
 from gankit.studies.readers.answers import Answers, read_answers
@@ -433,6 +433,19 @@ def test_ratings_that_cannot_be_of_this_set(sources: list[str], tmp_path: Path, 
     with pytest.raises(DataError, match=message) as caught:
         run(out, *sources, *SMALL)
     assert "\n" not in str(caught.value)
+
+
+def test_a_file_in_the_place_of_the_folder_of_ratings(sources: list[str], tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    run(out, *sources, *SMALL)
+    (out / "ratings").rmdir()
+    (out / "ratings").touch()
+    with pytest.raises(FileExistsError) as caught:
+        run(out, *sources, *SMALL)
+    assert (
+        plain_words(caught.value)
+        == f"{out / 'ratings'}: a file is in the place of a folder: move it, or choose another folder"
+    )
 
 
 def test_files_that_are_no_ratings_and_a_key_that_was_changed(sources: list[str], tmp_path: Path) -> None:

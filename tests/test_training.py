@@ -483,6 +483,16 @@ def test_networks_of_another_size_share_the_layers_at_the_smallest_maps(small: S
     assert "new are blocks.1." in told["generator"]
 
 
+def test_layers_that_the_other_run_does_not_have_are_not_frozen(small: Small, tmp_path: Path) -> None:
+    run = gankit.train(gankit.load("wgan-gp", *small("data.size=8")), tmp_path / "first")
+    other = small("data.size=32", f"training.start_from={run.path}", "training.freeze=5")
+    with pytest.raises(
+        RunError, match=r"freeze: the critic of .*first has no blocks\.0\..*, which would stay as drawn"
+    ):
+        gankit.train(gankit.load("wgan-gp", *other), tmp_path / "second")
+    assert not (tmp_path / "second").exists()
+
+
 def test_classes_begin_with_what_a_network_without_them_has_learned(small: Small, tmp_path: Path) -> None:
     saved, stepper = start(small, tmp_path, (), ("data.conditional=true",))
     generator = stepper.generator.state_dict()

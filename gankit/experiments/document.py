@@ -40,6 +40,7 @@ class SettingsDocument:
         format: ".toml", ".json" or ".yaml".
         from_default: the tables that were taken from the default recipe.
         overridden: for each overridden setting, by its path of keys, the text of the override.
+        widened: for each text that an override made a table with this name, by its path, the text of the override.
         recipe: the name of a recipe whose settings follow from the images; "" for one with fixed settings, and for any
             other document.
         is_recipe: whether it is a recipe, of either sort.
@@ -52,6 +53,7 @@ class SettingsDocument:
     format: str = ".toml"
     from_default: set[str] = field(default_factory=set)
     overridden: dict[KeyPath, str] = field(default_factory=dict)
+    widened: dict[KeyPath, str] = field(default_factory=dict)
     recipe: str = ""
     is_recipe: bool = False
     from_recipe: Collection[tuple[str, str]] = ()
@@ -155,6 +157,7 @@ class SettingsDocument:
                 self.overridden[path] = text
             elif isinstance(inner, str):
                 inner = table[path[-1]] = {"name": inner}
+                self.widened[path] = text
             if not isinstance(inner, (dict, list)):
                 raise SettingsError(f"override {shown(text)}: {'.'.join(map(str, path))} holds a value, not a table")
             table = inner
@@ -223,6 +226,8 @@ class SettingsDocument:
             if keys in self.overridden:
                 within = {text for place, text in self.overridden.items() if place[: len(keys)] == keys}
                 return f"override {shown(self.overridden[keys])}" if keys == path or len(within) == 1 else "overrides"
+        if path in self.widened:
+            return f"override {shown(self.widened[path])}"
         if path and path[0] in self.from_default:
             return f"recipe {DEFAULT_RECIPE}"
         for keys in path_and_parents:

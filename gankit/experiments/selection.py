@@ -45,7 +45,7 @@ def select_images(table: DataTable, seed: int, data: Dataset | None = None) -> t
     indices, held_out = _hold_out(dataset, split_indices(dataset, table.split), table.held_out, split_seed)
     if table.min_agreement is not None:
         if dataset.agreement is None:
-            raise DataError(f"data.min_agreement: {table.name} has no agreement of raters; remove data.min_agreement")
+            raise DataError("data.min_agreement: the data have no agreement of raters; remove data.min_agreement")
         indices = indices[dataset.agreement[indices] >= table.min_agreement - 1e-9]  # shares are rounded
     if table.subset is not None:
         if table.subset > len(indices):
@@ -53,7 +53,7 @@ def select_images(table: DataTable, seed: int, data: Dataset | None = None) -> t
         subset_seed = split_seed if table.subset_seed is None else table.subset_seed
         indices = indices[random_subset(len(indices), table.subset, subset_seed)]
     if len(indices) < 2:
-        raise DataError(f"data: {len(indices)} images of {table.name} are left to train on; at least 2 are needed")
+        raise DataError(f"data: {len(indices)} images are left to train on; at least 2 are needed")
     training = dataset if len(indices) == len(dataset) else dataset.subset(indices)
     return training, dataset.subset(held_out) if len(held_out) else None
 
@@ -62,10 +62,10 @@ def _refuse_flip(table: DataTable, dataset: Dataset) -> None:
     """Refuse to flip images where the mirror image would have another label or condition."""
     blank = np.zeros((1, *dataset.image.shape), np.uint8)  # only to ask whether the data set can be mirrored
     if dataset.mirror(blank) is None:
-        raise DataError(f"data.flip: mirroring changes the label of {table.name}'s images; set data.flip=false")
+        raise DataError("data.flip: mirroring changes the label of the images; set data.flip=false")
     conditions = table.conditional if isinstance(table.conditional, list) else []
     if changed := sorted(dataset.changed_by_mirror.intersection(conditions)):
-        raise DataError(f"data.flip: mirroring changes {', '.join(changed)} of {table.name}; set data.flip=false")
+        raise DataError(f"data.flip: mirroring changes {', '.join(changed)}; set data.flip=false")
 
 
 def random_subset(count: int, size: int, seed: int, stream: str = "subset", *index: int) -> NDArray[np.int64]:

@@ -63,7 +63,7 @@ def valid_range(value_range: tuple[float, float] | None) -> tuple[float, float] 
     # Networks see the levels in float32, whose numbers are about 1e-7 of their size apart.
     if not (max(abs(low), abs(high)) < 1e4 * (high - low) and 1e-30 < high - low < 1e30):
         raise DataError(
-            f"value_range = [{low:g}, {high:g}] leaves float32 too few levels between black and white; subtract an "
-            "offset from the images, and bring them nearer to 1"
+            f"value_range = [{low:.10g}, {high:.10g}] leaves float32 too few levels between black and white; subtract "
+            "an offset from the images, and bring them nearer to 1"
         )
     return low, high

@@ -113,7 +113,8 @@ def permutation(content: Sequence[bytes], which: str = "") -> Indices:
 
     Args:
         content: the digest of each row, from `digests`.
-        which: selects the permutation; two sets that may share rows need different names.
+        which: selects the permutation. Rows that two sets share come in the same order under one name, and
+            independently under two.
     """
     copies: dict[bytes, int] = {}
     keys = []

@@ -16,6 +16,7 @@ from sklearn.utils.multiclass import check_classification_targets
 
 from gankit.errors import GankitError, PartError
 from gankit.experiments.experiment import load
+from gankit.images.grey_levels import valid_range
 from gankit.images.room import too_many
 from gankit.registry.wrapping import wrap
 from gankit.training.train import train
@@ -104,6 +105,7 @@ class GanOverSampler(OneToOneFeatureMixin, BaseEstimator):  # type: ignore[misc]
             return x.copy(), np.array(y)
         wanted = np.concatenate(added)
         low, high = self._range(images)
+        valid_range((low, high))  # before it is rounded: float32 has no 1e300
         stored_range = float(np.float32(low)), float(np.float32(high))  # rounded as the images are
         seed = int(check_random_state(self.random_state).randint(2**31 - 1))
         stored = images if images.dtype == np.uint8 else images.astype(np.float32)

@@ -115,6 +115,7 @@ def plan(place: str, minutes: float, out: Path, recipe: str | None = None) -> It
     yield f"training.steps = {rounded}: {time_said}"
     for line in measured:
         yield f"to judge: {line}"
+    _check_free(out)  # another process may have come first
     write_atomically(out, text)
     yield f"next: gankit train {shlex.quote(str(out))}"
 
@@ -122,13 +123,17 @@ def plan(place: str, minutes: float, out: Path, recipe: str | None = None) -> It
 def _check_options(minutes: float, out: Path, recipe: str | None) -> None:
     if not 0 < minutes < math.inf:
         raise GankitError(f"--minutes {minutes:g}: a number above 0 is needed")
-    if out.exists():
-        raise RunError(f"{out}: there is such a file already; choose another with --out")
+    _check_free(out)
     if FORMATS.get(out.suffix.lower(), ".toml") != ".toml" or not out.absolute().parent.is_dir():
         raise GankitError(f"--out: {out} must be a .toml file in a folder that exists")
     if recipe in recipe_names():
         following = ", ".join(recipes.names())
         raise GankitError(f"--recipe {recipe}: its settings are fixed; take one that follows the images: {following}")
+
+
+def _check_free(out: Path) -> None:
+    if out.exists():
+        raise RunError(f"{out}: there is such a file already; choose another with --out")
 
 
 def _table(place: str) -> dict[str, Any]:

@@ -1,6 +1,7 @@
 """Errors of settings in plain words: one sentence for each setting that pydantic refuses."""
 
 import difflib
+import re
 import reprlib
 from collections.abc import Callable, Collection, Mapping
 from itertools import islice
@@ -78,9 +79,15 @@ def reword_errors(
     details: list[InitErrorDetails] = []
     for name, field in model.model_fields.items():
         given = value.get(name) if isinstance(value, dict) else None
+        leaves, kinds = _leaves(given), _kinds_in(field.annotation)
+        takes_number = bool({int, float} & kinds) and not {bool, Any, object} & kinds
         # Python, and pydantic with it, takes true and false for the numbers 1 and 0.
-        if any(isinstance(item, bool) for item in _leaves(given)) and _takes_numbers_alone(field.annotation):
+        if takes_number and any(isinstance(item, bool) for item in leaves):
             details.append(_error(f"a number is needed, not {shown(given)}", "number", (name,), given))
+        # 1.000 is a thousand in many countries, and pydantic takes it for the whole number 1.
+        if kinds == {int} and any(map(_may_be_thousands, leaves)):
+            sentence = f"a whole number is needed, not {shown(given)}: write 1000 for a thousand"
+            details.append(_error(sentence, "number", (name,), given))
     result = None
     try:
         result = handler(value)
@@ -100,19 +107,21 @@ def _leaves(value: Any) -> list[Any]:
     return [leaf for item in value for leaf in _leaves(item)] if isinstance(value, (list, tuple)) else [value]
 
 
-def _takes_numbers_alone(annotation: Any) -> bool:
-    """Whether a setting's type allows numbers, and no truth values."""
-    types = _types_in(annotation)
-    return any(kind in (int, float) for kind in types) and not any(kind in (bool, Any, object) for kind in types)
+def _may_be_thousands(value: Any) -> bool:
+    """Whether pydantic takes a value for a whole number that may have been written as thousands, unlike 1e5."""
+    if isinstance(value, str):
+        return re.fullmatch(r"\s*[+-]?\d+\.0*\s*", value) is not None
+    return isinstance(value, float) and value.is_integer() and abs(value) < 1000
 
 
-def _types_in(annotation: Any) -> list[Any]:
-    """The types that unions, containers and `Annotated` are made of."""
+def _kinds_in(annotation: Any) -> set[Any]:
+    """The types that unions, containers and `Annotated` are made of, but for words and None."""
     origin, arguments = get_origin(annotation), get_args(annotation)
-    if isinstance(annotation, type) or origin is Literal or not arguments:
-        return [annotation]
-    inner = arguments[:1] if origin is Annotated else arguments
-    return [kind for argument in inner for kind in _types_in(argument)]
+    if origin is Literal or annotation in (None, type(None), ...):
+        return set()
+    if isinstance(annotation, type) or not arguments:
+        return {annotation}
+    return set().union(*map(_kinds_in, arguments[:1] if origin is Annotated else arguments))
 
 
 def _reword(error: ErrorDetails, known: Collection[str], elsewhere: Callable[[str], str]) -> InitErrorDetails:

@@ -49,8 +49,8 @@ def open_cluster(name: str, workers: int | None = None) -> Iterator[Cluster]:
             raise SettingsError(f"cluster {name}: pip install 'gankit[{kind}]' first ({one_line(error)})") from None
         if cluster.workers < 2:
             raise RunError(
-                f"cluster {name}: it runs {counted(cluster.workers, 'job')} at a time, and must run two: start more "
-                "workers there, or leave out --cluster"
+                f"cluster {name}: it runs {counted(cluster.workers, 'job')} at a time, and must run two: raise "
+                "--workers, start more workers there, or leave out --cluster"
             )
         yield cluster
 
@@ -71,7 +71,7 @@ def _dask(address: str, workers: int | None) -> Iterator[Cluster]:
         ))  # fmt: skip
         try:
             client = stack.enter_context(Client(place, timeout=PATIENCE))
-        except (OSError, ValueError) as error:
+        except Exception as error:  # a TypeError, too, for an address of TLS without its certificates
             raise RunError(f"cluster dask:{address}: {one_line(error)}; start dask scheduler there") from None
         threads = client.nthreads()
         if any(count > 1 for count in threads.values()):

@@ -15,13 +15,13 @@ from typing import Any
 
 import joblib
 
-from gankit.errors import RunError
+from gankit.errors import RunError, typed_line
 from gankit.files import sole_writer, write_atomically
 from gankit.nn.threads import own_threads
 from gankit.registry import Registry, registry
 from gankit.registry.plugins import KINDS
 from gankit.studies.clusters import Cluster
-from gankit.studies.worker import ALIVE, POLL, RESULT, STOP, MainProcess, repeat, run_job
+from gankit.studies.worker import ALIVE, POLL, RESULT, STOP, MainProcess, repeat, run_job, seal
 from gankit.terminal.text import ErrorStream, harmless, progress_bar, say
 from gankit.training.stopping import StopRequest
 
@@ -166,10 +166,15 @@ def _signs_of_life(folder: Path, main: MainProcess) -> Iterator[None]:
 def _outcome(folder: Path) -> Outcome:
     try:
         content = json.loads((folder / RESULT).read_text(encoding="utf-8"))
+        written = content.pop("seal", None)  # those of an older gankit have none
+        if written is not None and written != seal(content):
+            raise ValueError("it was changed since it was written")
         result, failure = content.get("result", {}), content.get("failure")
         return Outcome(folder.name, result, failure, content["seconds"], content["threads"])
     except (ValueError, KeyError, AttributeError, TypeError) as error:
-        raise RunError(f"{folder / RESULT} cannot be read ({error!r}): delete it to do this job again") from error
+        raise RunError(
+            f"{folder / RESULT} cannot be read ({typed_line(error)}): delete it to do this job again"
+        ) from error
 
 
 @contextlib.contextmanager

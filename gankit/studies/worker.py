@@ -166,7 +166,12 @@ def _do(job: Job, folder: Path, threads: int, must_stop: Callable[[], bool] | No
         except GankitError as error:
             content = {"failure": str(error)}
         content |= {"seconds": round(seconds(), 2), "threads": threads, "files": _digests(folder)}
-        write_atomically(folder / RESULT, json.dumps(content, indent=1) + "\n")
+        write_atomically(folder / RESULT, json.dumps({**content, "seal": seal(content)}, indent=1) + "\n")
+
+
+def seal(content: dict[str, Any]) -> str:
+    """The sha256 of what a result says, by which a change of it shows."""
+    return hashlib.sha256(json.dumps(content).encode()).hexdigest()
 
 
 @contextlib.contextmanager

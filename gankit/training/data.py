@@ -108,11 +108,11 @@ def _training_data(dataset: Dataset, table: DataTable, training: TrainingData | 
     labels, mean, scale = None, np.empty(0), np.empty(0)
     if table.conditional is True:
         if dataset.labels is None or not dataset.image.classes:
-            raise DataError(f"data.conditional: {table.name} has no labels; set data.conditional=false, or add labels")
+            raise DataError("data.conditional: the data have no labels; set data.conditional=false, or add labels")
         labels = torch.from_numpy(np.array(dataset.labels, dtype=np.int64))
         image = dataclasses.replace(image, classes=dataset.image.classes)
     elif table.conditional:
-        columns = np.stack([_numeric_column(dataset, table, "conditional", name) for name in table.conditional], 1)
+        columns = np.stack([_numeric_column(dataset, "conditional", name) for name in table.conditional], 1)
         if not np.isfinite(columns).all():
             raise DataError(f"data.conditional: {', '.join(table.conditional)} has missing values")
         mean, scale = columns.mean(0), columns.std(0)
@@ -124,7 +124,7 @@ def _training_data(dataset: Dataset, table: DataTable, training: TrainingData | 
     return TrainingData(dataset, None, image, labels, _probabilities(dataset, table), mean.tolist(), scale.tolist())
 
 
-def _numeric_column(dataset: Dataset, table: DataTable, key: str, name: str) -> NDArray[np.float64]:
+def _numeric_column(dataset: Dataset, key: str, name: str) -> NDArray[np.float64]:
     """(n,) values of a numeric fact, or of "agreement", by name; `key` is the setting of [data] that errors mention."""
     columns = dict(dataset.facts)
     if dataset.agreement is not None:
@@ -132,11 +132,11 @@ def _numeric_column(dataset: Dataset, table: DataTable, key: str, name: str) -> 
     numeric = [column for column, values in columns.items() if values.ndim == 1 and values.dtype.kind in "biuf"]
     if name not in numeric:
         raise DataError(
-            f"data.{key}: {table.name} has no numeric column {shown(name)}; it has: {', '.join(numeric) or 'none'}"
+            f"data.{key}: the data have no numeric column {shown(name)}; they have: {', '.join(numeric) or 'none'}"
         )
     values = columns[name].astype(np.float64)
     if (np.abs(values[np.isfinite(values)]) > LARGEST).any():
-        raise DataError(f"data.{key}: {name} of {table.name} has values beyond {LARGEST:g}, whose squares overflow")
+        raise DataError(f"data.{key}: {name} has values beyond {LARGEST:g}, whose squares overflow")
     return values
 
 
@@ -144,10 +144,10 @@ def _probabilities(dataset: Dataset, table: DataTable) -> NDArray[np.float64] | 
     """(n,) probability of each image to be drawn, by `balance` and `weights`; None where neither is set."""
     if not table.balance and table.weights is None:
         return None
-    weights = np.ones(len(dataset)) if table.weights is None else _weights(dataset, table, table.weights)
+    weights = np.ones(len(dataset)) if table.weights is None else _weights(dataset, table.weights)
     if table.balance:
         if dataset.labels is None:
-            raise DataError(f"data.balance: {table.name} has no labels to balance; set data.balance=0")
+            raise DataError("data.balance: the data have no labels to balance; set data.balance=0")
         sums = np.bincount(dataset.labels, weights)
         for label in np.unique(dataset.labels):
             if not sums[label]:
@@ -160,15 +160,15 @@ def _probabilities(dataset: Dataset, table: DataTable) -> NDArray[np.float64] | 
     return np.asarray(weights / weights.sum())
 
 
-def _weights(dataset: Dataset, table: DataTable, name: str) -> NDArray[np.float64]:
+def _weights(dataset: Dataset, name: str) -> NDArray[np.float64]:
     """(n,) sampling weights: the column of this name, with values that cannot be weights refused."""
-    weights = _numeric_column(dataset, table, "weights", name)
+    weights = _numeric_column(dataset, "weights", name)
     unusable = ~(np.isfinite(weights) & ((weights == 0) | (weights > 1 / LARGEST)))
     if unusable.any():
         raise DataError(
-            f"data.weights: {name} is missing, infinite or below 0 in {unusable.sum()} of {len(weights)} images of "
-            f"{table.name}; weights are 0, or numbers above {1 / LARGEST:g}"
+            f"data.weights: {name} is missing, infinite or below 0 in {unusable.sum()} of {len(weights)} images; "
+            f"weights are 0, or numbers above {1 / LARGEST:g}"
         )
     if not weights.any():
-        raise DataError(f"data.weights: {name} is 0 in all {len(weights)} images of {table.name}")
+        raise DataError(f"data.weights: {name} is 0 in all {len(weights)} images")
     return weights

@@ -47,9 +47,19 @@ def load_networks(stepper: Stepper, state: dict[str, Any], folder: Path) -> None
         stepper: whose networks begin with them.
         state: what the other run's checkpoint holds.
         folder: the other run's, for messages.
+
+    Raises:
+        RunError: no layer of a network fits, or layers that `training.freeze` names are not in the other run.
     """
     for kind, network in (("generator", stepper.generator), ("critic", stepper.critic)):
         unmatched = _load_matching(network, kind, state, folder)
+        parameters = network.named_parameters()
+        frozen = [name for name, weight in parameters if not weight.requires_grad and name in unmatched]
+        if frozen and stepper.settings.freeze:
+            raise RunError(
+                f"training.freeze: the {kind} of {folder} has no {first_of(frozen, NAMED)}, which would stay as drawn; "
+                "freeze fewer layers, or start from a run of the same image size"
+            )
         if unmatched:
             stepper.warnings.append(
                 f"training.start_from: {len(network.state_dict()) - len(unmatched)} of {len(network.state_dict())} "

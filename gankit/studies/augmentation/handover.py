@@ -11,7 +11,7 @@ import numpy as np
 
 from gankit.errors import RunError
 from gankit.evaluation.folds import LIST, TRAIN
-from gankit.files import write_csv
+from gankit.files import refuse_nonempty, sole_writer, write_csv, write_folder
 from gankit.images.pictures import save_image
 from gankit.interfaces import Dataset
 from gankit.studies.augmentation.folds import Fold, values_of
@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     from gankit.studies.augmentation.study import AugmentationStudy
 
 WANTED = "wanted.csv"
+COLUMNS = ("file", "name", "digest", "class", "group")
+"""Of `train.csv`, which may have one more: the number that is learned, by its own name."""
 
 
 def class_folders(names: Sequence[str]) -> list[str]:
@@ -46,36 +48,44 @@ def write_fold(study: AugmentationStudy, fold: Fold, folder: Path) -> None:
     folder cannot have seen an image that judges. The images must be of a type that `can_be_png`.
 
     Raises:
-        RunError: the folder holds the fold of other data or settings.
+        BusyError: another process writes there.
+        RunError: the folder holds the fold of other data or settings, or images that are listed nowhere.
     """
     learn, names = fold.learn, class_folders(fold.learn.class_names)
     labels = class_labels(learn)
     files = [f"{TRAIN}/{names[label]}/{place:06d}.png" for place, label in enumerate(labels)]
-    columns: dict[str, Sequence[object]] = {
-        "file": files,
-        "name": learn.known.files or [""] * len(learn),
-        "digest": [digest.hex() for digest in image_digests(learn)],
-        "class": [learn.class_names[label] for label in labels],
-        "group": list(groups_of(learn, np.arange(len(learn)))),
-    }
+    titles: list[str] = [*COLUMNS]
+    columns: list[Sequence[object]] = [
+        files,
+        learn.known.files or [""] * len(learn),
+        [digest.hex() for digest in image_digests(learn)],
+        [learn.class_names[label] for label in labels],
+        list(groups_of(learn, np.arange(len(learn)))),
+    ]  # fmt: skip
     if study.settings.endpoint == "severity":
-        columns[str(study.settings.number)] = list(values_of(learn, study.settings))
-    table = [list(columns), *zip(*columns.values(), strict=True)]
-    old_list, new_list = folder / LIST, folder / f".{LIST}"
-    folder.mkdir(parents=True, exist_ok=True)
-    write_csv(new_list, table)
-    complete = old_list.is_file()
-    if complete and new_list.read_bytes() != old_list.read_bytes():
-        new_list.unlink()
-        raise RunError(f"{folder} holds the fold of other data or settings; choose another folder")
-    if not complete:
+        titles.append(str(study.settings.number))
+        columns.append(list(values_of(learn, study.settings)))
+
+    def fill(train: Path) -> None:
         for place, file in enumerate(files):
-            path = folder / file
-            path.parent.mkdir(parents=True, exist_ok=True)
+            path = train / Path(file).relative_to(TRAIN)
+            path.parent.mkdir(exist_ok=True)
             save_image(path, learn.read(np.array([place]))[0])
-    wanted = zip(names, most_added(fold, study), strict=True)  # written anew: another study may need more
-    write_csv(folder / WANTED, [["class", "images"], *([name, int(count)] for name, count in wanted)])
-    new_list.replace(old_list)  # last, so that a fold with a list is complete
+
+    old_list, new_list = folder / LIST, folder / f".{LIST}"
+    with sole_writer(folder):
+        write_csv(new_list, [titles, *zip(*columns, strict=True)])
+        complete = old_list.is_file()
+        if complete and new_list.read_bytes() != old_list.read_bytes():
+            new_list.unlink()
+            raise RunError(f"{folder} holds the fold of other data or settings; choose another folder")
+        wanted = zip(names, most_added(fold, study), strict=True)  # written anew: another study may need more
+        write_csv(folder / WANTED, [["class", "images"], *([name, int(count)] for name, count in wanted)])
+        if not complete:
+            # Images of another division may be among these, and judge in this one
+            refuse_nonempty(folder / TRAIN, f"and there is no {LIST} of what it holds: delete it")
+            write_folder(folder / TRAIN, fill)
+        new_list.replace(old_list)  # last, so that a fold with a list is complete
 
 
 def can_be_png(images: Dataset) -> bool:

@@ -22,7 +22,7 @@ from gankit.registry.trust import check_trust
 from gankit.seeds import derive_seed
 from gankit.studies.augmentation.arms import FILL, GENERATOR
 from gankit.studies.augmentation.folds import Fold, values_of
-from gankit.studies.augmentation.handover import WANTED, can_be_png, class_folders, write_fold
+from gankit.studies.augmentation.handover import COLUMNS, WANTED, can_be_png, class_folders, write_fold
 from gankit.studies.augmentation.learning import MADE, Labels, added_counts, most_added
 from gankit.studies.augmentation.settings import EXPORTED
 from gankit.studies.fitting import Images
@@ -60,6 +60,12 @@ def check_sources(study: AugmentationStudy, own: Path) -> None:
         raise DataError(
             f"augmentation.others: images of {learn.dtype} with {learn.image.channels} channels cannot be handed over "
             "as pictures; 8-bit grey or colour and 16-bit grey ones can"
+        )
+    hands_over = settings.export_folds or any(other.command for other in settings.others.values())
+    if hands_over and settings.endpoint == "severity" and str(settings.number).casefold() in COLUMNS:
+        raise DataError(
+            f"augmentation.number: {settings.number} is another column of train.csv, in which folds are handed over; "
+            "give the number another name in the data"
         )
     if settings.export_folds is not None:
         _export_folds(study, user_path(settings.export_folds), own)
