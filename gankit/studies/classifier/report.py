@@ -19,7 +19,7 @@ from gankit.runs.run import open_run
 from gankit.studies.classifier.arms import Arm
 from gankit.studies.classifier.training import load_outputs
 from gankit.studies.formats import interval
-from gankit.studies.labelled import class_labels, numbers
+from gankit.studies.labelled import class_labels, numeric_facts
 from gankit.studies.study import JOBS, Results, write_page
 from gankit.studies.trainings import RUN
 from gankit.terminal.text import as_columns
@@ -125,7 +125,7 @@ def _pictures(study: ClassifierStudy, results: Results) -> dict[str, bytes]:
         predicted = load_outputs(results.folder, "regression", [study.experiment.training.seed])[0, :, 0]
 
         def draw(axes: Any) -> None:
-            true = numbers(study.split.test)[name]
+            true = numeric_facts(study.split.test)[name]
             axes.plot(true, true, color="black", linewidth=1)
             axes.plot(true, predicted, "o", markersize=3, alpha=0.6)
             axes.set(xlabel=f"true {name}", ylabel="as the network says")

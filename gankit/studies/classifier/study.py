@@ -22,7 +22,7 @@ from gankit.studies.classifier.settings import ClassifierSettings
 from gankit.studies.classifier.training import load_outputs, train_arm, train_regression
 from gankit.studies.fitting import time_fit
 from gankit.studies.jobs import Job, Outcome
-from gankit.studies.labelled import class_counts, class_labels, generator_of_part, numbers, package_versions
+from gankit.studies.labelled import class_counts, class_labels, generator_of_part, numeric_facts, package_versions
 from gankit.studies.reading import load_study
 from gankit.studies.study import JOBS, Refuse, Results, Study, Work
 from gankit.studies.trainings import RUN, check_training, time_training, train_or_resume
@@ -142,7 +142,7 @@ class ClassifierStudy(Study):
             "failures": failures,
         }
         if settings.regression is not None and is_whole(REGRESSION):
-            true, mean = numbers(test)[settings.regression], outcomes[f"{REGRESSION}-{seeds[0]}"].result["mean"]
+            true, mean = numeric_facts(test)[settings.regression], outcomes[f"{REGRESSION}-{seeds[0]}"].result["mean"]
             metrics["regression"] = {
                 "number": settings.regression,
                 **scorer.errors(load_outputs(folder, REGRESSION, seeds)[..., 0], true),

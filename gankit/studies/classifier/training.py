@@ -15,7 +15,7 @@ from gankit.runs import checkpoint
 from gankit.runs.classifiers import FILE
 from gankit.studies.classifier.arms import Arm, training_set
 from gankit.studies.fitting import TrainingSet, apply, fit_new
-from gankit.studies.labelled import numbers
+from gankit.studies.labelled import numeric_facts
 from gankit.studies.study import JOBS
 from gankit.version import __version__
 
@@ -46,7 +46,7 @@ def train_regression(study: ClassifierStudy, seed: int, folder: Path) -> dict[st
         RunError: it diverged.
     """
     train, name = study.split.train, str(study.settings.regression)
-    values = numbers(train)[name]
+    values = numeric_facts(train)[name]
     mean, scale = float(values.mean()), float(values.std()) or 1.0
     data = TrainingSet(np.asarray(train.images), torch.from_numpy((values - mean) / scale).float()[:, None], train)
     facts = {"class_names": [], "outputs": 1, "number": name, "mean": mean, "scale": scale, "seed": seed}
