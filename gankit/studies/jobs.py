@@ -110,7 +110,7 @@ def _start_all(
     """
     # Relative where possible, since other machines may have the folder elsewhere
     shared = folder.relative_to(Path.cwd()) if folder.is_relative_to(Path.cwd()) else folder
-    # A cluster runs at once all that it is given: without a limit more than `workers` jobs
+    # A cluster starts every job that joblib gives it, whatever `n_jobs` says: give it no more than `workers` at a time
     settings = {"pre_dispatch": workers} if cluster else {}
     lost_worker: tuple[type[Exception], ...] = (BrokenProcessPool, *(cluster.lost_worker if cluster else ()))
     starts_in_vain = 0  # in a row

@@ -101,10 +101,12 @@ def _first_directory() -> Path:
 
 
 def _enter_directory(jobs: Path, main: MainProcess) -> None:
-    """Make the relative path `jobs` lead to the study, from where this worker was started or the main process runs.
+    """Change to a directory from which the path `jobs` leads to the study.
+
+    That is the one in which this worker was started, or the one of the main process.
 
     Raises:
-        RunError: neither directory leads to the study, or the main process has another version of gankit.
+        RunError: `jobs` leads to the study from neither, or the main process has another version of gankit.
     """
     host, until = socket.gethostname(), time.monotonic() + LATE
     if main.version != __version__:
@@ -242,7 +244,7 @@ def repeat(act: Callable[[], object], every: float) -> Iterator[None]:
 
 @contextlib.contextmanager
 def _clock(folder: Path) -> Iterator[Callable[[], float]]:
-    """A function that returns the seconds that a job has run, over all its starts, which `CLOCK` keeps count of."""
+    """A function that returns how many seconds a job has run, over all its starts, of which `CLOCK` keeps count."""
     earlier, start = 0.0, time.monotonic()
     with contextlib.suppress(OSError, ValueError):
         earlier = float((folder / CLOCK).read_text(encoding="utf-8"))

@@ -50,17 +50,18 @@ class Estimator:
         values = measurement.measure(images.read(np.arange(len(images))))
         true_values, measured = images.facts[measurement.fact], np.isfinite(values)
         negative_classes = [images.class_names.index(name) for name in measurement.negative_classes]
-        truly = ~np.isin(np.asarray(images.labels), negative_classes)
-        called = np.abs(values) >= limit
+        truly_positive = ~np.isin(np.asarray(images.labels), negative_classes)
+        called_positive = np.abs(values) >= limit
+        positive, negative = measured & truly_positive, measured & ~truly_positive
         self.trial: dict[str, float] = {}
-        if (measured & truly).any() and (measured & ~truly).any():
+        if positive.any() and negative.any():
             self.trial = {
                 "n": len(values),
                 "median_error": float(np.median(np.abs(values - true_values)[measured])),
-                "sensitivity": float(called[measured & truly].mean()),
-                "specificity": float((~called[measured & ~truly]).mean()),
+                "sensitivity": float(called_positive[positive].mean()),
+                "specificity": float((~called_positive[negative]).mean()),
                 "not_measured": float(1 - measured.mean()),
-                "truly": float(truly.mean()),
+                "truly": float(truly_positive.mean()),
             }
 
     @property
@@ -82,7 +83,7 @@ class Judge:
 
     Attributes:
         full: features of all training images, and their groups where there are any.
-        held_out: those of all held-out images.
+        held_out: the same of all held-out images.
         estimator: measures a fact on pixels; None where the data set measures nothing, or too badly at this size.
     """
 

@@ -63,7 +63,7 @@ ARMS = {
         Arm("synthetic", "real images and generated ones of the rare class", _generated, generator=True),
         Arm("classical-synthetic", "real and generated images with classical augmentation, no weights of classes",
             _generated, generator=True, augmented=True),
-        Arm("copies", "a control: noised copies of training images in place of generated ones, which add no "
+        Arm("copies", "a control: real images and, in place of generated ones, noised copies of them, which add no "
             "information", _noised_copies),
     )
 }  # fmt: skip

@@ -22,7 +22,7 @@ class ClassifierSettings(FitSettings):
     Attributes:
         seeds: trainings of each arm, of the seeds `training.seed` and up.
         generators: generators to train; None trains one for each seed. With fewer, seeds take them in turn, and
-            intervals leave out a part of what another generator would change.
+            intervals leave out a part of the spread between generators.
         arms: what is trained on: "real" images; "oversampling" draws classes equally often; "classical" augments and
             weights classes, the bar to beat; "synthetic" adds generated images of the rare class; "classical-synthetic"
             does both, without weights of classes; "copies", a control, adds noised copies in place of generated images.
