@@ -75,7 +75,7 @@ class FitSettings(Settings):
         classical: the classical augmentation of the arms that have it.
     """
 
-    table: ClassVar[str] = "classifier"  # the table of a study file in which errors say these settings are
+    table: ClassVar[str] = "classifier"  # where these settings stand in a study file, for errors
 
     network: str = SMALL
     width: Count = 16

@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 ALIVE = ".alive"  # Holds the token of the main process, and a number that grows while that runs
 STOP = ".stop"  # Its presence asks the workers to stop
 # Files in the folder of one job
-RESULT = "result.json"
+RESULT = "result.json"  # What the job returned, or why it failed
 CLOCK = "seconds.txt"  # How long the job has run so far
 OUTPUT = "output.txt"  # What the job printed in a worker
 

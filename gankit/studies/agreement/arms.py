@@ -40,8 +40,8 @@ class Arm(study.Arm):
     """Trainings that differ in nothing but their seeds."""
 
     threshold: float  # share of raters below which an image is left out; 0 keeps all
-    control: str = ""  # the one of `CONTROLS` that chooses the images instead, as many of them; "" for none
-    scope: str = ""  # the augment's; "" for the scope that most arms have
+    control: str = ""  # the key in `CONTROLS` of what chooses as many images instead; "" where the threshold chooses
+    scope: str = ""  # the augment's; "" for the first of the study's scopes
 
 
 def arm_at(threshold: float, control: str = "", scope: str = "") -> Arm:
