@@ -98,6 +98,7 @@ class Judge:
             self.estimator = estimator if estimator.useful else None
 
     def _rows(self, images: Dataset) -> Rows:
+        """The features of all images of a data set."""
         return rows(images, self._network, {"features"}, content=images.digest(), quiet=True)
 
     def run(self, run: Run, arm: Arm, seed: int, folder: Path) -> dict[str, Any]:
@@ -131,7 +132,7 @@ class Judge:
         return result
 
     def _chance(self, pool: Pool) -> Values:
-        """The distance of `kept` of the drawn images that are chosen at random, in place of the best or the worst."""
+        """The distance of drawn images that are chosen at random, as many as are kept of the best and of the worst."""
         settings = self.settings
         draws = [random_places(settings.drawn, settings.kept, "chance", number) for number in range(CHANCE_DRAWS)]
         return spreads(["frechet"], pool, [(pool.real_places, pool.fake_places[places]) for places in draws])

@@ -29,7 +29,7 @@ from gankit.studies.trainings import RUN, check_training, time_training, train_o
 
 __all__ = ["Classifier", "load_classifier", "load_classifier_study", "run_classifier_study"]
 
-GENERATOR, REGRESSION = "generator", "regression"  # Names of jobs begin so, as others with an arm's name
+GENERATOR, REGRESSION = "generator", "regression"  # Jobs are named so or after an arm, and after their seed
 
 
 @final
@@ -150,9 +150,9 @@ class ClassifierStudy(Study):
             }
         write_tables(self, metrics, logits, folder)
         if arms:
-            shown = next((arm for arm in arms if arm.bar), arms[0])
-            shutil.copyfile(folder / JOBS / f"{shown.name}-{seeds[0]}" / FILE, folder / FILE)
-            metrics["classifier"] = {"file": FILE, "arm": shown.name, "seed": seeds[0]}
+            exported = next((arm for arm in arms if arm.bar), arms[0])
+            shutil.copyfile(folder / JOBS / f"{exported.name}-{seeds[0]}" / FILE, folder / FILE)
+            metrics["classifier"] = {"file": FILE, "arm": exported.name, "seed": seeds[0]}
         write_atomically(folder / "metrics.json", json.dumps(metrics, indent=1) + "\n")
         return metrics
 
