@@ -22,7 +22,7 @@ from gankit.errors import DataError, GankitError, PartError, RunError, SettingsE
 from gankit.images.pictures import save_image
 from gankit.studies.augmentation import judging, sources
 from gankit.studies.augmentation.arms import KINDS
-from gankit.studies.augmentation.contrasts import NOTHING, contrast, verdict
+from gankit.studies.augmentation.contrasts import UNKNOWN, contrast, verdict
 from gankit.studies.augmentation.estimators import FeatureLearner
 from gankit.studies.augmentation.handover import class_folders
 from gankit.studies.augmentation.judging import Endpoint
@@ -202,6 +202,13 @@ def test_what_training_and_test_share_is_no_leak(write: Write) -> None:
     assert not leak(fold, draw_images(np.zeros(50), 9)[:, None])["alarm"]
 
 
+def test_a_copy_of_an_image_that_equals_its_mirror_image_counts_once(write: Write) -> None:
+    images = draw_images(np.repeat([0, 1], COUNTS), 0)
+    fold = study(write(images=np.maximum(images, images[..., ::-1])), FEW).fold(1)
+    found = leak(fold, np.asarray(fold.test.images)[:1])
+    assert (found["exact"], len(found["pairs"])) == (1, 1)
+
+
 # Folds and arms
 
 
@@ -303,7 +310,7 @@ def test_a_patient_changes_a_gain_by_a_step(write: Write) -> None:
     whole = study(write())
     part = study(write(), "augmentation.folds=5").fold(1).test
     counts = [len(np.unique(np.asarray(part.groups)[part.labels == label])) for label in (0, 1)]
-    assert Endpoint(whole).step(part) == pytest.approx(np.mean([1 / (2 * count) for count in counts]))
+    assert Endpoint(whole).patient_step(part) == pytest.approx(np.mean([1 / (2 * count) for count in counts]))
 
 
 def test_generators_are_asked_for_classes_by_name_since_names_may_be_numbers(
@@ -324,10 +331,11 @@ def test_generators_are_asked_for_classes_by_name_since_names_may_be_numbers(
 
 def test_folders_of_classes_have_names_of_their_own() -> None:
     assert class_folders(["a_b-2", "a_b", "a b"]) == ["a_b-2", "a_b", "a_b-2-2"]
+    assert class_folders(["A", "a"]) == ["A", "a-1"]  # some file systems take "A" and "a" for one folder
 
 
 def test_a_positive_control_that_hurts_shows_no_gain(write: Write, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(judging, "contrast", lambda *arguments: dict.fromkeys(NOTHING, -0.1))
+    monkeypatch.setattr(judging, "contrast", lambda *arguments: dict.fromkeys(UNKNOWN, -0.1))
     outcomes = defaultdict(lambda: Outcome("", {}, None, 0.0, 1))
     notes = judging.judge(study(write()), outcomes, {}, [])["notes"]
     assert any(note.startswith("no gain of the positive control can be seen") for note in notes)
@@ -361,7 +369,7 @@ def test_a_contrast_of_few_folds_knows_that_training_parts_overlap() -> None:
     assert (found["low"], found["high"]) == pytest.approx((0.2 - half, 0.2 + half), abs=1e-5)
     assert found["visible"] > half
     assert found["variances"] == pytest.approx({"folds": 0.01, "generators": 0, "classifiers": 0})
-    assert contrast(folds, 0.5, step=0.2) == found  # folds that differ say themselves how much
+    assert contrast(folds, 0.5, patient_step=0.2) == found  # folds that differ say themselves how much
     assert contrast(folds[:1], 0.5)["value"] == pytest.approx(0.1)
     assert contrast(folds[:1], 0.5)["p"] is None
     assert contrast([], 0.5)["value"] is None
@@ -371,22 +379,22 @@ def test_a_contrast_of_few_folds_knows_that_training_parts_overlap() -> None:
 
 def test_folds_that_agree_by_chance_are_not_taken_for_certainty() -> None:
     """They spread as if one patient of one fold had been judged otherwise."""
-    agreeing, otherwise = (contrast([np.full((2, 2), value) for value in (0.1, 0.1, last)], 0.5, step=0.02)
+    agreeing, otherwise = (contrast([np.full((2, 2), value) for value in (0.1, 0.1, last)], 0.5, patient_step=0.02)
                            for last in (0.1, 0.12))  # fmt: skip
     assert agreeing["value"] == pytest.approx(0.1)
     assert agreeing["high"] - agreeing["low"] == pytest.approx(otherwise["high"] - otherwise["low"])
     assert 0.001 < agreeing["p"] < 0.05
-    alike = contrast([np.zeros((2, 2))] * 5, 0.25, step=0.1)
+    alike = contrast([np.zeros((2, 2))] * 5, 0.25, patient_step=0.1)
     assert alike["low90"] < -0.02 < 0.02 < alike["high90"]  # nor for equivalence
 
 
 def test_an_interval_is_never_narrower_than_that_of_the_patients() -> None:
     near = [np.full((1, 2), value) for value in (0.1, 0.101, 0.102)]
-    found = contrast(near, 0.5, of_patients=[0.01, 0.02, 0.03])
+    found = contrast(near, 0.5, patient_variances=[0.01, 0.02, 0.03])
     half = 1.959964 * np.sqrt((1 / 3 + 1 / 2) * 0.02)
     assert (found["low"], found["high"]) == pytest.approx((0.101 - half, 0.101 + half), abs=1e-6)
     far = [np.full((1, 2), value) for value in (-0.4, 0.1, 0.6)]
-    assert contrast(far, 0.5, of_patients=[0.01, 0.02, 0.03]) == contrast(far, 0.5)
+    assert contrast(far, 0.5, patient_variances=[0.01, 0.02, 0.03]) == contrast(far, 0.5)
 
 
 @pytest.mark.parametrize("endpoint", ["class", "presence", "severity"])

@@ -299,7 +299,7 @@ def test_what_is_not_known_of_errors_is_none() -> None:
     found = scorer.errors(np.array([[1.0, 1, 1, 1], [1, 2, 3, 4]]), np.array([1.0, 3, 5, 6]))
     assert found["mean absolute error"] == {"value": 2, "low": 0, "high": None, "by_seed": [2.75, 1.25]}
     assert found["correlation"]["value"] is found["correlation"]["by_seed"][0] is None  # one seed says 1 of all
-    assert (interval(found["mean absolute error"]), interval(found["correlation"])) == ("2.000", "-")
+    assert (interval(found["mean absolute error"]), interval(found["correlation"])) == ("2.000 [0.000, inf]", "-")
 
 
 def test_pairing_narrows_and_groups_widen() -> None:

@@ -44,6 +44,14 @@ def test_real_images_that_the_generator_was_trained_on_are_reported() -> None:
     assert not said(evaluate(noise(100, 2), noise(50, 1), training=training), "real images equal")
 
 
+def test_real_images_that_the_generator_was_trained_on_hide_no_near_copy() -> None:
+    training, fake = noise(200, 0), noise(100, 2)
+    fake[7] = training[3] + np.random.default_rng(3).integers(-2, 3, (1, 8, 8))
+    protocol = evaluate(fake, np.concatenate([noise(50, 1), training[:30]]), training=training)
+    assert protocol["copies"] == {"exact": 0, "near": 1, "near_expected": 0.0}
+    assert said(protocol, "1 of 100 generated images are near copies of a training image")
+
+
 def test_a_single_copy_with_noise_of_two_grey_levels_is_reported() -> None:
     training, held_out, fake = noise(200, 0), noise(100, 1), noise(100, 2)
     fake[7] = training[3] + np.random.default_rng(3).integers(-2, 3, (1, 8, 8))

@@ -286,7 +286,7 @@ def test_other_files_are_no_inception_weights(tmp_path: Path, stub: Path, how: s
 
 @pytest.mark.parametrize("make", [InceptionV3, lambda weights: TorchScript(SPEC, path=weights)])
 def test_a_missing_file_is_named(tmp_path: Path, make: Callable[..., object]) -> None:
-    with pytest.raises(PartError, match=r"none.pt cannot be read \(No such file or directory\)"):
+    with pytest.raises(PartError, match=r"none.pt' cannot be read \(No such file or directory\)"):
         make(weights=tmp_path / "none.pt")
     with pytest.raises(PartError, match="cannot be read"):
         make(weights=tmp_path)

@@ -255,7 +255,7 @@ def logits(*shape: int, fill: float = 0.0) -> Callable[[Tensor], Tensor]:
         ("classes", {"by": "label", "classifier": lambda x: x[:, :, 0, 0]}, "gives 3 logits, and there are 2 classes"),
         ("classes", {"by": "label", "classifier": logits(7)}, r"the shape \(14,\) for 100 images"),
         ("classes", {"by": "label", "classifier": logits(fill=math.nan)}, "logits of image 0 are not finite"),
-        ("classes", {"by": "label", "classifier": "missing.pt"}, "missing.pt cannot be read"),
+        ("classes", {"by": "label", "classifier": "missing.pt"}, "missing.pt' cannot be read"),
         ("classes", {"by": "label", "classifier": "inceptio"}, "inceptio"),
     ],
 )  # fmt: skip

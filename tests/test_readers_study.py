@@ -379,7 +379,9 @@ def test_half_a_reader_and_one_who_comes_under_two_names(
     shown = by_calls(of_few, "gan")  # what nobody called is not among them
     calls = [whole[image.id]["call"] for image in shown]
     assert calls == sorted(calls, reverse=True)
-    assert len(calls) == sum(image.source == "gan" and image.id in list(whole)[:10] for image in of_few.first(False))
+    assert len(calls) == sum(
+        image.source == "gan" and image.id in list(whole)[:10] for image in of_few.shown_first(pairs=False)
+    )
     picture = out / "for-readers" / "images" / shown[0].files[0]
     picture.write_bytes(picture.read_bytes()[:60])
     with pytest.raises(DataError, match=rf"{shown[0].id}\.png cannot be .*; replace it or take it out"):

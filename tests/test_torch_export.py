@@ -108,7 +108,7 @@ def test_other_files_are_refused_in_one_line(
 
 
 def test_a_missing_file_and_another_hash_are_named(tmp_path: Path) -> None:
-    with pytest.raises(PartError, match=r"none.pt2 cannot be read \(No such file or directory\)"):
+    with pytest.raises(PartError, match=r"none.pt2' cannot be read \(No such file or directory\)"):
         TorchExport(SPEC, path=tmp_path / "none.pt2")
     with pytest.raises(GankitError, match=r"means.pt2 has the sha256"):
         build("features", "torch-export", SPEC, path=export(Means(), tmp_path / "means.pt2"), sha256="0" * 64)

@@ -61,7 +61,7 @@ def auc(positive: NDArray[np.bool_], scores: Floats, weights: Floats | None = No
     order = np.argsort(scores, kind="stable")
     starts = np.flatnonzero(np.diff(scores[order], prepend=-np.inf))  # of runs of equal scores
     above, below = (np.add.reduceat(weights[:, order] * side[order], starts, axis=1) for side in (positive, ~positive))
-    lower = np.cumsum(below, axis=1) - below / 2
+    lower = np.cumsum(below, axis=1) - below / 2  # negatives with lower scores, and half of those with an equal one
     return _ratio((above * lower).sum(1), above.sum(1) * below.sum(1))
 
 
@@ -79,7 +79,7 @@ def correlation(x: Floats, y: Floats, weights: Floats | None = None) -> Floats:
 
     def spread(of_squares: Floats, of_values: Floats) -> Floats:
         variance = of_squares - of_values**2
-        return np.where(variance > ROUNDING * of_squares, variance, 0)  # of equal numbers rounding leaves a rest
+        return np.where(variance > ROUNDING * of_squares, variance, 0)  # equal numbers would leave a rounding error
 
     return _ratio(of_xy - of_x * of_y, np.sqrt(spread(of_xx, of_x) * spread(of_yy, of_y)))
 
@@ -143,7 +143,7 @@ class Scorer:
         return values
 
     def _jackknife(self, score: Callable[[int, Floats | None], Floats], seeds: int) -> tuple[Estimate, Floats]:
-        """The mean over seeds of `score(seed, weights of the cases)`, and the value of each seed."""
+        """The mean over seeds of `score(seed, weights of the cases)` with its error, and the value of each seed."""
         by_seed = np.array([score(seed, None)[0] for seed in range(seeds)])
         left_out = []
         for start in range(0, self.cases.groups, BLOCK):
@@ -171,14 +171,14 @@ class Scorer:
     def _grouping(self, chosen: Sequence[str], probabilities: Floats) -> Values:
         positive_classes = [self.names.index(name) for name in chosen]
         positive = np.isin(self.labels, positive_classes)
-        chance = probabilities[..., positive_classes].sum(-1)
-        called = chance > 0.5
+        probability = probabilities[..., positive_classes].sum(-1)
+        called = probability > 0.5
         return {
             "positive": list(chosen),
             "sensitivity": self._share_entry(positive, called),
             "specificity": self._share_entry(~positive, ~called),
             "AUC": self._bounded_entry(
-                *self._jackknife(lambda seed, weights: auc(positive, chance[seed], weights), len(chance))
+                *self._jackknife(lambda seed, weights: auc(positive, probability[seed], weights), len(probability))
             ),
         }
 
@@ -189,9 +189,9 @@ class Scorer:
         return {name: vars(paired_difference(self.cases, *sides, score)) for name, score in scores.items()}
 
     def errors(self, predicted: Floats, true: Floats) -> Values:
-        """Errors of (seeds, n) predicted numbers beside the (n,) true ones, in the units of these.
+        """Errors of (seeds, n) predicted numbers, in the units of the (n,) true ones, and their correlation with these.
 
-        None for the correlation of a seed that predicts one number for all, and for ends that nobody knows.
+        None for the correlation of a seed that predicts one number for all, and for unknown ends of an interval.
         """
         errors, seeds = np.abs(predicted - true), len(predicted)
         squares = errors**2

@@ -82,7 +82,9 @@ def compare(a: dict[str, Any] | str | Path, b: dict[str, Any] | str | Path, *, f
     shared = [name for name in first["metrics"] if name in second["metrics"]]
     if not shared:
         raise GankitError("the evaluations have no value in common: compute the same metrics for both")
-    keys = ALIKE + ("training_content",) * any(reads_training(first["metrics"][name]) for name in shared)
+    keys = [*ALIKE]
+    if any(reads_training(first["metrics"][name]) for name in shared):
+        keys.append("training_content")
     pairs = [(key, first["protocol"].get(key), second["protocol"].get(key)) for key in keys]
     for name in shared:
         one, other = first["metrics"][name], second["metrics"][name]
@@ -94,21 +96,22 @@ def compare(a: dict[str, Any] | str | Path, b: dict[str, Any] | str | Path, *, f
         raise GankitError(
             f"the evaluations were not made in the same way ({'; '.join(different)}): evaluate both alike, or use force"
         )
-    return {
-        name: {
-            "a": (one := first["metrics"][name])["value"],
-            "b": (other := second["metrics"][name])["value"],
+    differences = {}
+    for name in shared:
+        one, other = first["metrics"][name], second["metrics"][name]
+        differences[name] = {
+            "a": one["value"],
+            "b": other["value"],
             "difference": other["value"] - one["value"],
             "standard_error": _error_of_difference(one, other, first["protocol"], second["protocol"]),
         }
-        for name in shared
-    }
+    return differences
 
 
 def _error_of_difference(
     one: dict[str, Any], other: dict[str, Any], first: dict[str, Any], second: dict[str, Any]
 ) -> float | None:
-    """From two entries of a metrics file and their protocols; None where an entry has no error."""
+    """The standard error of `compare`, from two entries and their protocols; None where an entry has no error."""
     errors: list[float] = [entry["standard_error"] for entry in (one, other) if entry["standard_error"] is not None]
     if len(errors) < 2:
         return None
@@ -165,8 +168,9 @@ def check_files(files: Mapping[str, Path | None], adds: bool = True) -> dict[str
     for option, path in paths.items():
         if path.is_dir() or not path.absolute().parent.is_dir():
             raise GankitError(f"{option}: {path} cannot be written: name a file in a folder that exists")
-        if option != "--out" and path.suffix != f".{option[2:]}":
-            raise GankitError(f"{option}: {path} must end in .{option[2:]}")
+        suffix = f".{option.removeprefix('--')}"  # options such as --csv and --tex
+        if option != "--out" and path.suffix != suffix:
+            raise GankitError(f"{option}: {path} must end in {suffix}")
         if not path.is_file():
             continue
         if path.suffix in SUFFIXES and not is_table(path):
@@ -222,7 +226,8 @@ def set_aside(path: Path) -> Path:
 def _differences(first: dict[str, Any], second: dict[str, Any]) -> list[str]:
     """The facts in which two protocols differ; training images count only where both evaluations had some."""
     keys = [*ALIKE, "fake_content", "seed"]
-    keys += ["training_content"] * ("training_content" in first and "training_content" in second)
+    if "training_content" in first and "training_content" in second:
+        keys.append("training_content")
     return [key for key in keys if without_versions(first.get(key)) != without_versions(second.get(key))]
 
 
@@ -230,7 +235,7 @@ def _merge(before: dict[str, Any], report: dict[str, Any]) -> dict[str, Any]:
     """The values of both reports; a new value whose name a metric with other settings has taken gets a number."""
     metrics, new = dict(before["metrics"]), []
     for name, entry in report["metrics"].items():
-        numbered = re.fullmatch(r"(.+)-\d+", name)
+        numbered = re.fullmatch(r"(.+)-\d+", name)  # as "kid-2" beside "kid"; in the file it may get another number
         base = numbered[1] if numbered and numbered[1] in report["metrics"] else name
         key = free_name(base, [key for key, other in metrics.items() if other["metric"] != entry["metric"]])
         metrics[key] = metrics.get(key, {}) | entry  # a p-value stays where the new entry has none

@@ -30,8 +30,8 @@ def find_copies(
     A copy is exact if all pixels are equal, and near if the root mean square difference, at no more than 32 pixels a
     side, is below 3 of 255 grey levels. Any exact copy gives a warning. Where images have little contrast, new ones can
     be as near as copies: near ones give a warning only if their share is above that of held-out images or, where none
-    are held out, of training images beside the other training images. Held-out images that equal a training image, so
-    that the generator has seen them, give a warning too.
+    are held out, of training images beside the other training images; those that equal a training image do not count.
+    Held-out images that equal a training image, so that the generator has seen them, give a warning too.
 
     Args:
         fakes: the generated images.
@@ -45,12 +45,18 @@ def find_copies(
     """
     try:
         known = list(_thumbnails(training))
-        exact, near, closest = _match(fakes, known)
-        beside = _match(training, known, itself=True) if held_out is None else _match(held_out, known)
+        exact, near, partner = _match(fakes, known)
+        if held_out is None:
+            real_exact, real_near, _ = _match(training, known, itself=True)
+        else:
+            real_exact, real_near, _ = _match(held_out, known)
     except GankitError as error:
         return {}, [f"copies of a {kind} are not looked for: {error}"]
-    warnings, near, expected = [], near & ~exact, float(beside[1].mean())
-    if held_out is not None and (shared := int(beside[0].sum())):
+    near &= ~exact
+    is_new = ~real_exact  # an image that the generator has seen says nothing about new ones
+    expected = float(real_near[is_new].mean()) if is_new.any() else 0.0
+    warnings = []
+    if held_out is not None and (shared := int(real_exact.sum())):
         warnings.append(
             f"{shared} of {len(held_out)} real images equal a {kind} or its mirror image: beside them a generator "
             "that only copies would score well; compare with images that it was not trained on"
@@ -60,7 +66,7 @@ def find_copies(
         first = int(np.flatnonzero(copies)[0])
         warnings.append(
             f"{copies.sum()} of {len(fakes)} generated images {what} pixel by pixel ({copies.mean():.1%}{of_reals}): "
-            f"image {_name(fakes, first)} copies {_name(training, int(closest[first]))}"
+            f"image {_name(fakes, first)} copies {_name(training, int(partner[first]))}"
         )
 
     if exact.any():
@@ -95,7 +101,7 @@ def show_pairs(
 def _match(
     images: Dataset, known: list[Thumbnail], itself: bool = False
 ) -> tuple[NDArray[np.bool_], NDArray[np.bool_], NDArray[np.int64]]:
-    """(n,) for each image: whether a known one is equal, whether one is near, and which one.
+    """(n,) for each image: whether a known one is equal, whether one is near or equal, and which one.
 
     With `itself` the images are the known ones, and none counts as a copy of itself.
     """
@@ -104,11 +110,13 @@ def _match(
     for mirrored in (False, True):
         for i, j, _, equal in duplicates(list(_thumbnails(images, mirrored)), known, NEAR_COPY):
             if itself:
-                i, j, equal = i[i != j], j[i != j], equal[i != j]
+                others = i != j
+                i, j, equal = i[others], j[others], equal[others]
             only_near = ~equal & ~exact[i]
             partner[i[only_near]] = j[only_near]
             partner[i[equal]] = j[equal]  # an equal one is named before one that is near
-            near[i], exact[i[equal]] = True, True
+            near[i] = True
+            exact[i[equal]] = True
     return exact, near, partner
 
 

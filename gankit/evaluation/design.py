@@ -20,9 +20,9 @@ Floats = NDArray[np.float64]
 
 LEVEL = 0.95
 POWER = 0.8
-ROUNDING = 1e-9  # errors below it are none
+ROUNDING = 1e-9  # smaller standard errors are rounding errors
 DISAGREEMENT = 0.2
-"""The share of cases that one of two arms gets right and the other one wrong, before anything is known."""
+"""The share of cases that one of two arms gets right and the other wrong, as assumed before anything is measured."""
 
 
 @dataclass(frozen=True)
@@ -47,7 +47,7 @@ class Estimate:
 
     @property
     def varies(self) -> bool:
-        """Whether any source makes a difference beyond rounding; with few cases none may, by chance."""
+        """Whether any source makes a difference beyond rounding; with few cases none may make one, by chance."""
         return self.error > ROUNDING
 
     def half_width(self, level: float = LEVEL) -> float:
@@ -62,11 +62,11 @@ class Estimate:
         return self.value - self.half_width(level), self.value + self.half_width(level)
 
     def share_interval(self, units: float, cases: float = math.inf) -> tuple[float, float]:
-        """The 95 % interval of a value in [0, 1]: Wilson's, for the number of independent cases with this half-width.
+        """The 95 % interval of a value in [0, 1]: Wilson's, of as many independent cases as have this half-width.
 
         Args:
-            units: that number where the value is 0 or 1, or nothing varies.
-            cases: the largest number to take.
+            units: how many cases to take where that cannot be told: the value is 0 or 1, or nothing varies.
+            cases: how many to take at most elsewhere.
         """
         half, spread = self.half_width(), self.value * (1 - self.value)
         if half == math.inf:

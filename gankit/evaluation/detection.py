@@ -12,7 +12,7 @@ from gankit.evaluation.classification import auc
 from gankit.evaluation.design import Estimate, Floats
 from gankit.evaluation.paired import Cases, crossed_estimate
 
-Kinds = NDArray[np.bool_]
+Kinds = NDArray[np.bool_]  # for each case, whether it is of the kind that is to be told from the other
 FEWEST = 20  # groups; of fewer, intervals of agreement cover too seldom
 Measure = Callable[[Floats, Kinds], Floats]
 """From (readers, n) answers, NaN where there is none, and (n,) kinds to (readers,) values, NaN where there is none."""
@@ -25,12 +25,12 @@ def share(right: Floats, kinds: Kinds) -> Floats:
 
 
 def accuracy(calls: Floats, kinds: Kinds) -> Floats:
-    """The mean of the share of True kinds that are called 1 and of the others that are called 0; 0.5 is chance."""
+    """The mean of two shares, True cases that are called 1 and others that are called 0; 0.5 is chance."""
     return (share(calls[:, kinds], kinds) + 1 - share(calls[:, ~kinds], kinds)) / 2
 
 
 def discrimination(calls: Floats, kinds: Kinds) -> Floats:
-    """d': z(share of True kinds called 1) - z(share of the others called 1); 0 is chance.
+    """d': z(share of the True cases called 1) - z(share of the others called 1); 0 is chance.
 
     Half a call is added to each count, and a whole one to each number of images (the log-linear correction of Hautus
     1995, Behavior Research Methods 27:46), so that shares of 0 and 1 have a value too.
@@ -53,19 +53,20 @@ def pair_discrimination(right: ArrayLike, pairs: ArrayLike | None = None) -> Flo
 
 
 def area(scores: Floats, kinds: Kinds) -> Floats:
-    """The AUC: the share of pairs of a True and another kind in which the former has the greater score; ties half."""
+    """The AUC: how often a True case has a greater score than another case, over all pairs; ties count half."""
     readers = zip(scores, ~np.isnan(scores), strict=True)
     return np.array([float(auc(kinds[answered], row[answered])[0]) for row, answered in readers])
 
 
 def _z(calls: Floats) -> Floats:
+    """(readers,) normal quantiles of the shares called 1, with the correction of `discrimination`."""
     count = (~np.isnan(calls)).sum(1)
     corrected = (np.nansum(calls, 1) + 0.5) / (count + 1)
     return _known(count, ndtri(corrected))
 
 
 def _known(count: NDArray[np.int64], values: Floats) -> Floats:
-    """The values, NaN where they are of no answer."""
+    """The values of readers who gave any answer, NaN for the others."""
     return np.asarray(np.where(count > 0, values, np.nan))
 
 
@@ -104,7 +105,8 @@ def over_readers(measure: Measure, answers: Floats, kinds: ArrayLike, groups: ND
     kinds = np.asarray(kinds, np.bool_)
     cases = Cases.of(kinds.astype(np.int64), groups)
     known = ~np.isnan(answers)
-    enough = np.logical_and.reduce([known[:, kinds == kind].sum(1) > 1 for kind in np.unique(kinds)], initial=True)
+    answered = [known[:, kinds == kind].sum(1) for kind in np.unique(kinds)]
+    enough = np.all([count > 1 for count in answered], axis=0)
     by_reader = np.where(enough, measure(answers, kinds), np.nan)
     of_these = answers[enough]
     if not len(of_these):
@@ -127,8 +129,8 @@ def agreement_interval(
 ) -> tuple[float, float] | None:
     """The 95 % interval of how far these readers agree, over cases alone: it says nothing of other readers.
 
-    A jackknife over groups, as the part "cases" of `crossed_estimate`, with Student's t; of a share Wilson's of as many
-    cases.
+    A jackknife over groups, as the part "cases" of `crossed_estimate`, with Student's t; for a share Wilson's interval
+    of as many cases.
 
     Args:
         agreement: from (readers, n) answers to a value of at most 1; None where it is not defined.

@@ -25,18 +25,19 @@ def values_with_influences(names: Sequence[str], reals: Rows, fakes: Rows) -> Va
     `real_influences` (their squares sum to the real images' part), `n_real`, `n_fake`; None where unknown.
     """
     entries: Values = {}
-    for metric_part in [as_part("metric", name) for name in names]:
-        used = reals.take(_one_block(np.arange(reals.count))) if metric_part.name == "kid" else reals
-        resampling = metric_part.build().resampling(Pool(used, fakes))
+    for metric_name in names:
+        metric = as_part("metric", metric_name)
+        used = reals.take(_one_block(np.arange(reals.count))) if metric.name == "kid" else reals
+        resampling = metric.build().resampling(Pool(used, fakes))
         values = resampling.whole().values
-        real, fake = (influences(resampling, side, values) for side in ("real", "fake"))
-        variances = variances_of(fake)
-        errors = standard_errors(resampling, values, [variances_of(real), variances])
+        real_influences = influences(resampling, "real", values)
+        fake_variances = variances_of(influences(resampling, "fake", values))
+        errors = standard_errors(resampling, values, [variances_of(real_influences), fake_variances])
         for name, value in values.items():
             if name in KEPT_VALUES:
-                of_reals = real.get(name)
+                of_reals = real_influences.get(name)
                 entries[name] = {
-                    "value": value, "standard_error": errors[name], "fake_variance": variances.get(name),
+                    "value": value, "standard_error": errors[name], "fake_variance": fake_variances.get(name),
                     "real_influences": None if of_reals is None else of_reals.tolist(),
                     "n_real": used.count, "n_fake": fakes.count,
                 }  # fmt: skip
@@ -49,7 +50,8 @@ def spreads(names: Sequence[str], pool: Pool, draws: list[tuple[Indices, Indices
     A metric that cannot judge so few images is left out.
     """
     entries: Values = {}
-    for metric in [as_part("metric", name) for name in names]:
+    for metric_name in names:
+        metric = as_part("metric", metric_name)
         resampling = metric.build().resampling(pool)
         limit = _one_block if metric.name == "kid" else np.asarray
         with contextlib.suppress(GankitError):  # too few images for this metric

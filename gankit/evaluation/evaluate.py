@@ -137,8 +137,8 @@ def evaluate(
         real_rows = dataclasses.replace(reals.rows(network, needs), training=training_rows)
     pool = Pool(real_rows, fakes.rows(network, needs))
 
-    values, of_metrics = evaluate_metrics(parts, pool, seed, permutations, by_default)
-    warnings += of_metrics
+    values, metric_warnings = evaluate_metrics(parts, pool, seed, permutations, by_default)
+    warnings += metric_warnings
     protocol = _protocol(features_name, network, reals, fakes, seed)
     if isinstance(reals, _Side):
         show_pairs(values, fakes.images, reals.images, training_side.images if training_side else None, folder)
@@ -148,14 +148,14 @@ def evaluate(
     held_out = reals.images if training_side and isinstance(reals, _Side) else None
     if isinstance(known, _Side):
         kind = "training image" if training_side or training is not None or known.name == TRAINING else "real image"
-        protocol["copies"], of_copies = find_copies(fakes.images, known.images, held_out, kind)
-        warnings += of_copies
+        protocol["copies"], copy_warnings = find_copies(fakes.images, known.images, held_out, kind)
+        warnings += copy_warnings
     if training_side:
         protocol |= {"training": training_side.name, "n_training": len(training_side.images)}
         protocol["training_content"] = training_side.content
     if training_side and held_out is not None:
-        protocol["membership"], of_attacks = attacks(source, pool, training_side.images, held_out)
-        warnings += of_attacks
+        protocol["membership"], attack_warnings = attacks(source, pool, training_side.images, held_out)
+        warnings += attack_warnings
     protocol["warnings"] = list(dict.fromkeys(warnings))
     return Evaluated(protocol=protocol, metrics=values)
 
@@ -187,7 +187,7 @@ def statistics(images: Source, features: Named | Features | None = None, *, wind
 
 @dataclass(frozen=True)
 class _Side:
-    """The images of one side, generated, real or training images, and what tables call them."""
+    """The generated, the real or the training images, and what tables call them."""
 
     name: str
     images: Dataset
@@ -282,11 +282,11 @@ def _reference_warnings(fakes: _Side, reals: _Side, lacks_training: bool) -> lis
         warnings.append(
             f"the generated images are of {sizes[0]} pixels, the real ones of {sizes[1]}: sharpness differs"
         )
-    shown, others = _classes(fakes.images), _classes(reals.images)
-    if shown & others and shown != others:
-        listed = [first_of(sorted(classes)) for classes in (shown, others)]
+    fake_classes, real_classes = _classes(fakes.images), _classes(reals.images)
+    if fake_classes & real_classes and fake_classes != real_classes:
         warnings.append(
-            f"the generated images are of {listed[0]}, the real ones of {listed[1]}: compare like with like"
+            f"the generated images are of {first_of(sorted(fake_classes))}, the real ones of "
+            f"{first_of(sorted(real_classes))}: compare like with like"
         )
     if reals.name == TRAINING:
         warnings.append("the reference is the training images: a generator that only copies them would score best")

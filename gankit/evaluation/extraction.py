@@ -169,6 +169,7 @@ def features(
                 bar.close()
                 say(f"{title}: interrupted; the same command goes on from image {bar.n - bar.n % CHUNK:,}", error=True)
             raise
+    # The processes have taken the chunks in turn
     parts = (by_process[i % len(by_process)][i // len(by_process)] for i in range(len(chunks)))
     return _join(parts, len(images), network.dim)
 
@@ -206,11 +207,11 @@ def _features_of_chunk(
                 )
             batches.append(values.float().cpu().numpy())
             progress(len(batch))
-    rows = np.concatenate(batches)
-    if not np.isfinite(rows).all():
-        wrong = indices[~np.isfinite(rows).all(1)]
+    vectors = np.concatenate(batches)
+    if not np.isfinite(vectors).all():
+        wrong = indices[~np.isfinite(vectors).all(1)]
         raise DataError(f"{name}: features of image {wrong[0]} are not finite; look for broken images")
-    return rows
+    return vectors
 
 
 def _read_ahead(images: Dataset, indices: Indices, name: str, device: torch.device) -> Iterator[Tensor]:

@@ -95,7 +95,7 @@ def evaluate_folds(
     if lacking := [fold.name for fold in folds if not any((fold / GENERATED).glob("**/*.*"))]:
         where = f"put them into FOLD/{GENERATED}/CLASS/"
         raise DataError(f"{folder}: no generated images for {first_of(lacking)}: {where}")
-    left_out = _left_out(folds)  # before the work
+    left_out = _left_out(folds)  # first, since it refuses folds without a list
     evaluations = {}
     for fold in folds:
         train = fold / TRAIN
@@ -113,13 +113,14 @@ def evaluate_folds(
 
 
 def _left_out(folds: Sequence[Path]) -> float:
-    """Images that a fold leaves out, divided by those that it learns from: the mean over folds."""
+    """The mean over folds of the images that a fold leaves out, divided by those that it learns from."""
     learnt = [set(read_csv(fold / LIST, "digest", fold=str.casefold).columns["digest"]) for fold in folds]
     everything = len(set().union(*learnt))
     return float(np.mean([everything / len(images) - 1 for images in learnt]))
 
 
 def _mean(values: Sequence[float], left_out: float) -> dict[str, float | None]:
+    """The mean of the folds' values and its interval, where they differ."""
     mean: Estimate = cross_validated(np.array(values)[:, None, None], left_out)
     low, high = mean.interval() if mean.varies else (None, None)
     return {"value": mean.value, "low": low, "high": high, "folds": len(values)}

@@ -19,7 +19,7 @@ def tabular(header: Sequence[str], parts: Sequence[tuple[str, Table]], notes: st
 
     def escape(cell: str) -> str:
         text = " ".join(harmless(cell).split())  # an empty line would end the table
-        return re.sub(r"(?<![\w.}])-(?=\d)", "$-$", text.translate(_TEX))
+        return re.sub(r"(?<![\w.}])-(?=\d)", "$-$", text.translate(_TEX))  # minus signs, not hyphens
 
     def line(cells: Sequence[str]) -> str:
         return " & ".join(map(escape, cells)) + r" \\"

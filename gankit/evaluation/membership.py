@@ -84,22 +84,22 @@ def attack(
         `{"area", "low", "high", "control", "members", "others"}`; the last two are numbers of patients. An area of 0.5
         is chance, 1 tells all apart. None with fewer than 4 patients among the members or 2 among the others.
     """
-    units, other_units = number_groups(member_groups, len(members)), number_groups(other_groups, len(others))
-    n, m = int(units.max()) + 1, int(other_units.max()) + 1
+    patients, other_patients = number_groups(member_groups, len(members)), number_groups(other_groups, len(others))
+    n, m = int(patients.max()) + 1, int(other_patients.max()) + 1
     if n < 4 or m < 2:
         return None
     shares_above = _above(members, others)
     area = float(shares_above.mean())
-    sides = {"members": (shares_above, units), "others": (1 - _above(others, members), other_units)}
+    sides = {"members": (shares_above, patients), "others": (1 - _above(others, members), other_patients)}
     parts = {}
-    for name, (shares, unit) in sides.items():
-        sums = np.bincount(unit, shares - area)
+    for name, (shares, patient) in sides.items():
+        sums = np.bincount(patient, shares - area)
         count = len(sums)
         parts[name] = Part(float((sums**2).sum()) * count / (count - 1) / len(shares) ** 2, count - 1)
     low, high = Estimate(area, parts).share_interval(min(n, m))
     orders = [torch.randperm(n, generator=seeds.generator(0, "members", k)).numpy() for k in range(SPLITS)]
-    divisions = [np.isin(units, order[: min(m, n // 2)]) for order in orders]
-    areas = [_above(members[~left_out], members[left_out]).mean() for left_out in divisions]
+    taken_for_others = [np.isin(patients, order[: min(m, n // 2)]) for order in orders]
+    areas = [_above(members[~taken], members[taken]).mean() for taken in taken_for_others]
     control = float(np.quantile(areas, 0.95))
     return {"area": area, "low": low, "high": high, "control": control, "members": n, "others": m}
 

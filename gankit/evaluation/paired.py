@@ -62,8 +62,8 @@ def crossed_estimate(cases: Cases, by_seed: Floats, left_out: Floats) -> Estimat
     """The mean over seeds of a value on test cases, both taken as samples: parts "cases" and "seeds".
 
     The part of the seeds is the variance of their values, divided by their number; with one seed it is missing, and the
-    interval leaves the seeds out. Both parts contain the randomness of single predictions, so that the interval is
-    rather too wide.
+    interval leaves the seeds out. Both parts contain the randomness of single predictions, so that the interval tends
+    to be too wide.
 
     Args:
         cases: the test cases.
@@ -87,8 +87,8 @@ class PairedDifference:
     """A difference of two arms on the same test cases, with its interval."""
 
     value: float  # the mean over seeds of the first arm's score minus the second's
-    low: float  # of the interval
-    high: float  # of the interval
+    low: float  # lower end of the interval
+    high: float  # upper end
     by_seed: list[float]  # one difference per seed
     cases_error: float  # the part of the standard error from the choice of test cases
     seeds_error: float | None  # the part from the seeds; None for one seed, and the interval then leaves it out
@@ -117,7 +117,7 @@ def paired_difference(cases: Cases, first: Floats, second: Floats, score: Score)
 
 
 def _most_of_a_group(counts: Floats, score: Score) -> float:
-    """The most by which a score, its mean over seeds, changes if all cases of one group are called the next class."""
+    """The largest change of a score, on average over seeds, if all cases of one group were called the next class."""
     totals = counts.sum(1)
-    otherwise = totals[:, None] - counts + np.roll(counts, 1, axis=-1)
-    return float(np.abs(score(otherwise) - score(totals)[:, None]).mean(0).max())
+    changed_totals = totals[:, None] - counts + np.roll(counts, 1, axis=-1)
+    return float(np.abs(score(changed_totals) - score(totals)[:, None]).mean(0).max())

@@ -77,16 +77,18 @@ def _table(place: object) -> dict[str, Any] | None:
 
 
 def _open_table(table: dict[str, Any], window: Window) -> Dataset:
+    """The data set of a table; raises if its images are deeper than 8 bits and nothing tells black and white."""
     settings = dict(table)
     size, split = _height_width(settings.pop("size", None)), settings.pop("split", None)
-    chosen = as_part("dataset", settings)
-    takes_window = getattr(chosen.settings, "value_range", False) is None  # it has such a setting, and nobody set it
+    part = as_part("dataset", settings)
+    takes_window = getattr(part.settings, "value_range", False) is None  # it has such a setting, and nobody set it
+    with_window = part
     if takes_window and window is not None:
-        chosen = as_part("dataset", {**settings, "value_range": window})
-    dataset: Dataset = chosen.build(size)
+        with_window = as_part("dataset", {**settings, "value_range": window})
+    dataset: Dataset = with_window.build(size)
     _ = dataset.image  # raises the clearest error if there is no image
     if takes_window and dataset.dtype == np.uint8:
-        dataset = as_part("dataset", settings).build(size)  # 8-bit images need no window
+        dataset = part.build(size)  # 8-bit images need no window
     elif takes_window and window is None:
         raise _missing_window(_title(table), dataset.dtype)
     if size not in (None, (dataset.image.height, dataset.image.width)):
@@ -95,6 +97,7 @@ def _open_table(table: dict[str, Any], window: Window) -> Dataset:
 
 
 def _height_width(size: Any) -> tuple[int, int] | None:
+    """The setting `size` of a table: one number for squares, or height and width."""
     if size is None:
         return None
     sides = [size, size] if isinstance(size, int) else size
@@ -155,15 +158,20 @@ def open_named(source: Source, role: str, window: Window = None) -> tuple[str, S
     Raises:
         GankitError: as `open_source`.
     """
+    name = role
     if isinstance(source, (str, Path, dict)):
         table = _table(source)
-        role, source = str(source) if table is None else _title(table), open_source(source, window)
+        name = str(source) if table is None else _title(table)
+        source = open_source(source, window)
     if isinstance(source, Run):
-        return f"run {source.path.name}{' (best)' if source.wants_best else ''}", source
-    return (source.name if isinstance(source, Statistics) else role), source
+        name = f"run {source.path.name}{' (best)' if source.wants_best else ''}"
+    elif isinstance(source, Statistics):
+        name = source.name
+    return name, source
 
 
 def _title(table: dict[str, Any]) -> str:
+    """What messages call the data set of a table: its path or name, and its split."""
     split = f" ({table['split']})" if "split" in table else ""
     return f"{table.get('path', table.get('name'))}{split}"
 
@@ -256,7 +264,7 @@ def run_data(run: Run) -> tuple[Dataset, Dataset | None]:
 
 
 def in_process(run: Run) -> bool:
-    """Whether a run was trained on a data set of the program that started it, which nobody else can open."""
+    """Whether a run was trained on a data set that existed only in the program that trained it."""
     return run.experiment.run is not None and run.experiment.run.data_in_process
 
 

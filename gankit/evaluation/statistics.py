@@ -58,7 +58,7 @@ class Statistics:
             mean, covariance = (archive.read(key).astype(np.float64) for key in ("mu", "sigma"))
             n = operator.index(archive.read("n")[()]) if "n" in archive.headers else None
             protocol = dict(json.loads(str(archive.read("protocol")))) if "protocol" in archive.headers else {}
-            protocol.get("features_protocol", {}).items()  # raises if it is no table
+            _ = protocol.get("features_protocol", {}).items()  # raises if it is no table
         except DataError:
             raise
         except Exception as error:  # a damaged file can raise anything

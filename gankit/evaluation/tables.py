@@ -15,7 +15,7 @@ from gankit.registry import registry, valid_part
 
 SUFFIXES = (".csv", ".tex")
 """Of files that hold an evaluation as a table."""
-PAIRS_PRINTED = 8
+PAIRS_PRINTED = 8  # of each metric
 REAL_REAL = "two halves of the real images, whose value a perfect generator would have"
 ONE_OF_EACH_GROUP = "; the half that stands for a generator has one image of each group"
 FAKE_REAL = "as many generated images and one half of the real ones"
@@ -111,7 +111,8 @@ def _decimals(error: float) -> int:
 
 def _round(value: float, decimals: int) -> str:
     if decimals > 8:  # too small to be read without an exponent
-        return f"{value:.{max(1, decimals - _decimals(abs(value) or 1) + 1)}e}"
+        after_the_first = decimals - _decimals(abs(value) or 1) + 1  # digits of the value that are as exact as that
+        return f"{value:.{max(1, after_the_first)}e}"
     return f"{round(value, decimals) + 0.0:.{max(decimals, 0)}f}"  # + 0.0: no minus before a zero
 
 
@@ -247,12 +248,15 @@ def html(report: dict[str, Any]) -> str:
     ]
     head = "".join(f"<th>{name}</th>" for name in [header[0], *header[2:]])
     body = "\n".join(row(line, words) for line, words in zip(lines, explanations, strict=True))
-    baseline = [note for note in notes(report) if note.startswith(("real-real", "fake-real"))]
-    parts = [f"<p>{'<br>'.join(map(escape, heading(report))).replace('   ', '<br>')}</p>",
-             f'<div class="wide"><table class="values">\n<thead><tr>{head}</tr></thead>\n'
-             f'<tbody>\n{body}\n</tbody></table></div>',
-             *(f"<p>{escape(text)}.</p>" for text in ["; ".join(baseline)] if text),
-             *(f'<p class="warning">Warning: {escape(text)}.</p>' for text in warnings(report))]  # fmt: skip
+    baselines = "; ".join(note for note in notes(report) if note.startswith(("real-real", "fake-real")))
+    parts = [
+        f"<p>{'<br>'.join(map(escape, heading(report))).replace('   ', '<br>')}</p>",
+        f'<div class="wide"><table class="values">\n<thead><tr>{head}</tr></thead>',
+        f"<tbody>\n{body}\n</tbody></table></div>",
+    ]
+    if baselines:
+        parts.append(f"<p>{escape(baselines)}.</p>")
+    parts += [f'<p class="warning">Warning: {escape(text)}.</p>' for text in warnings(report)]
     return "\n".join(parts)
 
 
@@ -270,19 +274,22 @@ def is_table(path: Path) -> bool:
 def write_table(report: dict[str, Any], path: Path) -> None:
     """Write an evaluation as a table: `.tex` as printed, with arrows to the better values; `.csv` with every digit."""
     if path.suffix == ".tex":
-        first, *table = cells(report)
-        for line in table:
-            line[0] += {"lower": " ↓", "higher": " ↑", "-": ""}.get(line[1], f" (best: {line[1]})")
+        (metric, _, *columns), *table = cells(report)
+        lines_with_arrows = []
+        for name, better, *others in table:
+            arrow = {"lower": " ↓", "higher": " ↑", "-": ""}.get(better, f" (best: {better})")
+            lines_with_arrows.append([name + arrow, *others])
         comments = [*heading(report), *notes(report), *(f"warning: {text}" for text in warnings(report))]
-        shown = [[cell for place, cell in enumerate(line) if place != 1] for line in (first, *table)]
-        write_atomically(path, tabular(shown[0], [("", shown[1:])], "\n".join(comments)).encode())
+        text = tabular([metric, *columns], [("", lines_with_arrows)], "\n".join(comments))
+        write_atomically(path, text.encode())
         return
     header = ["metric", "features", "better", "value", "standard_error", "n_fake", "n_real", "at_n", "fake_real",
               "real_real", "p_value", "meaning"]  # fmt: skip
     lines: list[list[object]] = []
     for name, (_, features, meaning, entry) in zip(report["metrics"], rows(report), strict=True):
-        baseline, p = entry["real_vs_real"] or {}, entry.get("p_value", {})
         values = [entry[key] for key in ("value", "standard_error", "n_fake", "n_real")]
+        baseline = entry["real_vs_real"] or {}
         values += [baseline.get(key) for key in ("n", "fake_value_at_n", "value")]
-        lines.append([name, features, meaning.better, *values, p.get("value"), meaning.words])
+        p_value = entry.get("p_value", {}).get("value")
+        lines.append([name, features, meaning.better, *values, p_value, meaning.words])
     write_csv(path, [header, *lines])

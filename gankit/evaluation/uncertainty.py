@@ -113,13 +113,13 @@ def evaluate_metric(
         n, m = result.counts.get(name, (n_real, n_fake))
         if name in between_reals and n is not None and n + m:
             # A half has at most n // 2 of the n reals that a value uses; m is 0 for a value of the reals alone.
-            entry = between_reals[name]
-            entry["n"] = min(entry["n"], m or entry["n"], max(n // 2, 1))
-        spread = errors.get(name)
-        if spread is not None and metric.meaning(name).share and spread**2 > value * (1 - value):
-            spread = None  # numbers in [0, 1] with this mean cannot spread so far: the jackknife has failed
+            baseline = between_reals[name]
+            baseline["n"] = min(baseline["n"], m or baseline["n"], max(n // 2, 1))
+        standard_error = errors.get(name)
+        if standard_error is not None and metric.meaning(name).share and standard_error**2 > value * (1 - value):
+            standard_error = None  # numbers in [0, 1] with this mean cannot spread so far: the jackknife has failed
         entries[name] = {
-            "value": value, "standard_error": spread, "n_real": n, "n_fake": m,
+            "value": value, "standard_error": standard_error, "n_real": n, "n_fake": m,
             "real_vs_real": between_reals.get(name), **(p_entries.get(name, {}) if m else {}), "metric": part.table(),
         }  # fmt: skip
         of_reals, of_fakes = real_influences.get(name), fake_variances.get(name)
@@ -201,7 +201,7 @@ def influences(resampling: Resampling, side: str, values: Values) -> dict[str, N
     result: dict[str, NDArray[np.float64] | None] = {}
     share = np.array([len(part) for part in parts]) / len(places)  # 1 / h of the paper
     for name, value in values.items():
-        without = np.array([values.get(name, math.nan) for values in values_without])
+        without = np.array([of_part.get(name, math.nan) for of_part in values_without])
         estimate = len(parts) * value - float(((1 - share) * without).sum())
         pseudo = value / share - (1 / share - 1) * without
         influence = (pseudo - estimate) / np.sqrt((1 / share - 1) * len(parts))
@@ -269,7 +269,7 @@ def _one_of_each(places: Indices, unit: Indices) -> Indices:
 
 
 def p_values(part: Part, pool: Pool, better: str, permutations: int, seed: int) -> dict[str, dict[str, Any]]:
-    """How often a random division of all images into two sets gives values at least as bad: a permutation test.
+    """How often a random division of all images into two sets gives values as bad or worse: a permutation test.
 
     Valid at any n where images are exchangeable. Whole groups are exchanged where both sides have groups of one size;
     else one image of each group takes part.
@@ -289,19 +289,20 @@ def p_values(part: Part, pool: Pool, better: str, permutations: int, seed: int) 
 
     n_units = int(unit.max()) + 1
     observed = values_by_rank(np.arange(n_units))
-    worse = dict.fromkeys(observed, 1)  # the observed division counts
-    sign = 1 if better == "lower" else -1
+    worse = dict.fromkeys(observed, 1)  # divisions with values as bad or worse; the observed one counts
+    sign = 1 if better == "lower" else -1  # sign * value is larger for worse values
     for number in progress_bar(range(permutations), unit="permutation", desc=f"{part.name} by chance", delay=1):
         values = values_by_rank(_shuffle(np.arange(n_units), seed, "permutation", number))
         for name, value in observed.items():
             slack = ROUNDING * abs(value)  # equal divisions are ties, whatever the order of sums
-            worse[name] += sign * values.get(name, math.inf * sign) >= sign * value - slack  # a missing value is worse
+            by_chance = values.get(name, math.inf * sign)  # a missing value is worse
+            worse[name] += sign * by_chance >= sign * value - slack
     sizes = {"permutations": permutations, "n_real": pool.real.count, "n_fake": pool.fake.count}
     return {name: {"p_value": {"value": count / (permutations + 1), **sizes}} for name, count in worse.items()}
 
 
 def _exchangeable(pool: Pool, seed: int) -> Pool:
-    """One random image of each group; the whole pool if all groups, or single images, have one size."""
+    """The whole pool if all groups are of one size, as single images are; else one random image of each group."""
     unit_of_image = [number_groups(rows.groups, rows.count) for rows in (pool.real, pool.fake)]
     if len({int(size) for unit in unit_of_image for size in np.bincount(unit)}) == 1:
         return pool

@@ -217,7 +217,7 @@ class Experiment(Settings):
             "augment": self.augment and self.augment.table(),
             "training": as_table(self.training),
             "evaluation": as_table(self.evaluation),
-            "run": self.run and self.run.model_dump(mode="json"),
+            "run": self.run and self.run.model_dump(mode="json", exclude_none=True),
         }
         return {name: table for name, table in tables.items() if table is not None}
 

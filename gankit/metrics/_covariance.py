@@ -19,6 +19,7 @@ EIGENVALUES_FROM_SIZE = 512
 
 
 def sum_of_squares(values: Matrix) -> float:
+    """The squared Frobenius norm."""
     return float(np.vdot(values, values))
 
 
@@ -92,7 +93,8 @@ def _singular_values(product: Matrix) -> Matrix | None:
     An eigenvalue w is off by some u w_max, its root by u w_max / (2 sqrt(w)). If the smallest is at least `CONDITION`
     times the largest, the sum of the roots has a relative error of some 1e-12.
     """
-    if not len(product) == product.shape[1] >= EIGENVALUES_FROM_SIZE:
+    is_square = len(product) == product.shape[1]
+    if not is_square or len(product) < EIGENVALUES_FROM_SIZE:
         return None
     values: Matrix = np.linalg.eigvalsh(product @ product.T).astype(np.float64, copy=False)
     return np.sqrt(values) if values[0] > CONDITION * values[-1] else None

@@ -86,13 +86,13 @@ class Rows64:
 def _blocks(x: Rows64, y: Rows64, origin: Matrix | float, either_sign: bool = False) -> Iterator[_Block]:
     """Blocks of rows of x; an origin near the rows is subtracted from x and y first, for precision.
 
-    With `either_sign` the squares are the smaller of |x - y|^2 and |x + y|^2 after that.
+    With `either_sign` the squares are then the smaller of |x - y|^2 and |x + y|^2.
     """
-    norms_y = np.concatenate([np.einsum("ij,ij->i", rows, rows) for rows in (b - origin for _, b in y.blocks())])
+    norms_y = np.concatenate([_squared_norms(block - origin) for _, block in y.blocks()])
     step = max(1, _BLOCK // len(y))
     for start in range(0, len(x), step):
         centred_x = x[start : start + step] - origin
-        norms_x = np.einsum("ij,ij->i", centred_x, centred_x)[:, None]
+        norms_x = _squared_norms(centred_x)[:, None]
         squares = np.empty((len(centred_x), len(y)))
         for part, rows in y.blocks():
             squares[:, part] = centred_x @ (rows - origin).T
@@ -102,6 +102,10 @@ def _blocks(x: Rows64, y: Rows64, origin: Matrix | float, either_sign: bool = Fa
         squares += norms_x
         squares += norms_y
         yield _Block(start, squares, norms_x, norms_y)
+
+
+def _squared_norms(rows: Matrix) -> Matrix:
+    return np.asarray(np.einsum("ij,ij->i", rows, rows))
 
 
 def squared_distances(x: NDArray[Any], y: NDArray[Any], origin: Matrix | None = None) -> Matrix:
@@ -160,7 +164,7 @@ def nearest(
     never_match: Codes | None = None,
     either_sign: bool = False,
 ) -> tuple[Indices, Matrix]:
-    """The k rows of y that are nearest to each row of x, nearest first, of equal distances the earlier row first.
+    """The k rows of y that are nearest to each row of x, nearest first; of equally near rows the first one comes first.
 
     Args:
         x: (n, d).
@@ -187,15 +191,19 @@ def nearest(
     for block in _blocks(x, y, 0.0 if either_sign else y.mean(), either_sign):
         squares = block.squares
         if never_match is not None:
-            squares[never_match[0][block.start : block.start + len(squares), None] == never_match[1]] = np.inf
+            codes_x = never_match[0][block.start : block.start + len(squares)]
+            squares[codes_x[:, None] == never_match[1]] = np.inf
         last = min(k, len(y)) - 1
-        kth = np.partition(squares, last, axis=1)[:, last : last + 1] if last else squares.min(1, keepdims=True)
+        if last:
+            kth = np.partition(squares, last, axis=1)[:, last : last + 1]
+        else:
+            kth = squares.min(1, keepdims=True)  # faster
         i, j = np.nonzero((squares <= kth + 2 * _error_bound(block, x.shape[1])) & np.isfinite(squares))
         i += block.start
         distances = pair_distances(x, y, i, j, either_sign=either_sign)
         order = np.lexsort((j, distances, i))
         i, j, distances = i[order], j[order], distances[order]
-        rank = np.arange(len(i)) - np.searchsorted(i, i)
+        rank = np.arange(len(i)) - np.searchsorted(i, i)  # of each candidate among those of its row of x
         kept = rank < k
         indices[i[kept], rank[kept]], nearest_distances[i[kept], rank[kept]] = j[kept], distances[kept]
     return indices, nearest_distances

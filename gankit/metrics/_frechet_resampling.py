@@ -32,7 +32,7 @@ SPURIOUS = 1e-13
 
 
 class FrechetResampling(Resampling):
-    """Values on parts of a pool from inner products of its features; leave-out values from eigenvalues."""
+    """Values on parts of a pool from inner products of its features; those without a part from eigenvalues."""
 
     def __init__(self, metric: Metric, pool: Pool) -> None:
         super().__init__(metric, pool)
@@ -79,6 +79,7 @@ class FrechetResampling(Resampling):
         scatter = [sum_of_squares(side) for side in centred]
         values = np.empty(len(parts))
         for side, (eigenvalues, coordinates) in enumerate(_bases(*centred)):
+            # Every part is of one side
             numbers = [number for number, part in enumerate(parts) if int(part[0] >= n) == side]
             other_freedom = len(sides[1 - side]) - 1
             removed, scales, other_terms = [], [], []

@@ -108,14 +108,16 @@ def _places_by_class(rows: Rows, side: str, name_lists: NameLists) -> dict[Key, 
 
 def _combine(outcomes: Mapping[Key, Outcome]) -> dict[str, float]:
     """The unweighted mean over the classes of the metric's first value, then its value in each class."""
-    first = {key: next(iter(values.items())) for key, values in outcomes.items() if not isinstance(values, GankitError)}
-    if not first:
+    named_values = {
+        key: next(iter(values.items())) for key, values in outcomes.items() if not isinstance(values, GankitError)
+    }
+    if not named_values:
         reasons = [f"{key}: {reason}" for key, reason in outcomes.items()]
         text = "; ".join(reasons[:3]) + ("; ..." if len(reasons) > 3 else "")
         raise GankitError(f"intra-class: no class has enough images on both sides ({text or 'there are no images'})")
-    name = next(iter(first.values()))[0]
-    mean = {name + WITHIN: float(np.mean([value for _, value in first.values()]))}
-    return mean | {f"{name} of {key}": value for key, (_, value) in first.items()}
+    name, _ = next(iter(named_values.values()))
+    mean = {name + WITHIN: float(np.mean([value for _, value in named_values.values()]))}
+    return mean | {f"{name} of {key}": value for key, (_, value) in named_values.items()}
 
 
 class _ByClass(Resampling):
@@ -128,16 +130,16 @@ class _ByClass(Resampling):
             for rows, side in ((pool.real, "real"), (pool.fake, "generated"), (training, "real"))
         ]
         # Named classes come in the order of the names, others by number.
-        place = {name: number for names in sorted(name_lists, reverse=True) for number, name in enumerate(names)}
-        keys = {key for places in places_by_class for key in places}
+        rank = {name: number for names in sorted(name_lists, reverse=True) for number, name in enumerate(names)}
+        keys = {key for of_side in places_by_class for key in of_side}
         real, fake, training = (_with_only(rows, inner.needs) for rows in (pool.real, pool.fake, training))
         # For each place in the pool, the number of its class and the place in the pool of that class.
         self.class_of = np.zeros(pool.real.count + pool.fake.count, dtype=np.int64)
         self.index_in_class = np.zeros_like(self.class_of)
         self.classes: dict[Key, Resampling] = {}
-        for number, key in enumerate(sorted(keys, key=lambda key: (place.get(str(key), 0), key))):
+        for number, key in enumerate(sorted(keys, key=lambda key: (rank.get(str(key), 0), key))):
             of_real, of_fake, of_training = (
-                places.get(key, np.array([], dtype=np.int64)) for places in places_by_class
+                of_side.get(key, np.array([], dtype=np.int64)) for of_side in places_by_class
             )
             places = np.concatenate([of_real, of_fake + pool.real.count])
             self.class_of[places], self.index_in_class[places] = number, np.arange(len(places))

@@ -133,7 +133,7 @@ class _SharedKernel(Resampling):
 
 
 def _order(rows: Matrix) -> tuple[int, list[bytes]]:
-    """A key by which a longer side is greater; of equally long ones, that with the greater digests."""
+    """A key to sort sides by: by length, and equally long ones by their rows' digests."""
     return len(rows), sorted(digests(rows))
 
 
@@ -157,9 +157,9 @@ class Terms(NamedTuple):
     m: int  # rows of the second side
     second_block: int  # number of the second side's block; terms that share it are not independent
     rows_x: float  # variance of a row's mean contribution, the term of first order; its estimate may be below 0
-    rows_y: float
+    rows_y: float  # the same of the second side
     pairs_x: float  # variance of the kernel within the first side, centred in either argument
-    pairs_y: float
+    pairs_y: float  # the same of the second side
     across: float  # the same between the sides
 
 

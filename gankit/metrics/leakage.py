@@ -18,7 +18,7 @@ NEAR_COPY = 3.0
 """Root mean square difference, of 255 grey levels, below which two images are near copies of each other."""
 LONGEST_SIDE, LONGEST_COARSE_SIDE = 64, 16
 """Pixels a side, at most, at which images are compared, and at which candidates are looked for."""
-PAIRS_LISTED = 50
+PAIRS_LISTED = 50  # of all pairs, the closest
 
 
 class Thumbnail(NamedTuple):
@@ -69,10 +69,12 @@ def duplicates(
         raise GankitError(f"leakage compares images of {sorted(channels)} channels; convert all to one number of them")
     height, width = shapes[:, 1:].min(0).tolist()
     pixels = []
-    for images in (first, second):  # grey images are repeated over the channels of colour ones
-        pixels.append(np.empty((len(images), max(channels), height, width), np.float32))
-        for row, image in zip(pixels[-1], images, strict=True):
-            row[:] = image.small if image.small.shape[1:] == (height, width) else shrink(image.small, height, width)
+    for images in (first, second):
+        of_side = np.empty((len(images), max(channels), height, width), np.float32)
+        for place, image in enumerate(images):  # a grey image is repeated over the channels of colour ones
+            same_size = image.small.shape[1:] == (height, width)
+            of_side[place] = image.small if same_size else shrink(image.small, height, width)
+        pixels.append(of_side)
     x, y = (rows.reshape(len(rows), -1) for rows in pixels)
     size = min(LONGEST_COARSE_SIDE, height), min(LONGEST_COARSE_SIDE, width)
     coarse_first, coarse_second = (np.array([shrink(image, *size).ravel() for image in rows]) for rows in pixels)
@@ -146,8 +148,8 @@ def thumbnails(rows: Rows, name: str, side: int = LONGEST_SIDE) -> list[Thumbnai
     if rows.class_names and rows.labels is not None and rows.labels.ndim == 1:
         labels = [rows.class_names[label] for label in labels]
     images: list[Thumbnail] = []
-    for image in (image for block in rows.image_blocks() for image in block):
-        identity, label = ids[len(images)], labels[len(images)]
+    each_image = (image for block in rows.image_blocks() for image in block)
+    for image, identity, label in zip(each_image, ids, labels, strict=True):
         if not np.isfinite(image).all():
             raise GankitError(f"image {identity!r} of the {name} set has values that are NaN or infinite: fix it")
         content = blake2b(image.tobytes() + repr(image.shape).encode(), digest_size=16).digest()

@@ -23,7 +23,7 @@ from gankit.metrics._rows import Matrix, digests, read_rows
 
 LEVEL = 0.001
 """Significance level: the probability that images that copy nothing are flagged."""
-PAIRS_SHOWN = 8
+PAIRS_SHOWN = 8  # of all pairs of a generated image and its closest training image, the closest
 
 
 @dataclass(frozen=True, eq=False)
@@ -92,8 +92,8 @@ def _rank(n: int, left_one_out: bool) -> int:
     return min(n, 2 * max(1, (n + 2) // 200)) if left_one_out else max(1, (n + 1) // 100)
 
 
-def _copies(near: Matrix, held: Matrix, left_one_out: bool) -> float:
-    """The share of distances up to the threshold for a near copy."""
+def _share_of_copies(near: Matrix, held: Matrix, left_one_out: bool) -> float:
+    """The share of distances `near` up to the threshold for a near copy, which follows from the distances `held`."""
     rank = _rank(len(held), left_one_out) - 1
     return float((near <= np.partition(held, rank)[rank]).mean())
 
@@ -105,7 +105,7 @@ def _values(distances: _Distances, left_one_out: bool) -> dict[str, float]:
         raise GankitError("the real images are of one group, so none is held out; give more, or training images too")
     return {
         "memorisation": _share_nearer(distances.to_closest, distances.held),
-        "near-copies": _copies(distances.to_closest, distances.held, left_one_out),
+        "near-copies": _share_of_copies(distances.to_closest, distances.held, left_one_out),
         "authenticity": float((distances.to_closest > distances.between_training).mean()),
         # Half the squared distance of rows of length 1 is 1 - |cos|.
         "memorisation distance": float(np.sort(np.square(distances.angle) / 2).mean()),
@@ -278,37 +278,42 @@ class _Copies(Resampling):
         Groups stay whole: each in turn, the largest first, goes to the half that is smaller so far.
         """
         codes, left_one_out = self.real.codes, self.left_one_out
-        names, counts = np.unique(codes, return_counts=True)
-        sizes, in_second = [0, 0], np.zeros(len(names), bool)
-        for name in np.argsort(-counts, kind="stable"):
-            in_second[name] = sizes[1] < sizes[0]
-            sizes[int(in_second[name])] += counts[name]
-        shown = in_second[codes]
+        counts = np.bincount(codes)
+        sizes, in_second = [0, 0], np.zeros(len(counts), bool)
+        for group in np.argsort(-counts, kind="stable"):
+            in_second[group] = sizes[1] < sizes[0]
+            sizes[int(in_second[group])] += counts[group]
+        shown = in_second[codes]  # as if generated
         if shown.all() or not shown.any():
             return {"memorisation": None, "near-copies": None, "passed": False}
-        values = _share_nearer(held[shown], held[~shown]), _copies(held[shown], held[~shown], left_one_out)
+        values = _share_nearer(held[shown], held[~shown]), _share_of_copies(held[shown], held[~shown], left_one_out)
         numbers = (self._effective_held_out(codes[half]) for half in (shown, ~shown))
-        flags = [*_beyond_chance(*values, *numbers)]
-        if not left_one_out:
-            everything = np.arange(len(self.training.ids))
-            lists = self._list("other groups" if self.training.grouped else "any", self.training)
-            between_training = lists.among(everything, np.ones(len(everything), bool))[1]
-            if np.isfinite(between_training).all():  # are held-out images closer to training images than these are?
-                nearer, n_training = _share_nearer(held, between_training), _effective_number(self.training.codes) / 2
-                flags.append(_beyond_chance(nearer, 0.0, _effective_number(codes), n_training)[0])
+        flags = [*_beyond_chance(*values, *numbers), self._held_out_too_near(held)]
         return {"memorisation": values[0], "near-copies": values[1], "passed": not any(flags)}
+
+    def _held_out_too_near(self, held: Matrix) -> bool:
+        """Whether separate held-out images are closer to training images than these are to each other."""
+        if self.left_one_out:
+            return False
+        everything = np.arange(len(self.training.ids))
+        lists = self._list("other groups" if self.training.grouped else "any", self.training)
+        between_training = lists.among(everything, np.ones(len(everything), bool))[1]
+        if not np.isfinite(between_training).all():
+            return False
+        n_held, n_training = _effective_number(self.real.codes), _effective_number(self.training.codes) / 2
+        return _beyond_chance(_share_nearer(held, between_training), 0.0, n_held, n_training)[0]
 
 
 def _copycat(count: int, held: Matrix, n_held: float, left_one_out: bool) -> dict[str, Any]:
     """Training images shown as generated ones: each finds itself, at 0."""
     near = np.zeros(count)
-    values = _share_nearer(near, held), _copies(near, held, left_one_out)
+    values = _share_nearer(near, held), _share_of_copies(near, held, left_one_out)
     return {"memorisation": values[0], "near-copies": values[1], "passed": all(_beyond_chance(*values, count, n_held))}
 
 
 def _warnings(values: dict[str, float], details: dict[str, Any], flags: tuple[bool, bool]) -> list[str]:
     """Controls that failed, and values of the generated images that are flagged."""
-    warnings, copycat, held = [], *(details["controls"][name] for name in ("copycat", "held-out reals"))
+    warnings, copycat, held = [], details["controls"]["copycat"], details["controls"]["held-out reals"]
     if not copycat["passed"]:
         warnings.append(
             "training images shown as generated ones are not told apart from new images (memorisation "

@@ -20,12 +20,13 @@ BallCounts = tuple[NDArray[np.bool_], NDArray[np.int64]]
 """For each ball whether it holds one of the other images, and for each of the others in how many balls it lies."""
 
 LISTED = 16
-"""The list of an image has k + 1 times so many nearest images; for balls beyond it, all distances are computed."""
+"""An image's list holds this times k + 1 of its nearest images; for larger balls all distances are computed."""
 LARGEST_RATIO = 20
 """Above this ratio of the sides' sizes no lists are made, since each value uses few images of the larger side."""
 CENTRES, COLUMNS = 512, 2048
 """Rows and columns of the distances that are held in memory at a time."""
 SATURATED = 0.98
+"""A precision between real images from which on the values tell little."""
 TIE = 1e-6
 """Tolerance of squared radii beside their median: rounding may separate equal radii, as of mutual k-th neighbours."""
 
@@ -104,7 +105,7 @@ class _Neighbours:
         return rows
 
     def _squares(self, centres: Indices) -> Iterator[tuple[Indices, Matrix]]:
-        """(c, k) squared distances of the centres to k places at a time, for all places in turn."""
+        """Blocks of b places that cover all in turn: the places, and the centres' (c, b) squared distances to them."""
         x = self._rows(centres)
         for start in range(0, self.n, COLUMNS):
             columns = np.arange(start, min(start + COLUMNS, self.n))
@@ -120,9 +121,10 @@ class _Neighbours:
             places.append(columns[nearest])
             squares.append(np.take_along_axis(block, nearest, 1))
         listed, listed_squared = np.concatenate(places, axis=1), np.concatenate(squares, axis=1)
-        order = _smallest(listed_squared, length)
-        order = np.take_along_axis(order, np.take_along_axis(listed_squared, order, 1).argsort(1), 1)
-        return np.take_along_axis(listed, order, 1), np.take_along_axis(listed_squared, order, 1)
+        nearest = _smallest(listed_squared, length)
+        order = np.take_along_axis(listed_squared, nearest, 1).argsort(1)
+        nearest = np.take_along_axis(nearest, order, 1)
+        return np.take_along_axis(listed, nearest, 1), np.take_along_axis(listed_squared, nearest, 1)
 
     def scores(self, real: Indices, fake: Indices, k: int) -> dict[str, float]:
         """The four values of real and generated images at these (n,) places each."""
@@ -163,12 +165,13 @@ def _smallest(values: Matrix, count: int) -> Indices:
 
 
 def _scores(real_balls: BallCounts, fake_balls: BallCounts, k: int) -> dict[str, float]:
-    (hit, balls_of_each_fake), (_, balls_of_each_real) = real_balls, fake_balls
+    holds_a_fake, balls_around_each_fake = real_balls
+    _, balls_around_each_real = fake_balls
     return {
-        "precision": float((balls_of_each_fake > 0).mean()),
-        "recall": float((balls_of_each_real > 0).mean()),
-        "density": float(balls_of_each_fake.mean() / k),
-        "coverage": float(hit.mean()),
+        "precision": float((balls_around_each_fake > 0).mean()),
+        "recall": float((balls_around_each_real > 0).mean()),
+        "density": float(balls_around_each_fake.mean() / k),
+        "coverage": float(holds_a_fake.mean()),
     }
 
 

@@ -8,27 +8,27 @@ from typing import Literal
 
 from gankit.studies import study
 
-FILL: Literal["fill"] = "fill"
+FILL: Literal["fill"] = "fill"  # adds as many images as bring a class up to the most frequent one
 Ratio = float | Literal["fill"]
 
 GENERATOR, COPIES, HELD_OUT = "generator", "copies", "held-out"
 CONTROLS = {
     COPIES: "negative control: noised copies of training images in place of generated ones, which add no information",
-    HELD_OUT: "positive control: real images that no other arm sees in place of generated ones, as more data would be",
+    HELD_OUT: "positive control: real images that no other arm sees in place of generated ones: what more data do",
 }
 
 
 @dataclass(frozen=True)
 class Kind(study.Arm):
-    """What a classifier is trained on."""
+    """A kind of arm: what its classifiers are trained on, and how, whatever the source of added images."""
 
-    balanced: bool = False  # draws classes equally often
-    weighted: bool = False  # weights classes in the loss
-    augmented: bool = False  # has classical augmentation
-    tuned: bool = False  # adjusts its decisions on the validation part
-    remedy: bool = False  # is a remedy of imbalance
-    adds: bool = False  # adds images of a source
-    real: bool = True  # sees the real images
+    balanced: bool = False  # whether classes are drawn equally often
+    weighted: bool = False  # whether the loss weights classes
+    augmented: bool = False  # whether there is classical augmentation
+    tuned: bool = False  # whether decisions are adjusted on the validation part
+    remedy: bool = False  # whether it is a remedy of imbalance
+    adds: bool = False  # whether images of a source are added
+    real: bool = True  # whether classifiers see the real images
 
 
 KINDS = {
@@ -53,7 +53,7 @@ KINDS = {
 
 @dataclass(frozen=True)
 class Arm(study.Arm):
-    """A kind of training with a source of images; its ratio and strength are chosen on each fold's validation part."""
+    """A kind with one source of images; its ratio and strength are chosen on each fold's validation part."""
 
     kind: Kind
     source: str | None  # GENERATOR, a control, or another program's images by name; None where nothing is added
@@ -82,8 +82,8 @@ class Variant:
         return "-".join([self.arm.name, *chosen])
 
     @property
-    def training(self) -> str:
-        """The name of its trainings: an arm that only adjusts decisions shares those of `classical`."""
+    def training_name(self) -> str:
+        """What its trainings are called: an arm that only adjusts decisions shares those of `classical`."""
         return self.name.replace("thresholds", "classical", 1) if self.arm.kind.tuned else self.name
 
 
@@ -95,16 +95,18 @@ def make_arms(kinds: Sequence[str], sources: Sequence[str], controls: Sequence[s
             arms.append(Arm(kind.name, kind.words, kind, None))
             continue
         for source in [*sources, *(controls if kind.real else [])]:
-            name = kind.name if source == GENERATOR else f"{kind.name}-{source}"
-            words = kind.words if source == GENERATOR else f"{kind.words}; {CONTROLS.get(source, f'those of {source}')}"
+            name, words = kind.name, kind.words
+            if source != GENERATOR:
+                name += f"-{source}"
+                words += f"; {CONTROLS.get(source, f'those of {source}')}"
             arms.append(Arm(name, words, kind, source))
     return arms
 
 
 def variants(arm: Arm, strengths: Sequence[float], ratios: Sequence[Ratio]) -> list[Variant]:
     """Everything that an arm chooses among."""
-    used = strengths if arm.kind.augmented else [None]
-    added: Sequence[Ratio | None] = [None]
+    own_strengths: Sequence[float | None] = strengths if arm.kind.augmented else [None]
+    own_ratios: Sequence[Ratio | None] = [None]
     if arm.kind.adds:
-        added = ratios if arm.kind.real else [1.0]  # without real images as many as there were
-    return [Variant(arm, strength, ratio) for strength in used for ratio in added]
+        own_ratios = ratios if arm.kind.real else [1.0]  # in place of the real images, as many as there were
+    return [Variant(arm, strength, ratio) for strength in own_strengths for ratio in own_ratios]

@@ -1,4 +1,4 @@
-"""The difference between what two choices gain, over folds and seeds: its interval, and the verdict on it."""
+"""Contrasts: the difference of two choices' gains over folds and seeds, its interval, and the verdict on it."""
 
 from __future__ import annotations
 
@@ -19,42 +19,48 @@ from gankit.evaluation.design import (
 )
 
 LEVEL = 0.05
-NOTHING = dict.fromkeys(("value", "low", "high", "low90", "high90", "p", "visible", "variances"))
+UNKNOWN = dict.fromkeys(("value", "low", "high", "low90", "high90", "p", "visible", "variances"))
+"""A contrast of which nothing is known."""
 
 
 def contrast(
-    differences: Sequence[Floats], test_to_train: float, of_patients: Sequence[float] = (0.0,), step: float = 0.0
+    differences: Sequence[Floats],
+    test_to_train: float,
+    patient_variances: Sequence[float] = (0.0,),
+    patient_step: float = 0.0,
 ) -> dict[str, Any]:
-    """The mean of the (generators, seeds) differences of all folds, its intervals, and the sources of its variance.
+    """The mean of the differences of all folds, its intervals, and the sources of its variance.
 
-    "low" and "high" are of 95 %, "low90" and "high90" of 90 %, "visible" is the smallest true difference that such a
-    study would see in 80 % of all cases; None where fewer than two folds have values. Every fold has seeds of its own.
+    "low" and "high" are the ends of the 95 % interval, "low90" and "high90" those of the 90 % interval; "visible" is
+    the smallest true difference that such a study would find with a probability of 80 %. Without any fold all entries
+    are None, with a single one all but "value".
 
-    Few folds are alike by chance now and then, and then Student's interval is far too short. So it is at least as wide
-    as the normal one of the error that test patients alone make, and if these make none either, as if one patient of
-    one fold had been judged otherwise.
+    A few folds can agree by chance, and then Student's interval over folds is far too short. It is therefore made at
+    least as wide as the normal interval of the error that test patients alone cause; and if they cause none either, as
+    wide as if one patient of one fold had been judged otherwise.
 
     Args:
-        differences: of gains, one array for each fold.
+        differences: of gains, one (generators, seeds) array for each fold; every fold has seeds of its own.
         test_to_train: images of a fold's test part, divided by all its other images.
-        of_patients: for each fold, the variance of its mean difference that its patients make.
-        step: by how much a single patient changes the value of a fold.
+        patient_variances: for each fold, what its test patients contribute to the variance of its mean difference.
+        patient_step: by how much a single patient changes the gain of a fold.
     """
     if not differences:
-        return dict(NOTHING)
+        return dict(UNKNOWN)
     generators = max(map(len, differences))
     table = np.full((len(differences), generators, differences[0].shape[1]), np.nan)
     for place, of_fold in enumerate(differences):  # the source chosen in one fold may have more generators
         table[place, : len(of_fold)] = of_fold
     estimate = cross_validated(table, test_to_train)
     if len(differences) < 2:
-        return {**NOTHING, "value": estimate.value}
+        return {**UNKNOWN, "value": estimate.value}
     folds, count = estimate.parts["folds"], len(differences)
-    overlap = 1 / count + test_to_train
-    normal = (student_quantile(math.inf) / student_quantile(folds.freedom)) ** 2
-    variance = max(folds.variance, normal * overlap * float(np.mean(of_patients)))
+    overlap = 1 / count + test_to_train  # as in `cross_validated`
+    # Student's interval of a variance times this is as wide as the normal interval of the variance itself
+    normal_to_student = (student_quantile(math.inf) / student_quantile(folds.freedom)) ** 2
+    variance = max(folds.variance, normal_to_student * overlap * float(np.mean(patient_variances)))
     if variance < ROUNDING**2:
-        variance = overlap * step**2 / count
+        variance = overlap * patient_step**2 / count
     estimate = Estimate(estimate.value, {"folds": Part(variance, folds.freedom)})
     (low, high), (low90, high90) = estimate.interval(), estimate.interval(1 - 2 * LEVEL)
     return {

@@ -35,24 +35,20 @@ def new_estimator(settings: AugmentationSettings, seed: int) -> Any:
     """The estimator that settings name, seeded where it draws random numbers.
 
     Raises:
-        PartError: there is none of this name, it takes other arguments, or cannot do what endpoint and arms need.
+        PartError: there is none of this name, it takes other options, or cannot do what endpoint and arms need.
     """
-    name, numeric = str(settings.estimator), settings.endpoint == "severity"
-    kind = _import_class(name) if "." in name else _find_class(name, "regressor" if numeric else "classifier")
+    name = str(settings.estimator)
+    kind = "regressor" if settings.endpoint == "severity" else "classifier"
+    estimator_class = _import_class(name) if "." in name else _find_class(name, kind)
     options = dict(settings.options)
-    if "random_state" in inspect.signature(kind).parameters:
+    if "random_state" in inspect.signature(estimator_class).parameters:
         options.setdefault("random_state", derive_seed(seed, "estimator") % 2**32)
     try:
-        estimator = kind(**options)
+        estimator = estimator_class(**options)
     except Exception as error:  # an estimator may raise anything
         raise PartError(f"augmentation.options: {name} cannot be made: {one_line(error, 120)}") from None
-    # Scores of pairs of classes ("ovo") do not say how likely each class is
-    decides = hasattr(estimator, "decision_function") and getattr(estimator, "decision_function_shape", "") != "ovo"
-    if not (hasattr(estimator, "predict") if numeric else hasattr(estimator, "predict_proba") or decides):
-        what = (
-            "a regressor with predict" if numeric else "a classifier with predict_proba, or decision_function by class"
-        )
-        raise PartError(f"augmentation.estimator: {name} is not {what}; choose another one, or other options")
+    if needed := _unmet_need(estimator, kind):
+        raise PartError(f"augmentation.estimator: {name} is not {needed}; choose another one, or other options")
     if any(KINDS[arm].weighted for arm in settings.arms) and not has_fit_parameter(estimator, "sample_weight"):
         raise PartError(
             f"augmentation.estimator: {name} takes no weights of images; leave the arms with weights out, or choose "
@@ -61,7 +57,19 @@ def new_estimator(settings: AugmentationSettings, seed: int) -> Any:
     return estimator
 
 
+def _unmet_need(estimator: Any, kind: str) -> str:
+    """What a "classifier" or "regressor" must be that this estimator is not; "" if it can judge images."""
+    if kind == "regressor":
+        return "" if hasattr(estimator, "predict") else "a regressor with predict"
+    # Scores of pairs of classes ("ovo") do not say how likely each class is
+    by_class = hasattr(estimator, "decision_function") and getattr(estimator, "decision_function_shape", "") != "ovo"
+    if by_class or hasattr(estimator, "predict_proba"):
+        return ""
+    return "a classifier with predict_proba, or decision_function by class"
+
+
 def _find_class(name: str, kind: str) -> type:
+    """The class of this name among scikit-learn's estimators of a kind, "classifier" or "regressor"."""
     known = _estimators(kind)
     if name not in known:
         near = suggestion(name, list(known))
@@ -76,6 +84,7 @@ def _estimators(kind: str) -> dict[str, type]:
 
 
 def _import_class(path: str) -> type:
+    """The class of an estimator by its import path."""
     module, _, name = path.rpartition(".")
     try:
         result = getattr(importlib.import_module(module), name)
@@ -110,7 +119,8 @@ class FeatureLearner:
         """
         places = np.arange(len(data.images))
         if data.balanced:  # as many draws as if every class had the images of the most frequent one
-            places = data.order(self.seed).batch(0, int(np.bincount(data.labels).max() * len(np.unique(data.labels))))
+            counts = np.unique(data.labels, return_counts=True)[1]
+            places = data.order(self.seed).batch(0, int(counts.max() * len(counts)))
         views = [to_tensor(data.images[places], data.dataset, CPU)]
         if data.classical is not None:
             views += [batch_images(data, places, self.seed, view, CPU) for view in range(self.settings.views)]
@@ -118,7 +128,7 @@ class FeatureLearner:
         labels, targets = data.labels[places], data.targets.numpy()[places]
         y = np.tile(targets[:, 0] if data.targets.is_floating_point() else targets, len(views))
         weights = {}
-        if data.weights is not None:
+        if data.weights is not None:  # under the name by which a pipeline passes them to its last step
             key = f"{self.pipeline.steps[-1][0]}__sample_weight"
             weights[key] = np.tile(data.weights.numpy()[labels], len(views)).astype(np.float64)
         self._call("fit", x, y, **weights)
@@ -136,7 +146,9 @@ class FeatureLearner:
             logs: Floats = np.log(np.clip(self._call("predict_proba", x), 1e-12, None))
             return logs
         scores = np.asarray(self._call("decision_function", x), np.float64)
-        return np.stack([-scores, scores], 1) / 2 if scores.ndim == 1 else scores
+        if scores.ndim == 1:  # of two classes: how much more likely the second one is
+            scores = np.stack([-scores, scores], 1) / 2
+        return scores
 
     def _call(self, method: str, *arguments: Any, **more: Any) -> Any:
         try:
@@ -147,7 +159,7 @@ class FeatureLearner:
 
     @torch.no_grad()
     def _features(self, images: torch.Tensor) -> NDArray[np.float32]:
-        """(n, c, h, w) images in [-1, 1] to (n, d) features, whose network takes 0 to 255."""
+        """(n, c, h, w) images in [-1, 1] to (n, d) features; their network takes images in [0, 255]."""
         device = device_of(self.network)
         pieces = [self.network(((piece + 1) * 127.5).to(device)).cpu() for piece in torch.split(images, AT_ONCE)]
         return torch.cat(pieces).numpy()

@@ -1,4 +1,4 @@
-"""How the cases of a study of augmentation are divided, again and again: no group is ever on two sides."""
+"""How a study of augmentation divides its cases into folds, and each fold into parts: groups stay whole."""
 
 from __future__ import annotations
 
@@ -27,11 +27,11 @@ from gankit.studies.labelled import (
     training_part,
 )
 
-TRIES = 50  # Random divisions that are tried until every class is on every side
-TRIES_WITH_FEWER = 5  # The same for fewer parts than the setting says
+TRIES = 50  # Random divisions that are tried until every part has every class
+TRIES_WITH_FEWER = 5  # The same where fewer parts are tried than the setting says
 
 Sides = tuple[Indices, Indices]
-"""Places of all other cases, and of those of one part."""
+"""Places of the cases outside a part, and of those in it."""
 
 
 @dataclass(frozen=True)
@@ -44,7 +44,7 @@ class Fold:
     validation: Dataset  # on which arms and ratios are chosen
     test: Dataset  # which judges once
     reserve: Dataset | None  # what the positive control adds
-    places: dict[str, Indices] = field(repr=False)  # in the data set, of each part by name, before the filters
+    places: dict[str, Indices] = field(repr=False)  # of each part's images in the data set, before the filters
 
     @property
     def name(self) -> str:
@@ -74,35 +74,47 @@ def divide(experiment: Experiment, settings: AugmentationSettings) -> Division:
     Raises:
         DataError: there are too few labels, classes or groups, or settings name what the data do not have.
     """
-    dataset, table = open_dataset(experiment.data), experiment.data
-    class_labels(dataset)
-    check_classes("augmentation.positive", settings.positive, dataset, table.name)
+    dataset, name = open_dataset(experiment.data), experiment.data.name
+    all_labels = class_labels(dataset)
+    check_classes("augmentation.positive", settings.positive, dataset, name)
     if settings.endpoint == "severity":
-        check_number("augmentation.number", str(settings.number), dataset, table.name)
-    cases = split_indices(dataset, table.split or "all")
-    labels, groups = class_labels(dataset)[cases], groups_of(dataset, cases)
+        check_number("augmentation.number", str(settings.number), dataset, name)
+    cases = split_indices(dataset, experiment.data.split or "all")
+    labels, groups = all_labels[cases], groups_of(dataset, cases)
     _check_groups(dataset, labels, groups, settings)
-    if table.min_agreement is not None and dataset.agreement is not None and np.isnan(dataset.agreement[cases]).any():
+    if experiment.data.min_agreement is not None and dataset.agreement is not None:
         missing = int(np.isnan(dataset.agreement[cases]).sum())
-        raise DataError(f"data.min_agreement: {missing} images of {table.name} have no ratings; rate or remove them")
+        if missing:
+            raise DataError(f"data.min_agreement: {missing} images of {name} have no ratings; rate or remove them")
     folds: list[Fold] = []
-    # What is set aside of a fold's other cases, one after the other: one of so many parts of what is left
-    set_aside = {"reserve": settings.reserve} if HELD_OUT in settings.controls else {}
-    set_aside["validation"] = settings.validation
     for repeat in range(1, settings.repeats + 1):
         seed = derive_seed(experiment.training.seed, "folds", repeat)
-        for train, test in _folds(labels, groups, settings.folds, seed):
-            number = len(folds) + 1
-            places: dict[str, Indices] = {"test": cases[test]}
-            for name, count in set_aside.items():
-                rest, part = _one_part(labels[train], groups[train], count, derive_seed(seed, name, len(folds)), name)
-                places[name], train = cases[train[part]], train[rest]
-            places["learn"] = cases[train]
+        for others, test in _folds(labels, groups, settings.folds, seed):
+            divided = {"test": test, **_set_aside(others, labels, groups, settings, seed, len(folds))}
+            places = {part: cases[chosen] for part, chosen in divided.items()}
             learn = training_part(experiment, dataset, places["learn"])
-            others = {name: dataset.subset(places[name]) for name in ("validation", "test")}
+            judging = {part: dataset.subset(places[part]) for part in ("validation", "test")}
             reserve = dataset.subset(places["reserve"]) if "reserve" in places else None
-            folds.append(Fold(number, repeat, learn, **others, reserve=reserve, places=places))
+            folds.append(Fold(len(folds) + 1, repeat, learn, **judging, reserve=reserve, places=places))
     return Division(dataset, cases, folds, list(_notes(dataset, folds, settings)))
+
+
+def _set_aside(
+    cases: Indices,
+    labels: NDArray[np.int64],
+    groups: NDArray[np.generic],
+    settings: AugmentationSettings,
+    seed: int,
+    fold: int,
+) -> dict[str, Indices]:
+    """The places of cases that a fold does not test, by part; each part is taken from what the ones before it left."""
+    counts = {"reserve": settings.reserve} if HELD_OUT in settings.controls else {}
+    counts["validation"] = settings.validation
+    parts = {}
+    for name, count in counts.items():
+        rest, part = _one_part(labels[cases], groups[cases], count, derive_seed(seed, name, fold), name)
+        parts[name], cases = cases[part], cases[rest]
+    return {**parts, "learn": cases}
 
 
 def _check_groups(
@@ -114,7 +126,8 @@ def _check_groups(
             f"augmentation: all {len(labels)} images are of {count} group (patient), which is never divided; correct "
             "the groups of the data"
         )
-    needed = max(settings.folds, 4 if HELD_OUT in settings.controls else 3)
+    parts_of_fold = 4 if HELD_OUT in settings.controls else 3  # test, validation, what is learnt from, the reserve
+    needed = max(settings.folds, parts_of_fold)
     for label, name in enumerate(dataset.class_names):
         if (count := len(np.unique(groups[labels == label]))) < needed:
             what = "images" if dataset.groups is None else "groups (patients)"
@@ -127,7 +140,7 @@ def _check_groups(
 def _divisions(
     labels: NDArray[np.int64], groups: NDArray[np.generic], parts: int, seed: int, tries: int
 ) -> Iterator[list[Sides]]:
-    """Random divisions into so many parts; of each, the parts that have every class, as have all other cases."""
+    """Random divisions into so many parts; of each, the parts that have every class both inside and outside."""
     classes = len(np.unique(labels))
     for attempt in range(tries):
         try:
@@ -138,7 +151,7 @@ def _divisions(
 
 
 def _folds(labels: NDArray[np.int64], groups: NDArray[np.generic], count: int, seed: int) -> list[Sides]:
-    """So many folds with every class in each."""
+    """The sides of `count` folds, each with every class in its test part and outside."""
     for found in _divisions(labels, groups, count, seed, TRIES):
         if len(found) == count:
             return found
@@ -146,7 +159,7 @@ def _folds(labels: NDArray[np.int64], groups: NDArray[np.generic], count: int, s
 
 
 def _one_part(labels: NDArray[np.int64], groups: NDArray[np.generic], count: int, seed: int, setting: str) -> Sides:
-    """One part of so many, with every class in it and outside; a larger part where no division gives one."""
+    """One of `count` parts, with every class in it and outside; one of fewer, larger parts where there is none."""
     for fewer in range(min(count, len(np.unique(groups))), 1, -1):
         for found in _divisions(labels, groups, fewer, seed, TRIES if fewer == count else TRIES_WITH_FEWER):
             if found:
@@ -192,9 +205,10 @@ def flow(division: Division) -> list[list[str]]:
     rows = [["fold", f"to learn from, {what}", "left out by filters", "validation", "test", "reserve", "by class"]]
     for fold in division.folds:
         left_out = len(fold.places["learn"]) - len(fold.learn)
+        counts = np.array([class_counts(part) for part in fold.parts.values()])  # (parts, classes)
+        names = division.dataset.class_names
         by_class = ", ".join(
-            f"{name} {'/'.join(str(class_counts(part)[label]) for part in fold.parts.values())}"
-            for label, name in enumerate(division.dataset.class_names)
+            f"{name} {'/'.join(map(str, of_class))}" for name, of_class in zip(names, counts.T, strict=True)
         )
         row = [cell(fold.learn), str(left_out), cell(fold.validation), cell(fold.test), cell(fold.reserve)]
         rows.append([str(fold.number), *row, by_class])

@@ -25,22 +25,25 @@ WANTED = "wanted.csv"
 
 
 def class_folders(names: Sequence[str]) -> list[str]:
-    """The name of each class's folder: the class's own, with all but letters, digits, `-`, `.` and `_` replaced."""
-    folders: list[str] = []
+    """The name of each class's folder: the class's own, with all but letters, digits, `-`, `.` and `_` replaced.
+
+    No two are equal but for capital letters, which some file systems ignore.
+    """
+    folders: dict[str, str] = {}
     for number, name in enumerate(names):
         folder = re.sub(r"[^\w.-]", "_", name).strip(".") or f"class-{number}"
-        while folder in folders:
+        while folder.casefold() in folders:
             folder += f"-{number}"
-        folders.append(folder)
-    return folders
+        folders[folder.casefold()] = folder
+    return list(folders.values())
 
 
 def write_fold(study: AugmentationStudy, fold: Fold, folder: Path) -> None:
     """Write what a generator of this fold may see: `train/CLASS/*`, `train.csv` and `wanted.csv`.
 
-    `train.csv` lists files with the name in the data set, a digest of the pixels, class, group (patient) and number.
-    Nothing else of the data set is written: whoever sees this folder alone cannot have seen an image that judges. The
-    images are such that `can_be_png`.
+    `train.csv` lists each file with its name in the data set, a digest of its pixels, its class and group (patient),
+    and the number that the endpoint "severity" learns. Nothing else of the data set is written: whoever sees only this
+    folder cannot have seen an image that judges. The images must be of a type that `can_be_png`.
 
     Raises:
         RunError: the folder holds the fold of other data or settings.
@@ -58,20 +61,21 @@ def write_fold(study: AugmentationStudy, fold: Fold, folder: Path) -> None:
     if study.settings.endpoint == "severity":
         columns[str(study.settings.number)] = list(values_of(learn, study.settings))
     table = [list(columns), *zip(*columns.values(), strict=True)]
-    listed, new = folder / LIST, folder / f".{LIST}"
+    old_list, new_list = folder / LIST, folder / f".{LIST}"
     folder.mkdir(parents=True, exist_ok=True)
-    write_csv(new, table)
-    begun = listed.is_file()
-    if begun and new.read_bytes() != listed.read_bytes():
-        new.unlink()
+    write_csv(new_list, table)
+    complete = old_list.is_file()
+    if complete and new_list.read_bytes() != old_list.read_bytes():
+        new_list.unlink()
         raise RunError(f"{folder} holds the fold of other data or settings; choose another folder")
-    for place, file in enumerate([] if begun else files):
-        path = folder / file
-        path.parent.mkdir(parents=True, exist_ok=True)
-        save_image(path, learn.read(np.array([place]))[0])
+    if not complete:
+        for place, file in enumerate(files):
+            path = folder / file
+            path.parent.mkdir(parents=True, exist_ok=True)
+            save_image(path, learn.read(np.array([place]))[0])
     wanted = zip(names, most_added(fold, study), strict=True)  # written anew: another study may need more
     write_csv(folder / WANTED, [["class", "images"], *([name, int(count)] for name, count in wanted)])
-    new.replace(listed)  # last, so that a fold with a list is complete
+    new_list.replace(old_list)  # last, so that a fold with a list is complete
 
 
 def can_be_png(images: Dataset) -> bool:

@@ -28,7 +28,7 @@ from gankit.studies.worker import check_made
 if TYPE_CHECKING:
     from gankit.studies.augmentation.study import AugmentationStudy
 
-STRENGTHS = np.linspace(0, 2, 21)  # Multiples of the classes' log frequencies that adjusted decisions try
+PRIOR_STRENGTHS = np.linspace(0, 2, 21)  # Multiples of the classes' log frequencies among which `adjustment` chooses
 
 
 @dataclass(frozen=True)
@@ -58,7 +58,7 @@ class Endpoint:
         }[self.settings.endpoint]
 
     def labels(self, part: Dataset) -> Labels:
-        """(n,) classes that are to be told apart: 1 where one is present, 0 elsewhere, for the endpoint "presence"."""
+        """(n,) what is to be told: each image's class; for "presence" 1 for the positive classes, 0 for others."""
         labels = class_labels(part)
         return np.isin(labels, self.positive).astype(np.int64) if self.settings.endpoint == "presence" else labels
 
@@ -67,11 +67,11 @@ class Endpoint:
         outputs = outputs[places]
         if self.settings.endpoint == "severity":
             return -float(np.abs(outputs[:, 0] - values_of(part, self.settings)[places]).mean())
-        counts = confusion(self.labels(part)[places], self.called(outputs), outputs.shape[1])
+        counts = confusion(self.labels(part)[places], self.predicted(outputs), outputs.shape[1])
         return float(classification.balanced_accuracy(counts))
 
-    def called(self, outputs: Floats) -> Labels:
-        """(..., n, k) outputs to the (..., n) classes, as `labels` has them."""
+    def predicted(self, outputs: Floats) -> Labels:
+        """(..., n, k) outputs to (..., n) predictions of what `labels` returns."""
         if self.settings.endpoint == "presence":
             return np.asarray(softmax(outputs, axis=-1)[..., self.positive].sum(-1) > 0.5, np.int64)
         return np.asarray(outputs.argmax(-1), np.int64)
@@ -81,26 +81,27 @@ class Endpoint:
         return Cases.of(self.labels(part), groups_of(part, np.arange(len(part))))
 
     def left_out(self, part: Dataset, outputs: Floats) -> Floats:
-        """(groups,) gains where each group is left out, means over trainings with (trainings, n, k) outputs."""
+        """(trainings, n, k) outputs to (groups,) gains without each of the groups, means over the trainings."""
         cases = self.cases(part)
         if self.settings.endpoint == "severity":
             errors = np.abs(outputs[..., 0] - values_of(part, self.settings)).mean(0)
-            rest = len(errors) - np.bincount(cases.group)
-            return np.asarray((np.bincount(cases.group, errors) - errors.sum()) / np.maximum(rest, 1))
-        counts = cases.counts(self.called(outputs), outputs.shape[-1])
+            sums = errors.sum() - np.bincount(cases.group, errors)
+            numbers = len(errors) - np.bincount(cases.group)
+            return np.asarray(-sums / np.maximum(numbers, 1))
+        counts = cases.counts(self.predicted(outputs), outputs.shape[-1])
         return np.asarray(classification.balanced_accuracy(counts.sum(1, keepdims=True) - counts).mean(0))
 
-    def step(self, part: Dataset) -> float:
-        """By how much one group changes the gain on a part, on average over classes; 0 for numbers."""
+    def patient_step(self, part: Dataset) -> float:
+        """By how much one group (patient) changes the gain on a part, on average over classes; 0 for numbers."""
         if self.settings.endpoint == "severity":
             return 0.0
         counts = np.unique(self.cases(part).stratum, return_counts=True)[1]
         return float(np.mean(1 / (len(counts) * counts)))
 
     def adjustment(self, part: Dataset, outputs: Floats, log_prior: Floats, places: Any = slice(None)) -> float:
-        """The multiple of `log_prior`, (k,), whose subtraction gives the greatest gain; the smallest of equal ones."""
-        gains = [self.gain(part, outputs - strength * log_prior, places) for strength in STRENGTHS]
-        return float(STRENGTHS[int(np.argmax(gains))])
+        """The multiple of (k,) `log_prior` to subtract for the greatest gain; the smallest of equally good ones."""
+        gains = [self.gain(part, outputs - strength * log_prior, places) for strength in PRIOR_STRENGTHS]
+        return float(PRIOR_STRENGTHS[int(np.argmax(gains))])
 
     def scores(self, part: Dataset, outputs: Floats) -> dict[str, float]:
         """Further scores of (n, k) outputs."""
@@ -139,7 +140,7 @@ def confusion(labels: Labels, predicted: Labels, classes: int) -> Floats:
 
 def _cell(endpoint: Endpoint, fold: Fold, variant: Variant, files: list[list[Path]]) -> Cell:
     """The gains of a variant in a fold, from the outputs of (generators, seeds) trainings."""
-    paths, kept = np.array(files, dtype=object), []
+    paths, test_outputs = np.array(files, dtype=object), []
     validation, test = np.zeros(paths.shape), np.zeros(paths.shape)
     for place, path in np.ndenumerate(paths):
         check_made(path.parent, OUTPUTS)
@@ -150,23 +151,24 @@ def _cell(endpoint: Endpoint, fold: Fold, variant: Variant, files: list[list[Pat
         else:
             validation[place] = endpoint.gain(fold.validation, of_validation)
         test[place] = endpoint.gain(fold.test, of_test)
-        kept.append(of_test)
-    outputs = np.stack(kept)
-    return Cell(validation, test, outputs.reshape(*test.shape, *kept[0].shape), endpoint.left_out(fold.test, outputs))
+        test_outputs.append(of_test)
+    outputs = np.stack(test_outputs)
+    left_out = endpoint.left_out(fold.test, outputs)
+    return Cell(validation, test, outputs.reshape(*test.shape, *outputs.shape[1:]), left_out)
 
 
 def _adjust(endpoint: Endpoint, fold: Fold, of_validation: Floats, of_test: Floats) -> tuple[float, Floats]:
-    """The gain of adjusted decisions on the validation part, and the outputs for the test part, adjusted.
+    """The gain of adjusted decisions on the validation part, and the adjusted outputs for the test part.
 
-    Judged where it was chosen, an adjustment would seem too good: the gain is the mean of those that are chosen on one
-    half of the groups and judged on the other one; minus infinity where there is a single group.
+    An adjustment judged on the cases for which it was chosen would seem too good. So the gain is the mean of two, each
+    of an adjustment that is chosen on one half of the groups and judged on the other; minus infinity with one group.
     """
     part, counts = fold.validation, class_counts(fold.learn)
     log_prior = np.log(counts / counts.sum())
     of_validation, of_test = log_softmax(of_validation, axis=-1), log_softmax(of_test, axis=-1)
-    first = np.unique(groups_of(part, np.arange(len(part))), return_inverse=True)[1] % 2 == 0
+    first_half = endpoint.cases(part).group % 2 == 0
     gains = []
-    for half in (first, ~first):
+    for half in (first_half, ~first_half):
         if half.any() and not half.all():
             strength = endpoint.adjustment(part, of_validation, log_prior, half)
             gains.append(endpoint.gain(part, of_validation - strength * log_prior, ~half))
@@ -207,36 +209,37 @@ def judge(
 ) -> dict[str, Any]:
     """What `metrics.json` holds beside the protocol; cells and the names of lacking ones are from `read_cells`."""
     sources = source_rows(study, outcomes)
-    alarmed = {row["source"] for row in sources if row["alarm"] and row["source"] != GENERATOR}
+    alarmed = {row["source"] for row in sources if is_leak(row)}
     trusted = [variant for variant in study.variants if variant.arm.source not in alarmed]
     by_role = {
         role: [variant for variant in trusted if variant.arm.role == role]
         for role in ("baseline", "synthetic", *study.settings.controls)
     }
     test_to_train, endpoint = 1 / (study.settings.folds - 1), Endpoint(study)
-    step = float(np.mean([endpoint.step(fold.test) for fold in study.folds]))
+    patient_step = float(np.mean([endpoint.patient_step(fold.test) for fold in study.folds]))
     baselines = {fold.number: choose(cells, fold, by_role["baseline"]) for fold in study.folds}
 
     def against_baseline(among: Sequence[Variant]) -> dict[str, Any]:
         """The choice among variants in each fold, and its contrast with the best baseline."""
-        chosen, differences, of_patients = [], [], []
+        chosen, differences, patient_variances = [], [], []
         for fold in study.folds:
             variant, baseline = choose(cells, fold, among), baselines[fold.number]
             if variant is None or baseline is None:
                 continue
-            one, other = (cells[fold.number, side.name] for side in (variant, baseline))
-            first, second = one.test, other.test
-            differences.append(first - second)  # the same seeds of classifiers on both sides
-            left_out = one.left_out - other.left_out
-            of_patients.append(part_of_cases(endpoint.cases(fold.test), left_out).variance)
+            cell, baseline_cell = (cells[fold.number, side.name] for side in (variant, baseline))
+            difference = cell.test - baseline_cell.test  # the seeds of classifiers are the same on both sides
+            differences.append(difference)
+            left_out = cell.left_out - baseline_cell.left_out
+            patient_variances.append(part_of_cases(endpoint.cases(fold.test), left_out).variance)
             chosen.append({
-                "fold": fold.number, "variant": variant.name, "baseline": baseline.name, "gain": float(first.mean()),
-                "baseline_gain": float(second.mean()), "difference": float((first - second).mean()),
+                "fold": fold.number, "variant": variant.name, "baseline": baseline.name,
+                "gain": float(cell.test.mean()), "baseline_gain": float(baseline_cell.test.mean()),
+                "difference": float(difference.mean()),
             })  # fmt: skip
         return {
             "chosen": chosen,
             "missing": len(study.folds) - len(chosen),
-            **contrast(differences, test_to_train, of_patients, step),
+            **contrast(differences, test_to_train, patient_variances, patient_step),
         }
 
     primary = against_baseline(by_role["synthetic"])
@@ -255,7 +258,7 @@ def judge(
         "controls": controls,
         "arms": arms,
         "sources": sources,
-        "notes": [*_alarms(sources), *_control_notes(controls), *_lacks(lacking, primary)],
+        "notes": [*_alarms(sources), *_control_notes(controls), *_gaps(lacking, primary)],
     }
 
 
@@ -266,16 +269,17 @@ def _arm_values(
     endpoint, scores = Endpoint(study), []
     for row in chosen:
         fold, cell = study.fold(row["fold"]), cells[row["fold"], row["variant"]]
-        scores += [endpoint.scores(fold.test, outputs) for outputs in cell.outputs.reshape(-1, *cell.outputs.shape[2:])]
-    names = scores[0] if scores else []
-    known = {name: [values[name] for values in scores if not np.isnan(values[name])] for name in names}
-    means = {name: float(np.mean(values)) if values else None for name, values in known.items()}
-    gain = float(np.mean([row["gain"] for row in chosen])) if scores else None
+        scores += [endpoint.scores(fold.test, cell.outputs[training]) for training in np.ndindex(cell.test.shape)]
+    means: dict[str, float | None] = {}
+    for name in scores[0] if scores else []:
+        known = [values[name] for values in scores if not np.isnan(values[name])]
+        means[name] = float(np.mean(known)) if known else None
+    gain = float(np.mean([row["gain"] for row in chosen])) if chosen else None
     return {"words": arm.words, "role": arm.role, "gain": gain, "scores": means}
 
 
 def source_rows(study: AugmentationStudy, outcomes: Mapping[str, Outcome]) -> list[dict[str, Any]]:
-    """What each source made for each fold, and whether it shows images that judge."""
+    """What each source made for each fold, and what was found of the judging parts in it."""
     rows = []
     for fold in study.folds:
         for source in study.settings.sources:
@@ -286,9 +290,14 @@ def source_rows(study: AugmentationStudy, outcomes: Mapping[str, Outcome]) -> li
     return rows
 
 
+def is_leak(row: Mapping[str, Any]) -> bool:
+    """Whether a row of `source_rows` shows a leak; the study's own generator, which sees no judging image, has none."""
+    return bool(row["alarm"]) and row["source"] != GENERATOR
+
+
 def _alarms(sources: list[dict[str, Any]]) -> Iterator[str]:
     for row in sources:
-        if row["alarm"] and row["source"] != GENERATOR:  # which the study itself has kept from these images
+        if is_leak(row):
             yield (
                 f"leak: images of {row['source']} for fold {row['fold']} show {row['leaked']} images of the validation "
                 f"or the test part ({row['exact']} pairs are identical) that its training images do not show; "
@@ -313,7 +322,8 @@ def _control_notes(controls: Mapping[str, Mapping[str, Any]]) -> Iterator[str]:
             )
 
 
-def _lacks(lacking: Sequence[str], primary: Mapping[str, Any]) -> Iterator[str]:
+def _gaps(lacking: Sequence[str], primary: Mapping[str, Any]) -> Iterator[str]:
+    """Notes on trainings and folds that are missing."""
     if lacking:
         yield f"incomplete, so not chosen: {first_of(lacking)}; the reasons are among the failed jobs"
     if primary["missing"]:

@@ -26,7 +26,7 @@ from gankit.studies.worker import check_made
 if TYPE_CHECKING:
     from gankit.studies.augmentation.study import AugmentationStudy
 
-OUTPUTS, MADE = "outputs.npz", "images.npz"
+OUTPUTS, MADE = "outputs.npz", "images.npz"  # in a job's folder: a classifier's outputs, the images that a source made
 Labels = NDArray[np.int64]
 
 
@@ -47,16 +47,16 @@ def most_added(fold: Fold, study: AugmentationStudy) -> Labels:
 
 
 def scale_classical(classical: Classical, strength: float) -> Classical:
-    """A classical augmentation with all its ranges multiplied by the strength, each at most its largest value."""
-    bounds = {"shift": 1.0, "rotate": 180.0, "scale": 0.9, "brightness": 1.0, "contrast": 1.0}
-    ranges = {name: min(getattr(classical, name) * strength, most) for name, most in bounds.items()}
+    """A classical augmentation with all its ranges multiplied by the strength, each up to its largest useful value."""
+    largest = {"shift": 1.0, "rotate": 180.0, "scale": 0.9, "brightness": 1.0, "contrast": 1.0}
+    ranges = {name: min(getattr(classical, name) * strength, bound) for name, bound in largest.items()}
     return classical.model_copy(update=ranges)
 
 
 def training_set(
     study: AugmentationStudy, fold: Fold, variant: Variant, seed: int, made: Path | None
 ) -> tuple[TrainingSet, tuple[float, float]]:
-    """What a variant learns from, and the mean and the standard deviation by which a number is standardised.
+    """What a variant learns from, and the mean and the standard deviation that standardise a number.
 
     Args:
         study: whose settings apply.
@@ -91,19 +91,9 @@ def _added_images(
 ) -> tuple[Images, Labels, Floats]:
     """Images, classes and numbers that a variant adds, class by class; larger ratios contain those of smaller ones."""
     assert variant.ratio is not None
-    counts, random = added_counts(fold, variant.ratio), np.random.default_rng(derive_seed(seed, "added", fold.number))
+    counts = added_counts(fold, variant.ratio)
     if variant.arm.source in (COPIES, HELD_OUT):
-        source = fold.learn if variant.arm.source == COPIES else fold.reserve
-        assert source is not None
-        labels, chosen = class_labels(source), []
-        for label, count in enumerate(counts):
-            members = random.permutation(np.flatnonzero(labels == label))
-            chosen.append(np.resize(members, count) if variant.arm.source == COPIES else members[:count])
-        places = np.concatenate(chosen).astype(np.int64)
-        images = np.asarray(source.images)[places]
-        if variant.arm.source == COPIES:
-            images = noised_copies(source, places, study.settings.copy_noise, random)
-        return images, labels[places], values_of(source, study.settings)[places]
+        return _control_images(study, fold, variant.arm.source == COPIES, counts, seed)
     assert made is not None
     check_made(made, MADE)
     if not (made / MADE).is_file():
@@ -112,6 +102,25 @@ def _added_images(
         labels, stored, values = file["labels"], file["images"], file["values"]
     places = np.concatenate([np.flatnonzero(labels == label)[:count] for label, count in enumerate(counts)])
     return stored[places], labels[places], values[places]
+
+
+def _control_images(
+    study: AugmentationStudy, fold: Fold, copied: bool, counts: Labels, seed: int
+) -> tuple[Images, Labels, Floats]:
+    """Noised copies of training images if `copied`, else images of the reserve; (classes,) `counts` of each class."""
+    source = fold.learn if copied else fold.reserve
+    assert source is not None
+    random = np.random.default_rng(derive_seed(seed, "added", fold.number))
+    labels, chosen = class_labels(source), []
+    for label, count in enumerate(counts):
+        members = random.permutation(np.flatnonzero(labels == label))
+        chosen.append(np.resize(members, count) if copied else members[:count])
+    places = np.concatenate(chosen).astype(np.int64)
+    if copied:
+        images = noised_copies(source, places, study.settings.copy_noise, random)
+    else:
+        images = np.asarray(source.images)[places]
+    return images, labels[places], values_of(source, study.settings)[places]
 
 
 def train_variant(
@@ -127,7 +136,7 @@ def train_variant(
     fold, settings = study.fold(number), study.settings
     made = None if image_job is None else folder.parent / image_job
     data, (mean, scale) = training_set(study, fold, variant, seed, made)
-    steps: dict[str, int] = {}
+    progress: dict[str, Any] = {}
     predict: Callable[[Dataset], Floats]
     if settings.estimator is not None:
         learner = FeatureLearner(settings, fold.learn, seed)
@@ -135,7 +144,6 @@ def train_variant(
         predict = learner.apply
     else:
         network, progress = fit_new(data, settings, study.outputs, study.experiment.training.device, seed, folder)
-        steps = {"steps": progress["steps"]}
         predict = functools.partial(apply, network)
     outputs = {"validation": predict(fold.validation), "test": predict(fold.test)}
     if study.outputs == 1:
@@ -145,7 +153,8 @@ def train_variant(
         raise RunError(f"the classifier diverged: {advice}")
     with open_atomically(folder / OUTPUTS) as file:
         np.savez(file, validation=outputs["validation"], test=outputs["test"])
-    for path in (folder / "checkpoints").glob("*.pt"):  # of no use any more
+    for path in (folder / "checkpoints").glob("*.pt"):  # no longer needed
         path.unlink()
     real = len(fold.learn) if variant.arm.kind.real else 0
+    steps = {"steps": progress["steps"]} if progress else {}  # an estimator takes none
     return {**steps, "real": real, "added": len(data.images) - real}

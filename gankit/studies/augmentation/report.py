@@ -12,8 +12,8 @@ from gankit.evaluation.latex import tabular
 from gankit.files import write_atomically, write_csv
 from gankit.images.pictures import grid_png
 from gankit.report.pages import draw_intervals
-from gankit.studies.augmentation.arms import CONTROLS, GENERATOR
-from gankit.studies.augmentation.judging import Cells, predictions
+from gankit.studies.augmentation.arms import CONTROLS
+from gankit.studies.augmentation.judging import Cells, is_leak, predictions
 from gankit.studies.augmentation.learning import MADE
 from gankit.studies.formats import interval, number
 from gankit.studies.study import JOBS, Results, write_page
@@ -40,18 +40,20 @@ def arm_rows(metrics: Mapping[str, Any], joined: bool = True) -> list[list[str]]
     rows = [["arm", "role", "gain", "less best baseline", *bounds, "p", "p after Holm", "folds lacking", "chosen"]]
     for name, entry in metrics["arms"].items():
         chosen = [row["variant"] for row in entry["chosen"]]
-        often = ", ".join(f"{variant} {chosen.count(variant)}x" for variant in dict.fromkeys(chosen))
+        choices = ", ".join(f"{variant} {chosen.count(variant)}x" for variant in dict.fromkeys(chosen))
         difference = [interval(entry, signed=True)] if joined else [number(entry[key]) for key in ("value", *bounds)]
         ps = [number(entry["p"]), number(entry["p_holm"])]
-        rows.append([name, entry["role"], number(entry["gain"]), *difference, *ps, str(entry["missing"]), often])
+        rows.append([name, entry["role"], number(entry["gain"]), *difference, *ps, str(entry["missing"]), choices])
     return rows
 
 
 def score_rows(metrics: Mapping[str, Any]) -> list[list[str]]:
     """All scores of the arms as text, a header first."""
     names = next((list(entry["scores"]) for entry in metrics["arms"].values() if entry["scores"]), [])
-    arms = metrics["arms"].items()
-    return [["arm", *names], *([arm, *(number(entry["scores"].get(name)) for name in names)] for arm, entry in arms)]
+    rows = [["arm", *names]]
+    for arm, entry in metrics["arms"].items():
+        rows.append([arm, *(number(entry["scores"].get(name)) for name in names)])
+    return rows
 
 
 def choice_rows(metrics: Mapping[str, Any]) -> list[list[str]]:
@@ -68,13 +70,15 @@ def source_table(metrics: Mapping[str, Any], names: tuple[str, ...]) -> list[lis
     rows = [["fold", "source", "images", "by class", "of the judging parts", "leak alarm"]]
     for row in metrics["sources"]:
         counts = ", ".join(f"{name} {count}" for name, count in zip(names, row["by_class"], strict=False))
-        state = "failed" if row["failure"] else "yes" if row["alarm"] and row["source"] != GENERATOR else "no"
-        rows.append([str(row["fold"]), row["source"], str(row["images"]), counts, str(row["leaked"]), state])
+        alarm = "yes" if is_leak(row) else "no"
+        if row["failure"]:
+            alarm = "failed"
+        rows.append([str(row["fold"]), row["source"], str(row["images"]), counts, str(row["leaked"]), alarm])
     return rows
 
 
 def variance_rows(metrics: Mapping[str, Any]) -> list[list[str]]:
-    """Standard deviations of the difference between folds and between seeds, a header first; empty if not known."""
+    """By how much the difference varies between folds and between seeds, a header first; empty if not known."""
     variances = metrics["primary"]["variances"]
     if variances is None:
         return []
@@ -84,7 +88,7 @@ def variance_rows(metrics: Mapping[str, Any]) -> list[list[str]]:
 
 def summary(metrics: Mapping[str, Any]) -> str:
     """The verdict, the arms and the notes, as lines for a terminal."""
-    rows = [row[:1] + row[2:4] for row in arm_rows(metrics)]
+    rows = [[arm, gain, difference] for arm, _, gain, difference, *_ in arm_rows(metrics)]
     return "\n".join([verdict_line(metrics), *as_columns(rows), *(f"note: {note}" for note in metrics["notes"])])
 
 
@@ -92,9 +96,9 @@ def write_tables(study: AugmentationStudy, metrics: Mapping[str, Any], cells: Ce
     """Write the tables as CSV and LaTeX, the gains of every training, and the outputs for every test case."""
     tables = {"arms": arm_rows(metrics), "scores": score_rows(metrics), "choices": choice_rows(metrics)}
     for name, rows in tables.items():
-        write_csv(folder / f"{name}.csv", arm_rows(metrics, joined=False) if name == "arms" else rows)
         write_atomically(folder / f"{name}.tex", tabular(rows[0], [("", rows[1:])], verdict_line(metrics)))
-    write_csv(folder / "flow.csv", metrics["flow"])
+    for name, rows in {**tables, "arms": arm_rows(metrics, joined=False), "flow": metrics["flow"]}.items():
+        write_csv(folder / f"{name}.csv", rows)
     gains: list[list[object]] = [["fold", "variant", "generator", "seed", "validation", "test"]]
     for (fold, variant), cell in cells.items():
         for (g, s), test in np.ndenumerate(cell.test):
@@ -106,27 +110,26 @@ def write_tables(study: AugmentationStudy, metrics: Mapping[str, Any], cells: Ce
 def write_report(study: AugmentationStudy, results: Results) -> None:
     """Write `report.html` into the study's folder."""
     metrics = results.values
+    words = {arm.kind.name: arm.kind.words for arm in study.arms()}
+    words |= {f"-{name}": CONTROLS[name] for name in study.settings.controls}  # as names of arms end
     write_page(
         study, results, "augmentation/report.html.j2", warnings=metrics["notes"], metrics=metrics,
         verdict=verdict_line(metrics), arms=arm_rows(metrics), scores=score_rows(metrics), choices=choice_rows(metrics),
         sources=source_table(metrics, study.division.dataset.class_names), interval=interval,
-        variances=variance_rows(metrics),
-        words={arm.kind.name: arm.kind.words for arm in study.arms()} | {
-            f"-{name}": CONTROLS[name] for name in study.settings.controls
-        }, pictures=_pictures(study, results),
+        variances=variance_rows(metrics), words=words, pictures=_pictures(study, results),
     )  # fmt: skip
 
 
 def _pictures(study: AugmentationStudy, results: Results) -> dict[str, bytes]:
-    """Figures by their captions."""
+    """Figures by their captions: the differences of all arms, and some images of each source."""
     metrics, figures = results.values, {}
-    rows = [
+    differences = [
         (name, entry, [row["difference"] for row in entry["chosen"]])
         for name, entry in {"best synthetic arm": metrics["primary"], **metrics["arms"]}.items()
         if entry["value"] is not None
     ]
-    if rows:
-        figure = draw_intervals(rows, 0, "difference of the endpoint")
+    if differences:
+        figure = draw_intervals(differences, 0, "difference of the endpoint")
         figures["Differences from the best baseline; crosses are folds"] = figure
     fold = study.fold(1)
     for source in study.settings.sources:

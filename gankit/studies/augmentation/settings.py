@@ -24,7 +24,7 @@ EXPORTED = "exported"
 
 
 class Other(Settings):
-    """Images of another program, as an arm of the study.
+    """Images of another program, as a source of the study.
 
     Attributes:
         images: a folder with `fold-1/generated/CLASS/*.png` and so on, one folder for each fold.
@@ -36,7 +36,7 @@ class Other(Settings):
     command: str | None = None
 
     @model_validator(mode="after")
-    def _one(self) -> "Other":
+    def _exactly_one(self) -> "Other":
         if (self.images is None) == (self.command is None):
             raise ValueError("either images or command is needed")
         return self
@@ -50,12 +50,13 @@ class AugmentationSettings(FitSettings):
             classes in `positive`) or "severity" (mean absolute error of `number`).
         positive: classes that count as present.
         number: the number known of each image that "severity" learns.
-        margin: the smallest difference of the endpoint that matters, decided before the study. A difference that lies
-            within it is equivalence.
+        margin: the smallest difference of the endpoint that matters, decided before the study. Arms whose difference
+            is within it count as equivalent.
         folds: parts of the data, each with all classes in proportion and of whole groups; each is the test part once.
         repeats: how often all this is done, each time with another division.
-        validation: arms and their ratios are chosen on one of so many parts of what is neither tested nor reserved.
-        reserve: the positive control alone sees one of so many parts of what is not tested.
+        validation: of the images that are neither tested nor reserved, one part in so many is for choosing arms and
+            ratios.
+        reserve: of the images that are not tested, one part in so many is for the positive control alone.
         generators: generators that are trained in each fold.
         seeds: trainings of each classifier, for every generator. No two folds share seeds.
         arms: kinds of trainings. Those that add images take them from every source in turn: the generator of the
@@ -112,7 +113,7 @@ class AugmentationSettings(FitSettings):
 
     @field_validator("others")
     @classmethod
-    def _free(cls, others: dict[str, Other]) -> dict[str, Other]:
+    def _own_names_are_taken(cls, others: dict[str, Other]) -> dict[str, Other]:
         own = {GENERATOR, *CONTROLS, EXPORTED}
         for name in others:
             if name in own or any(f"{kind}-{name}" in KINDS for kind in KINDS):  # two arms would have one name

@@ -81,7 +81,7 @@ def _check_ratios(study: AugmentationStudy) -> None:
 
 def _export_folds(study: AugmentationStudy, exported: Path, own: Path) -> None:
     place, folder = exported.resolve(), own.resolve()
-    # Neither could be written again once the other is there
+    # A study's folder must be empty at first, and a fold's folder must hold nothing else
     if place.is_relative_to(folder) or any(folder.is_relative_to(place / fold.name) for fold in study.folds):
         raise RunError(
             f"augmentation.export_folds: {exported} and the study's own folder, {own}, overlap; choose one beside it"
@@ -117,16 +117,16 @@ def open_generated(study: AugmentationStudy, fold: Fold, folder: Path) -> tuple[
     folders = class_folders(learn.class_names)
     if images.labels is None:
         raise DataError(f"{folder}: pictures have no classes; put them into the folders {', '.join(folders)}")
-    names = list(images.class_names)
-    if unknown := [name for name in names if name not in folders and name not in learn.class_names]:
+    # Where the folder of one class has the name of another class, it is the folder of the former
+    numbers = {name: label for names in (learn.class_names, folders) for label, name in enumerate(names)}
+    if unknown := [name for name in images.class_names if name not in numbers]:
         raise DataError(f"{folder}: the study has no class {unknown[0]!r}; name the folders {', '.join(folders)}")
     if images.image.shape != learn.image.shape or images.dtype != learn.dtype:
         theirs, ours = (f"{part.dtype} of {' x '.join(map(str, part.image.shape))}" for part in (images, learn))
         raise DataError(
             f"{folder}: images are {theirs} (channels, height, width), and those of the study {ours}; write them so"
         )
-    known = np.array([folders.index(name) if name in folders else learn.class_names.index(name) for name in names])
-    labels = known[np.asarray(images.labels)]
+    labels = np.array([numbers[name] for name in images.class_names])[np.asarray(images.labels)]
     counts, wanted = np.bincount(labels, minlength=len(folders)), most_added(fold, study)
     for name, count, needed in zip(folders, counts, wanted, strict=True):
         if count < needed:
@@ -173,10 +173,11 @@ def _from_generator(study: AugmentationStudy, fold: Fold, seed: int, folder: Pat
     labels = np.repeat(np.arange(len(counts)), counts)
     drawn = derive_seed(seed, "added", fold.number) % 2**62
     if study.settings.endpoint != "severity":
-        names = np.array(run.class_names)[labels]  # since names may be numbers
+        names = np.array(run.class_names)[labels]  # not the labels themselves: names of classes may be numbers
         return run.sample(len(labels), names, seed=drawn), labels, np.zeros(len(labels))
-    random, known, truth = np.random.default_rng(drawn), class_labels(fold.learn), values_of(fold.learn, study.settings)
-    values = np.array([random.choice(truth[known == label]) for label in labels])
+    random = np.random.default_rng(drawn)
+    real_labels, real_values = class_labels(fold.learn), values_of(fold.learn, study.settings)
+    values = np.array([random.choice(real_values[real_labels == label]) for label in labels])
     return run.sample(len(labels), values[:, None], seed=drawn), labels, values
 
 
@@ -186,9 +187,10 @@ def _run_program(study: AugmentationStudy, fold: Fold, source: str, folder: Path
     if done.is_file():
         return
     write_fold(study, fold, folder)
-    words = [*([sys.executable] if program.suffix == ".py" else []), str(program), str(folder), str(folder / GENERATED)]
+    interpreter = [sys.executable] if program.suffix == ".py" else []
+    command = [*interpreter, str(program), str(folder), str(folder / GENERATED)]
     try:
-        ended = subprocess.run(words, capture_output=True, text=True, errors="replace", check=False)
+        ended = subprocess.run(command, capture_output=True, text=True, errors="replace", check=False)
     except OSError as error:
         raise RunError(f"augmentation.others.{source}: {program} cannot be run: {one_line(error)}") from None
     (folder / "program.txt").write_text(ended.stdout + ended.stderr, encoding="utf-8")
@@ -202,12 +204,13 @@ def check_program(study: AugmentationStudy, source: str) -> Path:
     """The file of a source's program.
 
     Raises:
-        GankitError: it is not there, or only a file of settings names it.
+        GankitError: it is not there, or is named only in a file of settings, which is no reason to trust it.
     """
-    program, who = user_path(str(study.settings.others[source].command)), f"augmentation.others.{source}.command"
+    setting = f"augmentation.others.{source}.command"
+    program = user_path(str(study.settings.others[source].command))
     if not program.is_file():
-        raise RunError(f"{who}: there is no file {program}; name a program's file, without arguments")
-    check_trust(program, who)
+        raise RunError(f"{setting}: there is no file {program}; name a program's file, without arguments")
+    check_trust(program, setting)
     return program.resolve()
 
 
@@ -219,24 +222,26 @@ def leak(fold: Fold, images: Images) -> dict[str, Any]:
     Returns:
         {"leaked": images of the judging parts with an exact or a near copy among the generated ones, "exact": pairs of
         which the copy is exact, "alarm": whether one is exact, or generated images are near copies significantly more
-        often than real images of other patients are (Fisher's exact test), "pairs": some of the pairs}.
+        often than real images are of images in other parts, so of other patients (Fisher's exact test), "pairs": some
+        of the pairs, each the place of the generated image and that of the judging one, validation before test}.
     """
-    parts = [np.asarray(part.images) for part in (fold.learn, fold.validation, fold.test)]
-    learn, validation, test = ([_thumbnails(pixels, fold), _thumbnails(pixels[..., ::-1], fold)] for pixels in parts)
-    generated, judging = [_thumbnails(images, fold), _thumbnails(images[..., ::-1], fold)], [*validation[0], *test[0]]
-    copies, originals, exact = _copies(generated, judging)
-    learnt, known, _ = _copies(learn, judging)
-    new = ~np.isin(originals, known)
+    learn, validation, test = (
+        _views(np.asarray(part.images), fold) for part in (fold.learn, fold.validation, fold.test)
+    )
+    judging = [*validation[0], *test[0]]
+    copies, originals, exact = _copies(_views(images, fold), judging)
+    copies_in_learn, copied_by_learn, _ = _copies(learn, judging)
+    new = ~np.isin(originals, copied_by_learn)
     copies, originals, exact = copies[new], originals[new], exact[new]
-    near = len(np.unique(copies))
-    real = [learnt, _copies(validation, test[0])[0], _copies(test, validation[0])[0]]  # near one of another patient
-    near_real = sum(len(np.unique(places)) for places in real)
-    counts = [[near, len(images) - near], [near_real, sum(map(len, parts)) - near_real]]
-    more = stats.fisher_exact(counts, alternative="greater").pvalue < CHANCE
+    copies_among_real = [copies_in_learn, _copies(validation, test[0])[0], _copies(test, validation[0])[0]]
+    near, near_real = len(np.unique(copies)), sum(len(np.unique(places)) for places in copies_among_real)
+    n_real = len(learn[0]) + len(judging)
+    counts = [[near, len(images) - near], [near_real, n_real - near_real]]
+    more_than_real = stats.fisher_exact(counts, alternative="greater").pvalue < CHANCE
     return {
         "leaked": len(np.unique(originals)),
         "exact": int(exact.sum()),
-        "alarm": bool(exact.any() or more),
+        "alarm": bool(exact.any() or more_than_real),
         "pairs": np.stack([copies, originals], 1)[:PAIRS].tolist(),
     }
 
@@ -245,14 +250,26 @@ def _copies(views: list[list[Thumbnail]], others: list[Thumbnail]) -> tuple[Indi
     """All p pairs of copies: (p,) places of images and of the others that they copy, and whether exactly.
 
     Args:
-        views: the images, and their mirror images.
-        others: what they may be copies of.
+        views: from `_views`.
+        others: what the images may be copies of.
     """
-    empty = np.zeros(0, int), np.zeros(0, int), np.zeros(0), np.zeros(0, bool)
-    blocks = [empty, *(block for view in views for block in duplicates(view, others, NEAR_COPY))]
-    i, j, _, exact = (np.concatenate([block[column] for block in blocks]) for column in range(4))
-    return i, j, exact.astype(bool)
+    places, other_places, exactly = [np.zeros(0, int)], [np.zeros(0, int)], [np.zeros(0, bool)]
+    for view in views:
+        for i, j, _, exact in duplicates(view, others, NEAR_COPY):
+            places.append(i)
+            other_places.append(j)
+            exactly.append(exact)
+    codes = np.concatenate(places) * len(others) + np.concatenate(other_places)
+    pairs, pair_of = np.unique(codes, return_inverse=True)  # an image that is like its own mirror image counts once
+    is_exact = np.zeros(len(pairs), bool)
+    is_exact[pair_of[np.concatenate(exactly)]] = True
+    return pairs // len(others), pairs % len(others), is_exact
 
 
-def _thumbnails(images: Images, fold: Fold) -> list[Thumbnail]:
-    return thumbnails(Rows(images=images, ids=np.arange(len(images)), value_range=fold.learn.value_range), "compared")
+def _views(images: Images, fold: Fold) -> list[list[Thumbnail]]:
+    """Small copies of the images, and of their mirror images."""
+    ids, value_range = np.arange(len(images)), fold.learn.value_range
+    return [
+        thumbnails(Rows(images=pixels, ids=ids, value_range=value_range), "compared")
+        for pixels in (images, images[..., ::-1])
+    ]

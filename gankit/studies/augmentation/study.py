@@ -32,7 +32,7 @@ from gankit.studies.trainings import check_training, time_training
 
 @final
 class AugmentationStudy(Study):
-    """Whether generated images help a classifier, by cross-validation with generators of each fold's own.
+    """Whether generated images help a classifier, by cross-validation; each fold trains generators of its own.
 
     The generator is trained on the part of each fold that classifiers learn from, and is conditioned on classes, or on
     the number of the endpoint "severity". `data.min_agreement` and `data.subset` apply to that part alone.
@@ -96,7 +96,7 @@ class AugmentationStudy(Study):
         return [variant for arm in self.arms() for variant in variants(arm, settings.strengths, settings.ratios)]
 
     def fold_seeds(self, fold: Fold, count: int, stream: str) -> list[int]:
-        """So many seeds for the trainings of this fold alone: then the spread of folds covers that of seeds."""
+        """`count` seeds that no other fold has: so the spread of the folds includes that of the seeds."""
         return [derive_seed(self.experiment.training.seed, stream, fold.number, i) % 2**31 for i in range(count)]
 
     def generators_of(self, source: str | None) -> int:
@@ -109,7 +109,7 @@ class AugmentationStudy(Study):
 
     def trainings(self, fold: Fold, variant: Variant) -> list[list[str]]:
         """(generators, seeds) names of the trainings of a variant in a fold."""
-        name, seeds = f"{fold.name}-{variant.training}", range(self.settings.seeds)
+        name, seeds = f"{fold.name}-{variant.training_name}", range(self.settings.seeds)
         return [[f"{name}-{g}-{s}" for s in seeds] for g in range(self.generators_of(variant.arm.source))]
 
     def generator_experiment(self, seed: int) -> Experiment:
@@ -122,13 +122,13 @@ class AugmentationStudy(Study):
         """The images of every source in every fold, and then every variant, fold by fold."""
         self._check_networks()
         check_sources(self, jobs.parent)
+        own = [source for source in self.settings.sources if source == GENERATOR]
         others = [source for source in self.settings.sources if source != GENERATOR]
         steps = 1 if self.settings.estimator else self.settings.steps
         first = self.generator_experiment(self.experiment.training.seed)
         time_generator = functools.partial(time_training, first, data=self.fold(1).learn)
         return [
-            Work("generator", self._source_jobs([GENERATOR] * self.settings.generator), self.experiment.training.steps,
-                 time_generator, first=True),
+            Work("generator", self._source_jobs(own), self.experiment.training.steps, time_generator, first=True),
             Work("", self._source_jobs(others), 1, lambda threads: 1.0, first=True),
             Work("classifier", self._training_jobs(), steps, self._time_classifier),
         ]  # fmt: skip
@@ -146,10 +146,10 @@ class AugmentationStudy(Study):
         """The trainings of every variant, fold by fold; variants that only judge differently share theirs."""
         trainings: dict[str, Job] = {}
         for fold, variant in itertools.product(self.folds, self.variants):
-            added = variant.arm.source in self.settings.sources
-            made = self.image_jobs(fold, str(variant.arm.source)) if added else [None]
+            has_jobs = variant.arm.source in self.settings.sources  # controls need none
+            image_jobs = self.image_jobs(fold, str(variant.arm.source)) if has_jobs else [None]
             seeds = self.fold_seeds(fold, self.settings.seeds, "classifier")
-            for row, image_job in zip(self.trainings(fold, variant), made, strict=True):
+            for row, image_job in zip(self.trainings(fold, variant), image_jobs, strict=True):
                 for seed, name in zip(seeds, row, strict=True):
                     run = functools.partial(train_variant, self, fold.number, variant, image_job, seed)
                     trainings.setdefault(name, Job(name, run))
@@ -166,7 +166,7 @@ class AugmentationStudy(Study):
             check_training(self.generator_experiment(self.experiment.training.seed), learn)
 
     def _time_classifier(self, threads: int | None) -> float:
-        """Seconds of a step with classical augmentation, the slowest; for an estimator those of a whole training."""
+        """Seconds of a step with classical augmentation, which is the slowest; of an estimator's whole training."""
         fold, settings = self.fold(1), self.settings
         data = training_set(self, fold, Variant(Arm("", "", KINDS["classical"], None), 1.0), 0, None)[0]
         if settings.estimator is not None:

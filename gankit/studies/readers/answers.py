@@ -1,4 +1,4 @@
-"""The ratings in a study's folder, checked against its set: nothing is dropped without a word."""
+"""The ratings in a study's folder, checked against its set: what does not fit is an error, and never dropped."""
 
 import math
 from collections.abc import Callable, Sequence
@@ -16,7 +16,7 @@ from gankit.registry.messages import shown
 from gankit.studies.readers.blinding import SetKey, Shown
 
 RATINGS = "ratings"
-SCORES = range(1, 6)  # that the page takes
+SCORES = range(1, 6)  # the scores that the page offers
 
 
 def read_answers(folder: Path, key: SetKey) -> "Answers":
@@ -71,12 +71,12 @@ class Answers:
         rows = [[value(rater, image) for image in images] for rater in self.raters]
         return np.array(rows, np.float64).reshape(len(self.raters), len(images))
 
-    def first(self, pairs: bool) -> list[Shown]:
+    def shown_first(self, *, pairs: bool) -> list[Shown]:
         """The single images, or the pairs, where they are shown for the first time."""
         return [image for image in self.key.images if image.repeats is None and image.is_pair == pairs]
 
-    def again(self, pairs: bool) -> tuple[list[Shown], list[Shown]]:
-        """What is shown a second time: as it was shown first, and then."""
+    def shown_twice(self, *, pairs: bool) -> tuple[list[Shown], list[Shown]]:
+        """The single images, or the pairs, that are shown twice: their first and their second showings."""
         by_id = {image.id: image for image in self.key.images}
         second = [image for image in self.key.images if image.repeats is not None and image.is_pair == pairs]
         return [by_id[str(image.repeats)] for image in second], second
@@ -94,11 +94,15 @@ class Answers:
         ]
 
     def _count_answers(self, rater: Rater, image: Shown) -> int:
+        """How many of the questions about an image or pair the reader answered."""
+        called = bool(rater.calls.get(image.id))
+        if image.is_pair:
+            return int(called)
         diagnosed = bool(self.key.classes) and bool(rater.diagnoses.get(image.id))
-        return bool(rater.calls.get(image.id)) + (not image.is_pair) * ((image.id in rater.scores) + diagnosed)
+        return called + (image.id in rater.scores) + diagnosed
 
     def notes(self) -> list[str]:
-        """Who answered in part, and readers whose answers are all the same."""
+        """Who answered only in part, and which readers gave the same answers to everything."""
         whole = len(self.key.images)
         remarks = [
             f"{rater.name} answered {count} of {whole}, and counts with these"
@@ -123,9 +127,13 @@ def score_of(rater: Rater, image: Shown) -> float:
 
 
 def right_of_pair(rater: Rater, image: Shown) -> float:
-    """Whether the reader chose the real one of a pair; NaN without a call."""
+    """1 where the reader chose the real one of a pair, else 0; NaN without a call."""
     call = rater.calls.get(image.id, "")
-    return float(image.pictures[call == RIGHT].source == REAL) if call else math.nan
+    if not call:
+        return math.nan
+    left, right = image.pictures
+    chosen = right if call == RIGHT else left
+    return float(chosen.source == REAL)
 
 
 def side_of_pair(rater: Rater, image: Shown) -> float:
@@ -134,6 +142,6 @@ def side_of_pair(rater: Rater, image: Shown) -> float:
 
 
 def diagnosis_right(rater: Rater, image: Shown) -> float:
-    """Whether the diagnosis is the label; NaN where one of them is missing."""
+    """1 where the diagnosis is the label, else 0; NaN where one of them is missing."""
     diagnosis, label = rater.diagnoses.get(image.id, ""), image.pictures[0].label
     return float(diagnosis.casefold() == label.casefold()) if diagnosis and label else math.nan

@@ -1,4 +1,4 @@
-"""The blinded set: which images are shown, in which order, on which page; and the sealed key that tells."""
+"""The blinded set: which images are shown, in which order, on which page; and the sealed key to what they are."""
 
 from __future__ import annotations
 
@@ -44,9 +44,9 @@ class Picture:
 class Shown:
     """What a reader sees at a time: one image, or a pair."""
 
-    id: str  # on the page, where it tells nothing
+    id: str  # on the page; it does not tell what is shown
     pictures: tuple[Picture, ...]  # one; or the left and the right one, of which one is real
-    repeats: str | None  # the id of what it shows again
+    repeats: str | None  # the id of what it shows a second time; None the first time
 
     @property
     def is_pair(self) -> bool:
@@ -55,7 +55,7 @@ class Shown:
 
     @property
     def source(self) -> str:
-        """Of the image; of a pair that of the generated image."""
+        """The source of the image; of a pair that of its generated image."""
         return next((picture.source for picture in self.pictures if picture.source != REAL), REAL)
 
     @property
@@ -69,8 +69,8 @@ class Shown:
 class SetKey(Sealed):
     """What the page does not tell."""
 
-    sources: dict[str, str]  # what each source is
-    classes: tuple[str, ...]  # that readers choose from
+    sources: dict[str, str]  # in words, what each source is
+    classes: tuple[str, ...]  # among which readers choose
     images: tuple[Shown, ...]  # in the page's order
 
 
@@ -99,9 +99,11 @@ def open_sources(study: ReadersStudy) -> dict[str, SourceImages]:
         GankitError: they cannot be opened, no real ones are named, sizes differ, or there are too few.
     """
     settings = study.settings
-    named, runs, window = {}, list[Opened](), None
+    named, runs = {}, list[Opened]()
+    window = None  # of black and white: that of the first run, also for files that do not say it
     for name, place in settings.generated.items():
-        named[name] = what, source = open_named(place, name, window)
+        what, source = open_named(place, name, window)
+        named[name] = what, source
         if isinstance(source, Run):
             runs.append(Opened(what, source))
             window = runs[0].source.value_range
@@ -140,30 +142,32 @@ def _in_order(
     shuffled = [items[place] for place in random.permutation(len(items))]
     half = (len(shuffled) + 1) // 2
     again = random.choice(half, min(half, round(repeats * len(shuffled))), replace=False).tolist() if shuffled else []
-    later = [(shuffled[place], None) for place in range(half, len(shuffled))]
-    later += [(shuffled[place][::-1], place) for place in again]  # the sides of a pair are exchanged
-    return [(item, None) for item in shuffled[:half]] + [later[place] for place in random.permutation(len(later))]
+    first_half = [(item, None) for item in shuffled[:half]]
+    second_half = [(item, None) for item in shuffled[half:]]
+    second_half += [(shuffled[place][::-1], place) for place in again]  # the sides of a pair are exchanged
+    return first_half + [second_half[place] for place in random.permutation(len(second_half))]
 
 
 def seal_set(study: ReadersStudy, opened: Mapping[str, SourceImages]) -> SetKey:
     """A key with a new secret, which chooses and shuffles the images: first single ones, then pairs."""
     settings, secret = study.settings, new_secret()
     random = np.random.default_rng(int(secret, 16))
-    names = list(settings.generated)
     chosen = {name: source.pictures(name, random.permutation(len(source.images))) for name, source in opened.items()}
     singles = [(picture,) for name in opened for picture in chosen[name][: settings.images]]
     reals = iter(chosen[REAL][settings.images :])
-    pairs = [
-        (next(reals), picture)[:: random.choice([-1, 1])]
-        for name in names for picture in chosen[name][settings.images : settings.images + settings.pairs]
-    ]  # fmt: skip
+    pairs = []
+    for name in settings.generated:
+        for generated in chosen[name][settings.images : settings.images + settings.pairs]:
+            real = next(reals)
+            real_is_left = random.choice([-1, 1]) == 1
+            pairs.append((real, generated) if real_is_left else (generated, real))
     parts = [_in_order(list(items), settings.repeats, random) for items in (singles, pairs)]
     ids, images = new_ids(secret, sum(map(len, parts))), list[Shown]()
     for part in parts:
-        own = ids[len(images) : len(images) + len(part)]
+        part_ids = ids[len(images) : len(images) + len(part)]
         images += [
-            Shown(name, pictures, None if place is None else own[place])
-            for name, (pictures, place) in zip(own, part, strict=True)
+            Shown(shown_id, pictures, None if repeated is None else part_ids[repeated])
+            for shown_id, (pictures, repeated) in zip(part_ids, part, strict=True)
         ]
     classes = dict[str, str]()
     for name in (name for source in opened.values() for name in source.images.class_names):
@@ -174,12 +178,10 @@ def seal_set(study: ReadersStudy, opened: Mapping[str, SourceImages]) -> SetKey:
 
 def _copies(opened: Mapping[str, SourceImages], key: SetKey) -> list[str]:
     """Warnings of generated images that copy real ones of the set: no reader can tell these apart."""
-    shown = {
-        name: source.images.subset(
-            sorted({each.number for image in key.images for each in image.pictures if each.source == name})
-        )
-        for name, source in opened.items()
-    }
+    shown = {}
+    for name, source in opened.items():
+        numbers = {each.number for image in key.images for each in image.pictures if each.source == name}
+        shown[name] = source.images.subset(sorted(numbers))
     return [
         f"{name}: {warning}" for name, images in shown.items() if name != REAL
         for warning in find_copies(images, shown[REAL], None, "real image")[1]
@@ -189,10 +191,12 @@ def _copies(opened: Mapping[str, SourceImages], key: SetKey) -> list[str]:
 def export_set(study: ReadersStudy, job: Path) -> dict[str, Any]:
     """Write the key into the study's folder, and the page with the pictures into a folder for the readers.
 
-    The job's own folder, which stays empty, tells where the study's is.
+    The page has the pixels, all of one codec, and random ids: no order, name or number tells what an image is without
+    the key, whose hash stands on the page.
 
-    The page has the pixels, all of one codec, and ids that tell nothing; no order, name or number tells what an image
-    is without the key, whose hash stands on the page.
+    Args:
+        study: whose set it is.
+        job: the job's own folder, which stays empty; the study's folder holds the folder of jobs.
 
     Returns:
         The hash of the key, and remarks on the sources.
@@ -214,10 +218,13 @@ def export_set(study: ReadersStudy, job: Path) -> dict[str, Any]:
         entries = []
         (new / IMAGES).mkdir()
         for shown in key.images:
-            pictures = [png(picture) for picture in shown.pictures]
-            for name, content in zip(shown.files, pictures, strict=True):
+            entry = {"id": shown.id}
+            # "src" is the only or the left picture
+            for page_key, name, picture in zip(("src", "right"), shown.files, shown.pictures, strict=False):
+                content = png(picture)
                 (new / IMAGES / name).write_bytes(content)
-            entries.append({"id": shown.id, **dict(zip(("src", "right"), map(png_uri, pictures), strict=False))})
+                entry[page_key] = png_uri(content)
+            entries.append(entry)
         write_atomically(new / PAGE, page_text(key.digest, entries, key.classes, True))
 
     write_atomically(folder / KEY, key.content())
@@ -244,9 +251,14 @@ def flow(key: SetKey) -> list[list[str]]:
     """How many images of each source were shown where, a header first."""
     rows = [["source", "what", "one by one", "in pairs", "shown again"]]
     for source, what in key.sources.items():
-        counts = [0, 0, 0]
+        singly = in_pairs = again = 0
         for shown in key.images:
-            inside = sum(picture.source == source for picture in shown.pictures)
-            counts[2 if shown.repeats else int(shown.is_pair)] += inside
-        rows.append([source, what, *map(str, counts)])
+            count = sum(picture.source == source for picture in shown.pictures)
+            if shown.repeats:
+                again += count
+            elif shown.is_pair:
+                in_pairs += count
+            else:
+                singly += count
+        rows.append([source, what, str(singly), str(in_pairs), str(again)])
     return rows

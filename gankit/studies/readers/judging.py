@@ -38,8 +38,10 @@ class Question:
     value: Callable[[Rater, Shown], float]  # of one answer
     chance: float | None  # the value of readers who guess
     of_pairs: bool = False
-    bounded: bool = True  # by 0 and 1
-    detects: Literal["real", "generated"] | None = None  # which of a source's images and the real ones it finds
+    bounded: bool = True  # whether values are in [0, 1]
+    detects: Literal["real", "generated"] | None = (
+        None  # the kind that is told from the other; None where kinds do not count
+    )
 
 
 QUESTIONS = (
@@ -68,16 +70,17 @@ def judge(answers: Answers) -> dict[str, Any]:
 
 
 def _finding(answers: Answers, question: Question, source: str) -> list[dict[str, Any]]:
-    """A measure of a source's images, in no, one or two entries: d' follows the share of right pairs."""
+    """The entry of a measure of a source's images; d' follows that of right pairs. Empty where nothing was answered."""
     wanted = {source} if question.detects is None else {source, REAL}
-    images = [image for image in answers.first(question.of_pairs) if image.source in wanted]
+    images = [image for image in answers.shown_first(pairs=question.of_pairs) if image.source in wanted]
     if not images or not answers.raters:
         return []
     table = answers.table(images, question.value)
     if np.isnan(table).all():
         return []
-    kinds = [question.detects is None or (image.source == REAL) == (question.detects == "real") for image in images]
-    found = over_readers(question.measure, table, kinds, _patients(images))
+    is_real = np.array([image.source == REAL for image in images])
+    to_find = {"real": is_real, "generated": ~is_real, None: np.ones(len(images), bool)}[question.detects]
+    found = over_readers(question.measure, table, to_find, _patients(images))
     low, high = found.interval(question.bounded) or (None, None)
     entry = {
         "source": source, "what": question.name, "value": None if found.estimate is None else found.estimate.value,
@@ -91,18 +94,24 @@ def _finding(answers: Answers, question: Question, source: str) -> list[dict[str
     return [entry, _discrimination(entry, table)] if question.name == PAIRS_RIGHT else [entry]
 
 
-def _discrimination(share: dict[str, Any], table: Floats) -> dict[str, Any]:
-    """d' beside the share of right pairs: its interval on another scale; an end at infinity is None."""
-    ends = [None if end is None else float(pair_discrimination(end)) for end in (share["low"], share["high"])]
-    low, high = (end if end is not None and math.isfinite(end) else None for end in ends)
+def _discrimination(pairs_right: dict[str, Any], table: Floats) -> dict[str, Any]:
+    """The entry of d' from that of the share of right pairs: its interval on another scale; None for infinity."""
+
+    def end(right: float | None) -> float | None:
+        value = math.nan if right is None else float(pair_discrimination(right))
+        return value if math.isfinite(value) else None
+
     counts = (~np.isnan(table)).sum(1)
     by_reader = {
         name: None if value is None else float(pair_discrimination(value, count))
-        for (name, value), count in zip(share["by_reader"].items(), counts.tolist(), strict=True)
+        for (name, value), count in zip(pairs_right["by_reader"].items(), counts.tolist(), strict=True)
     }
-    value = None if share["value"] is None else float(pair_discrimination(share["value"], share["cases"]))
-    return {**share, "what": "d' of pairs", "value": value, "low": low, "high": high, "chance": 0.0,
-            "by_reader": by_reader}  # fmt: skip
+    right = pairs_right["value"]
+    value = None if right is None else float(pair_discrimination(right, pairs_right["cases"]))
+    return {
+        **pairs_right, "what": "d' of pairs", "value": value, "low": end(pairs_right["low"]),
+        "high": end(pairs_right["high"]), "chance": 0.0, "by_reader": by_reader,
+    }  # fmt: skip
 
 
 def _patients(images: Sequence[Shown]) -> NDArray[np.str_]:
@@ -115,26 +124,27 @@ def _patients(images: Sequence[Shown]) -> NDArray[np.str_]:
 
 
 def _verdict(source: str, findings: Sequence[dict[str, Any]]) -> str:
-    """What the interval of accuracy says, or of pairs where there are no single images, in words."""
-    for name in (ACCURACY, PAIRS_RIGHT):
-        for found in findings:
-            if (found["source"], found["what"]) == (source, name) and found["low"] is not None:
-                of = f"the images of {source}"
-                if found["low"] > 0.5:
-                    words = f"Readers tell {of} from real ones"
-                elif found["high"] < 0.5:
-                    words = f"Readers take {of} for real rather than the real ones"
-                else:
-                    words = f"No evidence that readers tell {of} from real ones"
-                return f"{words}: {name} {found['value']:.2f} [{found['low']:.2f}, {found['high']:.2f}]"
-    return f"Nobody was asked often enough about the images of {source}"
+    """What the interval of accuracy says, or that of pairs where there are no single images, in words."""
+    known = {found["what"]: found for found in findings if found["source"] == source and found["low"] is not None}
+    name = ACCURACY if ACCURACY in known else PAIRS_RIGHT
+    if name not in known:
+        return f"Nobody was asked often enough about the images of {source}"
+    value, low, high = (known[name][key] for key in ("value", "low", "high"))
+    if low > 0.5:
+        words = f"Readers tell the images of {source} from real ones"
+    elif high < 0.5:
+        words = f"Readers take the images of {source} for real rather than the real ones"
+    else:
+        words = f"No evidence that readers tell the images of {source} from real ones"
+    return f"{words}: {name} {value:.2f} [{low:.2f}, {high:.2f}]"
 
 
 def agreement(answers: Answers) -> list[dict[str, Any]]:
     """How far readers agree with each other, and with themselves where something was shown twice."""
     rows: list[dict[str, Any]] = []
     ordinal, nominal = (functools.partial(krippendorff_alpha, level=level) for level in ("ordinal", "nominal"))
-    singles, pairs, readers = answers.first(False), answers.first(True), len(answers.raters)
+    singles, pairs = answers.shown_first(pairs=False), answers.shown_first(pairs=True)
+    readers = len(answers.raters)
     if readers > 1:
         row = functools.partial(_agreement, "between readers")
         scores, calls = answers.table(singles, score_of), answers.table(singles, call_of)
@@ -148,7 +158,7 @@ def agreement(answers: Answers) -> list[dict[str, Any]]:
             ("same choice again", _same, right_of_pair, True),
             ("Krippendorff's alpha of scores given twice (ordinal)", ordinal, score_of, False),
         ):
-            first, second = answers.again(of_pairs)
+            first, second = answers.shown_twice(pairs=of_pairs)
             twice = np.array([answers.table(images, value)[place] for images in (first, second)])
             rows += _agreement(rater.name, what, measure, twice, first)
     return rows
@@ -162,9 +172,9 @@ def _agreement(
     images: Sequence[Shown],
     needed: int = 2,
 ) -> list[dict[str, Any]]:
-    """A row of the images with so many answers in a (k, images) table; nothing where there are none."""
-    counts = (~np.isnan(table)).sum(0) >= needed
-    table, images = table[:, counts], [image for image, known in zip(images, counts, strict=True) if known]
+    """A row of the images that have `needed` answers or more in a (k, images) table; none without such an image."""
+    enough = (~np.isnan(table)).sum(0) >= needed
+    table, images = table[:, enough], [image for image, counts in zip(images, enough, strict=True) if counts]
     if not images:
         return []
     sources = [image.source for image in images]
@@ -189,12 +199,14 @@ def _codes(answers: Answers, images: Sequence[Shown]) -> Floats:
 
 
 def _diagnoses(answers: Answers) -> list[dict[str, Any]]:
-    """How often each class is diagnosed as asked, all readers together, by source."""
+    """How often images of each class are diagnosed as that class, all readers together, by source."""
     rows = []
     for source in answers.key.sources:
         for label in answers.key.classes:
-            images = [each for each in answers.first(False)
-                      if (each.source, each.pictures[0].label.casefold()) == (source, label.casefold())]  # fmt: skip
+            images = [
+                image for image in answers.shown_first(pairs=False)
+                if image.source == source and image.pictures[0].label.casefold() == label.casefold()
+            ]  # fmt: skip
             table = answers.table(images, diagnosis_right)
             if count := int((~np.isnan(table)).sum()):
                 rows.append({"source": source, "class": label, "images": len(images), "right": int(np.nansum(table)),

@@ -57,7 +57,7 @@ def agreement_rows(metrics: Mapping[str, Any]) -> list[list[str]]:
 
 
 def diagnosis_rows(metrics: Mapping[str, Any]) -> list[list[str]]:
-    """How often each class was diagnosed as asked, a header first."""
+    """How often images of each class were diagnosed as that class, a header first."""
     return [
         ["images of", "class", "images", "diagnosed so"],
         *([entry["source"], entry["class"], str(entry["images"]), f"{entry['right']} of {entry['diagnoses']}"]
@@ -67,8 +67,10 @@ def diagnosis_rows(metrics: Mapping[str, Any]) -> list[list[str]]:
 
 def answer_rows(answers: Answers) -> list[list[object]]:
     """Every answer beside what the image is, a header first."""
-    titles = "reader image source number label patient beside repeats score diagnosis call right"
-    rows: list[list[object]] = [[*titles.split()]]
+    rows: list[list[object]] = [[
+        "reader", "image", "source", "number", "label", "patient", "beside", "repeats", "score", "diagnosis", "call",
+        "right",
+    ]]  # fmt: skip
     for rater in answers.raters:
         for image in answers.key.images:
             if image.id not in rater.calls:
@@ -76,24 +78,27 @@ def answer_rows(answers: Answers) -> list[list[object]]:
             own = next(picture for picture in image.pictures if picture.source == image.source)
             other = next((picture for picture in image.pictures if picture != own), None)
             beside = "" if other is None else f"{other.source} {other.number}"
-            call = right_of_pair(rater, image) if image.is_pair else call_of(rater, image)
-            right = call if image.is_pair else float(call == (image.source != REAL))
             said = [rater.scores.get(image.id, ""), rater.diagnoses[image.id], rater.calls[image.id]]
-            known = "" if np.isnan(call) else int(right)
+            right: object = ""  # without a call
+            if rater.calls[image.id]:
+                called_generated = call_of(rater, image) == 1
+                is_right = right_of_pair(rater, image) if image.is_pair else called_generated == (image.source != REAL)
+                right = int(is_right)
             rows.append([rater.name, image.id, own.source, own.number, own.label, own.patient, beside,
-                         image.repeats or "", *said, known])  # fmt: skip
+                         image.repeats or "", *said, right])  # fmt: skip
     return rows
 
 
 def write_tables(metrics: Mapping[str, Any], answers: Answers, folder: Path) -> None:
     """Write the tables as LaTeX, their numbers as CSV, and every answer beside what the image is."""
-    titles = {
+    columns_of = {
         "findings": ["source", "what", "value", "low", "high", "chance", "readers", "cases", "independent"],
         "agreement": ["who", "what", "value", "low", "high", "n"],
         "diagnoses": ["source", "class", "images", "right", "diagnoses"],
     }  # fmt: skip
-    for name, columns in titles.items():
-        write_csv(folder / f"{name}.csv", [columns, *([entry[title] for title in columns] for entry in metrics[name])])
+    for name, columns in columns_of.items():
+        rows = [[entry[column] for column in columns] for entry in metrics[name]]
+        write_csv(folder / f"{name}.csv", [columns, *rows])
     values = [
         [reader, entry["source"], entry["what"], value]
         for entry in metrics["findings"] for reader, value in entry["by_reader"].items()
@@ -156,9 +161,8 @@ def _pictures(metrics: Mapping[str, Any], folder: Path) -> dict[str, bytes]:
     shares = [entry for entry in metrics["findings"] if entry["low"] is not None and entry["chance"] != 0]
     if shares:
         rows = [(f"{entry['source']}: {entry['what']}", entry, [*entry["by_reader"].values()]) for entry in shares]
-        figures["Shares and areas with 95 % intervals; crosses are readers, the line is guessing"] = draw_intervals(
-            rows, 0.5
-        )
+        figure = draw_intervals(rows, 0.5)
+        figures["Shares and areas with 95 % intervals; crosses are readers, the line is guessing"] = figure
     answers = metrics["answers"]
     for source in metrics["verdicts"]:
         files = [folder / SET / IMAGES / image.files[0] for image in by_calls(answers, source)]
@@ -169,8 +173,8 @@ def _pictures(metrics: Mapping[str, Any], folder: Path) -> dict[str, bytes]:
 
 
 def by_calls(answers: Answers, source: str) -> list[Shown]:
-    """The single images of a source that were called something: first those that most readers called real."""
-    singles = [image for image in answers.first(False) if image.source == source]
+    """The single images of a source that any reader called; first those that the largest share called real."""
+    singles = [image for image in answers.shown_first(pairs=False) if image.source == source]
     images = [image for image in singles if any(rater.calls.get(image.id) for rater in answers.raters)]
     shares = np.array([np.nanmean(calls) for calls in answers.table(images, call_of).T])
     return [images[place] for place in np.argsort(shares, kind="stable")]

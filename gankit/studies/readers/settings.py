@@ -33,12 +33,12 @@ class ReadersSettings(Settings):
 
     @field_validator("generated")
     @classmethod
-    def _free(cls, generated: dict[str, Place]) -> dict[str, Place]:
+    def _real_is_taken(cls, generated: dict[str, Place]) -> dict[str, Place]:
         if REAL in generated:
             raise ValueError(f"{REAL!r} is what the real images are called; choose another name")
         return generated
 
     @property
     def real_images(self) -> int:
-        """How many real images are shown, each in one place."""
+        """How many different real images are shown: those rated one by one, and one in each pair."""
         return self.images + self.pairs * len(self.generated)

@@ -27,7 +27,7 @@ class ReadersStudy(Study):
     """Whether readers tell generated images from real ones, and what they see in them.
 
     The first call writes the blinded set and its page; each call after that analyses the files of ratings that have
-    come in. Nothing is trained: of the tables of an experiment only `training.seed` counts, by which a run draws.
+    come in. Nothing is trained: of the experiment's settings only `training.seed` is used, to draw images from runs.
     """
 
     Settings = ReadersSettings
@@ -55,7 +55,7 @@ class ReadersStudy(Study):
         """The blinded set; the sources need not be there any more once it is made."""
         job = Job(SET_JOB, functools.partial(export_set, self))
         if unfinished([job], jobs):
-            _ = self.opened
+            _ = self.opened  # refuses unsuitable sources before anything is written
         return [Work("", [job], 1, lambda threads: 1.0)]
 
     def judge(self, outcomes: Mapping[str, Outcome], folder: Path) -> dict[str, Any]:
@@ -74,8 +74,10 @@ class ReadersStudy(Study):
         remarks = [*made.result["notes"], *answers.notes()]
         judged = judge(answers)
         if alone := [f"{entry['what']} of {entry['source']}" for entry in judged["findings"] if entry["readers"] == 1]:
-            of = f" for {first_of(alone)}" if over_readers(judged) else ""
-            remarks.append(f"one reader{of}: the intervals are over images alone, and say nothing of other readers")
+            measures = f" for {first_of(alone)}" if over_readers(judged) else ""
+            remarks.append(
+                f"one reader{measures}: the intervals are over images alone, and say nothing of other readers"
+            )
         metrics = {
             **judged,
             "readers": {
