@@ -24,7 +24,7 @@ from gankit.registry.messages import shown
 from gankit.registry.trust import trust
 
 OF_DATA = [("data", "size"), ("data", "flip"), ("evaluation", "count")]
-"""Settings that a recipe chooses for its own data set; they are dropped where another one takes its place."""
+"""Settings, as (table, key), that a recipe chooses for its own data set; dropped where another data set replaces it."""
 BACKSLASH = "write Windows paths in single quotes or with /"
 FORMATS = {".toml": ".toml", ".json": ".json", ".yaml": ".yaml", ".yml": ".yaml"}
 
@@ -40,9 +40,10 @@ class SettingsDocument:
         format: ".toml", ".json" or ".yaml".
         from_default: the tables that were taken from the default recipe.
         overridden: for each overridden setting, by its path of keys, the text of the override.
-        recipe: the recipe whose settings follow from the images, or "".
+        recipe: the name of a recipe whose settings follow from the images; "" for one with fixed settings, and for any
+            other document.
         is_recipe: whether it is a recipe, of either sort.
-        of_recipe: those of `OF_DATA` that had a recipe's value in the experiment that this document was made of.
+        from_recipe: where the document was made of an experiment, those of `OF_DATA` that a recipe had set there.
     """
 
     label: str
@@ -53,7 +54,7 @@ class SettingsDocument:
     overridden: dict[KeyPath, str] = field(default_factory=dict)
     recipe: str = ""
     is_recipe: bool = False
-    of_recipe: Collection[tuple[str, str]] = ()
+    from_recipe: Collection[tuple[str, str]] = ()
 
     @classmethod
     def from_tables(cls, tables: Mapping[str, Any]) -> SettingsDocument:
@@ -76,7 +77,7 @@ class SettingsDocument:
 
     @classmethod
     def _read_recipe(cls, name: str) -> SettingsDocument:
-        """A recipe by name; the error for a name of none says what it may stand for."""
+        """A recipe by name; where there is none, the error says what the name may have been meant for."""
         if name in registry("recipe"):
             return cls(f"recipe {name}", {"data": dict(recipes.get(name).data)}, recipe=name, is_recipe=True)
         if name not in recipe_names():
@@ -119,8 +120,8 @@ class SettingsDocument:
     def override(self, overrides: tuple[str, ...], of_data: Collection[tuple[str, str]] = ()) -> None:
         """Apply `key.path=value` settings; a changed `name` first drops the other settings of its table.
 
-        If the overrides name another data set, the settings `of_data`, as (table, key), are dropped first: they suit
-        only the data set that the file names.
+        If the overrides name another data set, the settings `of_data`, as (table, key), are dropped before any override
+        applies: they suit only the data set that the file names.
 
         Raises:
             SettingsError: an override has no "=", or its path runs through a plain value or a missing list entry.
@@ -130,15 +131,15 @@ class SettingsDocument:
         for keys, value, text in settings:
             trust(value)
             self._set(keys, value, text)
-        if of_data and self._data_set(self.values) != self._data_set(values_before):
-            # Once more, on what remains: an override may set one of the dropped settings.
+        if of_data and self._data_set_name(self.values) != self._data_set_name(values_before):
+            # Start over without these settings; an override may set one of them again.
             for table, key in of_data:
                 values_before.get(table, {}).pop(key, None)
             self.values, self.overridden = values_before, overridden_before
             self.override(overrides)
 
     @staticmethod
-    def _data_set(values: dict[str, Any]) -> Any:
+    def _data_set_name(values: dict[str, Any]) -> Any:
         data = values.get("data")
         return data.get("name") if isinstance(data, dict) else data
 
@@ -182,7 +183,7 @@ class SettingsDocument:
             SettingsError: names the first of them.
         """
         for path, value in _texts(self.values, ()):
-            if re.search(r"[\x00-\x1f]", value) and path[0] != "run":  # a record names what was there
+            if re.search(r"[\x00-\x1f]", value) and path[0] != "run":  # a run's record keeps names as they were
                 hint = BACKSLASH if "\\" in self._source(path) else "rename the file or folder"
                 if "\n" in value and "=" in value:
                     hint = "give each setting by itself"
@@ -207,7 +208,7 @@ class SettingsDocument:
         """Those of `OF_DATA` that have a recipe's value and are not overridden."""
         return [
             path for path in OF_DATA
-            if (self.is_recipe or path in self.of_recipe or path[0] in self.from_default)
+            if (self.is_recipe or path in self.from_recipe or path[0] in self.from_default)
             and not any(path[: len(keys)] == keys for keys in self.overridden)
         ]  # fmt: skip
 
@@ -233,8 +234,8 @@ class SettingsDocument:
 def settings_file(name: str | Path) -> Path | None:
     """The experiment or study file that a name stands for: itself, or that of a run's folder; None if none is there.
 
-    A word of the command line that may be either is a file where this finds one, whatever characters it has, and else
-    a setting where it has a "=".
+    The command line asks this of a word that may be a file or a setting: it is a file where this finds one, whatever
+    characters the word has; else it is a setting if it has a "=".
     """
     path = user_path(name)
     return next((file for file in (path / "experiment.toml", path) if os.path.isfile(file)), None)
@@ -291,10 +292,10 @@ def _parse_override(text: str) -> tuple[list[str], Any, str]:
     if not equals or not all(keys) or len(keys) > DEEPEST:
         is_folder = isinstance(text, str) and 0 < len(text) < LONGEST_KEY and os.path.isdir(text)
         example = f"data.name=folder data.path={text}" if is_folder else "training.steps=1000"
-        spaces = (
-            "" if equals or is_folder else '; no space beside =, and quotes round a value with spaces: data.path="a b"'
-        )
-        raise SettingsError(f"override {shown(str(text))}: write key.path=value, for example {example}{spaces}")
+        hint = ""
+        if not equals and not is_folder:
+            hint = '; no space beside =, and quotes round a value with spaces: data.path="a b"'
+        raise SettingsError(f"override {shown(str(text))}: write key.path=value, for example {example}{hint}")
     return keys, _copy(parse_value(value), f"override {shown(text)}"), text
 
 

@@ -50,12 +50,12 @@ class Training(Settings):
         batch: images of each critic update.
         generator_batch: images of each generator update; `batch` where None.
         accumulate: number of parts of a batch that are computed one after another to save memory; the update sums their
-            gradients. Refused beside `compile`, and for networks that mix the samples of a batch.
+            gradients. Refused with `compile`, and for networks that mix the samples of a batch.
         critic_steps: critic updates before each generator update.
         optimizer: any class of torch.optim by name.
-        optimizer_options: further arguments for it, beside the rates and betas, which have settings of their own.
-        generator_lr: the generator's learning rate: a number, or a table `{start, end, steps}` between whose values it
-            moves.
+        optimizer_options: further arguments for it; the rates and betas have settings of their own.
+        generator_lr: the generator's learning rate: a number, or a table `{start, end, steps}` for a rate that changes
+            from `start` to `end`.
         critic_lr: the critic's learning rate, likewise.
         betas: those of the optimiser, if it has any; each a number or such a table.
         lr_decay: "linear" lets both rates fall to (almost) zero at the last step.
@@ -76,8 +76,8 @@ class Training(Settings):
             equal there too; operations without such a form are named when training starts.
         channels_last: whether the weights of both networks are laid out channels_last; None: as each network declares.
         device: "auto" uses an NVIDIA or AMD GPU if there is one, else an Apple one ("mps", untested on hardware).
-        mixed_penalties: allows losses that differentiate each sample's score, such as r1, beside a critic that mixes
-            the samples of a batch, as StyleGAN2 (arXiv 1912.04958) has R1 beside minibatch standard deviation.
+        mixed_penalties: allows losses that differentiate each sample's score, such as r1, with a critic that mixes
+            the samples of a batch, as StyleGAN2 (arXiv 1912.04958) has R1 with minibatch standard deviation.
         threads: CPU threads; "auto" chooses by timing steps, at the start and when they become slow, unless
             OMP_NUM_THREADS or torch.set_num_threads sets them. A resumed run repeats the choices, since rounding
             depends on them.
@@ -205,7 +205,8 @@ class Experiment(Settings):
     run: RunRecord | None = None
 
     _recipe_settings: list[tuple[str, str]] = PrivateAttr(default_factory=list)
-    _follows: str = PrivateAttr("")  # the recipe whose settings follow from images that no program gave
+    # The recipe whose settings follow from the images of the data set that the experiment names; "" where none do.
+    _followed_recipe: str = PrivateAttr("")
 
     def tables(self) -> dict[str, Any]:
         """The experiment as nested tables, as a file holds it; settings that are None by default are left out."""
@@ -240,7 +241,7 @@ class Experiment(Settings):
 
     def __reduce__(self) -> tuple[Any, ...]:
         # Pickled as plain tables: pickle cannot import the classes of parts' settings, which are created at run time.
-        return _unpickle, (type(self), self.tables(), self._recipe_settings, self._follows)
+        return _unpickle, (type(self), self.tables(), self._recipe_settings, self._followed_recipe)
 
     def __eq__(self, other: object) -> bool:
         # Its fields alone: equal settings may come from a recipe or from a file.
@@ -249,14 +250,15 @@ class Experiment(Settings):
     __hash__ = None  # type: ignore[assignment]  # settings hold lists and tables
 
     def for_given_data(self) -> Self:
-        """The experiment for data of the calling program: what a recipe set of `OF_DATA` is back at its default.
+        """The experiment for a data set of the calling program: settings of `OF_DATA` from a recipe become defaults.
 
         Raises:
-            SettingsError: its settings follow from other images.
+            SettingsError: its settings follow from the images of another data set.
         """
-        if self._follows:
+        if self._followed_recipe:
             raise SettingsError(
-                f"the settings of recipe {self._follows} follow from the images: give them to gankit.load as data=..."
+                f"the settings of recipe {self._followed_recipe} follow from the images: give them to gankit.load as "
+                "data=..."
             )
         changed: dict[str, Settings] = {}
         for name, key in self._recipe_settings:
@@ -270,10 +272,10 @@ class Experiment(Settings):
 
 
 def _unpickle(
-    kind: type[Experiment], tables: dict[str, Any], recipe_settings: list[tuple[str, str]], follows: str
+    kind: type[Experiment], tables: dict[str, Any], recipe_settings: list[tuple[str, str]], followed_recipe: str
 ) -> Experiment:
     experiment = kind.model_validate(tables)
-    experiment._recipe_settings, experiment._follows = recipe_settings, follows
+    experiment._recipe_settings, experiment._followed_recipe = recipe_settings, followed_recipe
     return experiment
 
 
@@ -286,15 +288,15 @@ def load(
 ) -> Experiment:
     """Read an experiment.
 
-    The settings of some recipes follow from the images, which are looked at then. An experiment that was read is
-    complete: overrides of it change single settings, and nothing follows.
+    If a recipe's settings follow from the images, the images are read too. An experiment that was read before is
+    complete: overrides change single settings of it, and no others follow from them.
 
     Args:
         recipe_or_path: a recipe's name, a TOML, JSON or YAML file, a run folder, a mapping of tables, or an experiment.
             Tables that it lacks come from the recipe `wgan-gp`.
         overrides: settings as `key.path=value`; the value is TOML, or a string when it is not TOML. List entries are
             reached by number or by name: `losses.gradient-penalty.weight=5`. A new `name` chooses another part and
-            drops the settings of the old one; another data set also drops what a recipe says of its own, `OF_DATA`.
+            drops the settings of the old one; another data set also drops what a recipe chose for its own.
         data: a data set of the calling program, to be given to `gankit.train` too, in place of the one that is named.
 
     Raises:
@@ -303,7 +305,7 @@ def load(
     """
     if isinstance(recipe_or_path, Experiment):
         document = SettingsDocument.from_tables(recipe_or_path.tables())
-        document.of_recipe = recipe_or_path._recipe_settings
+        document.from_recipe = recipe_or_path._recipe_settings
     elif isinstance(recipe_or_path, Mapping):
         document = SettingsDocument.from_tables(recipe_or_path)
         trust(document.values)  # the user's own program names these files
@@ -317,5 +319,7 @@ def load(
     experiment._recipe_settings = document.recipe_settings()
     if data is not None:
         return experiment.for_given_data()
-    experiment._follows = recipe_or_path._follows if isinstance(recipe_or_path, Experiment) else document.recipe
+    experiment._followed_recipe = (
+        recipe_or_path._followed_recipe if isinstance(recipe_or_path, Experiment) else document.recipe
+    )
     return experiment

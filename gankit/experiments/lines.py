@@ -34,10 +34,14 @@ def yaml_lines(text: str) -> dict[KeyPath, int]:
         if node is None or not isinstance(node.value, list):
             return
         for index, item in enumerate(node.value):
-            # An item of a mapping is a pair of nodes, key and value; an item of a list is a single node.
-            key, first, value = (item[0].value, *item) if isinstance(item, tuple) else (index, item, item)
-            lines[(*path, key)] = first.start_mark.line + 1
-            walk(value, (*path, key))
+            if isinstance(item, tuple):  # of a mapping: the nodes of a key and of its value
+                key_node, value_node = item
+                key = key_node.value
+            else:  # of a list
+                key_node = value_node = item
+                key = index
+            lines[(*path, key)] = key_node.start_mark.line + 1
+            walk(value_node, (*path, key))
 
     walk(YAML(typ="safe", pure=True).compose(text), ())
     return lines

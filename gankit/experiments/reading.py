@@ -12,7 +12,9 @@ Model = TypeVar("Model", bound=BaseModel)
 
 
 def read_settings(model: type[Model], document: SettingsDocument, complete: bool = False) -> Model:
-    """Validate settings. Those of a run may lack parts other than the generator, unless `complete`.
+    """Validate the settings of a document.
+
+    Those of a run may name parts other than the generator that are not there, unless `complete`.
 
     Raises:
         SettingsError: as `load`.
@@ -24,7 +26,7 @@ def read_settings(model: type[Model], document: SettingsDocument, complete: bool
         return model.model_validate(document.values, context="run" if may_lack_parts else None)
     except ValidationError as error:
         details = error.errors(include_url=False)
-        # An override such as data.path=2024-05-01 reads as a date, and is meant as a text
+        # An override such as data.path=2024-05-01 is read as a date, where a text is meant.
         not_texts = [detail["loc"] for detail in details if detail["ctx"]["reason"] == "string_type"]
         if any(document.take_as_text(_path_in_document(document.values, location, "")) for location in not_texts):
             return read_settings(model, document, complete)
@@ -35,12 +37,17 @@ def read_settings(model: type[Model], document: SettingsDocument, complete: bool
             place = document.where((*path, "name") if reason == "part" else path)
             setting = ".".join(map(str, path)) or "experiment"
             messages.setdefault(f"{place}: {setting}", []).append(detail["msg"])
-        lines = [f"{where}: {'; or '.join(dict.fromkeys(sentences))}" for where, sentences in messages.items()]
+        lines = []
+        for where, sentences in messages.items():  # several where a setting has several types, none of which fits
+            lines.append(f"{where}: {'; or '.join(dict.fromkeys(sentences))}")
         raise SettingsError("\n".join(lines)) from None
 
 
 def _path_in_document(values: Any, location: tuple[str | int, ...], reason: str) -> KeyPath:
-    """Pydantic's location without keys that the document lacks (branches of a union), but with a missing setting."""
+    """The path of the setting at pydantic's `location`, which also holds the names of branches of unions.
+
+    Keys that the document lacks are left out, but for the last one of a setting that is missing.
+    """
     keys: list[str | int] = []
     for key in location:
         try:

@@ -30,7 +30,7 @@ def recipe_text(name: str) -> str:
 
 
 def recipe_facts(name: str) -> dict[str, str]:
-    """What a recipe says of itself: "For" what, "Sizes" of images, and "Time" of the whole training."""
+    """What a recipe says of itself: its purpose, "For", the "Sizes" of its images, and the "Time" of a training."""
     if name not in recipe_names():
         recipe = recipes.get(name)
         least, most = recipe.sides

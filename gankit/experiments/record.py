@@ -1,4 +1,4 @@
-"""What a run records beside its experiment."""
+"""What a run records besides its experiment."""
 
 import dataclasses
 from typing import Literal, Self
@@ -25,11 +25,11 @@ class RunRecord(Settings):
         held_out: the number of images held out; None in older records.
         device: the device in use.
         arithmetic: how precisely the device computes, in words; empty in older records.
-        threads: CPU threads per process; their largest number, where threads.jsonl has those of each step.
+        threads: CPU threads per process; the largest number where it changes, and threads.jsonl has that of each step.
         processes: number of processes that the run was started with.
         data_in_process: whether a program passed the data set as an object; `gankit resume` then cannot resume the run.
-        features: name of the features that evaluations while training use where the experiment names none, so that the
-            best generator is chosen by the same ones to the end, whatever is installed later; empty in older records.
+        features: the features for evaluations while training, where the experiment names none. A resumed run uses the
+            same ones, whatever is installed then. Empty where the experiment names features, and in older records.
     """
 
     versions: dict[str, str]

@@ -1,4 +1,4 @@
-"""Recipes whose settings follow from the images: the one place that looks at the images for them."""
+"""Recipes whose settings follow from the images: reading the images, and filling in the settings."""
 
 import copy
 from typing import Any
@@ -17,13 +17,13 @@ from gankit.recipes import TrainingImages
 from gankit.registry.messages import shown
 
 FEWEST, FEWEST_OF_CLASS = 20, 10
-"""Training images, and those of each class where networks are conditioned on it, below which nothing is learned."""
-DECIDE = ("batch", "seed", "steps")
-"""Settings of the training from which others follow, as from all of the data."""
+"""Training images, in all and of each class that networks are conditioned on: a recipe refuses fewer."""
+DECISIVE = ("batch", "seed", "steps")
+"""Settings of the table `training` from which others follow; they also follow from every setting of `data`."""
 
 
-class Given(Settings):
-    """What the user decides, from which the other settings follow.
+class DecisiveSettings(Settings):
+    """The tables from which the other settings follow.
 
     Attributes:
         data: the data table.
@@ -46,33 +46,61 @@ def fill_from_recipe(document: SettingsDocument, overrides: tuple[str, ...], dat
         SettingsError: what the overrides say of the data is not valid.
         DataError: as `recipe_tables`; or the images cannot be opened.
     """
-    known = SettingsDocument(document.label, {"data": copy.deepcopy(document.values["data"]), "training": {}})
+    decisive_document = SettingsDocument(
+        document.label, {"data": copy.deepcopy(document.values["data"]), "training": {}}
+    )
     of_data = [(table, key) for table, key in OF_DATA if table == "data"]
     if data is not None:
         for _, key in of_data:
-            known.values["data"].pop(key, None)
-    known.override(tuple(filter(_decides, overrides)), of_data)
-    given = read_settings(Given, known)
-    training = {key: value for key in DECIDE if type(value := given.training.get(key)) is int and value > 0}
+            decisive_document.values["data"].pop(key, None)
+    decisive_document.override(tuple(filter(_is_decisive, overrides)), of_data)
+    decisive = read_settings(DecisiveSettings, decisive_document)
+    training: dict[str, int] = {}
+    for key in DECISIVE:
+        value = decisive.training.get(key)
+        if type(value) is int and value > 0:  # others are refused later, with the errors of all settings
+            training[key] = value
+    tables = recipe_tables(document.recipe, decisive.data, data, **training)
     # Copied, since a recipe may share a table between two settings, of which an override may change one.
-    document.values |= SettingsDocument.from_tables(recipe_tables(document.recipe, given.data, data, **training)).values
+    document.values |= SettingsDocument.from_tables(tables).values
 
 
-def _decides(override: str) -> bool:
+def _is_decisive(override: str) -> bool:
     """Whether other settings follow from the one that is overridden."""
     setting = str(override).partition("=")[0].strip()
-    return setting in ("data", "training", *(f"training.{key}" for key in DECIDE)) or setting.startswith("data.")
+    return setting in ("data", "training", *(f"training.{key}" for key in DECISIVE)) or setting.startswith("data.")
 
 
 def refuse_few(count: int, where: str) -> None:
     """Refuse fewer training images than `FEWEST`.
 
     Raises:
-        DataError: there are fewer; it begins with `where`.
+        DataError: there are fewer; its text begins with `where`.
     """
     if count < FEWEST:
         raise DataError(
             f"{where}: images to train on: {count}, too few to learn from; bring at least {FEWEST}, better hundreds"
+        )
+
+
+def _refuse_size(name: str, sides: tuple[int, int], image: ImageSpec) -> None:
+    least, most = sides
+    if min(image.height, image.width) < least or max(image.height, image.width) > most:
+        raise DataError(
+            f"data.size: recipe {name} makes images of {least} to {most} pixels a side, not {image.height} x "
+            f"{image.width}; set data.size={min(max(64, least), most)}, or take another recipe (gankit list recipes)"
+        )
+
+
+def _refuse_rare_class(training: Dataset, classes: int) -> None:
+    if training.labels is None:
+        return
+    counts = np.bincount(training.labels, minlength=classes)
+    rare = int(counts.argmin())
+    if counts[rare] < FEWEST_OF_CLASS:
+        raise DataError(
+            f"data.conditional: class {training.class_names[rare]} has {counts[rare]} images to train on, fewer "
+            f"than {FEWEST_OF_CLASS}: merge it with another, or set data.conditional=false"
         )
 
 
@@ -99,21 +127,10 @@ def recipe_tables(
     image = training.image
     classes = image.classes if table.conditional is True else 0
     conditions = len(table.conditional) if isinstance(table.conditional, list) else 0
-    least, most = recipe.sides
-    if min(image.height, image.width) < least or max(image.height, image.width) > most:
-        raise DataError(
-            f"data.size: recipe {name} makes images of {least} to {most} pixels a side, not {image.height} x "
-            f"{image.width}; set data.size={min(max(64, least), most)}, or take another recipe (gankit list recipes)"
-        )
+    _refuse_size(name, recipe.sides, image)
     refuse_few(len(training), "data")
-    if classes and training.labels is not None:
-        counts = np.bincount(training.labels, minlength=classes)
-        if counts.min() < FEWEST_OF_CLASS:
-            rare = int(counts.argmin())
-            raise DataError(
-                f"data.conditional: class {training.class_names[rare]} has {counts[rare]} images to train on, fewer "
-                f"than {FEWEST_OF_CLASS}: merge it with another, or set data.conditional=false"
-            )
+    if classes:
+        _refuse_rare_class(training, classes)
     spec = ImageSpec(image.channels, image.height, image.width, classes, conditions)
     images = TrainingImages(spec, len(training), training.dtype == np.uint8, batch, steps)
     try:

@@ -16,7 +16,7 @@ def schema(load: bool = False, **more: type[BaseModel]) -> dict[str, Any]:
     """The JSON schema (draft 2020-12) of an experiment; parts that cannot be imported are left out.
 
     Args:
-        load: whether plug-ins are imported, so that their settings are known; else any settings of theirs are valid.
+        load: whether plug-ins are imported, so that their settings are known; else the schema allows them any settings.
         more: models of further top-level tables by name, for example that of a study.
     """
     definitions: dict[str, Any] = {}

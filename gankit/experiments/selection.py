@@ -40,18 +40,13 @@ def select_images(table: DataTable, seed: int, data: Dataset | None = None) -> t
     """
     dataset = open_dataset(table, data)
     if table.flip:
-        blank = np.zeros((1, *dataset.image.shape), np.uint8)  # only to ask whether the data set can be mirrored
-        if dataset.mirror(blank) is None:
-            raise DataError(f"data.flip: mirroring changes the label of {table.name}'s images; set data.flip=false")
-        conditions = table.conditional if isinstance(table.conditional, list) else []
-        if changed := sorted(dataset.changed_by_mirror.intersection(conditions)):
-            raise DataError(f"data.flip: mirroring changes {', '.join(changed)} of {table.name}; set data.flip=false")
+        _refuse_flip(table, dataset)
     split_seed = seed if table.split_seed is None else table.split_seed
     indices, held_out = _hold_out(dataset, split_indices(dataset, table.split), table.held_out, split_seed)
     if table.min_agreement is not None:
         if dataset.agreement is None:
             raise DataError(f"data.min_agreement: {table.name} has no agreement of raters; remove data.min_agreement")
-        indices = indices[dataset.agreement[indices] >= table.min_agreement - 1e-9]
+        indices = indices[dataset.agreement[indices] >= table.min_agreement - 1e-9]  # shares are rounded
     if table.subset is not None:
         if table.subset > len(indices):
             raise DataError(f"data.subset: {table.subset} images asked for, {len(indices)} are there")
@@ -61,6 +56,16 @@ def select_images(table: DataTable, seed: int, data: Dataset | None = None) -> t
         raise DataError(f"data: {len(indices)} images of {table.name} are left to train on; at least 2 are needed")
     training = dataset if len(indices) == len(dataset) else dataset.subset(indices)
     return training, dataset.subset(held_out) if len(held_out) else None
+
+
+def _refuse_flip(table: DataTable, dataset: Dataset) -> None:
+    """Refuse to flip images where the mirror image would have another label or condition."""
+    blank = np.zeros((1, *dataset.image.shape), np.uint8)  # only to ask whether the data set can be mirrored
+    if dataset.mirror(blank) is None:
+        raise DataError(f"data.flip: mirroring changes the label of {table.name}'s images; set data.flip=false")
+    conditions = table.conditional if isinstance(table.conditional, list) else []
+    if changed := sorted(dataset.changed_by_mirror.intersection(conditions)):
+        raise DataError(f"data.flip: mirroring changes {', '.join(changed)} of {table.name}; set data.flip=false")
 
 
 def random_subset(count: int, size: int, seed: int, stream: str = "subset", *index: int) -> NDArray[np.int64]:
@@ -92,9 +97,9 @@ class Resized(View):
         if reason := too_many(len(images), self.image.shape, images.dtype.itemsize):
             raise DataError(f"data.size: {reason}")
         result = np.empty((len(images), self.image.channels, *self.size), images.dtype)
-        count = max(min(256, AT_ONCE // math.prod(self.image.shape)), 1)
-        for start in range(0, len(images), count):
-            result[start : start + count] = self._resize(images[start : start + count])
+        block = max(min(256, AT_ONCE // math.prod(self.image.shape)), 1)
+        for start in range(0, len(images), block):
+            result[start : start + block] = self._resize(images[start : start + block])
         return result
 
     def _resize(self, images: NDArray[Any]) -> NDArray[Any]:

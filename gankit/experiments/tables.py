@@ -17,7 +17,7 @@ from gankit.registry.settings import as_table
 
 Count = Annotated[int, Ge(1)]
 Repeats = Annotated[int, Ge(1), Le(1000)]
-"""Of what is done or built again and again, such as trainings; more is a slip of the keyboard."""
+"""How often something is done or built, such as a training; a larger number must be a typing error."""
 Share = Annotated[float, Ge(0), Lt(1)]
 Rate = Annotated[float, Gt(0), Lt(1)]
 Factor = Annotated[float, Ge(0)]
@@ -35,7 +35,7 @@ def _read_part(value: object, info: ValidationInfo) -> object:
 
 
 class PartTable(Settings):
-    """A table that names a part: gankit's own keys beside the part's settings.
+    """A table that names a part, and holds gankit's own keys and the part's settings.
 
     Attributes:
         part: the part's name and validated settings.
@@ -123,7 +123,7 @@ class DataTable(PartTable):
 
     @property
     def title(self) -> str:
-        """What reports call the data: the folder, file or data set of others that is read, and its reader."""
+        """What reports call the data: the folder, file or other library's data set that is read, and its reader."""
         source = getattr(self.settings, "path", None) or getattr(self.settings, "dataset", None)
         return f"{Path(source).expanduser().absolute().name} ({self.name})" if source else self.name
 
@@ -137,8 +137,8 @@ class LossTable(PartTable):
     """A term of the objective.
 
     Attributes:
-        weight: its factor: a number, or a table `{start, end, steps}` between whose values it moves; None takes the
-            loss's own default.
+        weight: its factor: a number, or a table `{start, end, steps}` for a factor that changes from `start` to `end`;
+            None takes the loss's own default.
         every: 1 computes the loss on every update, 4 on every fourth with 4 times its weight; the updates of each
             network are counted separately. `training.lazy_scaling` adapts rate and betas to it.
     """

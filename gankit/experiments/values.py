@@ -18,7 +18,7 @@ LONGEST = {".toml": 1_000_000, ".json": 10_000_000, ".yaml": 200_000}
 """The most characters of a file by its format: about a second's work for its parser."""
 LONGEST_KEY, LONGEST_TEXT = 200, 4096
 LARGEST = 1e38
-"""The largest size of a decimal number: networks compute in float32."""
+"""The largest magnitude of a decimal number: networks compute in float32."""
 DEEPEST = 32
 """The most tables and lists within each other."""
 MOST = 100_000
@@ -45,7 +45,7 @@ def parse_text(text: str, format: str) -> Any:
         raise ValueError(f"{len(text):,} characters are too long for settings; at most {LONGEST[format]:,} are read")
     try:
         if format == ".json":
-            return json.loads(text, object_pairs_hook=_unique, parse_constant=_refuse_constant)
+            return json.loads(text, object_pairs_hook=_table_of_pairs, parse_constant=_refuse_constant)
         if format == ".yaml":
             return _parse_yaml(text)
         if _LONG_KEY.search(text):
@@ -59,7 +59,8 @@ def parse_text(text: str, format: str) -> Any:
         raise
 
 
-def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+def _table_of_pairs(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """The table of these pairs of key and value; a key that comes twice is refused."""
     table = dict(pairs)
     if len(table) < len(pairs):
         keys = [key for key, _ in pairs]
@@ -84,7 +85,7 @@ def _parse_yaml(text: str) -> Any:
 def _expanded_size(node: Any, known: dict[int, float]) -> float:
     """The number of values under a node of YAML where aliases are written out; infinite for one that holds itself."""
     if id(node) not in known:
-        known[id(node)] = math.inf
+        known[id(node)] = math.inf  # what a node finds that holds itself
         children = node.value if isinstance(getattr(node, "value", None), list) else []
         # A mapping's children are pairs of nodes, key and value.
         nodes = [inner for child in children for inner in (child if isinstance(child, tuple) else (child,))]
@@ -109,14 +110,11 @@ def copy_values(value: Any) -> Any:
         if len(path) > DEEPEST:
             raise ValueError(f"{path[0]}: {TOO_DEEP}")
         if isinstance(value, Mapping):
+            parents = "".join(f"{parent}." for parent in path)
             if strange := [key for key in value if not isinstance(key, str) or not _is_unicode(key)]:
-                raise ValueError(
-                    f"{'.'.join((*path, ''))}{shown(strange[0])}: keys should be strings; put it into quotes"
-                )
+                raise ValueError(f"{parents}{shown(strange[0])}: keys should be strings; put it into quotes")
             if long := [key for key in value if len(key) > LONGEST_KEY]:
-                raise ValueError(
-                    f"{'.'.join((*path, ''))}{shown(long[0])}: a key of more than {LONGEST_KEY} characters"
-                )
+                raise ValueError(f"{parents}{shown(long[0])}: a key of more than {LONGEST_KEY} characters")
             return {key: copy(item, (*path, key)) for key, item in value.items()}
         if isinstance(value, (list, tuple)):
             return [copy(item, (*path, str(index))) for index, item in enumerate(value)]
@@ -151,13 +149,14 @@ def parse_value(text: str) -> Any:
     try:
         table = parse_text(f"value = {text}", ".toml")
     except ValueError:
-        words = re.fullmatch(r"\[([^\[\]{}\"'=]*)\]", text)
-        return [parse_value(word) for word in words[1].split(",") if word.strip()] if words else text
+        if words := re.fullmatch(r"\[([^\[\]{}\"'=]*)\]", text):
+            return [parse_value(word) for word in words[1].split(",") if word.strip()]
+        return text
     return table["value"] if len(table) == 1 else text  # further lines may hold further settings
 
 
 def parse_table(text: str) -> dict[str, Any] | None:
-    """The table of a data set that stands in braces, as TOML; None for any other text, and for a file or folder.
+    """A table in braces, as TOML writes it, that names a data set; None for any other text, and for a file or folder.
 
     Raises:
         DataError: it begins with a brace and is no TOML table.

@@ -19,7 +19,7 @@ from gankit.images.known import Known
 from gankit.images.pictures import SHOWN, grid_html
 from gankit.images.spec import ImageSpec
 
-_NOTHING = Known()
+_EMPTY = Known()
 
 
 def flip_left_right(images: Images) -> Images:
@@ -30,8 +30,9 @@ def flip_left_right(images: Images) -> Images:
 class Dataset(ABC):
     """Images and what is known of them, as NumPy arrays that are loaded or rendered at first use.
 
-    Arrays have one row per image; images are channels first. A subclass defines either `known`, one record of
-    everything, or those of the properties from `labels` to `changed_by_mirror` that apply; the rest follows.
+    Arrays have one row per image; images are channels first. A subclass defines `image`, `images`, and what is known
+    of them: either `known`, one record of everything, or those of the properties from `labels` to `changed_by_mirror`
+    that apply. Each of the two forms is derived from the other.
     """
 
     def __repr__(self) -> str:
@@ -109,7 +110,7 @@ class Dataset(ABC):
 
     @property
     def known(self) -> Known:
-        """What is known of the images beside their pixels, as one record; by default gathered from the properties."""
+        """What is known of the images besides their pixels, as one record; by default gathered from the properties."""
         return Known(
             labels=self.labels,
             class_names=self.class_names,
@@ -123,7 +124,7 @@ class Dataset(ABC):
     @property
     def _known_if_overridden(self) -> Known:
         """`known` if the class overrides it, else an empty record: the default `known` would lead back here."""
-        return _NOTHING if type(self).known is Dataset.known else self.known
+        return _EMPTY if type(self).known is Dataset.known else self.known
 
     @property
     def labels(self) -> NDArray[np.int64] | None:
@@ -134,7 +135,7 @@ class Dataset(ABC):
     def class_names(self) -> tuple[str, ...]:
         """One name per class; by default their numbers."""
         known = self._known_if_overridden
-        if known is _NOTHING:
+        if known is _EMPTY:
             return tuple(str(label) for label in range(self.image.classes))
         return known.class_names
 
@@ -177,7 +178,7 @@ class Dataset(ABC):
         return flip_left_right(images)
 
     def __len__(self) -> int:
-        labels = self.labels
+        labels = self.labels  # known without loading pixels
         return len(self.images if labels is None else labels)
 
     def subset(self, indices: Sequence[int] | NDArray[np.int64] | NDArray[np.bool_]) -> Dataset:
@@ -186,7 +187,7 @@ class Dataset(ABC):
         A (n,) mask of booleans serves too: `data.subset(data.labels == 1)`.
 
         Raises:
-            DataError: they are neither whole numbers nor such a mask, or there are no such images.
+            DataError: `indices` are neither whole numbers nor such a mask, or one is outside the data set.
         """
         chosen, n = np.asarray(indices), len(self)
         if chosen.dtype == bool and chosen.shape == (n,):
@@ -197,7 +198,7 @@ class Dataset(ABC):
                 f"of shape {chosen.shape}"
             )
         if wrong := chosen[(chosen < -n) | (chosen >= n)].tolist():
-            raise DataError(f"there is no image {wrong[0]}: the data set has {n}, of the indices 0 to {n - 1}")
+            raise DataError(f"there is no image {wrong[0]}: the data set has {n} images, counted from 0")
         return _Subset(self, chosen.astype(np.int64))
 
 

@@ -14,8 +14,8 @@ class Features(nn.Module, ABC):
     Attributes:
         dim: length of a feature vector.
         limits: a note for tables on what the features cannot see, or empty.
-        program: name of the setting, if any, that takes a file holding a program, such as a TorchScript archive. A
-            file that only an experiment file names there is not loaded: the user must name it too.
+        program: name of the setting, if any, that takes a file holding a program, such as a TorchScript archive. Such
+            a file is loaded only if the user has named it; an experiment file that names it is not enough.
     """
 
     dim: int
@@ -39,7 +39,7 @@ class Features(nn.Module, ABC):
 
     @property
     def protocol(self) -> dict[str, str | int]:
-        """The measuring protocol, for the metrics file: all that features depend on beside the images.
+        """The measuring protocol, for the metrics file: all that features depend on besides the images.
 
         It holds the resizing, the weights and their hash, and under the key `versions` the versions of packages. Metric
         values are compared only if their protocols are equal, `versions` aside. Features are cached on disk only if the

@@ -25,12 +25,12 @@ OLD_STYLE_MESSAGE = (
 @final
 @dataclass(frozen=True)
 class Result:
-    """What a metric says of some images.
+    """What a metric computes from real and generated images.
 
     Attributes:
         values: numbers by name, unique among metrics; the first decides the best checkpoint.
         counts: numbers of real and generated images by name of the value, for values that use only some of the images.
-        details: what else to store beside the values in a metrics file, as types that JSON has. Pairs of images to
+        details: what else to store besides the values in a metrics file, as types that JSON has. Pairs of images to
             look at are a list "pairs" of {"fake": id, "real": id, "distance": number}.
         warnings: what a reader must know of the values, one sentence each.
     """
@@ -42,10 +42,11 @@ class Result:
 
     @classmethod
     def of(cls, metric: Metric, real: Rows, fake: Rows) -> Result:
-        """What a metric computes of some images, as a result whose values are floats.
+        """Call a metric's `compute`, and check and convert what it returns: a result whose values are floats.
 
         Raises:
-            PartError: it returns anything but numbers by name or details that JSON has, or raises another error.
+            PartError: `compute` returns something other than numbers by name, or details that JSON lacks, or it raises
+                an error that is no GankitError.
             GankitError: as `Metric.compute`.
         """
         try:
@@ -138,7 +139,7 @@ class Metric(ABC):
 
     def __init_subclass__(cls, **options: Any) -> None:
         super().__init_subclass__(**options)
-        if len(inspect.signature(cls.compute).parameters) == 1:
+        if len(inspect.signature(cls.compute).parameters) == 1:  # self alone, as in version 0.1.0
             raise PartError(f"metric {cls.__name__}: {OLD_STYLE_MESSAGE}")
 
     @abstractmethod

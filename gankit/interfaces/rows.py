@@ -45,7 +45,8 @@ class Moments:
         """
         if len(features) < 2:
             raise GankitError(f"{len(features)} rows of features; a covariance needs at least 2")
-        count, mean, scatter = 0, np.zeros(features.shape[1]), np.zeros((features.shape[1],) * 2)
+        d = features.shape[1]
+        count, mean, scatter = 0, np.zeros(d), np.zeros((d, d))
         for rows in row_blocks(features):
             block = rows.astype(np.float64)
             block_mean = block.mean(0)
@@ -196,18 +197,9 @@ def _join(first: Rows, second: Rows) -> Rows:
     names = first.class_names or second.class_names
     if names and second.class_names and names != second.class_names:
         names = tuple(dict.fromkeys((*names, *second.class_names)))
-        if second.labels is not None and second.labels.ndim == 1:
-            numbers = np.array([names.index(name) for name in second.class_names])
-            second = dataclasses.replace(second, labels=numbers[second.labels])
+        second = _renumber_classes(second, names)
     if first.value_range != second.value_range:
-        first, second = (
-            dataclasses.replace(
-                rows,
-                images=None if rows.images is None else np.concatenate(list(rows.image_blocks())),
-                value_range=(0.0, 255.0),
-            )
-            for rows in (first, second)
-        )
+        first, second = _scale_to_255(first), _scale_to_255(second)
     joined: dict[str, Any] = {}
     for name, values in first._arrays().items():
         others = getattr(second, name)
@@ -217,3 +209,17 @@ def _join(first: Rows, second: Rows) -> Rows:
             )
         joined[name] = None if others is None else np.concatenate([values, others])
     return dataclasses.replace(first, class_names=names, **joined)
+
+
+def _renumber_classes(rows: Rows, names: tuple[str, ...]) -> Rows:
+    """The rows with their classes numbered as in `names`, which hold all of their class names."""
+    if not rows.class_names or rows.labels is None or rows.labels.ndim > 1:
+        return rows
+    numbers = np.array([names.index(name) for name in rows.class_names])
+    return dataclasses.replace(rows, labels=numbers[rows.labels])
+
+
+def _scale_to_255(rows: Rows) -> Rows:
+    """The rows with images scaled from their value range to [0, 255], as float32."""
+    images = None if rows.images is None else np.concatenate(list(rows.image_blocks()))
+    return dataclasses.replace(rows, images=images, value_range=(0.0, 255.0))

@@ -44,7 +44,7 @@ class Augment(nn.Module, ABC):
         """Called once when an experiment's parts are built, with its losses by name.
 
         An augment that reads scores learns here what they mean; one that wraps another passes the losses on. It raises
-        a PartError where it cannot work beside them.
+        a PartError where it cannot work with them.
         """
 
     def before_step(self, step: int) -> Mapping[str, float] | None:
@@ -75,6 +75,13 @@ class Turn:
     On the critic's turn fakes carry no graph; on the generator's turn the critic is frozen by the trainer. Each of
     `real`, `fake`, `held_out`, their scores and features is computed once, when first asked for. The augment is applied
     inside the turn, as its scope says, so that a loss or a penalty never knows about augmentation.
+
+    Args:
+        real: reads the (n, c, h, w) real images in [-1, 1].
+        augment: changes images before the critic sees them, or None.
+        scope: which images it changes.
+        critic_mixes: whether the critic's score of a sample depends on the rest of its batch.
+        held_out: reads held-out images and their labels; None where no images are held out.
 
     Attributes:
         side: whose update this is, "critic" or "generator".
@@ -129,12 +136,12 @@ class Turn:
         with torch.set_grad_enabled(self.side == "generator" and torch.is_grad_enabled()):
             return call(self.generator, self.latents, self.labels).contiguous()
 
-    def take(self, other: Turn) -> None:
+    def copy_results(self, other: Turn) -> None:
         """Take over, without graph, what another turn has computed, so that it is not computed again."""
-        seen: dict[int, Tensor] = {}  # images that are not augmented stay one tensor under both names
+        detached: dict[int, Tensor] = {}  # by identity: `real` and `raw_real` may be one tensor, and must stay one
         for name, value in vars(other).items():
             if isinstance(getattr(Turn, name, None), cached_property):
-                vars(self)[name] = _detached(value, seen)
+                vars(self)[name] = _detach(value, detached)
 
     def augmented(self, images: Tensor) -> Tensor:
         """A fresh random view of images, whatever the scope; the images themselves where there is no augment."""
@@ -232,10 +239,11 @@ class Turn:
         return at_least_float32(call(self.critic, self.held_out, self.held_out_labels))
 
 
-def _detached(value: Any, seen: dict[int, Tensor]) -> Any:
+def _detach(value: Any, detached: dict[int, Tensor]) -> Any:
+    """A tensor, or those in a tuple, without graph; `detached` holds the results so far by the tensor's identity."""
     if isinstance(value, tuple):
-        return tuple(_detached(item, seen) for item in value)
-    return seen.setdefault(id(value), value.detach()) if isinstance(value, Tensor) else value
+        return tuple(_detach(item, detached) for item in value)
+    return detached.setdefault(id(value), value.detach()) if isinstance(value, Tensor) else value
 
 
 def _half(features: Tensor | tuple[Tensor, ...], which: int) -> Tensor | tuple[Tensor, ...]:

@@ -15,8 +15,8 @@ from gankit.interfaces import ClassHead, ImageSpec, Loss, Turn
 class AuxiliaryClass(Loss):
     """The critic classifies reals and fakes; the generator makes fakes whose class the critic recognises.
 
-    It goes beside an adversarial loss. The logits come from the features that give the scores, so that there is no
-    second pass. It favours samples that are easy to classify over variety.
+    Use it together with an adversarial loss. The logits come from the features that give the scores, so that there is
+    no second pass. It favours samples that are easy to classify over variety.
 
     Args:
         image: must have classes.
@@ -40,7 +40,9 @@ class AuxiliaryClass(Loss):
     def critic(self, turn: Turn) -> Tensor:
         """Cross-entropy of the classes of reals, plus that of fakes; a scalar."""
         value = _cross_entropy(turn, turn.real_features)
-        return value + _cross_entropy(turn, turn.fake_features) if self.classify_fakes else value
+        if self.classify_fakes:
+            value = value + _cross_entropy(turn, turn.fake_features)
+        return value
 
     def generator(self, turn: Turn) -> Tensor | None:
         """The factor times the cross-entropy of the classes of fakes, a scalar; None for a factor of 0."""

@@ -34,14 +34,17 @@ class Consistency(Loss):
         Scores are (n, ...), the sum is a scalar; None where both factors are 0.
         """
         terms = []
+        # If the critic's images are not augmented, `turn` already holds the scores of the raw ones.
         if self.real:
-            # If the critic's images are not augmented, `turn` already holds the scores of the raw ones.
             raw_scores = turn.real_scores if turn.real is turn.raw_real else turn.critic(turn.raw_real, turn.labels)
             terms.append(self.real * _disagreement(turn, raw_scores, turn.raw_real))
         if self.fake:
             raw_scores = turn.fake_scores if turn.fake is turn.raw_fake else turn.critic(turn.raw_fake, turn.labels)
             terms.append(self.fake * _disagreement(turn, raw_scores, turn.raw_fake))
-        return sum(terms[1:], terms[0]) if terms else None
+        if not terms:
+            return None
+        first, *others = terms
+        return sum(others, first)
 
 
 def _disagreement(turn: Turn, scores: Tensor, images: Tensor) -> Tensor:

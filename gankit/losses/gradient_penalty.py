@@ -50,15 +50,17 @@ def gradient_penalty(
     """
     if real.shape != fake.shape:
         raise DataError(f"real {tuple(real.shape)} and fake {tuple(fake.shape)} must have one shape")
-    n, dtype = len(real), torch.promote_types(torch.promote_types(real.dtype, fake.dtype), torch.float32)
+    n = len(real)
+    dtype = torch.promote_types(torch.promote_types(real.dtype, fake.dtype), torch.float32)
     real, fake = real.to(dtype), fake.to(dtype)
     alpha = torch.rand(n, dtype=dtype, device=real.device) if alpha is None else torch.as_tensor(alpha)
     if alpha.numel() != n or alpha.shape[:1] != real.shape[:1]:
         raise DataError(f"alpha has shape {tuple(alpha.shape)}, it must be ({n},): one number per sample")
     alpha = alpha.to(real).reshape(n, *[1] * (real.ndim - 1))
     gradients = score_gradients(critic, torch.lerp(fake, real, alpha), labels)
+    rows = gradients[:, None].flatten(1)  # with the new axis also where a sample is a single number
     # Unlike a hand-written root of a sum of squares, this norm has gradient 0 (not NaN) at zero.
-    slopes: Tensor = torch.linalg.vector_norm(gradients[:, None].flatten(1), dim=1)
+    slopes: Tensor = torch.linalg.vector_norm(rows, dim=1)
     excess = slopes - target
     return (excess.relu() if one_sided else excess).square()
 
@@ -84,6 +86,9 @@ class GradientPenalty(Loss):
         self.one_sided = one_sided
 
     def critic(self, turn: Turn) -> Tensor:
-        """The critic's loss, a scalar: the mean penalty of one update's reals, fakes and labels, which `turn` holds."""
-        inputs, alpha = (turn.critic, turn.real, turn.fake, turn.labels), turn.random.uniform(len(turn.real))
-        return gradient_penalty(*inputs, target=self.target, one_sided=self.one_sided, alpha=alpha).mean()
+        """Mean `gradient_penalty` over the reals, fakes and labels of the turn; a scalar."""
+        alpha = turn.random.uniform(len(turn.real))
+        penalties = gradient_penalty(
+            turn.critic, turn.real, turn.fake, turn.labels, target=self.target, one_sided=self.one_sided, alpha=alpha
+        )
+        return penalties.mean()

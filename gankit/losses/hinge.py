@@ -9,7 +9,7 @@ from gankit.interfaces import Loss, Turn
 
 @final
 class Hinge(Loss):
-    """The critic pushes reals above 1 and fakes below -1, no further; the generator raises the scores of fakes."""
+    """The critic pushes scores of reals above 1 and of fakes below -1, no further; the generator raises the latter."""
 
     positive_for_reals = "scores"
     capturable = True

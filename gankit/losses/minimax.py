@@ -13,7 +13,7 @@ class Minimax(Loss):
     """Cross-entropy of "real or generated", which the critic minimises and the generator maximises.
 
     Scores are logits: the paper's D is sigmoid(score), so that -log D = softplus(-score) and
-    -log(1 - D) = softplus(score), finite at any score. The generator's gradient vanishes while the critic is sure;
+    -log(1 - D) = softplus(score), finite at any score. The generator's gradient vanishes while the critic is confident;
     `non-saturating` is the paper's remedy.
     """
 

@@ -21,6 +21,6 @@ class R1(Loss):
     default_weight = 10.0
 
     def critic(self, turn: Turn) -> Tensor:
-        """The critic's loss, a scalar: half the mean squared norm of d score / d real, over the reals of an update."""
+        """Half the mean squared norm of d score / d real, over the reals of the turn; a scalar."""
         gradients = score_gradients(turn.critic, turn.real, turn.labels)
         return gradients.flatten(1).square().sum(1).mean() / 2

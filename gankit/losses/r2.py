@@ -21,6 +21,6 @@ class R2(Loss):
     default_weight = 10.0
 
     def critic(self, turn: Turn) -> Tensor:
-        """The critic's loss, a scalar: half the mean squared norm of d score / d fake, over the fakes of an update."""
+        """Half the mean squared norm of d score / d fake, over the fakes of the turn; a scalar."""
         gradients = score_gradients(turn.critic, turn.fake, turn.labels)
         return gradients.flatten(1).square().sum(1).mean() / 2

@@ -9,7 +9,7 @@ from gankit.interfaces import Loss, Turn
 
 @final
 class Wasserstein(Loss):
-    """The critic widens the gap between mean scores of reals and fakes; the generator raises those of its fakes.
+    """The critic widens the gap between the mean scores of reals and fakes; the generator raises that of its fakes.
 
     The gap estimates the distance only if the critic is kept Lipschitz, by `gradient-penalty` or `weight-clipping`.
     """

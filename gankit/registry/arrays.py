@@ -49,8 +49,9 @@ def _unpack(items: Any) -> tuple[NDArray[Any], list[Any] | None]:
             item = (item[key], item["label"]) if "label" in item else item[key]
         if isinstance(item, tuple):
             item, *rest = item
-            labels += [_array(label, "label").tolist() for label in rest[:1]]
-        images.append(_planes(item, f"image {number}"))
+            if rest:
+                labels.append(_array(rest[0], "label").tolist())
+        images.append(_channels_first(item, f"image {number}"))
     if not images:
         raise DataError("there are no images")
     forms = sorted({f"{image.shape} {image.dtype}" for image in images})
@@ -62,8 +63,8 @@ def _unpack(items: Any) -> tuple[NDArray[Any], list[Any] | None]:
     return np.stack(images), labels if labels and labels[0] is not None else None
 
 
-def _planes(item: Any, where: str) -> NDArray[Any]:
-    """A picture or an array, with an axis of channels."""
+def _channels_first(item: Any, where: str) -> NDArray[Any]:
+    """A picture, or an array of two or three axes, as an array whose first axis is that of channels."""
     if isinstance(item, Image.Image):
         return Decoder()(item, where)
     if isinstance(item, (str, Path)):
@@ -85,6 +86,14 @@ def _column(values: Any, name: str, n: int) -> NDArray[Any]:
         if missing:
             raise DataError(f"{name} has no value for image {missing[0]}: give it one, or leave such images out")
     return array
+
+
+def _shares(agreement: Any, n: int) -> NDArray[np.float64]:
+    """(n,) shares of raters, each in [0, 1]."""
+    shares = _column(agreement, "agreement", n)
+    if shares.dtype.kind not in "iufb" or not ((shares >= 0) & (shares <= 1)).all():
+        raise DataError("agreement has values outside [0, 1]: it is the share of raters who chose the label")
+    return shares.astype(np.float64)
 
 
 def _classes(labels: NDArray[Any], names: tuple[str, ...]) -> tuple[NDArray[np.int64], tuple[str, ...]]:
@@ -128,14 +137,15 @@ def _read_known(
     n: int, labels: Any, class_names: Sequence[str] | None, groups: Any, agreement: Any, facts: Mapping[str, ArrayLike]
 ) -> Known:
     """What is known of n images, with every array checked."""
-    names, classes, arrays = _distinct(class_names), None, {name: _array(facts[name], name) for name in facts}
+    names, classes = _distinct(class_names), None
+    arrays = {name: _array(values, name) for name, values in facts.items()}
     if labels is not None:
         labels = _array(labels, "labels")
         if labels.ndim == 2 and labels.shape[1] > 1 and np.isin(labels, (0, 1)).all():
-            several, names = _label_facts(labels, names), ()
-            if taken := several.keys() & arrays.keys():
+            label_facts, names = _label_facts(labels, names), ()
+            if taken := label_facts.keys() & arrays.keys():
                 raise DataError(f"facts has {min(taken)!r}, and so have the labels: give the fact another name")
-            arrays = several | arrays
+            arrays = label_facts | arrays
         else:
             classes, names = _classes(_column(labels, "labels", n), names)
     if names and classes is None:
@@ -143,13 +153,13 @@ def _read_known(
     for name, values in arrays.items():
         if values.shape[:1] != (n,):
             raise DataError(f"{name} has the shape {values.shape}; there are {n} images")
-    shares = None if agreement is None else _column(agreement, "agreement", n)
-    if shares is not None and not (shares.dtype.kind in "iufb" and ((shares >= 0) & (shares <= 1)).all()):
-        raise DataError("agreement has values outside [0, 1]: it is the share of raters who chose the label")
     return Known(
-        labels=classes, class_names=names, agreement=None if shares is None else shares.astype(np.float64),
-        groups=None if groups is None else _column(groups, "groups", n), facts=arrays,
-    )  # fmt: skip
+        labels=classes,
+        class_names=names,
+        groups=None if groups is None else _column(groups, "groups", n),
+        agreement=None if agreement is None else _shares(agreement, n),
+        facts=arrays,
+    )
 
 
 @final
@@ -159,11 +169,12 @@ class Arrays(Dataset):
     Args:
         images: (n, channels, height, width) uint8, uint16 or float32; (n, height, width, channels) is recognised where
             1, 3 or 4 channels come last. Or a list of pictures or arrays of one size, or a data set with `len` whose
-            items are pictures, pairs of picture and label, or tables with "image" and "label". Pictures are read as
-            those of a folder: palettes become colours. A memory-mapped array is not read into memory.
+            items are pictures, pairs of picture and label, or dictionaries with the keys "image" and "label". Pictures
+            are read as those of a folder: palettes become colours. A memory-mapped array is not read into memory.
         labels: (n,) integers from 0, (n,) names, or None. Or (n, k) zeros and ones where an image can have several of k
             labels: these become facts, which can condition a training.
-        class_names: one per class, or per label of several; their numbers, or "label-0" and so on, by default.
+        class_names: one per class; by default their numbers. Where labels are (n, k), one per column; by default
+            "label-0" and so on.
         groups: (n,) group of each image, or None.
         agreement: (n,) share of the raters who chose the image's label, in [0, 1], or None.
         facts: further values of each image, such as its patient's age: (n, ...) arrays by name.

@@ -36,7 +36,8 @@ def suggestion(name: str, known: Collection[str], *, list_all: bool = False) -> 
     close = difflib.get_close_matches(name.casefold(), folded, n=1, cutoff=0.5)
     if not close:
         return listing
-    return f"did you mean {folded[close[0]]!r}?{f' {listing}' if list_all else ''}"
+    question = f"did you mean {folded[close[0]]!r}?"
+    return f"{question} {listing}" if list_all else question
 
 
 def optional_settings(model: type[BaseModel]) -> list[str]:
@@ -66,13 +67,15 @@ def reword_errors(
         model: the model.
         value: to validate.
         handler: pydantic's own validation, as a validator of mode "wrap" gets it.
-        reserved: keys that the table has beside the model's settings, for "did you mean".
+        reserved: keys that the table has besides the model's settings, for "did you mean".
         elsewhere: maps the name of an unknown setting to a hint that names other parts with it, or to "".
 
     Raises:
         ValidationError: the context of each error holds gankit's text as `sentence` and pydantic's type as `reason`.
     """
-    value, details, known = read_none(model, value), [], [*reserved, *model.model_fields]
+    value = read_none(model, value)
+    known = [*reserved, *model.model_fields]
+    details: list[InitErrorDetails] = []
     for name, field in model.model_fields.items():
         given = value.get(name) if isinstance(value, dict) else None
         # Python, and pydantic with it, takes true and false for the numbers 1 and 0.
@@ -84,6 +87,7 @@ def reword_errors(
     except ValidationError as error:
         details += [_reword(detail, known, elsewhere) for detail in error.errors(include_url=False)]
     if details:
+        # A refused setting that may be None gets a second sentence, which says how to leave it unset.
         refused = {detail["loc"][0]: detail["input"] for detail in details if detail["loc"]}
         for name in set(optional_settings(model)) & refused.keys():
             if isinstance(value, dict) and not isinstance(value.get(name), (dict, list)):

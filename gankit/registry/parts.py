@@ -89,13 +89,14 @@ def nested_part(kind: str) -> Any:
     schema = {"description": f"one of {plural(kind)}", "anyOf": [{"type": "string"}, table]}
 
     def validate(value: object, info: ValidationInfo) -> Part:
+        # A context is given only for the settings of a run, whose parts another program may have registered.
         return read_part(kind, value, may_be_missing=bool(info.context))
 
     read = BeforeValidator(validate)
     return Annotated[Part, read, PlainSerializer(Part.table), WithJsonSchema(schema)]
 
 
-class Unread(BaseModel):
+class UnreadSettings(BaseModel):
     """The settings of a part that cannot be found, as they are written."""
 
     model_config = ConfigDict(frozen=True, extra="allow")
@@ -120,7 +121,7 @@ def read_part(kind: str, value: object, may_be_missing: bool = False) -> Part:
             raise PartError(f"the table needs a name; known: {', '.join(registry(kind).names())}")
         settings = {key: item for key, item in table.items() if key != "name"}
         if may_be_missing and not _exists(kind, table["name"]):
-            return Part(kind=kind, name=table["name"], settings=Unread(**settings))
+            return Part(kind=kind, name=table["name"], settings=UnreadSettings(**settings))
         return _validate(kind, table["name"], settings)
     except PartError as error:
         raise PydanticCustomError("part", "{reason}", {"reason": str(error)}) from error
@@ -143,8 +144,11 @@ def valid_part(kind: str, name: str, settings: Mapping[str, Any]) -> Part:
     try:
         return _validate(kind, name, settings)
     except ValidationError as error:
-        details = [f"{'.'.join([name, *map(str, e['loc'])])}: {e['msg']}" for e in error.errors(include_url=False)]
-        raise PartError(f"{kind} {'; '.join(details)}") from None
+        sentences = []
+        for detail in error.errors(include_url=False):
+            setting = ".".join([name, *map(str, detail["loc"])])
+            sentences.append(f"{setting}: {detail['msg']}")
+        raise PartError(f"{kind} {'; '.join(sentences)}") from None
 
 
 def _validate(kind: str, name: str, settings: Mapping[str, Any]) -> Part:

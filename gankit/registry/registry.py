@@ -23,7 +23,7 @@ POSITIONAL = {"dataset": "size", "study": "experiment"}
 Its value comes from gankit, not from the user."""
 
 ALIASES = {"metric": {"fid": "frechet"}}
-"""Other names of gankit's own parts, by kind; any part that has the name itself comes first."""
+"""Other names of gankit's own parts, by kind. A part that is registered under such a name comes before them."""
 TABLES = {"generator": "generator", "critic": "critic", "augment": "augment", "dataset": "data"}
 """The table of an experiment that names a part of a kind, where there is one such table."""
 
@@ -145,7 +145,7 @@ class Registry:
             raise PartError(f"{self.kind} {name!r} is registered by {len(matches)} plug-ins; write {spellings}")
         if plain in ALIASES.get(self.kind, {}):
             return ALIASES[self.kind][plain]
-        raise PartError(self._unknown(name))
+        raise PartError(self._unknown_name(name))
 
     def __contains__(self, name: str) -> bool:
         """Whether `find` finds a part of this name."""
@@ -158,7 +158,8 @@ class Registry:
     def _plugins(self) -> builtins.list[PlugIn]:
         return [plugin for plugin in scan().plugins if plugin.kind == self.kind]
 
-    def _unknown(self, name: str) -> str:
+    def _unknown_name(self, name: str) -> str:
+        """The error for a name that no part has."""
         known = [*self.names(), *ALIASES.get(self.kind, ())]
         text = f"there is no {self.kind} named {shown(name)}; {suggestion(name, known, list_all=True)}"
         distribution = name.rpartition(":")[0]

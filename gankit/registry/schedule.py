@@ -1,4 +1,4 @@
-"""Settings that move while a network trains."""
+"""Settings whose values change while a network trains."""
 
 import math
 from collections.abc import Mapping
@@ -16,7 +16,7 @@ Number = TypeVar("Number", bound=float)
 
 
 class Schedule(Settings, Generic[Number]):
-    """A number that moves from one value to another over the first steps, and stays there.
+    """A number that changes from one value to another over the first steps, and stays there.
 
     Half a cosine is the shape in R3GAN (Huang et al. 2024, arXiv 2501.05441, appendix D).
 
@@ -40,7 +40,7 @@ class Schedule(Settings, Generic[Number]):
         return self.start + (self.end - self.start) * progress
 
 
-def _kind(value: Any) -> str:
+def _number_or_table(value: Any) -> str:
     return "table" if isinstance(value, (Mapping, Schedule)) else "number"
 
 
@@ -56,11 +56,14 @@ else:
 
         def __class_getitem__(cls, number: Any) -> Any:
             union = Annotated[number, Tag("number")] | Annotated[Schedule[number], Tag("table")]
-            return Annotated[union, Discriminator(_kind)]
+            return Annotated[union, Discriminator(_number_or_table)]
 
 
 def fill_at(buffer: "Tensor", setting: float | Schedule[float] | None, step: int) -> float | None:
-    """Set a scalar buffer to a schedule's value after `step` generator updates, and return it; None for a number."""
+    """Set a scalar buffer to a schedule's value after `step` generator updates, and return that value.
+
+    A setting that is a plain number leaves the buffer as it is, and gives None.
+    """
     if not isinstance(setting, Schedule):
         return None
     value = setting.at(step)

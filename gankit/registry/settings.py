@@ -31,7 +31,7 @@ class Settings(BaseModel):
 
     @classmethod
     def _in_tables(cls, name: str) -> str:
-        """A hint at the tables of this one that have a setting, or ""."""
+        """A hint that names the tables within this one that have a setting of this name; "" where none has."""
         fields = cls.model_fields.items()
         tables = [table for table, field in fields if name in getattr(field.annotation, "model_fields", ())]
         return f"did you mean {' or '.join(f'{table}.{name}' for table in tables)}?" if tables else ""
@@ -96,6 +96,14 @@ def derive_settings(
         body = {"model_config": ConfigDict(**CONFIG), "__module__": base.__module__, **validators}
         strict: type[BaseModel] = type(name, (base,), body)
         return strict
+    fields = _constructor_fields(part, nested_type)
+    config = ConfigDict(**CONFIG, arbitrary_types_allowed=True, protected_namespaces=(), validate_default=True)
+    model: type[BaseModel] = create_model(name, __config__=config, __validators__=validators, **fields)
+    return model
+
+
+def _constructor_fields(part: type, nested_type: Callable[[str], Any]) -> dict[str, Any]:
+    """The type and default of each keyword-only parameter, as `pydantic.create_model` takes them."""
     hints = typing.get_type_hints(inspect.getattr_static(part, "__init__"), include_extras=True)
     fields: dict[str, Any] = {}
     for parameter in _parameters(part):
@@ -104,9 +112,7 @@ def derive_settings(
                 raise TypeError(f"the setting {parameter.name} has no annotation")
             default = ... if parameter.default is parameter.empty else parameter.default
             fields[parameter.name] = (_with_nested_parts(hints[parameter.name], nested_type), default)
-    config = ConfigDict(**CONFIG, arbitrary_types_allowed=True, protected_namespaces=(), validate_default=True)
-    model: type[BaseModel] = create_model(name, __config__=config, __validators__=validators, **fields)
-    return model
+    return fields
 
 
 def as_table(settings: BaseModel, exclude: set[str] | None = None) -> dict[str, Any]:

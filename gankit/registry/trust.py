@@ -1,7 +1,7 @@
 """Files that hold programs, such as TorchScript archives: they are loaded only where the user names them.
 
-A program in such a file can read and write all that the user can. To name it in a file of settings, which others
-may have written, is not enough: the user names it in a program, on the command line, or in the variable `GANKIT_TRUST`.
+A program in such a file can read and write all that the user can. A file of settings may come from others, so that its
+naming the program is not enough: the user names it in Python, on the command line, or in the variable `GANKIT_TRUST`.
 """
 
 import os
@@ -27,7 +27,7 @@ def trust(value: Any) -> None:
 
 
 def check_trust(file: str | Path, who: str) -> None:
-    """Refuse a file with a program that a file of settings names and the user does not.
+    """Refuse a file with a program that only a file of settings names, and the user has not.
 
     Raises:
         PartError: names the file and `who`, the part that would load it.

@@ -17,28 +17,32 @@ ABILITIES = ("features", "score", "class_logits", "mapping", "synthesis", "style
 ImageFunction = Callable[[Tensor], Tensor]
 
 
-class _OfNetwork(TypedDict, total=False):
-    """Properties of a network that `wrap` takes."""
+class _NetworkProperties(TypedDict, total=False):
+    """The properties of a critic that `wrap` takes."""
 
     labels: bool
     channels_last: bool
     capturable: bool
 
 
-class _OfGenerator(_OfNetwork):
-    """Those of a generator."""
+class _GeneratorProperties(_NetworkProperties):
+    """The properties of a generator that `wrap` takes."""
 
     latent_dim: int
 
 
 @overload
-def wrap(kind: Literal["generator"], module: type[nn.Module], **of: Unpack[_OfGenerator]) -> type[Generator]: ...
+def wrap(
+    kind: Literal["generator"], module: type[nn.Module], **properties: Unpack[_GeneratorProperties]
+) -> type[Generator]: ...
 @overload
-def wrap(kind: Literal["generator"], module: nn.Module, **of: Unpack[_OfGenerator]) -> Generator: ...
+def wrap(kind: Literal["generator"], module: nn.Module, **properties: Unpack[_GeneratorProperties]) -> Generator: ...
 @overload
-def wrap(kind: Literal["critic"], module: type[nn.Module], **of: Unpack[_OfNetwork]) -> type[Critic]: ...
+def wrap(
+    kind: Literal["critic"], module: type[nn.Module], **properties: Unpack[_NetworkProperties]
+) -> type[Critic]: ...
 @overload
-def wrap(kind: Literal["critic"], module: nn.Module, **of: Unpack[_OfNetwork]) -> Critic: ...
+def wrap(kind: Literal["critic"], module: nn.Module, **properties: Unpack[_NetworkProperties]) -> Critic: ...
 @overload
 def wrap(kind: Literal["augment"], module: type[nn.Module], *, capturable: bool = ...) -> type[Augment]: ...
 @overload
@@ -66,14 +70,17 @@ def wrap(kind: str, module: Any = None, **properties: Any) -> Any:
             What else a network can do (`features` with `score`, `class_logits`; `mapping`, `synthesis`,
             `style_layers`; `before_step`) or an augment (`after_step`), the part can do too. For a data set an array,
             a list of pictures, or a data set of torchvision or Hugging Face. Not used for a loss.
-        properties: what gankit cannot find out itself. Generator: `latent_dim`. Features: `dim`. Generator and critic:
-            `labels`, whether the network takes labels (default False: a conditional training is refused), and
-            `channels_last`, as in `gankit.Generator`. Generator, critic, augment, loss: `capturable`, likewise. Loss:
-            `critic` and `generator`, each a function that computes that network's scalar loss from a `Turn` (one
-            update: its images, scores and networks); `per_sample`; `before_step` and `after_step`, functions too. The
-            states of those that have a `state_dict` are saved. Data set: `labels` (the array), `class_names`,
-            `groups`, `agreement`, `facts`, `value_range`, `mirror` (a function, or None where mirroring changes the
-            label); `gankit.registry.arrays.Arrays` describes each.
+        properties: what gankit cannot find out itself.
+
+            - Generator: `latent_dim`. Features: `dim`.
+            - Generator and critic: `labels`, whether the network takes labels (default False: a conditional training is
+              refused), and `channels_last`, as in `gankit.Generator`.
+            - Generator, critic, augment and loss: `capturable`, as in `gankit.Generator`.
+            - Loss: `critic` and `generator`, each a function that computes that network's scalar loss from a `Turn`
+              (one update: its images, scores and networks); `per_sample`; `before_step` and `after_step`, functions
+              too. The states of those that have a `state_dict` are saved.
+            - Data set: `labels` (the array), `class_names`, `groups`, `agreement`, `facts`, `value_range`, `mirror` (a
+              function, or None where mirroring changes the label); `gankit.registry.arrays.Arrays` describes each.
 
     Raises:
         PartError: the kind cannot be wrapped, or a property is missing or unknown.
@@ -110,7 +117,9 @@ def _part_class(kind: str, module: type, make: Callable[..., Any], properties: d
 
     def construct(self: Any, image: ImageSpec | None = None, **settings: Any) -> None:
         nn.Module.__init__(self)
-        self.part = make(module(**settings, **({"image": image} if takes_image else {})), **properties)
+        if takes_image:
+            settings["image"] = image
+        self.part = make(module(**settings), **properties)
         for name in ("latent_dim", "dim", "channels_last", "capturable"):
             if hasattr(self.part, name):
                 setattr(self, name, getattr(self.part, name))
@@ -145,7 +154,7 @@ class _Generator(Generator):
     ) -> None:
         super().__init__()
         self.module, self.latent_dim, self.takes_labels = module, latent_dim, labels
-        # Of this network, not of its class.
+        # Attributes of this instance, where other networks have those of their class.
         self.channels_last, self.capturable = channels_last, capturable  # type: ignore[misc]
         _hand_on(self, "synthesis", "style_layers")
         if callable(getattr(module, "mapping", None)):
@@ -165,7 +174,7 @@ class _Critic(Critic):
     ) -> None:
         super().__init__()
         self.module, self.takes_labels = module, labels
-        # Of this network, not of its class.
+        # Attributes of this instance, where other networks have those of their class.
         self.channels_last, self.capturable = channels_last, capturable  # type: ignore[misc]
         if callable(getattr(module, "score", None)):  # else `features` may be any layers
             _hand_on(self, "features", "class_logits")
@@ -228,7 +237,7 @@ class _Loss(Loss):
         for name, function in functions.items():
             if not callable(function):
                 raise PartError(f"wrap('loss'): {name} must be a function, not {shown(function)}")
-        # They take the places of the methods; all of this is of this loss, not of its class.
+        # Attributes of this instance, which replace the methods and defaults of its class.
         vars(self).update(functions, per_sample=per_sample, capturable=capturable)
         self._stateful: dict[str, Any] = {name: term for name, term in functions.items() if hasattr(term, "state_dict")}
         if self._stateful:

@@ -34,7 +34,7 @@ class Restored:
 
     step: int  # generator updates done
     state: dict[str, Any]
-    skipped: list[str]  # newer ones that could not, each with the reason
+    skipped: list[str]  # newer checkpoints that could not be read, each with the reason
 
 
 def save(folder: Path, step: int, state: Mapping[str, Any], every: int = 1, best: bool = False) -> Path:
@@ -66,7 +66,7 @@ def prune(folder: Path, step: int, every: int) -> None:
     # Checkpoints of later steps stay: they could not be read, or the run would have resumed from them.
     before = [old for old in _step_checkpoints(folder) if _step(old) < step]
     regular = [old for old in before if _step(old) % every == 0]
-    kept = regular[-(KEPT - 1) :]  # beside the newest
+    kept = regular[-(KEPT - 1) :]  # besides the one just written
     for old in set(before) - set(kept):
         old.unlink(missing_ok=True)
 
@@ -132,7 +132,7 @@ class _DamagedError(Exception):
 
 def _read(path: Path, device: str | torch.device, mmap: bool) -> tuple[int, dict[str, Any]]:
     """The step and the state of a checkpoint."""
-    sealed: bool | None = None
+    sealed: bool | None = None  # None: without a digest, as in formats 1 and 2
     try:
         sealed = is_sealed(path)
         if sealed is False:

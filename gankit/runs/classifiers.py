@@ -30,9 +30,9 @@ MEAN, SPREAD = [0.485, 0.456, 0.406], [0.229, 0.224, 0.225]  # Of channels in [0
 class SmallNetwork(nn.Module):
     """A few convolutions for any number of channels and any size, with a linear head on at most 4x4 places.
 
-    Each level is a 3x3 convolution, batch normalisation, ReLU and 2x2 max-pooling, twice as wide as the one before
-    up to four times the first; as many as leave about 4 pixels of the shorter side, at least one and at most five.
-    The head sees positions, since some labels depend on where something lies.
+    Each level is a 3x3 convolution, batch normalisation, ReLU and 2x2 max-pooling. It is twice as wide as the level
+    before, up to four times the first. There are one to five levels, so many that the shorter side is about 4 pixels
+    long at the end. The head sees positions, since some labels depend on where something lies.
 
     It has `width` channels at the first level, dropout before the head, and one output for each class, or for a number.
     """
@@ -146,7 +146,7 @@ class Classifier(nn.Module):
     Attributes:
         class_names: one per class; empty where it gives a number.
         image: channels, height and width of the images that it was trained on.
-        facts: what its file says of it: the arguments of `make_network` (`network` for the name), `class_names`.
+        facts: what its file says of it: `class_names`, and the arguments of `make_network`, with `network` for `name`.
     """
 
     def __init__(self, network: nn.Module, facts: dict[str, Any], grey_levels: bool = False) -> None:

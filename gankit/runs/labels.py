@@ -69,7 +69,7 @@ def _find_class(label: Any, record: RunRecord, run: Path) -> int:
         label = int(label)
     if str(label) in names:
         return names.index(str(label))
-    # Where names are numbers, as grades 1 to 3, a number is a name, for Python and the command line alike.
+    # Where classes are named by numbers, such as grades 1 to 3, a number is always taken as a name.
     are_numbers = any(name.isdigit() and name != str(number) for number, name in enumerate(names))
     text = str(label)
     if not are_numbers and text.isdecimal() and len(text) < 10 and int(text) < record.image["classes"]:

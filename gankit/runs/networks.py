@@ -81,7 +81,7 @@ def refuse_large(what: str, build: Callable[[], nn.Module], lower: str) -> None:
         lower: what would make it smaller.
 
     Raises:
-        PartError: its weights, and what a training needs beside them, are larger than this machine's memory.
+        PartError: its weights, and what a training needs besides them, are larger than this machine's memory.
     """
     with seeds.own_draws([]), torch.device("meta"):
         needed = sum(parameter.nbytes for parameter in build().parameters())
@@ -221,7 +221,7 @@ def recompute_norms(generator: nn.Module, latent_dim: int, labels: Tensor | None
         norm.momentum = None  # a plain mean over the batches
     generator.train()
     like = _inputs_like(generator)
-    # Where there are no buffers there is nothing to update: running statistics, vectors of spectral normalisation.
+    # Running statistics, and the vectors of spectral normalisation, are buffers: without any, nothing is to be updated.
     for batch in range(n_batches if any(True for _ in generator.buffers()) else 0):
         z = torch.randn(SAMPLE_BATCH, latent_dim, generator=seeds.generator(seed, "statistics", batch)).to(like)
         label = None

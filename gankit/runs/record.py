@@ -29,8 +29,9 @@ def record_run(experiment: Experiment, dataset: Dataset, **facts: Any) -> RunRec
             condition_scale, held_out, device, data_in_process.
     """
     before = experiment.run
-    features = ""  # those of the settings
-    if not experiment.evaluation.features:  # the default is chosen when a run starts, and kept when it resumes
+    if experiment.evaluation.features:
+        features = ""
+    else:  # the default is chosen when a run starts, and kept when it resumes
         features = (before and before.features) or default_features()
     return RunRecord(
         versions=_versions(experiment),
@@ -63,9 +64,9 @@ def _versions(experiment: Experiment) -> dict[str, str]:
 
 
 def check_same_images(folder: Path, before: RunRecord, training: Dataset, held_out: Dataset | None) -> None:
-    """Refuse images that are not those that a run was trained on, and held out, as far as its record can tell.
+    """Refuse images other than those that a run was trained on or held out, as far as its record can tell.
 
-    With other images in the data set another part of them would be held out: some that the generator has seen.
+    If the data set has changed, other images are held out now, and some of them the generator has been trained on.
 
     Raises:
         RunError: as `check_same_data`.
@@ -112,7 +113,7 @@ def export_config(experiment: Experiment, record: RunRecord, conditions: Tensor 
 
 
 def read_log(path: Path) -> list[dict[str, Any]]:
-    """The lines of `log.jsonl`, each with its "step"; what is damaged is skipped, as the end of a killed run."""
+    """The lines of `log.jsonl`, each with its "step"; damaged ones are skipped, such as the last of a killed run."""
     text = path.read_text(encoding="utf-8", errors="replace") if path.is_file() else ""
     rows = []
     for line in text.splitlines():

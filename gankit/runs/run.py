@@ -212,7 +212,7 @@ class Run:
         if restored is None:
             self.check_own("critic")
             raise RunError(f"{self.path}: there is no checkpoint yet: resume the run first")
-        for hook in step_hooks(critic):  # which set buffers that checkpoints of format 1 lack
+        for hook in step_hooks(critic):  # they set buffers that checkpoints of format 1 lack
             hook(restored.step)
         place("the critic", critic, self.device)
         return critic.eval().requires_grad_(False)
@@ -335,11 +335,11 @@ def open_run(path: str | Path, *, best: bool = False) -> Run:
 
 
 def _runs_near(folder: Path) -> list[str]:
-    """Runs that a folder which is none may stand for: those in it, else one of a like name beside it or in `runs`."""
+    """Runs that may be meant by a folder without one: those in it, else a similar name next to it or in `runs`."""
     inside = [str(file.parent) for file in sorted(folder.glob("*/experiment.toml"))]
-    beside = {
+    nearby = {
         file.parent.name: str(file.parent)
         for place in (folder.parent, Path("runs"))
         for file in place.glob("*/experiment.toml")
     }
-    return inside or [beside[name] for name in get_close_matches(folder.name, beside, n=1)]
+    return inside or [nearby[name] for name in get_close_matches(folder.name, nearby, n=1)]

@@ -26,7 +26,7 @@ ROWS = 4
 MOST_CLASSES = 16
 """The most rows of a run with classes."""
 STRIP_COLUMNS = 9
-"""Images of a row of `walk.png`."""
+"""Images in a row of `walk.png`."""
 SWEEP_COLUMNS = 8
 """Latents in `truncation.png`."""
 SWEEP = (1.0, 0.85, 0.7, 0.5, 0.3, 0.0)
@@ -34,7 +34,7 @@ SWEEP = (1.0, 0.85, 0.7, 0.5, 0.3, 0.0)
 MOST_GRIDS = 12
 """The most columns of `progress.png`."""
 MILLISECONDS = 60
-"""A frame of the animation."""
+"""How long a frame of the animation is shown."""
 
 
 @seeds.plain_torch()

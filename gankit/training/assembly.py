@@ -75,12 +75,12 @@ def build(experiment: Experiment, image: ImageSpec) -> Gan:
             meets a loss that differentiates sample by sample. One line with the part at fault.
     """
     training, evaluation = experiment.training, experiment.evaluation
-    for setting, count, type_ in (
+    for setting, count, dtype in (
         ("training.batch", training.batch, torch.float32),
         ("training.generator_batch", training.generator_batch, torch.float32),
         ("evaluation.count", evaluation.count, torch.uint8),
     ):
-        if count is not None and (reason := too_many(count, image.shape, type_.itemsize)):
+        if count is not None and (reason := too_many(count, image.shape, dtype.itemsize)):
             raise PartError(f"{setting}: {reason}")
     with seeds.own_draws([]):
         seeds.seed_torch(experiment.training.seed, "initial weights")
@@ -129,7 +129,7 @@ def experiment_warnings(experiment: Experiment) -> list[str]:
 
 
 def _without_effect(experiment: Experiment) -> Iterator[str]:
-    """Settings that are not at their defaults and do nothing beside the others."""
+    """A line for each setting that is not at its default and has no effect, because of another one."""
     for kind in ("generator", "critic"):
         settings = getattr(experiment, kind).settings
         width = type(settings).model_fields.get("width")
@@ -145,7 +145,7 @@ def _without_effect(experiment: Experiment) -> Iterator[str]:
 
 def _freeze(critic: Critic, experiment: Experiment) -> None:
     """Freeze the first layers; a layer is a weight of two or more dimensions with the biases and norms after it."""
-    count, layers = experiment.training.freeze, 0
+    count = experiment.training.freeze
     if not count:
         return
     if experiment.training.start_from is None:
@@ -155,9 +155,11 @@ def _freeze(critic: Critic, experiment: Experiment) -> None:
     total = sum(parameter.dim() > 1 for parameter in critic.parameters())
     if count >= total:
         raise PartError(f"training.freeze: the critic has {total} layers; freeze at most {total - 1} of them")
+    layer = 0  # counted from 1
     for parameter in critic.parameters():
-        layers += parameter.dim() > 1
-        if layers <= count:
+        if parameter.dim() > 1:
+            layer += 1
+        if layer <= count:
             parameter.requires_grad_(False)
 
 
@@ -207,7 +209,7 @@ def _check_held_out(experiment: Experiment, losses: tuple[LossTerm, ...], augmen
 
 
 def _check_penalties(experiment: Experiment, losses: tuple[LossTerm, ...]) -> None:
-    """Refuse losses that differentiate sample by sample beside a critic that mixes samples."""
+    """Refuse losses that differentiate sample by sample, where the critic mixes samples."""
     for term in losses:
         if term.loss.per_sample:
             setting = "norm" if hasattr(experiment.critic.settings, "norm") else "name"
@@ -222,20 +224,11 @@ def _check_penalties(experiment: Experiment, losses: tuple[LossTerm, ...]) -> No
 def _check_shapes(
     experiment: Experiment, generator: Generator, critic: Critic, augment: Augment | None, image: ImageSpec
 ) -> None:
-    name = f"generator {experiment.generator.name}"
+    """Refuse parts that take or give wrong shapes, on the way from latents to scores, or that cannot be trained."""
     z, labels = probe_inputs(generator, image)
-    copy = _copy(name, generator)
-    try:
-        images = call_part(name, copy, z, labels)
-    except PartError as error:
-        if _takes(generator, z[:, :, None, None], labels):
-            latents = f"{PROBE_BATCH}, {generator.latent_dim}"
-            raise PartError(
-                f"{name} takes latents of shape ({latents}, 1, 1); it must take ({latents}): let its forward begin "
-                "with z = z[:, :, None, None]"
-            ) from error
-        raise
+    images = _checked_images(experiment, generator, z, labels)
     if (shape := tuple(images.shape)) != (PROBE_BATCH, *image.shape):
+        name = f"generator {experiment.generator.name}"
         raise PartError(f"{name} makes {shape[1:]} images; the data are {image.shape}")
     if augment is not None and experiment.augment is not None:
         augment_name = f"augment {experiment.augment.name}"
@@ -251,17 +244,37 @@ def _check_shapes(
             "number of images"
         )
     for kind, network in (("generator", generator), ("critic", critic)):
-        parameters, name = list(network.parameters()), f"{kind} {getattr(experiment, kind).name}"
-        if not parameters:
+        _check_parameters(f"{kind} {getattr(experiment, kind).name}", network)
+
+
+def _checked_images(experiment: Experiment, generator: Generator, z: Tensor, labels: Tensor | None) -> Tensor:
+    """The generator's images of (n, latent_dim) latents; refuses one that takes latents of another shape."""
+    name = f"generator {experiment.generator.name}"
+    copy = _copy(name, generator)
+    try:
+        return call_part(name, copy, z, labels)
+    except PartError as error:
+        if _takes(generator, z[:, :, None, None], labels):
+            latents = f"{PROBE_BATCH}, {generator.latent_dim}"
             raise PartError(
-                f"{name} has no parameters to train: hold its layers as attributes, several of them in a "
-                "torch.nn.ModuleList"
-            )
-        if not all(parameter.is_leaf for parameter in parameters):
-            raise PartError(
-                f"{name} has parameters that no optimizer can train, as copies of TorchScript modules have: give the "
-                "module that was scripted or traced"
-            )
+                f"{name} takes latents of shape ({latents}, 1, 1); it must take ({latents}): let its forward begin "
+                "with z = z[:, :, None, None]"
+            ) from error
+        raise
+
+
+def _check_parameters(name: str, network: nn.Module) -> None:
+    parameters = list(network.parameters())
+    if not parameters:
+        raise PartError(
+            f"{name} has no parameters to train: hold its layers as attributes, several of them in a "
+            "torch.nn.ModuleList"
+        )
+    if not all(parameter.is_leaf for parameter in parameters):
+        raise PartError(
+            f"{name} has parameters that no optimizer can train, as copies of TorchScript modules have: give the "
+            "module that was scripted or traced"
+        )
 
 
 def _copy(name: str, part: Any) -> Any:
@@ -296,8 +309,8 @@ def _check_divisible(experiment: Experiment, critic_mixes: bool, generator_mixes
 def mixes_samples(network: nn.Module, shape: tuple[int, ...], image: ImageSpec) -> bool:
     """Whether a network's output for a sample depends, in training mode, on the other samples of its batch.
 
-    Copies of the network take one sample beside two sets of others. Small noise is added to the copies' weights, since
-    a last layer that starts at zero would hide everything before it.
+    Two copies of the network get the same sample, each in a batch with different others. Small noise is added to the
+    copies' weights, since a last layer that starts at zero would hide everything before it.
 
     Args:
         network: a critic or a generator.
@@ -306,13 +319,13 @@ def mixes_samples(network: nn.Module, shape: tuple[int, ...], image: ImageSpec) 
     """
     probe = copied(network).train()
     labels = probe_labels(PROBE_BATCH, image)
-    first = torch.randn(1, *shape)
-    scores = []
+    sample = torch.randn(1, *shape)
+    outputs = []
     with torch.no_grad(), seeds.own_draws([]):
         for parameter in probe.parameters():
             parameter.add_(0.02 * torch.randn_like(parameter))
         others = torch.randn(PROBE_BATCH - 1, *shape)
         for scale in (0.1, 3.0):
             torch.manual_seed(2)  # dropout and other random layers draw the same both times
-            scores.append(copied(probe)(torch.cat([first, scale * others]), labels)[0])
-    return not torch.allclose(scores[0], scores[1], rtol=1e-3, atol=1e-6)
+            outputs.append(copied(probe)(torch.cat([sample, scale * others]), labels)[0])
+    return not torch.allclose(outputs[0], outputs[1], rtol=1e-3, atol=1e-6)

@@ -75,7 +75,8 @@ class TrainingData:
             mirrored: (k,) bool, which of them to show mirrored; None for none.
             following: returns the indices of the next call, which are read ahead; None if they are not known.
         """
-        pixels = self.pixels(like.device).rows(indices, following or (lambda: indices))
+        next_indices = following or (lambda: indices)  # where the next ones are unknown, these are announced again
+        pixels = self.pixels(like.device).rows(indices, next_indices)
         if mirrored is not None and (mirror := self.dataset.mirror(pixels)) is not None:
             pixels = torch.where(mirrored.to(like.device)[:, None, None, None], mirror, pixels)
         return rescale(pixels.to(like.dtype), self.dataset.value_range, (-1.0, 1.0)).contiguous()
@@ -115,7 +116,7 @@ def _training_data(dataset: Dataset, table: DataTable, training: TrainingData | 
         if not np.isfinite(columns).all():
             raise DataError(f"data.conditional: {', '.join(table.conditional)} has missing values")
         mean, scale = columns.mean(0), columns.std(0)
-        scale[scale <= ROUNDING * np.abs(mean)] = 1.0  # of a constant, which differs from its mean by rounding alone
+        scale[scale <= ROUNDING * np.abs(mean)] = 1.0  # a constant: its deviation is rounding alone, and would divide
         if training is not None:
             mean, scale = np.array(training.condition_mean), np.array(training.condition_scale)
         labels = torch.from_numpy(((columns - mean) / scale).astype(np.float32))
@@ -140,6 +141,7 @@ def _numeric_column(dataset: Dataset, table: DataTable, key: str, name: str) -> 
 
 
 def _probabilities(dataset: Dataset, table: DataTable) -> NDArray[np.float64] | None:
+    """(n,) probability of each image to be drawn, by `balance` and `weights`; None where neither is set."""
     if not table.balance and table.weights is None:
         return None
     weights = np.ones(len(dataset)) if table.weights is None else _weights(dataset, table, table.weights)
@@ -159,6 +161,7 @@ def _probabilities(dataset: Dataset, table: DataTable) -> NDArray[np.float64] | 
 
 
 def _weights(dataset: Dataset, table: DataTable, name: str) -> NDArray[np.float64]:
+    """(n,) sampling weights: the column of this name, with values that cannot be weights refused."""
     weights = _numeric_column(dataset, table, "weights", name)
     unusable = ~(np.isfinite(weights) & ((weights == 0) | (weights > 1 / LARGEST)))
     if unusable.any():

@@ -40,6 +40,7 @@ def summarise(data: TrainingData) -> str:
 
 
 def _part(dataset: Dataset) -> str:
+    """The number of images, with classes and patients where these are known."""
     known = dataset.known
     classes = f" ({_classes(known)})" if known.labels is not None else ""
     patients = f" of {counted(len(np.unique(known.groups)), 'patient')}" if known.groups is not None else ""
@@ -47,20 +48,27 @@ def _part(dataset: Dataset) -> str:
 
 
 def _pixels(dataset: Dataset) -> str:
-    dtype, spec = dataset.images.dtype, dataset.image
+    """The sizes, channels and grey levels of the images."""
+    spec = dataset.image
     sizes = sorted(dataset.stored_sizes, key=lambda size: (size[0] * size[1], size))
     text = " and ".join(f"{height} x {width}" for height, width in (sizes[0], sizes[-1])[: len(sizes)])
     if len(sizes) > 2:
         text = f"{len(sizes)} sizes between {text}"
+    resized = "" if sizes == [(spec.height, spec.width)] else f", resized to {spec.height} x {spec.width}"
     channels = {1: "grey", 3: "colour"}.get(spec.channels, f"{spec.channels} channels")
+    return f"{text} pixels (height x width){resized}, {channels}, {_levels(dataset)}"
+
+
+def _levels(dataset: Dataset) -> str:
+    """The type and range of the pixel values, with a hint where deep images seem not to use most of their range."""
+    dtype = dataset.images.dtype
     black, white = dataset.value_range
     full = dtype.kind == "u" and (black, white) == (0, np.iinfo(dtype).max)
     levels = f"{8 * dtype.itemsize} bits" if full else f"{dtype} from {black:g} (black) to {white:g} (white)"
     if full and dtype.itemsize > 1 and (brightest := int(dataset.images.max())) <= white / 2:
         window = f"data.value_range=[0,{2 ** brightest.bit_length() - 1}]"
         levels += f", but no value above {brightest}: white is {white:g} unless {window} says otherwise"
-    resized = "" if sizes == [(spec.height, spec.width)] else f", resized to {spec.height} x {spec.width}"
-    return f"{text} pixels (height x width){resized}, {channels}, {levels}"
+    return levels
 
 
 def _known(known: Known, table: DataTable) -> Iterator[tuple[str, str]]:
@@ -68,7 +76,7 @@ def _known(known: Known, table: DataTable) -> Iterator[tuple[str, str]]:
     if known.labels is None:
         folders = sorted({Path(name).parts[0] for name in known.files if len(Path(name).parts) > 1})
         if folders[1:]:
-            names = f"a column `label` names them; the sub-folders {_names(folders)} are not read beside a table"
+            names = f"a column `label` names them; with a table, the sub-folders {_names(folders)} are not read"
         else:
             names = "sub-folders, a column `label` in labels.csv, or an array `labels` name them"
         yield "classes", f"none ({names})"
@@ -76,8 +84,8 @@ def _known(known: Known, table: DataTable) -> Iterator[tuple[str, str]]:
         hint = "" if table.conditional else "; data.conditional=true tells the networks"
         yield "classes", _classes(known) + _columns(known, "label") + hint
     if known.groups is None:
-        says = "a column `patient` in labels.csv, or an array `groups`, says whose each is"
-        yield "patients", f"not known: each image counts as another patient's ({says})"
+        source = "a column `patient` in labels.csv, or an array `groups`, says whose each is"
+        yield "patients", f"not known: each image counts as another patient's ({source})"
     else:
         sizes = np.unique(known.groups, return_counts=True)[1]
         least, most = int(sizes.min()), int(sizes.max())

@@ -57,15 +57,23 @@ class Inputs:
             )
         }
         order = self._orders[side]
-        inputs |= self._images_and_labels(("real", "labels"), data, order, f"{side} reals", index, shard)
+        inputs |= self._images_and_labels("real", "labels", data, order, f"{side} reals", index, shard)
         if held_out is not None:
-            names, order = ("held_out", "held_out_labels"), self._held_out_orders[side]
-            inputs |= self._images_and_labels(names, held_out, order, f"{side} held-out", index, shard)
+            order, stream = self._held_out_orders[side], f"{side} held-out"
+            inputs |= self._images_and_labels("held_out", "held_out_labels", held_out, order, stream, index, shard)
         return inputs
 
     def _images_and_labels(
-        self, names: tuple[str, str], data: TrainingData, order: seeds.Order, stream: str, index: int, shard: Shard
+        self,
+        images_name: str,
+        labels_name: str,
+        data: TrainingData,
+        order: seeds.Order,
+        stream: str,
+        index: int,
+        shard: Shard,
     ) -> dict[str, Callable[[], Tensor]]:
+        """Functions that make the images and labels of a turn, by these names; without labels, the images alone."""
         indices = order.batch(index, shard.total)[shard.rows]
 
         def following() -> NDArray[np.int64]:
@@ -82,9 +90,11 @@ class Inputs:
                 batch = batch + (draws.uniform(*batch.shape).to(self._like) - 0.5) * grey_level
             return batch
 
-        labels = self._labels[names[1]]
-        inputs: dict[str, Callable[[], Tensor]] = {names[0]: images}
-        return inputs if labels is None else {**inputs, names[1]: lambda: labels[on_device(indices, labels.device)]}
+        inputs: dict[str, Callable[[], Tensor]] = {images_name: images}
+        labels = self._labels[labels_name]
+        if labels is not None:
+            inputs[labels_name] = lambda: labels[on_device(indices, labels.device)]
+        return inputs
 
     def _on_device(self, labels: Tensor | None) -> Tensor | None:
         """(n,) classes or (n, k) conditions on the device, conditions in the type of the networks."""

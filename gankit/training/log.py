@@ -23,7 +23,7 @@ class TickLog:
 
     Args:
         path: of the log, `log.jsonl` in the run's folder.
-        tensorboard: whether to write for TensorBoard too, beside the log.
+        tensorboard: whether to write for TensorBoard too.
 
     Raises:
         RunError: TensorBoard is wanted and missing.
@@ -50,7 +50,8 @@ class TickLog:
         """
         if value.numel() != 1:
             raise PartError(f"{name} was logged with shape {tuple(value.shape)}: log one number, such as a mean")
-        total, count = self._sums.get(name, (value.new_zeros((), dtype=torch.float32), 0))
+        zero = value.new_zeros((), dtype=torch.float32)
+        total, count = self._sums.get(name, (zero, 0))
         self._sums[name] = (total + value.float(), count + 1)
 
     def means(self) -> dict[str, float]:
@@ -79,7 +80,10 @@ class TickLog:
         return {name: [total, count] for name, (total, count) in self._sums.items()}
 
     def load_state_dict(self, state: dict[str, Any] | list[dict[str, Any]]) -> None:
-        """Load the sums, of one process or a list of all's; if the number of processes changed, their mean."""
+        """Load the sums of this process; `state` is that of one process, or a list with that of each.
+
+        If the number of processes has changed, each takes the mean of all sums.
+        """
         states = state if isinstance(state, list) else [state]
         chosen = [states[distributed.rank()]] if len(states) == distributed.size() else states
         self._sums = {

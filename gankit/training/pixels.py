@@ -58,6 +58,7 @@ def _storable(rows: NDArray[Any]) -> Tensor:
 
 
 def _readable(pixels: Tensor) -> Tensor:
+    """Pixels of `_storable` with their values: those of 16 bits as int32."""
     return pixels.to(torch.int32).bitwise_and(0xFFFF) if pixels.dtype == torch.int16 else pixels
 
 

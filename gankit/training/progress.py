@@ -1,4 +1,4 @@
-"""What a training tells on the terminal: how far it is, what it costs, and how it goes on."""
+"""What a training says on the terminal: how far it is, how long it will take, and how to resume it."""
 
 import shlex
 import time
@@ -14,16 +14,16 @@ def format_seconds(seconds: float) -> str:
     return f"{seconds / 60:.0f} min" if seconds < 6000 else f"{seconds / 3600:,.1f} h"
 
 
-def go_on(folder: Path) -> str:
-    """How a run that was stopped goes on."""
+def resume_hint(folder: Path) -> str:
+    """The command that resumes the run in a folder, for the end of a message."""
     return f"go on with: gankit resume {shlex.quote(str(folder))}"
 
 
 class Progress:
     """A bar on the terminal's error stream with images per second and the time left; elsewhere a line per tick.
 
-    The time left is estimated from all steps of this process, so that it never jumps. How long a long training will
-    take is said as soon as enough steps have been measured.
+    The time left is estimated from all steps of this process, so that it never jumps. The time of a whole training is
+    announced as soon as enough steps have been measured.
 
     Args:
         steps: generator updates in all.
@@ -34,13 +34,13 @@ class Progress:
     """
 
     MEASURED = ((5, 0.0), (2, 10.0), (1, 60.0))
-    """The cost is said after five steps, two that take more than 10 seconds, or one that takes more than 60."""
+    """Steps and seconds: the time is announced after 5 steps, after 2 if they took 10 s, or after 1 if it took 60 s."""
     WORTH_SAYING = 60.0
-    """Trainings that take fewer seconds start without a word."""
+    """Trainings that take fewer seconds start without an announcement."""
     LONG, SHORT = 2 * 3600.0, 45 * 60.0
-    """Of a training that takes longer than LONG seconds, also the number of steps for SHORT seconds is said."""
+    """For a training of more than LONG seconds, the number of steps that take SHORT seconds is announced too."""
     JUST_BEGUN = 100
-    """If the speed of steps changes within this many steps from the start, the cost is said once more."""
+    """If the speed of steps changes within this many steps from the start, the time is announced once more."""
 
     def __init__(
         self, steps: int, done: int, images_per_step: int, max_minutes: float | None = None, quiet: bool = False
@@ -61,7 +61,7 @@ class Progress:
         self._description = ""
 
     def step(self, step: int, on_trial: bool = False) -> None:
-        """Move the bar to a step; while threads are `on_trial`, a step says little about the cost of others."""
+        """Move the bar to a step; while threads are `on_trial`, a step says little about the time of others."""
         self._bar.update(step - self._step)
         self._step = step
         now = time.monotonic()
@@ -69,7 +69,7 @@ class Progress:
             self._counted_from = (step, now)
         done, taken = step - self._first, now - self._start
         measured = self.MEASURED[-1:] if on_trial else self.MEASURED
-        if not self._cost_said and any(done >= steps and taken > seconds for steps, seconds in measured):
+        if not self._cost_said and any(done >= least and taken > seconds for least, seconds in measured):
             self._cost_said = True
             self._say_cost(self.seconds_left())
 
@@ -86,6 +86,7 @@ class Progress:
         return (time.monotonic() - since) / max(self._step - step, 1) * (self._steps - self._step)
 
     def _say_cost(self, seconds: float) -> None:
+        """Announce how long the remaining steps will take, and what to do if that is too long."""
         if seconds < self.WORTH_SAYING:
             return
         left = f"{self._steps:,} steps" if not self._first else f"{self._steps - self._first:,} steps that are left"
@@ -127,13 +128,13 @@ class Progress:
     def say_stopped(self, reason: str, folder: Path) -> None:
         """Say where the training was stopped, and how it goes on."""
         at = f"step {self._step:,} of {self._steps:,} after {format_seconds(time.monotonic() - self._start)}"
-        self.say(f"{reason}: stopped at {at}; {go_on(folder)}")
+        self.say(f"{reason}: stopped at {at}; {resume_hint(folder)}")
 
     def say_lost(self, saved: int, folder: Path) -> None:
         """Say what is lost of a training that was stopped at once, by the step of its newest checkpoint."""
         since = f"the checkpoint of step {saved:,}" if saved else "the start"
         at = f"step {self._step:,} of {self._steps:,}"
-        self.say(f"stopped at once at {at}: all since {since} is lost; {go_on(folder)}")
+        self.say(f"stopped at once at {at}: all since {since} is lost; {resume_hint(folder)}")
 
     def close(self) -> None:
         """Leave the bar as it stands."""

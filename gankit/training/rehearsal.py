@@ -106,13 +106,17 @@ def _attempt(stepper: Stepper) -> None:
     except Exception as error:
         if is_fault_of_machine(error):
             raise
-        parts = stepper.parts
-        owners = {id(module): name for name, part in parts.items() for module in _modules(part)}
-        frames = [owners.get(id(frame.f_locals.get("self"))) for frame, _ in traceback.walk_tb(error.__traceback__)]
-        names = list(dict.fromkeys(name for name in reversed(frames) if name))
-        where = f"{names[0]} raised" if names else f"the derivatives of {', '.join(parts)} raised"
+        names = _parts_at_fault(stepper.parts, error)
+        where = names[0] if names else f"the derivatives of {', '.join(stepper.parts)}"
         called = f" (called by {names[-1]})" if len(names) > 1 else ""
-        raise PartError(f"in a trial step {where} {typed_line(error, 200)}{called}") from error
+        raise PartError(f"in a trial step {where} raised {typed_line(error, 200)}{called}") from error
+
+
+def _parts_at_fault(parts: dict[str, Any], error: Exception) -> list[str]:
+    """The names of the parts whose methods an error passed through, innermost first."""
+    owners = {id(module): name for name, part in parts.items() for module in _modules(part)}
+    frames = [owners.get(id(frame.f_locals.get("self"))) for frame, _ in traceback.walk_tb(error.__traceback__)]
+    return list(dict.fromkeys(name for name in reversed(frames) if name))
 
 
 def _not_finite(stepper: Stepper) -> list[str]:
@@ -138,17 +142,21 @@ def _resume(first: Stepper, second: Stepper) -> None:
         except Exception as error:
             if is_fault_of_machine(error):
                 raise
-            entries = given.items() if isinstance(given, dict) else []
-            broken = [f"{key}, a {type(value).__name__}" for key, value in entries if not _can_be_read(value)]
-            raise PartError(
-                f"the state of {name} holds {' and '.join(broken) or 'something'} that a checkpoint cannot restore: "
-                "hold tensors, numbers and text, in dicts and lists"
-            ) from None
+            raise _unreadable_error(name, given) from None
         try:
             load_state(second.stateful()[name], name, {name: state}, Path("trial"))
         except RunError as error:
             raise _load_error(name, error) from error
     second.go_to(first.step)
+
+
+def _unreadable_error(name: str, state: Any) -> PartError:
+    entries = state.items() if isinstance(state, dict) else []
+    broken = [f"{key}, a {type(value).__name__}" for key, value in entries if not _can_be_read(value)]
+    return PartError(
+        f"the state of {name} holds {' and '.join(broken) or 'something'} that a checkpoint cannot restore: "
+        "hold tensors, numbers and text, in dicts and lists"
+    )
 
 
 def _load_error(name: str, error: RunError) -> PartError:
@@ -188,7 +196,7 @@ def _check_export(stepper: Stepper) -> None:
         except RunError as error:
             raise _load_error(name, error) from error
         place(name, opened, stepper.device, stepper.like.dtype)
-        if not _same(*(_output(network, stepper, train=False) for network in (trained, opened))):
+        if not _same(_output(trained, stepper, train=False), _output(opened, stepper, train=False)):
             raise PartError(f"{name} computes something else once it is built anew with its saved state{NOT_SAVED}")
 
 
@@ -196,12 +204,13 @@ def _check_same_outputs(first: Stepper, second: Stepper) -> None:
     """In training mode, networks and augment must compute the same as those that loaded their state."""
     others = second.parts
     for name, part in first.parts.items():
-        if isinstance(part, Loss) or _same(*(_output(twin, first, train=True) for twin in (part, others[name]))):
+        if isinstance(part, Loss):
             continue
-        raise PartError(
-            f"{name} computes something else once it is built anew with its saved state{NOT_SAVED}; draw random "
-            "numbers with torch"
-        )
+        if not _same(_output(part, first, train=True), _output(others[name], first, train=True)):
+            raise PartError(
+                f"{name} computes something else once it is built anew with its saved state{NOT_SAVED}; draw random "
+                "numbers with torch"
+            )
 
 
 def _turn(stepper: Stepper) -> Turn:
@@ -278,7 +287,9 @@ def _same(a: Any, b: Any) -> bool:
         return len(a) == len(b) and all(_same(*pair) for pair in zip(a, b, strict=True))
     if isinstance(a, dict) and isinstance(b, dict):
         return a.keys() == b.keys() and all(_same(value, b[key]) for key, value in a.items())
-    return a == b if isinstance(a, (str, bytes, set)) else (a is None) == (b is None)
+    if isinstance(a, (str, bytes, set)):
+        return bool(a == b)
+    return (a is None) == (b is None)
 
 
 def _network_warnings(stepper: Stepper) -> list[str]:
@@ -288,17 +299,17 @@ def _network_warnings(stepper: Stepper) -> list[str]:
     z, labels, images = turn.latents, turn.labels, turn.raw_real
     with torch.no_grad():
         drawn = generator(z, labels)
-        beside_others = generator(torch.cat([z[:1], 3 * z[1:].flip(1)]), labels)
+        with_others = generator(torch.cat([z[:1], 3 * z[1:].flip(1)]), labels)
         scores = torch.cat([critic(scale * images, labels).flatten() for scale in (-1e6, -1.0, 1.0, 1e6)])
     if drawn.min() >= 0 and drawn.std() > 0:
         lines.append(
             f"generator {tables.generator.name} makes no value below 0, as one that ends on a sigmoid: images go from "
             "-1 (black) to 1 (white), so that it can draw nothing darker than mid-grey; end on tanh"
         )
-    if not _same(drawn[0], beside_others[0]):
+    if not _same(drawn[0], with_others[0]):
         lines.append(
             f"generator {tables.generator.name} normalises by its batch in evaluation too: an image then depends on "
-            "those drawn beside it, not on its seed and label alone; let it keep running statistics"
+            "those drawn with it, not on its seed and label alone; let it keep running statistics"
         )
     if scores.min() >= 0 and 0.25 < scores.max() <= 1 and scores.std() > 0:  # at first, sigmoids are near 0.5
         lines.append(

@@ -1,4 +1,4 @@
-"""Networks that begin with what another run has learned, even on images of another size or with other classes."""
+"""Start from the weights of another run, even one with images of another size or with other classes."""
 
 from collections import Counter
 from collections.abc import Mapping
@@ -49,25 +49,25 @@ def load_networks(stepper: Stepper, state: dict[str, Any], folder: Path) -> None
         folder: the other run's, for messages.
     """
     for kind, network in (("generator", stepper.generator), ("critic", stepper.critic)):
-        fresh = _load(network, kind, state, folder)
-        if fresh:
+        unmatched = _load_matching(network, kind, state, folder)
+        if unmatched:
             stepper.warnings.append(
-                f"training.start_from: {len(network.state_dict()) - len(fresh)} of {len(network.state_dict())} tensors "
-                f"of the {kind} are those of {folder}; new are {first_of(fresh, NAMED)}"
+                f"training.start_from: {len(network.state_dict()) - len(unmatched)} of {len(network.state_dict())} "
+                f"tensors of the {kind} are those of {folder}; new are {first_of(unmatched, NAMED)}"
             )
     stepper.averaged = stepper.new_average()
     if stepper.averaged is not None and "averaged" in state:
         saved = {name.removeprefix("module."): value for name, value in state["averaged"].items()}
-        _load(stepper.averaged.module, "averaged", {"averaged": saved}, folder)
+        _load_matching(stepper.averaged.module, "averaged", {"averaged": saved}, folder)
         stepper.averaged.n_averaged.copy_(state["averaged"]["n_averaged"])
     stepper.go_to(stepper.step)
 
 
-def _load(network: nn.Module, name: str, states: Mapping[str, Any], folder: Path) -> list[str]:
-    """Load what fits of `states[name]`, and return the names of the tensors that stay as they are.
+def _load_matching(network: nn.Module, name: str, states: Mapping[str, Any], folder: Path) -> list[str]:
+    """Load those tensors of `states[name]` that fit, and return the names of the others in the network.
 
-    Layers in lists are counted from the generator's first and from the critic's last: both are at the smallest maps,
-    which networks for other image sizes share.
+    Networks for other image sizes share the layers at the smallest maps. So layers in a list are counted from the
+    first in a generator, and from the last in a critic.
     """
     saved, own = states.get(name, {}), network.state_dict()
     # The buffers of `training.label_fade` are no weights: only one of the two networks may have them.
@@ -76,11 +76,11 @@ def _load(network: nn.Module, name: str, states: Mapping[str, Any], folder: Path
         load_state(network, name, states, folder)
         return []
     places = _match_from_the_end(own, saved) if name == "critic" else {key: key for key in own}
-    tables = {key for key, module in network.named_modules() if isinstance(module, nn.Embedding)}
+    class_tables = {key for key, module in network.named_modules() if isinstance(module, nn.Embedding)}
     taken = {}
     for key, value in own.items():
-        is_table, place = key.rpartition(".")[0] in tables, places[key]
-        candidates = [_fit(saved.get(place), value, is_table)]
+        place = places[key]
+        candidates = [_fit(saved.get(place), value, by_label=key.rpartition(".")[0] in class_tables)]
         candidates += [_fit(saved.get(other), value, by_label=True) for other in _norm_aliases(place)]
         if fits := [tensor for tensor in candidates if tensor is not None]:
             taken[key] = fits[0]
@@ -128,7 +128,8 @@ def _match_from_the_end(own: Mapping[str, Any], saved: Mapping[str, Any]) -> dic
         saved_parts = list(parts)
         for k, part in enumerate(parts):
             if part.isdecimal():
-                own_length, saved_length = own_lengths[".".join(parts[:k])], saved_lengths[".".join(saved_parts[:k])]
+                own_length = own_lengths[".".join(parts[:k])]
+                saved_length = saved_lengths[".".join(saved_parts[:k])]
                 saved_parts[k] = str(int(part) - own_length + saved_length)
         names[key] = ".".join(saved_parts)
     return names

@@ -144,13 +144,13 @@ class Stepper:
 
     @torch.no_grad()
     def _update_average(self, average: AveragedModel) -> None:
-        """What its `update_parameters` does, which copies the counter to the device and waits for that."""
+        """Do what `average.update_parameters` does, which would copy its counter to the device and wait for it."""
         averaged, current = (
             [parameter.detach() for parameter in network.parameters()] for network in (average.module, self.generator)
         )
         if updates := int(average.n_averaged):
-            # A warm-up, in which the first, poor weights are forgotten quickly. The average of a run that this one
-            # started from comes with its age, and is not.
+            # The first, poor weights are forgotten quickly. An average that was taken over from another run keeps its
+            # number of updates, and so is not forgotten.
             decay = min(self.settings.averaging, (2 + updates) / (11 + updates))
             torch._foreach_lerp_(averaged, current, 1 - decay)
         else:
@@ -239,13 +239,13 @@ class Stepper:
         )
 
     def _seed(self, side: Side, index: int, part: int) -> None:
-        # Each process, and each part of a batch, but the first has a number, so that no two augment alike.
+        # Unequal seeds, so that no two processes or parts of a batch augment alike.
         number = distributed.rank() * self.settings.accumulate + part
         seeds.seed_torch(self.settings.seed, f"{side} turn", index, *([number] if number else []))
         self.inputs.seed(side, index)
 
     def _differentiate(self, turn: Turn, shard: Shard, index: int, part: int) -> bool:
-        """Compute the gradients of a turn, added to those of the batch's other parts; False where no loss is due."""
+        """Compute a turn's gradients, added to those of the batch's other parts; False where no loss has a value."""
         if part == 0:
             self.optimizers[turn.side].zero_grad(set_to_none=True)
         with bfloat16(self.device, self.settings.precision == "bf16"):
@@ -269,19 +269,20 @@ class Stepper:
         if read is None:
             inputs = self.inputs.of(side, shard, index)
             self.inputs.seed(side, index)
-        take: Read = read or (lambda name: inputs[name]())
-        write, has_labels = log or self.log.add, self.data.labels is not None
+        read_input: Read = read or (lambda name: inputs[name]())
+        add_to_log = log or self.log.add
+        has_labels = self.data.labels is not None
 
         def held_out() -> tuple[Tensor, Tensor | None]:
-            return take("held_out"), take("held_out_labels") if has_labels else None
+            return read_input("held_out"), read_input("held_out_labels") if has_labels else None
 
         return Turn(
             side,
             self.generator,
             self.critic,
-            real=lambda: take("real"),
-            labels=take("labels") if has_labels else None,
-            latents=take("latents"),
+            real=lambda: read_input("real"),
+            labels=read_input("labels") if has_labels else None,
+            latents=read_input("latents"),
             step=self.step,
             random=self.inputs.loss_draws(shard),
             augment=self.gan.augment,
@@ -290,7 +291,7 @@ class Stepper:
             held_out=None if self.data.held_out is None else held_out,
             batch=shard.total,
             average=distributed.average,
-            log=lambda name, value: write(name, value.detach()),
+            log=lambda name, value: add_to_log(name, value.detach()),
         )
 
     def averaged_generator(self) -> Generator:
@@ -304,7 +305,7 @@ class Stepper:
         return network
 
     def stateful(self) -> dict[str, Any]:
-        """All that has a state which a resumed training needs, by its name in checkpoints."""
+        """All objects whose state a resumed training needs, by their names in checkpoints."""
         parts: dict[str, Any] = {"generator": self.generator, "critic": self.critic, "log": self.log}
         parts |= {f"{side} optimizer": optimizer for side, optimizer in self.optimizers.items()}
         parts |= {f"loss {term.name}": term.loss for term in self.gan.losses if hasattr(term.loss, "state_dict")}
@@ -313,7 +314,7 @@ class Stepper:
         return {name: part for name, part in parts.items() if part is not None}
 
     def state_dict(self) -> dict[str, Any]:
-        """All that a resumed training needs, beside the experiment and the step."""
+        """All that a resumed training needs, besides the experiment and the step."""
         return {name: checkpoint.plain(part.state_dict()) for name, part in self.stateful().items()}
 
     def load_state_dict(self, state: dict[str, Any], folder: Path) -> None:

@@ -46,7 +46,7 @@ class StopRequest:
             kinds = [signal.SIGINT, signal.SIGTERM]
             if hasattr(signal, "SIGHUP") and signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:
                 kinds.append(signal.SIGHUP)
-            # Where Python runs inside another program, that may have handlers which could not be put back: None here.
+            # Handlers that a program around Python has set are None here: they could not be restored, and stay.
             kinds = [kind for kind in kinds if signal.getsignal(kind) is not None]
             self._previous_handlers = {kind: signal.signal(kind, self._request) for kind in kinds}
         return self

@@ -66,13 +66,15 @@ class StepThreads:
             stepper.advance(is_stopped)
             return ""
         torch.set_num_threads(self.at(step) or 1)  # 1 where the first record is damaged
-        loads_and_compiles, self._is_first = self._is_first, False
-        began_before = stepper.turns > 0
+        was_first, self._is_first = self._is_first, False
+        is_partial = stepper.turns > 0  # whether a part of it was done before
         start = perf_counter()
         stepper.advance(is_stopped)
         seconds = perf_counter() - start
-        is_half, is_recorded = began_before or stepper.turns > 0, step < self._rows[-1]["step"]
-        if loads_and_compiles or is_half or is_recorded:  # its time tells nothing, or the next choice is made already
+        is_partial = is_partial or stepper.turns > 0
+        if was_first or is_partial:  # the first step also loads and compiles: the time says nothing of other steps
+            return ""
+        if step < self._rows[-1]["step"]:  # a run before this one has made and recorded the next choice
             return ""
         threads, was_trying = choice.threads, choice.trying
         choice.note(seconds)

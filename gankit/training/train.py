@@ -16,7 +16,7 @@ from gankit.runs import checkpoint
 from gankit.runs.run import Run, choose_device, open_run
 from gankit.training.execution.arithmetic import arithmetic
 from gankit.training.execution.faults import device_faults
-from gankit.training.progress import go_on
+from gankit.training.progress import resume_hint
 from gankit.training.start import load_start_weights
 from gankit.training.trainer import OnTick, Trainer
 
@@ -29,8 +29,8 @@ def train(
     Args:
         experiment: from `gankit.load`, or what it reads: a recipe's name, a file.
         out: the folder to make; it must be new or empty.
-        data: a data set of the calling program, in place of the one that the experiment names; the size and flip of a
-            recipe's own data set do not apply to it.
+        data: a data set of the calling program, in place of the one that the experiment names. The size and flip that a
+            recipe chose for its own data set do not apply to it.
         on_tick: called with each line of the log.
 
     Returns:
@@ -58,7 +58,7 @@ def resume(path: str | Path, *, data: Dataset | None = None, on_tick: OnTick | N
 
     Args:
         path: the run's folder.
-        data: the data set, where the run was started with one of the calling program.
+        data: the data set, where the program that started the run passed one.
         on_tick: called with each further line of the log.
 
     Raises:
@@ -94,7 +94,7 @@ def _new_folder(folder: Path) -> Iterator[None]:
 
     def refuse() -> None:
         is_run = (folder / "experiment.toml").is_file()
-        refuse_nonempty(folder, f"{go_on(folder)}, or choose another --out" if is_run else "choose another --out")
+        refuse_nonempty(folder, f"{resume_hint(folder)}, or choose another --out" if is_run else "choose another --out")
 
     refuse()  # before `sole_writer` writes there
     with sole_writer(folder):
@@ -106,9 +106,9 @@ def _new_folder(folder: Path) -> Iterator[None]:
 def _trainer(
     experiment: Experiment, folder: Path, data: Dataset | None, claim: contextlib.AbstractContextManager[None]
 ) -> Iterator[Trainer]:
-    """A trainer in the context that it needs: processes, threads, arithmetic, and words for faults of its device.
+    """A trainer in the context that it needs: processes, threads, arithmetic, and plain errors for device failures.
 
-    Process 0 enters `claim`, by which it alone writes into the folder.
+    Process 0 enters `claim`, which ensures that no other process writes into the folder.
     """
     with distributed.process_group(), _threads_and_random_state(experiment) as options, contextlib.ExitStack() as stack:
         distributed.on_rank_zero(lambda: stack.enter_context(claim))
@@ -118,7 +118,7 @@ def _trainer(
 
 @contextlib.contextmanager
 def _threads_and_random_state(experiment: Experiment) -> Iterator[Sequence[int]]:
-    """Use the experiment's number of threads, or the recorded one; at the end restore the caller's, and random state.
+    """Use the experiment's number of threads, or the recorded one; at the end restore the caller's number and draws.
 
     Yields the numbers of threads to choose from while training; none where the number is fixed.
     """

@@ -34,8 +34,8 @@ from gankit.training.stopping import BrokenOff, StopRequest
 from gankit.training.threads import StepThreads
 
 OnTick = Callable[[dict[str, Any]], None]
-LOST = 100.0
-"""A lazy penalty whose value times its weight is above this no longer holds the critic; one that diverged had 1190."""
+LOST_PENALTY = 100.0
+"""A lazy penalty whose value times its weight exceeds this no longer restrains the critic; a diverged one had 1190."""
 
 
 @final
@@ -72,7 +72,7 @@ class Trainer:
         self.evaluator = Evaluator(self.stepper, self.record)
         self._saved = 0  # step of the newest checkpoint
         self._sampler: Generator | None = None  # from the present weights
-        self._lost: set[str] = set()  # penalties that the user was told to have lost their hold of the critic
+        self._lost: set[str] = set()  # names of penalties that the user was warned of
 
     def rehearse(self) -> None:
         """Rehearse the training on a small batch (`gankit.training.rehearsal`), and print a summary of its data."""
@@ -145,13 +145,13 @@ class Trainer:
             stopped, out_of_time = is_stopped(), False
             while stepper.step < settings.steps and not stopped and not out_of_time:
                 self._sampler = None
-                line = self.threads.advance(stepper, is_stopped)
+                thread_choice = self.threads.advance(stepper, is_stopped)
                 self._say_warnings(bar)
                 last = stepper.step == settings.steps
                 if not stepper.turns:  # else the step was stopped half-way; it gets no line and no samples
                     bar.step(stepper.step, self.threads.on_trial)
-                    if line:
-                        bar.say(line)
+                    if thread_choice:
+                        bar.say(thread_choice)
                         bar.count_anew()
                     if stepper.step % settings.tick_every == 0 or last:
                         self._tick(bar, on_tick, stop)
@@ -181,7 +181,7 @@ class Trainer:
             raise
 
     def _lacks_line(self) -> bool:
-        """Whether this step's line of the log is missing, since its evaluation was broken off."""
+        """Whether the log lacks the line of this step, because a stop broke off its evaluation."""
         step = self.stepper.step
         if distributed.size() > 1 or not step or (step % self.settings.tick_every and step < self.settings.steps):
             return False
@@ -193,9 +193,9 @@ class Trainer:
             bar.say(f"warning: {self.stepper.warnings.pop(0)}")
 
     def _tick(self, bar: Progress, on_tick: OnTick | None, stop: StopRequest) -> None:
-        """Write a line of the log; process 0 alone, with the means of all processes.
+        """Write a line of the log; process 0 alone does so, with the means of all processes.
 
-        A single process breaks off an evaluation when it is asked to stop: the line is written when the run goes on.
+        Where there is a single process, a stop breaks off the evaluation, and the resumed run writes the line.
         """
         step, sums = self.stepper.step, self.log.state_dict()
         losses = distributed.means(self.log.means())
@@ -224,12 +224,12 @@ class Trainer:
             on_tick(row)
 
     def _lost_penalties(self, losses: Mapping[str, float]) -> Iterator[str]:
-        """A line for each lazy penalty that no longer holds the critic, once; see docs/measured/lazy-penalty.md."""
+        """A line, once, for each lazy penalty that lost its hold on the critic; see docs/measured/lazy-penalty.md."""
         step = self.stepper.step
         for term in self.stepper.gan.losses:
             value = losses.get(f"critic/{term.name}", 0.0)
             is_lazy = term.every > 1 and term.loss.per_sample and step > self.settings.steps / 10
-            if is_lazy and value_at(term.weight, step) * value > LOST and term.name not in self._lost:
+            if is_lazy and value_at(term.weight, step) * value > LOST_PENALTY and term.name not in self._lost:
                 self._lost.add(term.name)
                 yield (
                     f"losses.{term.name}: {value:.3g} up to step {step}: computed on each update number {term.every} "
@@ -246,7 +246,7 @@ class Trainer:
             )
 
     def _generator(self) -> Generator:
-        """A copy of the generator to sample from, one for all uses of a step; all its weights are finite."""
+        """A copy of the generator to sample from, made once per step; all its weights are finite."""
         if self._sampler is None:
             self._raise_if_diverged(self.stepper.not_finite())
             self._sampler = self.evaluator.generator()

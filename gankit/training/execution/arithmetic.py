@@ -59,7 +59,7 @@ def without_tf32() -> Iterator[None]:
     flags: list[tuple[Any, str, Any]] = [(cudnn, "allow_tf32", False), (matmul, "allow_tf32", False)]
     try:
         before = [getattr(owner, name) for owner, name, _ in flags]
-    except RuntimeError:  # the calling program has set the newer flags, beside which these cannot be read
+    except RuntimeError:  # the calling program has set the newer flags, after which these cannot be read
         flags = [(cudnn.conv, "fp32_precision", "ieee"), (matmul, "fp32_precision", "ieee")]  # type: ignore[attr-defined]
         before = [getattr(owner, name) for owner, name, _ in flags]
     for owner, name, value in flags:
@@ -84,7 +84,7 @@ def describe_arithmetic(settings: Training, device: torch.device) -> str:
 
 @contextlib.contextmanager
 def noting_nondeterminism() -> Iterator[set[str]]:
-    """Gives the operations without a deterministic form that are done inside, once it is left; it shows no warning."""
+    """A context without warnings that gives a set: at its end the operations done that have no deterministic form."""
     found: set[str] = set()
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")

@@ -16,7 +16,7 @@ class CudaRecorder:
 
     Args:
         device: a CUDA device.
-        generators: of this device, from which turns draw, beside torch's own.
+        generators: of this device, from which turns draw, besides torch's own.
     """
 
     def __init__(self, device: torch.device, generators: list[torch.Generator]) -> None:

@@ -31,9 +31,10 @@ def device_faults(folder: Path, settings: Training, step: Callable[[], int] | No
         when = "before the first step" if step is None else f"after step {step()}"
         if is_short_of_memory(error):
             asked = ASKED.search(text)
+            amount = f" (another {asked[1]} were asked for)" if asked else ""
+            kept = "" if step is None else "the last checkpoint stays; "
             raise RunError(
-                f"{folder}: not enough memory {when}{f' (another {asked[1]} were asked for)' if asked else ''}; "
-                f"{'' if step is None else 'the last checkpoint stays; '}lower training.batch ({settings.batch}), the "
+                f"{folder}: not enough memory {when}{amount}; {kept}lower training.batch ({settings.batch}), the "
                 f"widths of both networks or data.size, raise training.accumulate ({settings.accumulate}), leave the "
                 "device to this training alone, or set training.graphs=false, which takes less memory on a GPU"
             ) from error

@@ -70,11 +70,11 @@ class Graphs:
     Args:
         recorder: of the device.
         modules: networks, losses and the augment, whose buffers a turn may change.
-        generators: from which turns draw, beside torch's own.
+        generators: from which turns draw, besides torch's own.
         log: takes the values that losses log.
         report: takes a line for the user.
-        exact: whether operations are to be deterministic, so that a replay must equal an eager turn bit by bit; up to
-            rounding where a turn has one without a deterministic form.
+        exact: whether operations are to be deterministic. A replay must then equal an eager turn bit by bit; up to
+            rounding if the turn has an operation without a deterministic form.
     """
 
     def __init__(
@@ -132,7 +132,7 @@ class Graphs:
         turn = work.turn(
             lambda name: recording.inputs[name] if name in recording.inputs else work.make(name), self._log
         )
-        turn.take(recording.turn)
+        turn.copy_results(recording.turn)
         return turn
 
     def _record(self, work: Work) -> Turn | None:
@@ -150,19 +150,22 @@ class Graphs:
         if computed is None:
             return None
         turn = work.turn(keep, self._log)
-        turn.take(computed)  # keeps no autograd graph, whose memory is then free for the recording
+        turn.copy_results(computed)  # keeps no autograd graph, whose memory is then free for the recording
         del computed
         eager = _Recording(lambda: None, inputs, self._gradients(work.network), turn, logged)
         after, random = buffers_of(self._modules), self._random_state()
         recorded: list[_Recording] = []
         exact = self._exact and not operations
 
+        def record() -> None:
+            recorded.append(self._recording(work, inputs, before))
+
         def replay() -> str | None:
             recorded[0].replay()
             return self._difference(work, eager, after, recorded[0], buffers_of(self._modules), exact)
 
-        # Both are agreed upon, since a replay may sum over all processes.
-        problem = _problem(lambda: recorded.append(self._recording(work, inputs, before))) or _problem(replay)
+        # All processes agree on each outcome before they go on, since a replay may sum over all of them.
+        problem = _problem(record) or _problem(replay)
         if problem is None:
             self._recordings[work.key] = recorded[0]
             return self._finish(work, recorded[0])
@@ -188,7 +191,7 @@ class Graphs:
             computed = work.compute(inputs.__getitem__, lambda name, value: logged.append((name, value.clone())))
             assert computed is not None
             kept.append(work.turn(inputs.__getitem__, self._log))
-            kept[0].take(computed)
+            kept[0].copy_results(computed)
 
         work.seed()
         replay = self._recorder.record(compute)
