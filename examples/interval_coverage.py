@@ -367,7 +367,7 @@ def agreement_trials(kind, interaction, change):
 class Shares(Findings):
     """Findings whose trainings hold their counts of positive images; as many reals are independent."""
 
-    def measured(self, arm, row):
+    def measured_by_training(self, arm, row):
         return [trial.outcome.result["count"] for trial in self.trials_of(arm)] if row else [self.reals]
 
     def independent_reals(self, arm):

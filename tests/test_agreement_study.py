@@ -373,7 +373,9 @@ def test_scopes_of_one_training_each_are_compared_by_the_spread_of_their_pairs(e
 
 def test_intervals_of_shares_know_how_trainings_differ(effect: Findings, monkeypatch: pytest.MonkeyPatch) -> None:
     shares = {arm_at(0.0): (10, 50, 90), arm_at(0.8): (20, 60, 100), arm_at(0.8, "random-subset"): (0, 40, 80)}
-    monkeypatch.setattr(Findings, "measured", lambda self, arm, row: [(hits, 100, 100) for hits in shares[arm]])
+    monkeypatch.setattr(
+        Findings, "measured_by_training", lambda self, arm, row: [(hits, 100, 100) for hits in shares[arm]]
+    )
     assert effect.spread_of_shares("all") == pytest.approx((0.16, 6))
     low, high = effect.share_interval(arm_at(0.0), "all")
     half = 2.446911851 * np.sqrt(0.16 / 3)
@@ -388,7 +390,7 @@ def test_real_images_of_one_patient_count_as_one(monkeypatch: pytest.MonkeyPatch
     study: Any = SimpleNamespace(images=images)
     trials = [Trial(arm, seed, Path(), Outcome("", {}, None, 0.0, 1)) for seed in range(3)]
     measured = {"all": [(10, 50, 50), (12, 50, 50), (14, 50, 50)], None: [(40, 80, 100)]}
-    monkeypatch.setattr(Findings, "measured", lambda self, arm, row: measured[row])
+    monkeypatch.setattr(Findings, "measured_by_training", lambda self, arm, row: measured[row])
     findings = Findings(study, trials, {})
     assert findings.independent_reals(arm) == 16
     assert findings.share_interval(arm, None) == wilson(8, 16)
@@ -401,7 +403,9 @@ def test_real_images_of_one_patient_count_as_one(monkeypatch: pytest.MonkeyPatch
 def test_shares_of_none_and_all_differ_by_a_range(monkeypatch: pytest.MonkeyPatch) -> None:
     images: Any = SimpleNamespace(held_out=SimpleNamespace(groups=None), thresholds=[0.0])
     trials = [Trial(arm_at(0.0), seed, Path(), Outcome("", {}, None, 0.0, 1)) for seed in range(2)]
-    monkeypatch.setattr(Findings, "measured", lambda self, arm, row: [(0, 2, 2)] * 2 if row else [(2, 2, 2)])
+    monkeypatch.setattr(
+        Findings, "measured_by_training", lambda self, arm, row: [(0, 2, 2)] * 2 if row else [(2, 2, 2)]
+    )
     found = difference_from_reals(Findings(SimpleNamespace(images=images), trials, {}), "all")  # type: ignore[arg-type]
     assert found.facts["parts"][0]["change"] == -1
     assert found.answer == "yes"
@@ -493,7 +497,7 @@ def test_the_packaged_study_has_the_arms_that_it_says() -> None:
     assert not np.array_equal(
         images.training_of(control, 0), images.training_of(control, 1)
     )  # each seed has a subset of its own
-    assert images.n == len(images.held_out_at(0.8)) < len(images.held_out)
+    assert images.equal_n == len(images.held_out_at(0.8)) < len(images.held_out)
 
 
 def test_the_estimator_is_tried_on_reals_of_the_same_size() -> None:

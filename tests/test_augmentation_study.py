@@ -33,7 +33,7 @@ from gankit.studies.augmentation.study import AugmentationStudy
 from gankit.studies.commands import own_options
 from gankit.studies.jobs import Outcome
 from gankit.studies.reading import load_study
-from gankit.studies.trainings import TIMED, WARMING
+from gankit.studies.trainings import TIMED_STEPS, WARM_UP_STEPS
 
 CLASSES = ["many", "few"]
 COUNTS = (80, 40)
@@ -243,7 +243,7 @@ def test_the_whole_study_with_its_own_generator(write: Write, tmp_path: Path) ->
     found, out = results.values, tmp_path / "out"
     trainings = [path.name for path in (out / "jobs").iterdir() if path.is_dir() and "images" not in path.name]
     assert len(trainings) == 2 * (5 + 2 * 3 * 2 + 1)  # thresholds share the trainings of classical
-    assert len(counted) == 3 * len(trainings) + WARMING + TIMED
+    assert len(counted) == 3 * len(trainings) + WARM_UP_STEPS + TIMED_STEPS
     assert found["verdict"]["word"] in ("helps", "hurts", "equivalent", "no evidence")
     assert set(found["arms"]) == {arm.name for arm in whole.arms()}
     assert {row["fold"] for row in found["primary"]["chosen"]} == {1, 2}

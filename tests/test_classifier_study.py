@@ -31,7 +31,7 @@ from gankit.studies.classifier.study import (
 )
 from gankit.studies.fitting import Classical, TrainingSet, apply, augment, batch_images, fit
 from gankit.studies.reading import load_study
-from gankit.studies.trainings import TIMED, WARMING
+from gankit.studies.trainings import TIMED_STEPS, WARM_UP_STEPS
 
 N, CLASSES = 120, 3
 COUNTS = (60, 20, 40)
@@ -155,7 +155,7 @@ def test_named_splits(write: Write, tmp_path: Path) -> None:
         study(path, "classifier.test_split=tset").split  # noqa: B018
 
 
-TRIED = WARMING + TIMED  # steps that an estimate throws away
+TRIED = WARM_UP_STEPS + TIMED_STEPS  # steps that an estimate throws away
 THREE = 'classifier.arms=["real", "classical", "synthetic"]'
 ALL = 'classifier.arms=["real", "oversampling", "classical", "synthetic", "classical-synthetic", "copies"]'
 

@@ -241,10 +241,10 @@ def test_a_worker_finds_the_folder_where_its_machine_has_it(tmp_path: Path, monk
     mounted, jobs = tmp_path / "mounted", Path("runs/jobs")
     start = started(mounted)
     gone = MainProcess(tmp_path / "not here", start.token, [])  # the directory of another machine
-    monkeypatch.setattr(worker, "_home", lambda: mounted)
+    monkeypatch.setattr(worker, "_first_directory", lambda: mounted)
     run_job(Job("a", note), jobs, 1, gone)
     assert json.loads((mounted / jobs / "a" / "result.json").read_text())["result"] == {"cwd": str(mounted)}
-    monkeypatch.setattr(worker, "_home", lambda: tmp_path)
+    monkeypatch.setattr(worker, "_first_directory", lambda: tmp_path)
     run_job(Job("b", note), jobs, 1, start)
     assert (mounted / jobs / "b" / "result.json").is_file()
     monkeypatch.chdir(tmp_path)

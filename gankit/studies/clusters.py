@@ -1,4 +1,4 @@
-"""Clusters that run the jobs of a study: Dask, Ray, or whatever else a program has registered with joblib."""
+"""Clusters that run the jobs of a study: Dask, Ray, or another backend that a program has registered with joblib."""
 
 import contextlib
 from collections.abc import Callable, Iterator
@@ -10,7 +10,7 @@ from joblib.parallel import BACKENDS
 
 from gankit.errors import RunError, SettingsError, counted, one_line
 
-PATIENCE = 30  # Seconds to wait for the answer of a scheduler
+PATIENCE = 30  # Seconds to wait for the answer of a Dask scheduler
 
 
 @final
@@ -19,16 +19,16 @@ class Cluster:
     """Workers on which joblib runs jobs while the cluster is open."""
 
     workers: int  # jobs at a time
-    lost: tuple[type[Exception], ...] = ()  # the errors that it raises where a worker dies
+    lost_worker: tuple[type[Exception], ...] = ()  # the errors that it raises where a worker dies
 
 
 @contextlib.contextmanager
 def open_cluster(name: str, workers: int | None = None) -> Iterator[Cluster]:
-    """A cluster on which joblib runs what is started inside.
+    """A cluster on which joblib runs the jobs that are started inside the block.
 
     Args:
-        name: "dask" or "ray", which start workers on this machine, or either with ":ADDRESS" of a cluster that is there
-            already; or a backend that the program has registered with joblib.
+        name: "dask" or "ray", which start workers on this machine, or either with ":ADDRESS" of a running cluster; or
+            the name of a backend that the program has registered with joblib.
         workers: jobs at a time; by default as many as the cluster has workers or, on Ray, CPUs.
 
     Raises:
@@ -37,14 +37,14 @@ def open_cluster(name: str, workers: int | None = None) -> Iterator[Cluster]:
     """
     kind, _, address = name.partition(":")
     if kind in KINDS:
-        opened = KINDS[kind](address, workers)
+        context = KINDS[kind](address, workers)
     elif kind in BACKENDS and not getattr(BACKENDS[kind], "supports_sharedmem", False) and not address:
-        opened = _registered(kind, workers)
+        context = _registered_backend(kind, workers)
     else:
         raise SettingsError(f"cluster {name}: write dask or ray, or dask:ADDRESS or ray:ADDRESS of one that is there")
     with contextlib.ExitStack() as stack:
         try:
-            cluster = stack.enter_context(opened)
+            cluster = stack.enter_context(context)
         except ImportError as error:
             raise SettingsError(f"cluster {name}: pip install 'gankit[{kind}]' first ({one_line(error)})") from None
         if cluster.workers < 2:
@@ -56,21 +56,23 @@ def open_cluster(name: str, workers: int | None = None) -> Iterator[Cluster]:
 
 
 @contextlib.contextmanager
-def _registered(kind: str, workers: int | None) -> Iterator[Cluster]:
-    with joblib.parallel_config(kind):
+def _registered_backend(name: str, workers: int | None) -> Iterator[Cluster]:
+    """A backend that the program has registered with joblib."""
+    with joblib.parallel_config(name):
         yield Cluster(workers or joblib.cpu_count())
 
 
 @contextlib.contextmanager
 def _dask(address: str, workers: int | None) -> Iterator[Cluster]:
+    """The Dask cluster at an address; a new one on this machine where the address is empty."""
     from distributed import Client, KilledWorker, LocalCluster
 
     with contextlib.ExitStack() as stack:
-        place = address or stack.enter_context(LocalCluster(
+        scheduler = address or stack.enter_context(LocalCluster(
             n_workers=workers or joblib.cpu_count(), threads_per_worker=1, memory_limit=0, dashboard_address=None,
         ))  # fmt: skip
         try:
-            client = stack.enter_context(Client(place, timeout=PATIENCE))
+            client = stack.enter_context(Client(scheduler, timeout=PATIENCE))
         except Exception as error:  # a TypeError, too, for an address of TLS without its certificates
             raise RunError(f"cluster dask:{address}: {one_line(error)}; start dask scheduler there") from None
         threads = client.nthreads()
@@ -85,16 +87,18 @@ def _dask(address: str, workers: int | None) -> Iterator[Cluster]:
 
 @contextlib.contextmanager
 def _ray(address: str, workers: int | None) -> Iterator[Cluster]:
+    """The Ray cluster at an address; a new one on this machine where the address is empty."""
     import ray
     from ray.util.joblib import register_ray
 
-    if ray.is_initialized():  # it can be so once in a process, and what the program does with it must not end here
+    # A process has one connection to Ray: to use the program's own would mean to shut that down at the end
+    if ray.is_initialized():
         raise RunError("cluster ray: this program uses Ray already; call ray.shutdown() before the study")
-    place: dict[str, Any] = {"address": address}
+    options: dict[str, Any] = {"address": address}
     if not address:
-        place = {"address": "local", "num_cpus": workers or joblib.cpu_count(), "include_dashboard": False}
+        options = {"address": "local", "num_cpus": workers or joblib.cpu_count(), "include_dashboard": False}
     try:
-        ray.init(**place, log_to_driver=False, logging_level="error")
+        ray.init(**options, log_to_driver=False, logging_level="error")
     except Exception as error:  # Ray raises nothing more particular where it times out
         ray.shutdown()
         raise RunError(f"cluster ray:{address}: {one_line(error)}; start ray there") from error
@@ -102,11 +106,11 @@ def _ray(address: str, workers: int | None) -> Iterator[Cluster]:
         register_ray()
         resources = ray.cluster_resources()
         cpus = int(resources.get("CPU", 0))
-        number = min(workers or cpus, cpus)
-        # Without a share Ray would hide the GPUs from the workers
-        share = {"num_gpus": min(1, resources["GPU"] / max(number, 1))} if resources.get("GPU") else {}
-        with joblib.parallel_config("ray", ray_remote_args={"num_cpus": 1, **share}):
-            yield Cluster(number, (ray.exceptions.RayError,))
+        at_a_time = min(workers or cpus, cpus)
+        # Ray hides the GPUs from workers that do not claim a share of them
+        gpu_share = {"num_gpus": min(1, resources["GPU"] / max(at_a_time, 1))} if resources.get("GPU") else {}
+        with joblib.parallel_config("ray", ray_remote_args={"num_cpus": 1, **gpu_share}):
+            yield Cluster(at_a_time, (ray.exceptions.RayError,))
     finally:
         ray.shutdown()
 

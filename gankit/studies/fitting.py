@@ -1,4 +1,4 @@
-"""A network that learns classes or a number: its settings, its images, its steps, resumable at any moment."""
+"""Train a network to predict classes or a number from images: settings, augmentation, and training that can resume."""
 
 from __future__ import annotations
 
@@ -32,16 +32,16 @@ from gankit.studies.study import Refuse
 from gankit.studies.trainings import time_steps
 
 AT_ONCE = 256  # Images to which a network is applied at a time
-CURVE = 20  # Points of the curve of losses
+SPANS = 20  # Equal spans of a training, of each of which the mean loss is kept
 Images = NDArray[Any]
 
 
 class Classical(Settings):
-    """Random changes of real images that keep the label; every one is drawn anew for each image of each batch.
+    """Classical augmentation: random changes that keep the label, drawn anew for each image of each batch.
 
     Attributes:
-        flip: shows each image or its mirror image that keeps the label; no change where the data set has none.
-        shift: at most this share of the height and of the width.
+        flip: mirrors every second image on average, where the data set has a mirror image that keeps the label.
+        shift: at most this share of the height and of the width, in any direction.
         rotate: at most these degrees either way.
         scale: at most this share larger or smaller.
         brightness: at most this share of the range brighter or darker.
@@ -63,8 +63,8 @@ class FitSettings(Settings):
         network: "small", gankit's own: a few convolutions for images of any size and channels; or a classification
             network of torchvision by name.
         width: channels of the small network's first layer.
-        weights: a file of weights for a network of torchvision, as torchvision publishes them; its head is left out.
-            Nothing is downloaded, and without a file first weights are drawn.
+        weights: a file with weights of the torchvision network to start from, as torchvision publishes them; those of
+            its last layer are left out. Nothing is downloaded; without a file the first weights are drawn.
         input_size: pixels to which images are resized for a network of torchvision; their own size where None.
         steps: optimiser steps of every training, whatever the arm. The weights after the last step are tested, so that
             no step is chosen on the test part.
@@ -72,10 +72,10 @@ class FitSettings(Settings):
         lr: the highest learning rate of AdamW; it falls to 0 along a cosine.
         weight_decay: AdamW's.
         checkpoint_every: steps between checkpoints of a training.
-        classical: the augmentation of the arms that have one.
+        classical: the classical augmentation of the arms that have it.
     """
 
-    table: ClassVar[str] = "classifier"  # of a study file, as errors name it
+    table: ClassVar[str] = "classifier"  # where these settings stand in a study file, for errors
 
     network: str = SMALL
     width: Count = 16
@@ -100,7 +100,7 @@ class FitSettings(Settings):
         return name
 
     def check_weights(self, refuse: Refuse) -> None:
-        """Refuse weights that are not there, or of no network of torchvision.
+        """Refuse a file of weights that does not exist, or without a network of torchvision to load it into.
 
         Raises:
             SettingsError: made by `refuse`.
@@ -112,11 +112,13 @@ class FitSettings(Settings):
             raise refuse(self.table, "weights", f"there is no file {self.weights}; weights are never downloaded")
 
     def new_network(self, image: ImageSpec, outputs: int, seed: int | None = None) -> nn.Module:
-        """A network to be trained; its first weights are of a file, or drawn by the seed or by torch's own state.
+        """A network to be trained, with its first weights.
+
+        Those that come from no file are drawn: by the seed or, without one, by torch's own state.
 
         Raises:
-            PartError: the network cannot take these images, they do not fit into the memory, or the file holds no
-                weights of it.
+            PartError: the network cannot take these images, a batch of them does not fit into the memory, or the file
+                holds no weights of this network.
         """
         if reason := too_many(self.batch, image.shape, torch.float32.itemsize):
             raise PartError(f"{self.table}.batch: {reason}")
@@ -132,15 +134,15 @@ class FitSettings(Settings):
 
 @dataclass(frozen=True)
 class TrainingSet:
-    """What a training learns from."""
+    """What a network learns from."""
 
-    images: Images  # (n, c, h, w) in the data's type
+    images: Images  # (n, c, h, w) in the data set's type
     targets: Tensor  # (n,) classes, or (n, 1) standardised numbers
-    dataset: Dataset  # knows the range and the mirror image
+    dataset: Dataset  # where the images are from: it knows their range and their mirror images
     balanced: bool = False  # whether classes are drawn equally often
-    weights: Tensor | None = None  # (classes,) of the loss
+    weights: Tensor | None = None  # (classes,) by which the loss weights each class
     classical: Classical | None = None
-    classes: NDArray[np.int64] | None = None  # (n,) classes, where targets are numbers
+    classes: NDArray[np.int64] | None = None  # (n,) classes, which must be given where the targets are numbers
 
     @property
     def labels(self) -> NDArray[np.int64]:
@@ -148,7 +150,7 @@ class TrainingSet:
         return self.targets.numpy() if self.classes is None else self.classes
 
     def order(self, seed: int) -> Order:
-        """Which images each batch holds."""
+        """What decides which images each batch holds."""
         if not self.balanced:
             return Order(seed, "classifier", len(self.images))
         labels = self.labels
@@ -157,41 +159,43 @@ class TrainingSet:
 
 
 def class_weights(labels: NDArray[np.int64], classes: int) -> Tensor:
-    """(classes,) weights of the loss that make up for unequal numbers of (n,) classes; each must occur."""
+    """Weights by which each class counts equally in the loss, (classes,), from (n,) classes; each must occur."""
     return torch.from_numpy(len(labels) / (classes * np.bincount(labels, minlength=classes))).float()
 
 
 def noised_copies(data: Dataset, places: NDArray[np.int64], noise: float, random: np.random.Generator) -> Images:
-    """The (k, c, h, w) images of a data set at (k,) places, with noise as a share of the range: no new information."""
+    """Copies of the images at (k,) places, (k, c, h, w), with normal noise; its deviation is a share of the range."""
     images, (low, high) = np.asarray(data.images)[places], data.value_range
     noised = images + random.normal(0, noise * (high - low), images.shape)
-    return np.clip(np.rint(noised) if images.dtype.kind == "u" else noised, low, high).astype(images.dtype)
+    if images.dtype.kind == "u":
+        noised = np.rint(noised)
+    return np.clip(noised, low, high).astype(images.dtype)
 
 
 def augment(images: Tensor, settings: Classical, draws: torch.Generator) -> Tensor:
-    """(n, c, h, w) images in [-1, 1], each shifted, turned, scaled, brighter or darker by draws of its own on the CPU.
+    """Change (n, c, h, w) images in [-1, 1]: move, turn and scale each, and change its contrast and brightness.
 
-    Pixels from outside an image repeat its edge.
+    The numbers are drawn on the CPU. Pixels from outside an image repeat its edge.
     """
     n, _, height, width = images.shape
-    # From -1 to 1: angle, scale, shift right, shift down, contrast, brightness.
-    move = (torch.rand(n, 6, generator=draws) * 2 - 1).to(images)
-    angle = move[:, 0] * math.radians(settings.rotate)
-    scale = 1 + move[:, 1] * settings.scale
+    drawn = (torch.rand(n, 6, generator=draws) * 2 - 1).to(images)  # in [-1, 1], one column for each kind of change
+    rotate, scale, right, down, contrast, brightness = drawn.unbind(1)
+    angle = rotate * math.radians(settings.rotate)
+    scale = 1 + scale * settings.scale
     sine, cosine, aspect = angle.sin() / scale, angle.cos() / scale, height / width
-    # In the units of `affine_grid` an image is 2 wide and 2 high, as its range of pixels is 2.
-    right, down = move[:, 2] * 2 * settings.shift, move[:, 3] * 2 * settings.shift
-    rows = [torch.stack([cosine, -sine * aspect, right], 1), torch.stack([sine / aspect, cosine, down], 1)]
-    grid = F.affine_grid(torch.stack(rows, 1), list(images.shape), align_corners=False)
+    # `affine_grid` takes an image as 2 wide and 2 high, so that a share of a side is twice that number
+    right, down = right * 2 * settings.shift, down * 2 * settings.shift
+    matrix = [torch.stack([cosine, -sine * aspect, right], 1), torch.stack([sine / aspect, cosine, down], 1)]
+    grid = F.affine_grid(torch.stack(matrix, 1), list(images.shape), align_corners=False)
     moved = F.grid_sample(images, grid, mode="bilinear", padding_mode="border", align_corners=False)
-    contrast = (1 + move[:, 4] * settings.contrast)[:, None, None, None]
-    brightness = (move[:, 5] * 2 * settings.brightness)[:, None, None, None]
+    contrast = (1 + contrast * settings.contrast)[:, None, None, None]
+    brightness = (brightness * 2 * settings.brightness)[:, None, None, None]  # 2 is the range of the pixels
     mean = moved.mean((1, 2, 3), keepdim=True)
     return ((moved - mean) * contrast + mean + brightness).clamp(-1, 1)
 
 
 def to_tensor(images: NDArray[Any], dataset: Dataset, device: torch.device) -> Tensor:
-    """(n, c, h, w) images in the data's type to [-1, 1]."""
+    """Bring (n, c, h, w) images in the data set's type to the device, and scale them to [-1, 1]."""
     return rescale(torch.from_numpy(images.astype(np.float32)).to(device), dataset.value_range, (-1.0, 1.0))
 
 
@@ -211,61 +215,64 @@ def fit(network: nn.Module, data: TrainingSet, settings: FitSettings, seed: int,
     """Train a network in place on its device, from the newest checkpoint in the folder where there is one.
 
     Returns:
-        {"steps": optimiser steps, "resumed_at": the step from which it was resumed, "losses": up to 20 means over
-        equal spans of the training}.
+        {"steps": optimiser steps in all, "resumed_at": the step at which this call began, "losses": the mean loss of
+        each of up to 20 equal spans of the training}.
     """
     device = next(network.parameters()).device
     optimizer = torch.optim.AdamW(network.parameters(), settings.lr, weight_decay=settings.weight_decay)
-    order, steps = data.order(seed), 0
-    losses, counts = torch.zeros(2, CURVE, dtype=torch.float64)
-    weights = None if data.weights is None else data.weights.to(device)
+    order, step = data.order(seed), 0
+    loss_sums, counts = torch.zeros(2, SPANS, dtype=torch.float64)
     if (restored := checkpoint.restore(folder / "checkpoints", device)) is not None:
-        steps, state = restored.step, restored.state
+        step, state = restored.step, restored.state
         network.load_state_dict(state["network"])
         optimizer.load_state_dict(state["optimizer"])
-        losses, counts = state["losses"].cpu(), state["counts"].cpu()
-    resumed_at = steps
+        loss_sums, counts = state["losses"].cpu(), state["counts"].cpu()
+    resumed_at = step
     network.train()
     with seeds.own_draws():
-        while steps < settings.steps:
-            seeds.seed_torch(seed, "classifier step", steps)  # of dropout
+        while step < settings.steps:
+            seeds.seed_torch(seed, "classifier step", step)  # For networks that draw, as by dropout
             for group in optimizer.param_groups:
-                group["lr"] = settings.lr * 0.5 * (1 + math.cos(math.pi * steps / settings.steps))
-            indices = order.batch(steps, settings.batch)
-            targets = data.targets[indices].to(device)
-            outputs = network(batch_images(data, indices, seed, steps, device))
-            if targets.is_floating_point():
-                errors = (outputs - targets).square().mean(1)
-                loss = errors.mean()
-                if weights is not None:  # a weighted mean, as cross_entropy's
-                    scales = weights[torch.from_numpy(data.labels[indices]).to(device)]
-                    loss = (errors * scales).sum() / scales.sum()
-            else:
-                loss = F.cross_entropy(outputs, targets, weights)
+                group["lr"] = settings.lr * 0.5 * (1 + math.cos(math.pi * step / settings.steps))
+            indices = order.batch(step, settings.batch)
+            loss = _loss(network(batch_images(data, indices, seed, step, device)), data, indices)
             optimizer.zero_grad()
-            loss.backward()
+            loss.backward()  # type: ignore[no-untyped-call]
             optimizer.step()
-            place = min(CURVE - 1, steps * CURVE // settings.steps)
-            losses[place] += loss.item()
-            counts[place] += 1
-            steps += 1
-            if steps % settings.checkpoint_every == 0 and steps < settings.steps:
+            span = min(SPANS - 1, step * SPANS // settings.steps)
+            loss_sums[span] += loss.item()
+            counts[span] += 1
+            step += 1
+            if step % settings.checkpoint_every == 0 and step < settings.steps:
                 state = {"network": network.state_dict(), "optimizer": optimizer.state_dict()}
-                checkpoint.save(folder / "checkpoints", steps, {**state, "losses": losses, "counts": counts})
+                checkpoint.save(folder / "checkpoints", step, {**state, "losses": loss_sums, "counts": counts})
     network.eval()
-    return {"steps": steps, "resumed_at": resumed_at, "losses": (losses / counts)[counts > 0].tolist()}
+    return {"steps": step, "resumed_at": resumed_at, "losses": (loss_sums / counts)[counts > 0].tolist()}
+
+
+def _loss(outputs: Tensor, data: TrainingSet, indices: NDArray[np.int64]) -> Tensor:
+    """The loss of (k, outputs) for the images at (k,) indices: cross-entropy of classes, squared error of numbers."""
+    targets = data.targets[indices].to(outputs.device)
+    weights = None if data.weights is None else data.weights.to(outputs.device)
+    if not targets.is_floating_point():
+        return F.cross_entropy(outputs, targets, weights)
+    errors = (outputs - targets).square().mean(1)
+    if weights is None:
+        return errors.mean()
+    image_weights = weights[torch.from_numpy(data.labels[indices]).to(outputs.device)]
+    return (errors * image_weights).sum() / image_weights.sum()  # A weighted mean, as that of cross_entropy
 
 
 def fit_new(
     data: TrainingSet, settings: FitSettings, outputs: int, device: str, seed: int, folder: Path
 ) -> tuple[nn.Module, dict[str, Any]]:
-    """A new network that was trained, and what `fit` returns; the seed alone decides its first weights."""
+    """Train a new network as `fit` does; return it, and what `fit` returns. The seed decides its first weights."""
     network = settings.new_network(data.dataset.image, outputs, seed).to(choose_device(device))
     return network, fit(network, data, settings, seed, folder)
 
 
 def time_fit(data: TrainingSet, settings: FitSettings, outputs: int, device: str, threads: int | None) -> float:
-    """Seconds that a step of a new network's training takes, from a few that are thrown away."""
+    """Seconds that a step of a new network's training takes, measured on a few steps in a temporary folder."""
     with tempfile.TemporaryDirectory() as folder, seeds.own_draws():
         network = settings.new_network(data.dataset.image, outputs).to(choose_device(device))
 
@@ -277,7 +284,8 @@ def time_fit(data: TrainingSet, settings: FitSettings, outputs: int, device: str
 
 @torch.no_grad()
 def apply(network: nn.Module, dataset: Dataset) -> NDArray[np.float64]:
-    """(n, outputs) of a network in evaluation mode, for all n images of a data set."""
-    device, places = next(network.parameters()).device, torch.split(torch.arange(len(dataset)), AT_ONCE)
-    pieces = [network(to_tensor(dataset.read(batch.numpy()), dataset, device)).cpu().double() for batch in places]
-    return torch.cat(pieces).numpy()
+    """What a network in evaluation mode says of all n images of a data set, (n, outputs)."""
+    device = next(network.parameters()).device
+    batches = torch.split(torch.arange(len(dataset)), AT_ONCE)
+    outputs = [network(to_tensor(dataset.read(batch.numpy()), dataset, device)).cpu().double() for batch in batches]
+    return torch.cat(outputs).numpy()

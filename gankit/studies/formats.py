@@ -8,14 +8,15 @@ NONE = "-"
 
 
 def number(value: float | None, digits: int = 3) -> str:
-    """A value, where there is one."""
+    """A value with so many digits after the point; `NONE` for None."""
     return NONE if value is None else f"{value:.{digits}f}"
 
 
 def interval(entry: Mapping[str, Any], signed: bool = False, digits: int = 3) -> str:
-    """The "value" of an entry and, unless both are None, the ends of its interval, "low" and "high".
+    """The "value" of an entry and, in brackets, its interval from "low" to "high".
 
-    An end that is None alone is infinite.
+    An entry with neither end has no interval; where one end alone is None, it is infinite. `signed` writes a + before
+    positive numbers.
     """
     form = f"{'+' if signed else ''}.{digits}f"
     value = NONE if entry["value"] is None else format(entry["value"], form)

@@ -25,9 +25,9 @@ from gankit.studies.worker import ALIVE, POLL, RESULT, STOP, MainProcess, repeat
 from gankit.terminal.text import ErrorStream, harmless, progress_bar, say
 from gankit.training.stopping import StopRequest
 
-SHOW_EVERY = 2.0  # Seconds between looks at the time left
-BEAT_EVERY = 5.0  # Seconds between signs of life
-RESTARTS = 2  # How often in a row jobs are started again after workers were lost and no job has ended
+SHOW_EVERY = 2.0  # Seconds between updates of the progress bar
+BEAT_EVERY = 5.0  # Seconds between signs of life for the workers
+RESTARTS = 2  # Jobs are started again so often in a row after workers were lost before any job ended
 
 
 @dataclass(frozen=True)
@@ -35,10 +35,10 @@ class Job:
     """Work that ends in a result.
 
     Attributes:
-        name: of its folder; letters, digits, dots, hyphens and underscores.
+        name: the job's and its folder's; letters, digits, dots, hyphens and underscores.
         run: does the work, or what is left of it, in the folder that it is given, and returns what JSON can hold.
-            cloudpickle takes it to other processes and machines, where folders may have other paths: what an earlier
-            job wrote is in `folder.parent / NAME`.
+            cloudpickle takes it to other processes and machines, where folders may have other paths: what the job
+            called NAME wrote is in `folder.parent / NAME`.
         cost: seconds that it is expected to take.
     """
 
@@ -52,9 +52,9 @@ class Outcome:
     """What became of a job."""
 
     name: str  # the job's
-    result: dict[str, Any]  # what it gave; empty where it failed
-    failure: str | None  # what the error said, or None
-    seconds: float  # that it took, over all its starts
+    result: dict[str, Any]  # what `Job.run` returned; empty where it failed
+    failure: str | None  # the message of the error; None where it did not fail
+    seconds: float  # how long it ran, over all its starts
     threads: int  # CPU threads that it had
 
 
@@ -67,21 +67,20 @@ def run_jobs(
     quiet: bool = False,
     cluster: Cluster | None = None,
 ) -> dict[str, Outcome]:
-    """Do every job whose result is not there yet, and give all results in the order of the jobs.
+    """Run every job that has no result yet; return the outcomes of all, by name, in the order of the jobs.
 
-    Jobs run through joblib: in this process where `workers` is 1, else in processes of its embedded backend, or on the
-    `cluster`, which is open and has `workers` of its own. A worker that dies takes no other job with it: unfinished
-    ones start again and go on with what their folders hold. A job that raises a `GankitError` has failed, and is not
-    tried again.
+    Jobs run through joblib: in this process where `workers` is 1, else in several processes on this machine, or on an
+    open `cluster`, whose number of workers then counts. Where a worker dies, unfinished jobs are started again and go
+    on with what their folders hold. A job that raises a `GankitError` has failed, and is not tried again.
 
     Each job has a sub-folder of its name in the folder, and so many CPU threads: by default torch's own choice for one
     worker, an equal share for several. `quiet` shows no progress bar.
 
     Raises:
-        RunError: workers die again and again, do not see the folder, or have another gankit; or another process is at
-            these jobs.
+        RunError: workers die again and again, do not see the folder, or have another version of gankit; or another
+            process is running these jobs.
         KeyboardInterrupt: it was interrupted; running jobs were asked to stop in good order first.
-        ValueError: two jobs of one name, or a name that no folder can have.
+        ValueError: two jobs have the same name, or a name cannot be a folder's.
     """
     names = [job.name for job in jobs]
     if wrong := [name for name in names if not re.fullmatch(r"[\w.-]*\w", name) or names.count(name) > 1]:
@@ -91,8 +90,8 @@ def run_jobs(
     main = _main_process() if workers > 1 else None
     with sole_writer(folder):
         (folder / STOP).unlink(missing_ok=True)
-        signs = _signs_of_life(folder, main) if main else contextlib.nullcontext()
-        with _progress(jobs, folder, workers, quiet), signs:
+        signs_of_life = _signs_of_life(folder, main) if main else contextlib.nullcontext()
+        with _progress(jobs, folder, workers, quiet), signs_of_life:
             _start_all(jobs, folder, workers, threads, main, cluster)
         if todo := unfinished(jobs, folder):
             (folder / STOP).unlink(missing_ok=True)
@@ -104,31 +103,32 @@ def run_jobs(
 def _start_all(
     jobs: Sequence[Job], folder: Path, workers: int, threads: int, main: MainProcess | None, cluster: Cluster | None
 ) -> None:
-    """Start jobs, and start them again where workers were lost, until all have ended or are to stop.
+    """Start jobs, and start them again where workers were lost, until all have ended or the study is to stop.
 
     Raises:
         RunError: workers are lost again and again.
     """
-    # Relative to where workers begin, since other machines may have the folder elsewhere
+    # Relative where possible, since other machines may have the folder elsewhere
     shared = folder.relative_to(Path.cwd()) if folder.is_relative_to(Path.cwd()) else folder
-    # A cluster decides itself how many jobs run at a time: it must be given no more than that
+    # A cluster starts every job that joblib gives it, whatever `n_jobs` says: give it no more than `workers` at a time
     settings = {"pre_dispatch": workers} if cluster else {}
-    lost: tuple[type[Exception], ...] = (BrokenProcessPool, *(cluster.lost if cluster else ()))
-    fruitless = 0  # starts in a row
+    lost_worker: tuple[type[Exception], ...] = (BrokenProcessPool, *(cluster.lost_worker if cluster else ()))
+    starts_in_vain = 0  # in a row
     while (todo := unfinished(jobs, folder)) and not (folder / STOP).exists():
         calls = [joblib.delayed(run_job)(job, shared, threads, main) for job in todo]
         reason = None
         try:
-            # At least 2, since joblib would run a single job in this process
+            # At least 2, since with 1 joblib would run the job in this process
             joblib.Parallel(n_jobs=min(workers, max(2, len(todo))), batch_size=1, **settings)(calls)
-        except lost as error:
+        except lost_worker as error:
             reason = error
         left = [job.name for job in unfinished(todo, folder)]
-        fruitless = fruitless + 1 if len(left) == len(todo) else 0
-        if fruitless > RESTARTS and not (folder / STOP).exists():
+        starts_in_vain = starts_in_vain + 1 if len(left) == len(todo) else 0
+        if starts_in_vain > RESTARTS and not (folder / STOP).exists():
             raise RunError(
-                f"{folder}: workers were lost {fruitless} times before any job ended ({', '.join(left[:workers])} or a "
-                "neighbour): out of memory? Start again with fewer workers, or smaller batches"
+                f"{folder}: workers were lost {starts_in_vain} times before any job ended "
+                f"({', '.join(left[:workers])} or a neighbour): out of memory? Start again with fewer workers, or "
+                "smaller batches"
             ) from reason
 
 
@@ -138,7 +138,7 @@ def unfinished(jobs: Iterable[Job], folder: Path) -> list[Job]:
 
 
 def _main_process() -> MainProcess:
-    """This process, with the parts that the calling program registered, which workers do not know."""
+    """What workers must know of this process, with the parts that the calling program has registered."""
     parts = [
         (kind, row.name, registry(kind).get(row.name))
         for kind in KINDS for row in registry(kind).list() if row.distribution == Registry.IN_PROCESS
@@ -148,12 +148,12 @@ def _main_process() -> MainProcess:
 
 @contextlib.contextmanager
 def _signs_of_life(folder: Path, main: MainProcess) -> Iterator[None]:
-    """Show workers, whatever machine they are on, that this process lives."""
-    numbers = itertools.count()
+    """Show workers, on any machine, that this process is running."""
+    beats = itertools.count()
 
     def show() -> None:
-        with contextlib.suppress(OSError):  # the jobs themselves say what is wrong with the disk
-            write_atomically(folder / ALIVE, f"{main.token} {next(numbers)}")
+        with contextlib.suppress(OSError):  # The jobs themselves report what is wrong with the disk
+            write_atomically(folder / ALIVE, f"{main.token} {next(beats)}")
 
     show()
     try:
@@ -164,6 +164,11 @@ def _signs_of_life(folder: Path, main: MainProcess) -> Iterator[None]:
 
 
 def _outcome(folder: Path) -> Outcome:
+    """The outcome of a finished job, from its folder.
+
+    Raises:
+        RunError: its result cannot be read.
+    """
     try:
         content = json.loads((folder / RESULT).read_text(encoding="utf-8"))
         written = content.pop("seal", None)  # those of an older gankit have none
@@ -179,11 +184,12 @@ def _outcome(folder: Path) -> Outcome:
 
 @contextlib.contextmanager
 def _progress(jobs: Sequence[Job], folder: Path, workers: int, quiet: bool) -> Iterator[None]:
-    """A bar over all jobs with the time left; an interrupt makes the file for which workers look."""
+    """A bar over all jobs with the time left, and the failures as they occur; an interrupt asks workers to stop."""
     cost = {job.name: job.cost for job in jobs}
     undone = {job.name: job.cost for job in unfinished(jobs, folder)}
-    taken = {name: _outcome(folder / name).seconds for name in cost if name not in undone}
-    last_end, last_look = time.monotonic(), -math.inf  # when a job ended (or now), and when the bar was refreshed
+    taken = {name: _outcome(folder / name).seconds for name in cost if name not in undone}  # seconds of finished jobs
+    last_end = time.monotonic()  # when a job ended last; until one has, when all began
+    last_shown = -math.inf
     stream = ErrorStream()
     with contextlib.ExitStack() as stack:
         stop = stack.enter_context(StopRequest()) if workers > 1 else None
@@ -192,30 +198,34 @@ def _progress(jobs: Sequence[Job], folder: Path, workers: int, quiet: bool) -> I
             bar_format="{desc} {percentage:3.0f}%|{bar}| {elapsed}{postfix}", mininterval=SHOW_EVERY,
         ))  # fmt: skip
 
-        def look() -> None:
-            nonlocal last_end, last_look
-            ended, now = [name for name in undone if (folder / name / RESULT).is_file()], time.monotonic()
+        def seconds_left() -> float:
+            # Unfinished jobs are expected to exceed their cost as much as the finished ones did
+            expected = sum(cost[name] for name in taken)
+            slower = sum(taken.values()) / expected if expected else 1.0
+            seconds = slower * sum(undone.values()) / min(workers, max(len(undone), 1))
+            return max(seconds - (time.monotonic() - last_end), 0.0)
+
+        def update() -> None:
+            nonlocal last_end, last_shown
+            now = time.monotonic()
+            ended = [name for name in undone if (folder / name / RESULT).is_file()]
             for name in ended:
                 outcome = _outcome(folder / name)
                 if outcome.failure:
                     bar.write(harmless(f"{name} failed: {outcome.failure}"), file=stream)
                 bar.n += undone.pop(name)
                 taken[name], last_end = outcome.seconds, now
-            if ended or (not bar.disable and now - last_look > bar.mininterval):
-                last_look, expected = now, sum(cost[name] for name in taken)
-                # Unfinished jobs are expected to exceed their cost as much as the finished ones did
-                slower = sum(taken.values()) / expected if expected else 1.0
-                seconds = slower * sum(undone.values()) / min(workers, max(len(undone), 1))
-                left = bar.format_interval(max(seconds - (time.monotonic() - last_end), 0.0))
-                bar.set_postfix_str(f"{left} left", refresh=False)
+            if ended or (not bar.disable and now - last_shown > bar.mininterval):
+                last_shown = now
+                bar.set_postfix_str(f"{bar.format_interval(seconds_left())} left", refresh=False)
                 bar.set_description_str(f"{len(jobs) - len(undone)} of {len(jobs)} jobs", refresh=False)
                 bar.refresh()
             if stop is not None and stop.requested:
                 (folder / STOP).touch()
 
-        look()
+        update()
         try:
-            with repeat(look, POLL):
+            with repeat(update, POLL):
                 yield
         finally:
-            look()
+            update()

@@ -33,14 +33,14 @@ from gankit.training.progress import format_seconds
 JOBS, FILE = "jobs", "study.toml"
 
 Refuse = Callable[[str, str, str], SettingsError]
-"""From a table, a key in it and a reason to an error that names the line of the study file."""
+"""Makes the error for a setting, given its table, its key and a reason; the error names the line of the study file."""
 
 
 @dataclass(frozen=True)
 class Arm:
-    """One of the things that a study compares. Studies add fields that say what it does."""
+    """One of the things that a study compares. Studies derive from it to add fields that say what the arm does."""
 
-    name: str  # in folders and files
+    name: str  # in the names of folders and files
     words: str  # in reports
 
 
@@ -48,12 +48,12 @@ class Arm:
 class Work:
     """Jobs of one kind."""
 
-    name: str  # of one job, in the estimate of the cost; "" where the estimate need not mention them
-    jobs: Sequence[Job]  # a `cost` of 1 stands for a whole training
-    steps: int  # of a whole training
-    # from a number of CPU threads, or None for torch's choice, to the seconds that a step takes, which it measures
+    name: str  # what the estimate of the cost calls one of them; "" leaves them out of the estimate
+    jobs: Sequence[Job]  # with costs in whole trainings: 1 is as much as one training of `steps` steps
+    steps: int
+    # measures the seconds that a step takes with a number of CPU threads; None is torch's choice
     time_step: Callable[[int | None], float]
-    first: bool = False  # whether all other jobs need these
+    first: bool = False  # whether these must be done before all others begin
 
 
 @dataclass(frozen=True)
@@ -62,11 +62,11 @@ class Results:
 
     values: Any  # what `Study.judge` returned
     outcomes: Mapping[str, Outcome]  # of every job, by name
-    folder: Path  # of the study
+    folder: Path  # the study's
 
     @property
     def failures(self) -> str:
-        """Which jobs failed, why, and what to do, in one line; empty where none did."""
+        """One line that says which jobs failed, why, and what to do; "" where none did."""
         failed = [outcome for outcome in self.outcomes.values() if outcome.failure]
         reasons = "; ".join(f"{outcome.name}: {outcome.failure}" for outcome in failed)
         if not failed:
@@ -78,7 +78,7 @@ class Results:
 
     @property
     def report(self) -> Path:
-        """The page that `Study.report` writes."""
+        """The path of the page that `Study.report` writes."""
         return self.folder / "report.html"
 
 
@@ -91,12 +91,12 @@ class Study(ABC):
     Attributes:
         Settings: a pydantic model of the study's own table; its docstring describes every setting.
         table: the name of that table.
-        file: a TOML file beside the class, which is read where the command names none; "" for the default recipe.
-        defaults: settings of other tables that differ from an experiment's defaults, by table.
-        of_data: settings of its own table that are about the data set of `file`, such as names of classes: they are
+        file: a TOML file beside the class, which is read where the command names no file; "" for the default recipe.
+        defaults: by table, settings whose defaults are not those of an experiment.
+        of_data: those keys of its own table that only fit the data set of `file`, such as names of classes: they are
             dropped where a command names another data set.
-        decided: settings that the study itself decides, so that a file must leave them out: why, by (table, key).
-        name: the study's, as in `gankit list study`.
+        decided: by (table, key), settings that a study file must leave out since the study decides them, and why.
+        name: the study's, as in `gankit list study`; set when it is read.
     """
 
     Settings: ClassVar[type[BaseModel]] = NoSettings
@@ -112,7 +112,7 @@ class Study(ABC):
         self.settings: Any = self.Settings(**read_none(self.Settings, settings))
 
     def check_settings(self, refuse: Refuse) -> None:  # noqa: B027 - most studies have nothing to refuse
-        """Refuse settings that do not fit each other; called when a file is read.
+        """Refuse settings that do not fit each other; called when a study file was read.
 
         Raises:
             SettingsError: made by `refuse`.
@@ -124,18 +124,18 @@ class Study(ABC):
 
     @abstractmethod
     def work(self, jobs: Path) -> Sequence[Work]:
-        """All jobs of the study, done or not; each has a sub-folder of its name in `jobs`.
+        """All jobs of the study, done or not; each has a sub-folder of its name in the folder `jobs`.
 
-        Nothing is written before this returns: open and check the data here. What a job needs of an earlier one it
-        finds beside its own folder: the study's folder may have another path on another machine.
+        Open and check the data here: nothing is written before this returns. A job must look for files of an earlier
+        one beside its own folder, not under `jobs`, which may have another path on another machine.
 
         Raises:
-            GankitError: the data do not serve, or something cannot be trained.
+            GankitError: the data are unsuitable, or something cannot be trained.
         """
 
     @abstractmethod
     def judge(self, outcomes: Mapping[str, Outcome], folder: Path) -> Any:
-        """Values from the outcomes of all jobs, failed ones included; may write tables into the study's folder.
+        """The study's values, from the outcomes of all jobs, failed ones included; may write tables into the folder.
 
         Raises:
             GankitError: nothing can be judged.
@@ -160,21 +160,21 @@ class Study(ABC):
         cluster: str | None = None,
         quiet: bool = False,
     ) -> Results:
-        """Do everything that is missing in the study's folder, judge it, and write the report.
+        """Do the jobs that are still missing in the study's folder, judge the outcomes, and write the report.
 
-        Results depend on the number of threads, and on nothing else of how a study is run.
+        Of these arguments only the number of threads can change the results.
 
         Args:
-            out: the study's folder. It is made, or holds this very study.
+            out: the study's folder. It is made, or holds a study of the same settings.
             workers: jobs at a time; by default one, or as many as the cluster has workers.
-            threads: CPU threads of each job; by default `training.threads`. Where that is "auto", one worker times a
-                few steps and takes the fastest number, several share the cores, and those of a cluster have one each.
+            threads: CPU threads of each job; by default `training.threads`. Where that is "auto", a single worker times
+                a few steps and takes the fastest number, several share the cores, and those of a cluster have one each.
             cluster: "dask" or "ray", or either with ":ADDRESS", as for `open_cluster`.
             quiet: shows no progress bar and no estimate of the time.
 
         Raises:
-            GankitError: the data or the networks do not serve (nothing is written then), the folder is taken, the
-                cluster does not answer, or there is nothing to judge.
+            GankitError: the data or the networks are unsuitable (nothing is written then), the folder holds something
+                else, the cluster does not answer, or there is nothing to judge.
             SettingsError: `workers` or `threads` is below 1.
             KeyboardInterrupt: it was interrupted; the same call goes on.
         """
@@ -182,36 +182,36 @@ class Study(ABC):
             if number is not None and number < 1:
                 raise SettingsError(f"{name}: {number} is too few; give 1 or more, or leave it out")
         folder = user_path(out)
-        self._is_begun(folder)  # before anything is written there
+        self._holds_this_study(folder)  # Refuses another one before anything is written there
         if threads is None and self.experiment.training.threads != "auto":
             threads = self.experiment.training.threads
         if threads is None and cluster:
-            threads = 1  # nothing is known of the workers' cores
+            threads = 1  # Nothing is known of the workers' cores
         with sole_writer(folder), contextlib.ExitStack() as stack:
             opened = stack.enter_context(open_cluster(cluster, workers)) if cluster else None
             return self._run(folder, opened.workers if opened else workers or 1, threads, quiet, opened)
 
     def _run(self, folder: Path, workers: int, threads: int | None, quiet: bool, cluster: Cluster | None) -> Results:
-        jobs, begun = folder / JOBS, self._is_begun(folder)
+        jobs, is_begun = folder / JOBS, self._holds_this_study(folder)
         work = self.work(jobs)
-        if unfinished([job for part in work for job in part.jobs], jobs):
+        if unfinished([job for kind in work for job in kind.jobs], jobs):
             if threads is None and workers == 1 and choose_device(self.experiment.training.device).type == "cpu":
-                costliest = max(work, key=lambda part: part.steps * len(part.jobs))
+                costliest = max(work, key=lambda kind: kind.steps * len(kind.jobs))
                 threads = fastest(thread_options(), costliest.time_step)
             work = _estimate(work, workers, threads, quiet)
-        if not begun:
+        if not is_begun:
             write_atomically(folder / FILE, self.toml())
-        do = functools.partial(run_jobs, folder=jobs, workers=workers, threads=threads, quiet=quiet, cluster=cluster)
-        if first := [job for part in work if part.first for job in part.jobs]:
-            do(first)
-        outcomes = do([job for part in work for job in part.jobs])  # a bar over all of them tells how much is left
+        run = functools.partial(run_jobs, folder=jobs, workers=workers, threads=threads, quiet=quiet, cluster=cluster)
+        if first := [job for kind in work if kind.first for job in kind.jobs]:
+            run(first)
+        outcomes = run([job for kind in work for job in kind.jobs])  # The first again, so that the bar is over all
         results = Results(self.judge(outcomes, folder), outcomes, folder)
         self.report(results)
         return results
 
     @final
     def tables(self) -> dict[str, Any]:
-        """The study as nested tables, like those of a study file."""
+        """The study as the tables of a study file."""
         return {self.table: as_table(self.settings), **self.experiment.tables()}
 
     @final
@@ -221,15 +221,15 @@ class Study(ABC):
 
     @final
     def command(self, folder: Path) -> str:
-        """The command that does a finished study again."""
+        """The command that repeats the study of a folder in a new one."""
         return f"gankit study {self.name} {shlex.quote(str(folder / FILE))} --out NEW_FOLDER"
 
     @final
     def seeds(self, count: int) -> list[int]:
-        """So many seeds of trainings, from `training.seed` on.
+        """`count` seeds for trainings: `training.seed` and those that follow.
 
         Raises:
-            SettingsError: there are not so many up to 2^63 - 1, the largest seed.
+            SettingsError: the last would exceed 2^63 - 1, the largest seed.
         """
         first = self.experiment.training.seed
         if first + count > 2**63:
@@ -238,7 +238,7 @@ class Study(ABC):
 
     @final
     def experiment_with(self, **changes: Mapping[str, Any] | None) -> Experiment:
-        """The experiment with some settings changed, table by table; None takes a setting, or a table, away."""
+        """The experiment with settings changed, by table and key; None removes a setting, or a whole table."""
         tables = self.experiment.tables()
         for name, settings in changes.items():
             if settings is None:
@@ -249,36 +249,41 @@ class Study(ABC):
         return Experiment.model_validate(tables)
 
     @final
-    def _is_begun(self, folder: Path) -> bool:
-        """Whether the folder holds this very study already; False where it is free, and refused where it is taken."""
+    def _holds_this_study(self, folder: Path) -> bool:
+        """Whether the folder holds a study of these settings already; False where it is empty or missing.
+
+        Raises:
+            RunError: it holds something else.
+        """
         if not (folder / FILE).is_file():
             refuse_nonempty(folder, "it holds no study; choose another --out")
             return False
         text = SettingsDocument.read(folder / FILE).text
-        with contextlib.suppress(GankitError, KeyError, TypeError, ValidationError):  # of another study
-            text = _restore(type(self), self.name, text).toml()  # an older gankit may have written other keys
+        # A file of another study cannot be restored as this one: the comparison below then shows the differences
+        with contextlib.suppress(GankitError, KeyError, TypeError, ValidationError):
+            text = _restore(type(self), self.name, text).toml()  # An older gankit may have named keys differently
         before, now = _leaves(tomllib.loads(text)), _leaves(tomllib.loads(self.toml()))
         if different := sorted(key for key in before.keys() | now.keys() if before.get(key) != now.get(key)):
             changes = "; ".join(f"{key} was {before.get(key)}, is {now.get(key)}" for key in different[:3])
             raise RunError(f"{folder} holds a study of other settings ({changes}); choose another --out")
         return True
 
-    def __reduce__(self) -> tuple[Any, ...]:
+    def __reduce__(self) -> tuple[Any, ...]:  # Pickled as its settings, without the data that it has opened
         return _restore, (type(self), self.name, self.toml())
 
 
 @functools.lru_cache(maxsize=1)
-def _restore(kind: type[Study], name: str, text: str) -> Study:
-    """A study from its file; the last one is cached, so that jobs in one worker share what it has loaded."""
+def _restore(study_class: type[Study], name: str, text: str) -> Study:
+    """The study of a file's text; the last one is cached, so that the jobs of a worker share the data it has opened."""
     tables = tomllib.loads(text)
-    settings = tables.pop(kind.table)
-    study = kind(Experiment.model_validate(tables), **settings)
+    settings = tables.pop(study_class.table)
+    study = study_class(Experiment.model_validate(tables), **settings)
     study.name = name
     return study
 
 
 def _leaves(value: Any, path: str = "") -> dict[str, Any]:
-    """Every setting by its dotted path."""
+    """Every single value of nested tables and lists, by its dotted path."""
     if isinstance(value, list):
         value = dict(enumerate(value))
     if not isinstance(value, dict):
@@ -290,19 +295,22 @@ def _leaves(value: Any, path: str = "") -> dict[str, Any]:
 
 
 def _estimate(work: Sequence[Work], workers: int, threads: int | None, quiet: bool) -> list[Work]:
-    """Print on stderr how long a study will take; returns the same work, with the cost of jobs in seconds."""
-    work = [part for part in work if part.jobs]
-    of_step = {time_step: time_step(threads) for time_step in dict.fromkeys(part.time_step for part in work)}
-    named = [(len(part.jobs), part, of_step[part.time_step]) for part in work if part.name]
+    """Print on stderr how long a study will take, and return the same work with the costs of jobs in seconds."""
+    work = [kind for kind in work if kind.jobs]
+    # Kinds that share a function share its measurement
+    seconds_per_step = {time_step: time_step(threads) for time_step in dict.fromkeys(kind.time_step for kind in work)}
+    named = [(len(kind.jobs), kind, seconds_per_step[kind.time_step]) for kind in work if kind.name]
     if named and not quiet:
-        seconds = sum(count * part.steps * step for count, part, step in named)
+        seconds = sum(count * kind.steps * step for count, kind, step in named)
         at_a_time = min(workers, max(count for count, *_ in named))
         values = {"named": named, "seconds": seconds, "at_a_time": at_a_time, "format_seconds": format_seconds}
         say(render("gankit.studies", "estimate.txt.j2", **values), error=True)
-    return [
-        replace(part, jobs=[replace(job, cost=job.cost * of_step[part.time_step] * part.steps) for job in part.jobs])
-        for part in work
-    ]
+
+    def in_seconds(kind: Work) -> Work:
+        training = seconds_per_step[kind.time_step] * kind.steps
+        return replace(kind, jobs=[replace(job, cost=job.cost * training) for job in kind.jobs])
+
+    return list(map(in_seconds, work))
 
 
 def write_page(
@@ -311,8 +319,14 @@ def write_page(
 ) -> None:  # fmt: skip
     """Write the report of a study: one self-contained page with settings, warnings, failed jobs and the command.
 
-    The template, of this folder, shows `values`, and `pictures`, PNG files by their captions. "tables.html.j2" shows
-    `title`, and `tables`: rows of text by their heading, each table's header first.
+    Args:
+        study: whose settings and command are shown.
+        results: say which jobs failed, and where the page is written.
+        template: one of the folder `gankit/studies`. "tables.html.j2" needs the values `title`, and `tables`: by
+            heading, rows of text, of which the first is the header.
+        warnings: sentences without a full stop, shown at the top.
+        pictures: PNG files by their captions.
+        values: what else the template shows.
     """
     page = render(
         "gankit.studies", template, experiment=study.toml(), command=study.command(results.folder),

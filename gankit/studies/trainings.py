@@ -1,4 +1,4 @@
-"""Trainings of a study: trained or resumed, and how long a step of them takes."""
+"""Trainings as jobs of a study: start or resume one, find the run of an earlier job, check one, time its steps."""
 
 import tempfile
 import time
@@ -20,14 +20,16 @@ from gankit.training.train import resume, train
 from gankit.training.trainer import Trainer
 
 RUN = "run"  # The sub-folder of a job that holds the run of its training
-WARMING, TIMED = 1, 4  # Steps before the clock starts, and steps that it counts
+WARM_UP_STEPS, TIMED_STEPS = 1, 4
 
 
 def train_or_resume(experiment: Experiment, folder: Path, data: Dataset | None = None) -> Run:
-    """The finished run in this folder, which is trained now, resumed, or left as it is; `data` as for `gankit.train`.
+    """Train a generator in this folder, or resume its training; a finished one is left as it is.
+
+    `data` is as for `gankit.train`.
 
     Raises:
-        GankitError: as `gankit.train` and `gankit.resume`.
+        GankitError: as `gankit.train` and `gankit.resume`; or the training ended early.
     """
     begun = (folder / "experiment.toml").is_file()
     run = resume(folder, data=data) if begun else train(experiment, folder, data=data)
@@ -40,16 +42,18 @@ def finished_run(job: Path) -> Run:
     """The finished run in the folder of an earlier job.
 
     Raises:
-        RunError: that job has failed, or its generator is not the one that it wrote.
+        RunError: that job has failed, or its generator was changed or lost since.
     """
     check_made(job, f"{RUN}/generator.safetensors")
-    if not (job / RUN / "experiment.toml").is_file() or not (run := open_run(job / RUN)).finished:
-        raise RunError(f"{job.name} has failed, and this training needs its run")
-    return run
+    if (job / RUN / "experiment.toml").is_file():
+        run = open_run(job / RUN)
+        if run.finished:
+            return run
+    raise RunError(f"{job.name} has failed, and this training needs its run")
 
 
 def check_training(experiment: Experiment, data: Dataset | None = None) -> None:
-    """Build the parts of a training; `data` as for `gankit.train`.
+    """Build the parts of a training, to see that it could start; `data` as for `gankit.train`.
 
     Raises:
         GankitError: the experiment cannot be trained.
@@ -59,18 +63,20 @@ def check_training(experiment: Experiment, data: Dataset | None = None) -> None:
 
 
 def time_steps(advance: Callable[[int], object], threads: int | None) -> float:
-    """Seconds that a step takes with so many CPU threads; `advance` does a number of steps, which are thrown away."""
+    """Seconds that a step takes with so many CPU threads; `advance` does the number of steps that it is given."""
     with seeds.own_draws(), torch_threads(threads):
-        advance(WARMING)
+        advance(WARM_UP_STEPS)
         start = time.perf_counter()
-        advance(TIMED)
+        advance(TIMED_STEPS)
         if torch.cuda.is_available():
             torch.cuda.synchronize()
-        return (time.perf_counter() - start) / TIMED
+        return (time.perf_counter() - start) / TIMED_STEPS
 
 
 def time_training(experiment: Experiment, threads: int | None = None, data: Dataset | None = None) -> float:
-    """Seconds that a step of a training takes, from a few that are thrown away; `data` as for `gankit.train`.
+    """Seconds that a step of a training takes, measured on a few steps in a temporary folder.
+
+    The experiment's own number of threads goes before `threads`; `data` is as for `gankit.train`.
 
     Raises:
         GankitError: the experiment cannot be trained.
@@ -82,5 +88,5 @@ def time_training(experiment: Experiment, threads: int | None = None, data: Data
             for _ in range(steps):
                 stepper.advance()
 
-        own = experiment.training.threads
-        return time_steps(advance, threads if own == "auto" else own)
+        set_threads = experiment.training.threads
+        return time_steps(advance, threads if set_threads == "auto" else set_threads)

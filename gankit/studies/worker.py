@@ -1,7 +1,7 @@
-"""One job of a study, done by the process that runs the study or by a worker: another process, or machine.
+"""Run one job of a study: in the main process, which runs the study, or in a worker, here or on another machine.
 
-The main process, which runs the study, and its workers share the folder of the jobs and nothing else. There the main
-process shows that it lives (`ALIVE`) and asks its workers to stop (`STOP`), and a job leaves its `RESULT`.
+The main process and its workers share the folder of the jobs and nothing else. There the main process shows that it
+is running (`ALIVE`) and asks its workers to stop (`STOP`). Each job writes its `RESULT` into its own sub-folder.
 """
 
 from __future__ import annotations
@@ -33,35 +33,41 @@ from gankit.version import __version__
 if TYPE_CHECKING:
     from gankit.studies.jobs import Job
 
-RESULT, CLOCK, STOP, OUTPUT = "result.json", "seconds.txt", ".stop", "output.txt"
-ALIVE = ".alive"  # Holds the token of the main process, and a number that grows while it lives
+# Files in the folder of all jobs
+ALIVE = ".alive"  # Holds the token of the main process, and a number that grows while that runs
+STOP = ".stop"  # Its presence asks the workers to stop
+# Files in the folder of one job
+RESULT = "result.json"  # What the job returned, or why it failed
+CLOCK = "seconds.txt"  # How long the job has run so far
+OUTPUT = "output.txt"  # What the job printed in a worker
+
 POLL = 0.3  # Seconds between looks at the folder
-CLOCK_EVERY = 10.0  # Seconds between notes of the time that a job has taken; a killed one loses no more
-LATE = 60.0  # Seconds by which a shared disk may show a file late
-SILENCE = 180.0  # Seconds for which `ALIVE` may stay the same; then the main process is taken for dead
-PARENT = os.getppid()  # The process that started this one; it has another parent once that has ended
+CLOCK_EVERY = 10.0  # Seconds between updates of `CLOCK`: so much of a killed job's time can go uncounted
+LATE = 60.0  # Seconds that a file may take to appear on a shared disk
+SILENCE = 180.0  # Seconds without a change of `ALIVE` after which the main process is taken for dead
+PARENT = os.getppid()  # Taken at the start: once that process has ended, os.getppid() returns another number
 
 
 @dataclass(frozen=True)
 class MainProcess:
     """What a worker must know of the process that runs the study."""
 
-    directory: Path  # where relative paths begin
-    token: str  # stands in `ALIVE`; a main process that takes its place has another
-    parts: list[tuple[str, str, Any]]  # kind, name and class of those that its program has registered
+    directory: Path  # its working directory
+    token: str  # stands in `ALIVE`; unlike that of any other main process
+    parts: list[tuple[str, str, Any]]  # kind, name and class of the parts that its program has registered
     version: str = __version__
-    number: int = field(default_factory=os.getpid)  # the operating system's
+    process_id: int = field(default_factory=os.getpid)
 
 
 def run_job(job: Job, jobs: Path, threads: int, main: MainProcess | None) -> None:
-    """Do a job, unless it is done already or the study is to stop.
+    """Run a job in its sub-folder of `jobs`, unless it has a result already or the study is to stop.
 
-    `main` is None in the main process itself. A worker changes the directory, and prints into a file.
+    `main` is None in the main process itself. A worker changes its working directory, and prints into a file.
     """
     watch = None
     if main is not None:
-        _enter(jobs, main)
-        watch = _Watch(jobs / ALIVE, main)
+        _enter_directory(jobs, main)
+        watch = _MainProcessWatch(jobs / ALIVE, main)
         for kind, name, part in main.parts:
             registry(kind).register(name)(part)
     folder, stop = jobs / job.name, jobs / STOP
@@ -76,12 +82,12 @@ def run_job(job: Job, jobs: Path, threads: int, main: MainProcess | None) -> Non
         return (folder / RESULT).is_file() or must_stop()
 
     try:
-        # A worker of a main process that was killed may still be at this job, until it notices
+        # After a main process was killed, one of its workers may hold the lock until it notices
         with locked(folder, jobs / f".{job.name}.lock", is_over):
             if not is_over():
-                _do(job, folder, threads, must_stop if watch else None)
+                _run_and_record(job, folder, threads, must_stop if watch else None)
     except KeyboardInterrupt:
-        if not is_abandoned():  # else the next main process may have begun already
+        if not is_abandoned():  # An abandoned worker must not stop the study that the next main process runs
             stop.touch()
     except BusyError:
         if not is_over():
@@ -89,33 +95,35 @@ def run_job(job: Job, jobs: Path, threads: int, main: MainProcess | None) -> Non
 
 
 @functools.cache
-def _home() -> Path:
-    """The directory in which this process, a worker, was started."""
+def _first_directory() -> Path:
+    """The working directory in which this worker was started, whatever jobs have changed since."""
     return Path.cwd()
 
 
-def _enter(jobs: Path, main: MainProcess) -> None:
-    """Go to the directory from which `jobs` leads to the folder of the study: where this worker was started, or where
-    the main process was.
+def _enter_directory(jobs: Path, main: MainProcess) -> None:
+    """Change to a directory from which the path `jobs` leads to the study.
+
+    That is the one in which this worker was started, or the one of the main process.
 
     Raises:
-        RunError: it is in neither, or the main process has another version of gankit.
+        RunError: `jobs` leads to the study from neither, or the main process has another version of gankit.
     """
     host, until = socket.gethostname(), time.monotonic() + LATE
     if main.version != __version__:
         raise RunError(
             f"the worker on {host} has gankit {__version__}, and {main.version} runs the study: install the same"
         )
-    places = list(dict.fromkeys((_home(), main.directory)))
+    directories = list(dict.fromkeys((_first_directory(), main.directory)))
     while True:
-        for place in places:
-            if _read(place / jobs / ALIVE).startswith(main.token):
-                os.chdir(place)  # the worker may have run jobs of a program in another one
+        for directory in directories:
+            if _read(directory / jobs / ALIVE).startswith(main.token):
+                os.chdir(directory)
                 return
-        if time.monotonic() > until or not any((place / jobs).is_dir() for place in places):
+        if time.monotonic() > until or not any((directory / jobs).is_dir() for directory in directories):
             raise RunError(
-                f"the worker on {host} does not see the study: {jobs} is in none of {', '.join(map(str, places))}; use "
-                "a disk that all machines share, and start workers where the relative --out leads to it"
+                f"the worker on {host} does not see the study: {jobs} is in none of "
+                f"{', '.join(map(str, directories))}; use a disk that all machines share, and start workers where the "
+                "relative --out leads to it"
             )
         time.sleep(POLL)
 
@@ -128,28 +136,32 @@ def _read(path: Path) -> str:
         return ""
 
 
-class _Watch:
+class _MainProcessWatch:
     """Tells whether the main process still waits for this worker."""
 
     def __init__(self, alive: Path, main: MainProcess) -> None:
         self._alive, self._main = alive, main
-        self._sign, self._since = "", time.monotonic()  # what `ALIVE` holds, and since when it has been the same
+        self._last_sign, self._unchanged_since = "", time.monotonic()  # what `ALIVE` held last, and since when
 
     def is_abandoned(self) -> bool:
-        """Whether the main process has ended, is silent for long, or was replaced by another one.
+        """Whether the main process has ended, has been silent for long, or was replaced by another one.
 
-        That it has ended shows at once where it is the parent of this process, but not on Windows.
+        Its end shows at once where it is the parent of this process (but not on Windows), elsewhere by its silence.
         """
         sign = _read(self._alive)
-        if sign != self._sign:
-            self._sign, self._since = sign, time.monotonic()
-        is_orphan = self._main.number == PARENT and os.getppid() != PARENT
+        if sign != self._last_sign:
+            self._last_sign, self._unchanged_since = sign, time.monotonic()
+        is_orphan = self._main.process_id == PARENT and os.getppid() != PARENT
         is_replaced = sign != "" and not sign.startswith(self._main.token)
-        return is_orphan or is_replaced or time.monotonic() - self._since > SILENCE
+        is_silent = time.monotonic() - self._unchanged_since > SILENCE
+        return is_orphan or is_replaced or is_silent
 
 
-def _do(job: Job, folder: Path, threads: int, must_stop: Callable[[], bool] | None) -> None:
-    """Run a job and write its result. A worker gives `must_stop`, is interrupted by it, and prints into a file."""
+def _run_and_record(job: Job, folder: Path, threads: int, must_stop: Callable[[], bool] | None) -> None:
+    """Run a job and write its result.
+
+    `must_stop` is None in the main process. A worker is interrupted once it is true, and prints into a file.
+    """
     folder.mkdir(exist_ok=True)
     remove_unfinished(folder)
     with contextlib.ExitStack() as stack:
@@ -157,8 +169,9 @@ def _do(job: Job, folder: Path, threads: int, must_stop: Callable[[], bool] | No
         seconds = stack.enter_context(_clock(folder))
         if must_stop is not None:
             stack.enter_context(_interrupted_if(must_stop))
-            stack.enter_context(joblib.parallel_config("sequential"))  # else a cluster's: jobs within jobs
-            stack.enter_context(_output(folder / OUTPUT))
+            # What the job itself does through joblib must not become further jobs of the cluster
+            stack.enter_context(joblib.parallel_config("sequential"))
+            stack.enter_context(_print_into(folder / OUTPUT))
         try:
             content: dict[str, Any] = {"result": job.run(folder)}
         except BusyError:
@@ -175,8 +188,8 @@ def seal(content: dict[str, Any]) -> str:
 
 
 @contextlib.contextmanager
-def _output(path: Path) -> Iterator[None]:
-    """What is printed inside goes into a file; what a full disk cannot take is lost."""
+def _print_into(path: Path) -> Iterator[None]:
+    """Append to a file what is printed inside the block; what a full disk cannot take is lost."""
     file = open(path, "a", encoding="utf-8")  # noqa: SIM115 - closing it may fail
     try:
         with contextlib.redirect_stdout(file), contextlib.redirect_stderr(file):
@@ -198,12 +211,16 @@ def _sha256(path: Path) -> str:
 
 
 def check_made(job: Path, *files: str) -> None:
-    """Wait until a shared disk shows these files of an earlier job's folder, and check that they are what it wrote.
+    """Check that these files in the folder of an earlier job are still what it wrote.
+
+    A worker waits for the result of that job first, since a shared disk may show it late. A job without a result
+    passes: whoever needs its files finds that they are missing.
 
     Raises:
         RunError: a file was changed or lost since.
     """
     until = time.monotonic() + LATE
+    # There is `ALIVE` only where workers run: a main process that works alone has nothing to wait for
     while not (job / RESULT).is_file() and time.monotonic() < until and (job.parent / ALIVE).is_file():
         time.sleep(POLL)
     content = json.loads(_read(job / RESULT) or "{}")
@@ -214,14 +231,14 @@ def check_made(job: Path, *files: str) -> None:
 
 @contextlib.contextmanager
 def repeat(act: Callable[[], object], every: float) -> Iterator[None]:
-    """Call a function every so many seconds until the block ends."""
+    """Call a function every so many seconds, in a thread of its own, until the block ends."""
     over = threading.Event()
 
-    def go_on() -> None:
+    def act_until_over() -> None:
         while not over.wait(every):
             act()
 
-    thread = threading.Thread(target=go_on, daemon=True)
+    thread = threading.Thread(target=act_until_over, daemon=True)
     thread.start()
     try:
         yield
@@ -232,28 +249,28 @@ def repeat(act: Callable[[], object], every: float) -> Iterator[None]:
 
 @contextlib.contextmanager
 def _clock(folder: Path) -> Iterator[Callable[[], float]]:
-    """A function that returns the seconds that a job has taken, over all its starts; its folder keeps count of them."""
-    before, start = 0.0, time.monotonic()
+    """A function that returns how many seconds a job has run, over all its starts, of which `CLOCK` keeps count."""
+    earlier, start = 0.0, time.monotonic()
     with contextlib.suppress(OSError, ValueError):
-        before = float((folder / CLOCK).read_text(encoding="utf-8"))
+        earlier = float((folder / CLOCK).read_text(encoding="utf-8"))
 
     def seconds() -> float:
-        return before + time.monotonic() - start
+        return earlier + time.monotonic() - start
 
-    def note() -> None:
-        with contextlib.suppress(OSError):  # the job itself says what is wrong with the disk
+    def save() -> None:
+        with contextlib.suppress(OSError):  # The job itself reports what is wrong with the disk
             write_atomically(folder / CLOCK, f"{seconds():.2f}")
 
     try:
-        with repeat(note, CLOCK_EVERY):
+        with repeat(save, CLOCK_EVERY):
             yield seconds
     finally:
-        note()
+        save()
 
 
 @contextlib.contextmanager
 def _interrupted_if(must_stop: Callable[[], bool]) -> Iterator[None]:
-    """Interrupt this thread once it must stop."""
+    """Raise a KeyboardInterrupt in the block, once, when `must_stop` becomes true."""
     thread, interrupted = threading.current_thread(), False
 
     def look() -> None:
@@ -267,13 +284,12 @@ def _interrupted_if(must_stop: Callable[[], bool]) -> Iterator[None]:
 
 
 def _interrupt(thread: threading.Thread) -> None:
-    """Raise a KeyboardInterrupt in a thread; in the main one as the keyboard would, which ends waits too."""
+    """Raise a KeyboardInterrupt in a thread: by SIGINT, which ends waits too, where the thread can receive it."""
     can_signal = hasattr(signal, "pthread_kill")
-    # Dask runs jobs in other threads, and workers of Ray block the signal: there the next line of Python raises it
-    is_deaf = can_signal and signal.SIGINT in signal.pthread_sigmask(signal.SIG_BLOCK, ())
-    if thread is not threading.main_thread() or is_deaf:
+    is_blocked = can_signal and signal.SIGINT in signal.pthread_sigmask(signal.SIG_BLOCK, ())  # as in workers of Ray
+    if thread is not threading.main_thread() or is_blocked:  # as on Dask, which runs jobs in other threads
         identity, error = ctypes.c_ulong(thread.ident or 0), ctypes.py_object(KeyboardInterrupt)
-        ctypes.pythonapi.PyThreadState_SetAsyncExc(identity, error)
+        ctypes.pythonapi.PyThreadState_SetAsyncExc(identity, error)  # raised before the next line of Python
     elif can_signal:
         signal.pthread_kill(thread.ident or 0, signal.SIGINT)
     else:

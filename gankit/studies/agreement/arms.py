@@ -16,17 +16,17 @@ from gankit.studies import study
 if TYPE_CHECKING:
     from gankit.studies.agreement.study import Agreement
 
-FEWEST, FEWEST_HELD_OUT = 8, 4  # Training images, and held-out ones, below which nothing is said of a set
+FEWEST_TRAINING, FEWEST_HELD_OUT = 8, 4  # Images that each threshold must leave
 
 
 @dataclass(frozen=True)
 class Control:
-    """What is trained on in place of the images that agreement keeps: as many, chosen otherwise."""
+    """A choice of as many training images as a threshold leaves, but not by agreement."""
 
     words: str  # in tables
-    # from the number of kept images and the training's seed to settings of the experiment's `data` table
+    # (number of images, training's seed) -> settings of the experiment's table `data` that make the choice
     data: Callable[[int, int], dict[str, Any]]
-    # from the numbers of all and of kept images and the seed to the (k,) places, rising, that these settings choose
+    # (number of all images, number of images, training's seed) -> the rising places that these settings choose, (k,)
     choose: Callable[[int, int, int], Indices]
 
 
@@ -37,27 +37,32 @@ CONTROLS = {
 
 @dataclass(frozen=True)
 class Arm(study.Arm):
-    """One kind of training, of which seeds differ."""
+    """Trainings that differ in nothing but their seeds."""
 
-    threshold: float  # share of raters below which images are left out; 0 keeps all
-    control: str = ""  # which of `CONTROLS` takes the place of these images, or ""
-    scope: str = ""  # of the augment; "" for that of the study's other arms
+    threshold: float  # share of raters below which an image is left out; 0 keeps all
+    control: str = ""  # the key in `CONTROLS` of what chooses as many images instead; "" where the threshold chooses
+    scope: str = ""  # the augment's; "" for the first of the study's scopes
 
 
 def arm_at(threshold: float, control: str = "", scope: str = "") -> Arm:
-    """The arm of a threshold, with its name and words."""
-    name = "-".join([f"sr{percent(threshold)}", *filter(None, (control, scope))])
-    words = ", ".join([heading(threshold), *filter(None, (control and CONTROLS[control].words, scope))])
-    return Arm(name, words, threshold, control, scope)
+    """The arm of a threshold and, where there is one, of a control or a scope."""
+    name, words = [f"sr{percent(threshold)}"], [heading(threshold)]
+    if control:
+        name.append(control)
+        words.append(CONTROLS[control].words)
+    if scope:
+        name.append(scope)
+        words.append(scope)
+    return Arm("-".join(name), ", ".join(words), threshold, control, scope)
 
 
 def percent(threshold: float) -> str:
-    """A selection rate as in the founding paper: 0.6 is 60."""
+    """A threshold as a selection rate in percent, as the founding paper writes it: "60" for 0.6."""
     return f"{100 * threshold:g}"
 
 
 def heading(threshold: float) -> str:
-    """A column of the founding paper's second table."""
+    """What the founding paper's second table calls the column of a threshold."""
     return f"SR:{percent(threshold)}" if threshold else "All(SR:0)"
 
 
@@ -66,20 +71,21 @@ class StudyImages:
     """The images of a study: the training part, the held-out part, and what each threshold leaves of them.
 
     Attributes:
-        full: the training part.
+        full: the whole training part, from which thresholds and controls choose.
         held_out: the held-out part.
         thresholds: as in the settings.
-        n: images on each side of a distance at equal numbers, as many as there are in the smallest set.
+        equal_n: images on each side where values are compared at equal n: the size of the smallest set that a
+            threshold leaves of either part.
 
     Raises:
-        DataError: raters' agreement is not known, or a threshold leaves too few images, or none of a class.
+        DataError: the raters' agreement is not known, or a threshold leaves too few images, or none of a class.
     """
 
     def __init__(self, study: Agreement) -> None:
         data = study.experiment.data
         table = data.model_copy(update={"split_seed": study.split_seed})
         self.full, held_out = select_images(table, study.experiment.training.seed)
-        assert held_out is not None  # check_settings asks for some
+        assert held_out is not None  # `Agreement.check_settings` refuses a study without
         self.held_out = held_out
         self.thresholds = study.settings.thresholds
         if self.full.agreement is None and self.thresholds != [0.0]:
@@ -88,17 +94,19 @@ class StudyImages:
                 "give a column `agreement` or the raters' votes (docs: Use your own images)"
             )
         for threshold in self.thresholds:
-            self._check(threshold, data.name, max(FEWEST, study.settings.kept))
-        self.n = min(len(part) for t in self.thresholds for part in (self.training_at(t), self.held_out_at(t)))
+            self._check_threshold(threshold, data.name, max(FEWEST_TRAINING, study.settings.kept))
+        self.equal_n = min(len(left) for t in self.thresholds for left in (self.training_at(t), self.held_out_at(t)))
 
-    def _check(self, threshold: float, data: str, fewest: int) -> None:
+    def _check_threshold(self, threshold: float, data_name: str, fewest_training: int) -> None:
         """Refuse a threshold that leaves too few images, or none of a class that has some."""
         leaves = f"study.thresholds: {threshold:g} leaves"
-        training, held_out = self.training_at(threshold), self.held_out_at(threshold)
-        for part, places, least in ("training", training, fewest), ("held-out", held_out, FEWEST_HELD_OUT):
-            if len(places) < least:
-                needed = f"at least {least} are needed: take a lower one"
-                raise DataError(f"{leaves} {len(places)} {part} images of {data}; {needed}")
+        for part, count, fewest in (
+            ("training", len(self.training_at(threshold)), fewest_training),
+            ("held-out", len(self.held_out_at(threshold)), FEWEST_HELD_OUT),
+        ):
+            if count < fewest:
+                needed = f"at least {fewest} are needed: take a lower one"
+                raise DataError(f"{leaves} {count} {part} images of {data_name}; {needed}")
         for name, before, left in zip(self.class_names, self.counts(0.0), self.counts(threshold), strict=True):
             if before and not left:
                 advice = "take a lower one, or leave the class out"
@@ -106,31 +114,32 @@ class StudyImages:
 
     @property
     def class_names(self) -> tuple[str, ...]:
-        """One for each class; "images" where there are no classes."""
+        """The names of the classes; ("images",) where there are no labels."""
         return self.full.class_names if self.full.labels is not None else ("images",)
 
     def counts(self, threshold: float) -> list[int]:
-        """Training images of each class that a threshold leaves."""
+        """How many training images of each class a threshold leaves, in the order of `class_names`."""
         places = self.training_at(threshold)
         labels = np.zeros(len(self.full), np.int64) if self.full.labels is None else self.full.labels
         counts: list[int] = np.bincount(labels[places], minlength=len(self.class_names)).tolist()
         return counts
 
     def training_at(self, threshold: float) -> Indices:
-        """(k,) places in `full` of the training images of this agreement or more."""
-        return _at_least(self.full, threshold)
+        """(k,) places in `full` of the training images that a threshold leaves."""
+        return _left_at(self.full, threshold)
 
     def held_out_at(self, threshold: float) -> Indices:
-        """(k,) places in `held_out` of the images of this agreement or more."""
-        return _at_least(self.held_out, threshold)
+        """(k,) places in `held_out` of the held-out images that a threshold leaves."""
+        return _left_at(self.held_out, threshold)
 
     def training_of(self, arm: Arm, seed: int) -> Indices:
-        """(k,) places in `full` of the images that a training is on; each seed draws its own images of a control."""
+        """(k,) places in `full` of the images of one training; a control chooses others for each seed."""
         kept = self.training_at(arm.threshold)
         return CONTROLS[arm.control].choose(len(self.full), len(kept), seed) if arm.control else kept
 
 
-def _at_least(dataset: Dataset, threshold: float) -> Indices:
+def _left_at(dataset: Dataset, threshold: float) -> Indices:
+    """(k,) places of the images on which at least this share of the raters agrees."""
     if dataset.agreement is None or not threshold:
         return np.arange(len(dataset))
-    return np.flatnonzero(dataset.agreement >= threshold - 1e-9)
+    return np.flatnonzero(dataset.agreement >= threshold - 1e-9)  # 7 of 10 votes may fall short of 0.7 by rounding

@@ -1,6 +1,6 @@
 """Which of the founding paper's conclusions hold on a study's images: answers, and the numbers behind them.
 
-`conclusions.html.j2` has the words.
+`conclusions.html.j2` puts them into words.
 """
 
 import dataclasses
@@ -17,42 +17,43 @@ from gankit.studies.agreement.findings import CANNOT, METRICS, Difference, Findi
 class Conclusion:
     """A question with its answer."""
 
-    question: str  # the macro of the template that has its words
+    question: str  # its key among the template's questions
     answer: str  # starts with "yes", "no" or "cannot be told"
-    facts: Mapping[str, Any]  # what the template shows; in place of numbers `missing`, the arms that have no values
+    facts: Mapping[str, Any]  # what the template shows; where values are missing, the arms that lack them as `missing`
 
 
 def conclusions(findings: Findings) -> list[Conclusion]:
-    """Everything that the study can say of the paper's conclusions."""
+    """Every conclusion that the arms of the study allow to check."""
     arms = findings.arms_of()
     lowest, highest = arms[0], arms[-1]
-    answers: list[Conclusion] = []
+    found: list[Conclusion] = []
     if lowest != highest:
         ends, rises = [(lowest, highest)], "no, it rises"
-        answers += [
+        found += [
             _compare(findings, "falls", ends, Where("drawn", "all"), rises, same_reals=False),
             _compare(findings, "falls", ends, Where("equal", "held-out"), rises),
         ]
     for control in findings.study.settings.controls:
-        other = findings.arms_of(control)[-1]
-        if other in findings.arms():
-            answers += [
-                _compare(findings, "control", [(other, highest)], Where("equal", row), "no, it is farther")
+        control_arm = findings.arms_of(control)[-1]
+        if control_arm in findings.arms():
+            found += [
+                _compare(findings, "control", [(control_arm, highest)], Where("equal", row), "no, it is farther")
                 for row in ("held-out", "held-out-same")
             ]
     if lowest != highest:
-        answers += [_conclude_kept(findings, lowest, highest, row) for row in ("top", "bottom")]
+        found += [_conclude_kept(findings, lowest, highest, row) for row in ("top", "bottom")]
     if findings.measurement is not None:
-        answers += [difference_from_reals(findings, row) for row in ("all", "top")]
+        found += [difference_from_reals(findings, row) for row in ("all", "top")]
     for scope in findings.study.settings.scopes[1:]:
-        both = zip(arms, findings.arms_of(scope=scope), strict=True)
-        pairs, where = [pair for pair in both if all(map(findings.trials_of, pair))], Where("equal", "held-out")
-        answers.append(_compare(findings, "scope", pairs, where, "no, it is farther", scope=scope))
-    return answers
+        pairs = zip(arms, findings.arms_of(scope=scope), strict=True)
+        trained = [pair for pair in pairs if all(map(findings.trials_of, pair))]
+        where = Where("equal", "held-out")
+        found.append(_compare(findings, "scope", trained, where, "no, it is farther", scope=scope))
+    return found
 
 
 def _join_answers(answers: Sequence[tuple[str, str]], form: str, separator: str) -> str:
-    """From (name, answer) pairs the one answer where all agree, else each with its name."""
+    """From (name, answer) pairs: the one answer where all agree, else each in a form with {name} and {answer}."""
     if len({answer for _, answer in answers}) == 1:
         return answers[0][1]
     return separator.join(form.format(answer=answer, name=name) for name, answer in answers)
@@ -62,13 +63,16 @@ def _compare(
     findings: Findings, question: str, pairs: Sequence[tuple[Arm, Arm]], where: Where, if_higher: str, *,
     same_reals: bool = True, **facts: Any,
 ) -> Conclusion:  # fmt: skip
-    """Whether the second arms' distance is lower than the first arms', by each metric; `if_higher` is the answer no."""
+    """Whether the distance of the second arm of each pair is lower than that of the first, by each metric.
+
+    `if_higher` is the answer where it is higher instead.
+    """
     facts |= {"pairs": pairs, "where": where, "same_reals": same_reals}
     differences: dict[Where, Difference] = {}
     for at in (dataclasses.replace(where, metric=metric) for metric in METRICS):
         difference = findings.contrast(pairs, at, same_reals=same_reals)
         if difference is None:
-            return _missing(findings, question, [arm for pair in pairs for arm in pair], **facts)
+            return _without_values(findings, question, [arm for pair in pairs for arm in pair], **facts)
         differences[at] = difference
     words = {"lower": "yes", "higher": if_higher, CANNOT: CANNOT}
     answers = [(findings.metric_name(at.metric), words[change.verdict]) for at, change in differences.items()]
@@ -77,52 +81,56 @@ def _compare(
     )
 
 
-def _missing(findings: Findings, question: str, arms: Sequence[Arm], **facts: Any) -> Conclusion:
-    without = [arm for arm in arms if not findings.trials_of(arm)]
-    return Conclusion(question, CANNOT, {**facts, "missing": without or arms[-1:]})
+def _without_values(findings: Findings, question: str, arms: Sequence[Arm], **facts: Any) -> Conclusion:
+    """The conclusion where one of these arms has no value: those whose trainings failed, else the last, lack it."""
+    failed = [arm for arm in arms if not findings.trials_of(arm)]
+    return Conclusion(question, CANNOT, {**facts, "missing": failed or arms[-1:]})
 
 
 def _conclude_kept(findings: Findings, lowest: Arm, highest: Arm, row: str) -> Conclusion:
-    """Whether the best (worst) few change by more than as few random ones would."""
+    """Whether the distance of the best rises, or that of the worst falls, by more than that of as few random images."""
     kept, where, arms = findings.study.settings.kept, Where("drawn", row), (lowest, highest)
-    sign, word = (1, "rise") if row == "top" else (-1, "fall")
+    expected_sign, word = (1, "rise") if row == "top" else (-1, "fall")
     facts = {"row": row, "word": word, "where": where, "pairs": [arms]}
     values = [value for arm in arms if (value := findings.estimate(arm, where)) is not None]
-    noise = [chance for arm in arms if (chance := findings.chance(arm, "frechet")) is not None]
+    noise = [chance for arm in arms if (chance := findings.by_chance(arm, "frechet")) is not None]
     difference = findings.contrast([arms], where, same_reals=False)
     if difference is None or len(noise) < 2:
-        return _missing(findings, "kept", arms, **facts)
-    by_chance, half = noise[1][0] - noise[0][0], (difference.high - difference.low) / 2
+        return _without_values(findings, "kept", arms, **facts)
+    (mean_at_lowest, _), (mean_at_highest, _) = noise
+    by_chance, half = mean_at_highest - mean_at_lowest, (difference.high - difference.low) / 2
     if difference.verdict == CANNOT:
         answer = CANNOT
-    elif sign * difference.value < 0:
+    elif expected_sign * difference.value < 0:
         answer = f"no, it goes the other way by {abs(difference.value):.3g}"
+    elif expected_sign * (difference.value - by_chance) > half:
+        answer = "yes"
     else:
-        more = sign * (difference.value - by_chance) > half
-        answer = "yes" if more else f"yes, but no more than {kept} drawn at random {word}"
-    places = [(end.value - mean) / sd if sd else 0.0 for end, (mean, sd) in zip(values, noise, strict=True)]
-    numbers = {"difference": difference, "noise": noise, "by_chance": by_chance, "places": places}
+        answer = f"yes, but no more than {kept} drawn at random {word}"
+    deviations = [(value.value - mean) / sd if sd else 0.0 for value, (mean, sd) in zip(values, noise, strict=True)]
+    numbers = {"difference": difference, "noise": noise, "by_chance": by_chance, "deviations": deviations}
     return Conclusion("kept", answer, {**facts, **numbers})
 
 
 def difference_from_reals(findings: Findings, row: str) -> Conclusion:
-    """Whether few samples are positive, as the paper says: fewer than real images, at each selection rate.
+    """Whether a smaller share of generated images than of real ones measures as positive, at each selection rate.
 
-    The interval of the difference is of the intervals of both shares (Newcombe 1998, Statistics in Medicine 17:873,
-    method 10).
+    The paper says so. The interval of the difference follows from those of both shares (Newcombe 1998, Statistics in
+    Medicine 17:873, method 10).
     """
-    trainings_known = findings.spread_of_shares(row)[1] > 0
+    spread_known = findings.spread_of_shares(row)[1] > 0
     parts, answers = [], []
     for arm in findings.arms_of():
         fake, real = findings.count_measured(arm, row), findings.count_measured(arm, None)
         change, ends, answer = 0.0, None, CANNOT
-        if fake[1] and real[1]:
-            of_fake, of_real = fake[0] / fake[1], real[0] / real[1]
-            change = of_fake - of_real
-            if trainings_known:
-                (low, high), (real_low, real_high) = (findings.share_interval(arm, of) for of in (row, None))
-                ends = (change - math.hypot(of_fake - low, real_high - of_real),
-                        change + math.hypot(high - of_fake, of_real - real_low))  # fmt: skip
+        if fake.measured and real.measured:
+            fake_share, real_share = fake.positive / fake.measured, real.positive / real.measured
+            change = fake_share - real_share
+            if spread_known:
+                fake_low, fake_high = findings.share_interval(arm, row)
+                real_low, real_high = findings.share_interval(arm, None)
+                ends = (change - math.hypot(fake_share - fake_low, real_high - real_share),
+                        change + math.hypot(fake_high - fake_share, real_share - real_low))  # fmt: skip
                 answer = "yes" if ends[1] < 0 else "no, more do" if ends[0] > 0 else CANNOT
         parts.append({"arm": arm, "fake": fake, "real": real, "change": change, "ends": ends})
         answers.append((arm.words, answer))

@@ -1,4 +1,4 @@
-"""Judge one generator of a study: drawn images, the best and the worst of them, and equal numbers beside all reals."""
+"""Judge the generators of a study: their drawn images, the best and the worst of these, and sets of equal n."""
 
 from __future__ import annotations
 
@@ -21,54 +21,56 @@ from gankit.studies.agreement.arms import Arm
 if TYPE_CHECKING:
     from gankit.studies.agreement.study import Agreement
 
-DRAWN_METRICS = ("frechet", "kid")  # Of the drawn images, best and worst
-EQUAL_METRICS = (*DRAWN_METRICS, "precision-recall")  # Of equal numbers
-CHANCE_DRAWS = 100  # Random draws that show the noise of as few images as are kept
-REAL_DRAWS = 20  # Draws of real images whose mean is a real-against-real value
-# Beside which equal numbers are judged, with their words in tables
+DRAWN_METRICS = ("frechet", "kid")  # Of all drawn images, the best and the worst
+EQUAL_METRICS = (*DRAWN_METRICS, "precision-recall")  # Where both sides have equal n
+CHANCE_DRAWS = 100  # Random draws of `kept` images, which show how noisy values of so few images are
+REAL_DRAWS = 20  # Draws of real images, over which a value between reals is a mean
+# The real images beside which generated ones are judged at equal n, with their words in tables
 REFERENCES = {
     "subset": "own training images", "full": "all training images", "held-out": "held-out images",
     "held-out-same": "held-out images of this SR",
 }  # fmt: skip
-USEFUL = 0.3  # Sensitivity plus specificity minus 1 (Youden's index) from which a measurement is of use
+USEFUL = 0.3  # The least sensitivity plus specificity minus 1 (Youden's index) at which a measurement is used
 
 
 @final
 class Estimator:
-    """A measurement, tried on real images whose values are known.
+    """A measurement on pixels, tried on real images whose true values are known.
 
     Attributes:
         measurement: what is measured.
         limit: the absolute value from which an image counts as positive.
-        trial: how it did on the real images: n, median error, sensitivity, specificity, and the shares that could not
-            be measured and that truly are positive; empty where it cannot be tried.
+        trial: how well it did on the real images: "n", "median_error", "sensitivity", "specificity", and the shares of
+            images that could not be measured, "not_measured", and whose label is positive, "truly". Empty where images
+            of either kind are missing.
     """
 
     def __init__(self, measurement: Measurement, limit: float, images: Dataset) -> None:
         self.measurement, self.limit = measurement, limit
         values = measurement.measure(images.read(np.arange(len(images))))
-        truth, measured = images.facts[measurement.fact], np.isfinite(values)
-        negative = [images.class_names.index(name) for name in measurement.negative_classes]
-        positive = ~np.isin(np.asarray(images.labels), negative)
-        sides, called = (measured & positive, measured & ~positive), np.abs(values) >= limit
+        true_values, measured = images.facts[measurement.fact], np.isfinite(values)
+        negative_classes = [images.class_names.index(name) for name in measurement.negative_classes]
+        truly_positive = ~np.isin(np.asarray(images.labels), negative_classes)
+        called_positive = np.abs(values) >= limit
+        positive, negative = measured & truly_positive, measured & ~truly_positive
         self.trial: dict[str, float] = {}
-        if all(side.any() for side in sides):
+        if positive.any() and negative.any():
             self.trial = {
                 "n": len(values),
-                "median_error": float(np.median(np.abs(values - truth)[measured])),
-                "sensitivity": float(called[sides[0]].mean()),
-                "specificity": float((~called[sides[1]]).mean()),
+                "median_error": float(np.median(np.abs(values - true_values)[measured])),
+                "sensitivity": float(called_positive[positive].mean()),
+                "specificity": float((~called_positive[negative]).mean()),
                 "not_measured": float(1 - measured.mean()),
-                "truly": float(positive.mean()),
+                "truly": float(truly_positive.mean()),
             }
 
     @property
     def useful(self) -> bool:
-        """Whether the measurement tells positive images from others at this size."""
+        """Whether the measurement tells positive images from others well enough at this size."""
         return bool(self.trial) and self.trial["sensitivity"] + self.trial["specificity"] - 1 >= USEFUL
 
     def count(self, images: NDArray[Any]) -> dict[str, int]:
-        """Of (n, c, h, w) images: n, how many could be measured, and how many of these are positive, by its word."""
+        """Of (n, c, h, w) images: "n", "measured" and, by the measurement's own word, how many are positive."""
         values = self.measurement.measure(images)
         measured = np.isfinite(values)
         positive = np.abs(values[measured]) >= self.limit
@@ -77,10 +79,12 @@ class Estimator:
 
 @final
 class Judge:
-    """Judges generators beside the reals of a study, whose features pass once through the extractor.
+    """Judges generators beside the real images of a study, which pass through the extractor once.
 
-    `full` and `held_out` are features, and groups where there are any, of all training and of all held-out images.
-    `estimator` measures a fact on pixels; None where the data set measures nothing, or it is of no use here.
+    Attributes:
+        full: features of all training images, and their groups where there are any.
+        held_out: the same of all held-out images.
+        estimator: measures a fact on pixels; None where the data set measures nothing, or too badly at this size.
     """
 
     def __init__(self, study: Agreement) -> None:
@@ -94,6 +98,7 @@ class Judge:
             self.estimator = estimator if estimator.useful else None
 
     def _rows(self, images: Dataset) -> Rows:
+        """The features of all images of a data set."""
         return rows(images, self._network, {"features"}, content=images.digest(), quiet=True)
 
     def run(self, run: Run, arm: Arm, seed: int, folder: Path) -> dict[str, Any]:
@@ -103,72 +108,80 @@ class Judge:
             GankitError: its images cannot be judged.
         """
         settings, images = self.settings, self.images
-        count = max(settings.drawn, images.n)
-        generated = run.sample(count, seed=seed)  # other latents for each seed: trainings are then independent
+        count = max(settings.drawn, images.equal_n)
+        generated = run.sample(count, seed=seed)  # Other latents for each seed, so that trainings are independent
         fakes = self._rows(from_array(generated, f"run {run.path.parent.name}", run.value_range))
         ranking = rank(run, settings.drawn, settings.kept, "critic", seed=seed)
-        kept = {"all": np.arange(settings.drawn), "top": ranking.best, "bottom": ranking.worst}
-        for name, chosen in kept.items():
+        choices = {"all": np.arange(settings.drawn), "top": ranking.best, "bottom": ranking.worst}
+        for name, chosen in choices.items():
             columns = 10 if name == "all" else min(10, len(chosen))
             write_atomically(folder / f"{name}.png", grid_png(generated[chosen], run.value_range, columns))
-        order = [[place, int(i), f"{ranking.scores[i]:.6g}"] for place, i in enumerate(ranking.order, 1)]
-        write_csv(folder / "ranking.csv", [["rank", "image", "score"], *order])
+        ranks = [[place, int(i), f"{ranking.scores[i]:.6g}"] for place, i in enumerate(ranking.order, 1)]
+        write_csv(folder / "ranking.csv", [["rank", "image", "score"], *ranks])
         reals = self.full.take(images.training_of(arm, seed))
         drawn = {
-            name: values_with_influences(DRAWN_METRICS, reals, fakes.take(chosen)) for name, chosen in kept.items()
+            name: values_with_influences(DRAWN_METRICS, reals, fakes.take(chosen)) for name, chosen in choices.items()
         }
-        pool = Pool(reals, fakes.take(kept["all"]))
-        sets = [random_places(settings.drawn, settings.kept, "chance", number) for number in range(CHANCE_DRAWS)]
-        chance = spreads(["frechet"], pool, [(pool.real_places, pool.fake_places[places]) for places in sets])
-        alike, first = self.held_out.take(images.held_out_at(arm.threshold)), fakes.take(np.arange(images.n))
-        equal = {
-            name: values_with_influences(EQUAL_METRICS, side.take(random_places(side.count, images.n, name)), first)
-            for name, side in zip(REFERENCES, (reals, self.full, self.held_out, alike), strict=True)
-        }
-        result = {"drawn": drawn, "chance": chance, "equal": equal, "n_real": reals.count}
+        result = {
+            "drawn": drawn, "chance": self._chance(Pool(reals, fakes.take(choices["all"]))),
+            "equal": self._equal(arm, reals, fakes), "n_real": reals.count,
+        }  # fmt: skip
         if self.estimator is not None:
-            counts = {name: self.estimator.count(generated[chosen]) for name, chosen in kept.items()}
+            counts = {name: self.estimator.count(generated[chosen]) for name, chosen in choices.items()}
             result[self.estimator.measurement.fact] = counts
         return result
 
-    def reals(self) -> dict[str, Any]:
-        """The values of real images in the place of generated ones, for the images of each threshold and control.
+    def _chance(self, pool: Pool) -> Values:
+        """The distance of drawn images that are chosen at random, as many as are kept of the best and of the worst."""
+        settings = self.settings
+        draws = [random_places(settings.drawn, settings.kept, "chance", number) for number in range(CHANCE_DRAWS)]
+        return spreads(["frechet"], pool, [(pool.real_places, pool.fake_places[places]) for places in draws])
 
-        These are held-out images, which have no image (and no patient) in common with the other side. There are as
-        many as there are generated images where generators are judged.
-        """
-        settings, images = self.settings, self.images
-        arms: dict[str, Any] = {}
-        for arm in [arm for arm in self.study.arms() if not arm.scope]:
-            alike = images.held_out_at(0.0 if arm.control else arm.threshold)
-            trained = self.full.take(images.training_of(arm, self.study.seeds_of(arm)[0]))
-            others = self.held_out.take(alike)
-            pool = Pool(trained, others)
-            entry: dict[str, Any] = {
-                name: spreads(DRAWN_METRICS, pool, [
-                    (pool.real_places, pool.fake_places[random_places(others.count, k, name, number)])
-                    for number in range(draws)
-                ]) | {"n": k}
-                for name, k, draws in (
-                    ("all", min(settings.drawn, others.count), REAL_DRAWS),
-                    ("kept", min(settings.kept, others.count), CHANCE_DRAWS),
-                )
-            }  # fmt: skip
-            entry["equal"] = _equal(pool, images.n)
-            if not arm.control:  # what perfect generators of all images and of these get beside the other's images
-                entry["all beside these"] = _equal(Pool(self.full, others), images.n)
-                entry["these beside all"] = _equal(Pool(trained, self.held_out), images.n)
-            if self.estimator:
-                entry[self.estimator.measurement.fact] = self.estimator.count(images.held_out.read(alike))
-            arms[arm.name] = entry
-        whole = _equal(Pool(self.full, self.held_out), images.n)
+    def _equal(self, arm: Arm, reals: Rows, fakes: Rows) -> dict[str, Values]:
+        """The values of the first `equal_n` generated images beside as many of each of `REFERENCES`."""
+        n = self.images.equal_n
+        first, same = fakes.take(np.arange(n)), self.held_out.take(self.images.held_out_at(arm.threshold))
         return {
-            "arms": arms, "whole": whole, "features": self.name, "dim": self._network.dim,
+            name: values_with_influences(EQUAL_METRICS, side.take(random_places(side.count, n, name)), first)
+            for name, side in zip(REFERENCES, (reals, self.full, self.held_out, same), strict=True)
+        }
+
+    def reals(self) -> dict[str, Any]:
+        """The values of held-out real images in the place of generated ones, of as many images.
+
+        Held-out images have no image (and no patient) in common with the training images beside which they stand.
+        """
+        whole = _between_reals(Pool(self.full, self.held_out), self.images.equal_n)
+        return {
+            "arms": {arm.name: self._reals_of(arm) for arm in self.study.arms() if not arm.scope},
+            "whole": whole, "features": self.name, "dim": self._network.dim,
             "protocol": self._network.protocol, "estimator": self.estimator.trial if self.estimator else None,
         }  # fmt: skip
 
+    def _reals_of(self, arm: Arm) -> dict[str, Any]:
+        """The values of real images for the images of one threshold or control."""
+        settings, images = self.settings, self.images
+        places = images.held_out_at(0.0 if arm.control else arm.threshold)
+        trained = self.full.take(images.training_of(arm, self.study.seeds_of(arm)[0]))
+        held_out = self.held_out.take(places)
+        pool = Pool(trained, held_out)
+        entry: dict[str, Any] = {}
+        for name, wanted, count in (("all", settings.drawn, REAL_DRAWS), ("kept", settings.kept, CHANCE_DRAWS)):
+            n = min(wanted, held_out.count)
+            draws = [random_places(held_out.count, n, name, number) for number in range(count)]
+            values = spreads(DRAWN_METRICS, pool, [(pool.real_places, pool.fake_places[draw]) for draw in draws])
+            entry[name] = {**values, "n": n}
+        entry["equal"] = _between_reals(pool, images.equal_n)
+        if not arm.control:
+            # What perfect generators would get: of all images beside these, and of these beside all
+            entry["all beside these"] = _between_reals(Pool(self.full, held_out), images.equal_n)
+            entry["these beside all"] = _between_reals(Pool(trained, self.held_out), images.equal_n)
+        if self.estimator:
+            entry[self.estimator.measurement.fact] = self.estimator.count(images.held_out.read(places))
+        return entry
 
-def _equal(pool: Pool, n: int) -> Values:
+
+def _between_reals(pool: Pool, n: int) -> Values:
     """The values of n held-out images beside n training images, over random draws of both."""
     return spreads(EQUAL_METRICS, pool, [
         (pool.real_places[random_places(pool.real.count, n, "reals", number)],

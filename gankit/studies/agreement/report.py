@@ -26,16 +26,18 @@ def write_report(results: Results) -> None:
     arms, full = findings.arms(), findings.images.full
     write_tables(findings, results.folder)
     runs = [open_run(trial.folder / RUN) for trial in findings.trials if not trial.outcome.failure]
-    parts, by_threshold, losses = blocks(rows(findings)), _by_threshold(findings), _losses(runs)
-    counts = {arm: len(findings.study.seeds_of(arm)) for arm in arms}
+    all_blocks = blocks(rows(findings))
+    by_threshold, losses = _draw_by_threshold(findings), _draw_losses(runs)
+    seed_counts = {arm: len(findings.study.seeds_of(arm)) for arm in arms}
     places = np.linspace(0, len(full) - 1, min(2 * SHOWN, len(full))).astype(np.int64)
     write_page(
         findings.study, results, "agreement/report.html.j2", warnings=warnings_of(findings), findings=findings,
         conclusions=conclusions(findings), table1=table1(findings), record=runs[0].experiment.run,
-        table2=[part for part in parts if part[0].images != EQUAL], tables=findings.study.tables(),
-        equal=[part for part in parts if part[0].images == EQUAL], trained=list(filter(findings.trials_of, arms)),
+        table2=[block for block in all_blocks if block[0].images != EQUAL], tables=findings.study.tables(),
+        equal=[block for block in all_blocks if block[0].images == EQUAL],
+        trained=list(filter(findings.trials_of, arms)),
         headings={threshold: heading(threshold) for threshold in findings.images.thresholds}, controls=CONTROLS,
-        arms_by_seeds={n: [arm for arm in arms if counts[arm] == n] for n in counts.values()},
+        arms_by_seed_count={n: [arm for arm in arms if seed_counts[arm] == n] for n in seed_counts.values()},
         by_threshold=by_threshold and png_uri(by_threshold), losses=losses and png_uri(losses),
         real_grid=png_uri(grid_png(full.read(places), full.value_range, SHOWN)),
         grids={arm: _grids(trials[0]) if (trials := findings.trials_of(arm)) else {} for arm in arms},
@@ -46,51 +48,64 @@ def write_report(results: Results) -> None:
 def warnings_of(findings: Findings) -> list[str]:
     """What a reader must know before the numbers."""
     study, settings, images = findings.study, findings.study.settings, findings.images
-    few = [n for n in sorted({settings.kept, settings.drawn, images.n}) if n < findings.reals["dim"]]
-    alike = [
+    fewer_than_dimensions = [
+        n for n in sorted({settings.kept, settings.drawn, images.equal_n}) if n < findings.reals["dim"]
+    ]
+    same_images = [
         (percent(lower), percent(upper)) for lower, upper in itertools.pairwise(images.thresholds)
         if len(images.training_at(lower)) == len(images.training_at(upper))
     ]  # fmt: skip
-    once = all(len(study.seeds_of(arm)) == 1 for arm in study.arms())
-    values = {"findings": findings, "few": few, "alike": alike, "once": once}
-    return render("gankit.studies", "agreement/warnings.txt.j2", **values).split("\n")[:-1]
+    text = render(
+        "gankit.studies", "agreement/warnings.txt.j2", findings=findings, few=fewer_than_dimensions, same=same_images,
+        once=all(len(study.seeds_of(arm)) == 1 for arm in study.arms()),
+    )  # fmt: skip
+    return text.split("\n")[:-1]
 
 
 def _grids(trial: Trial) -> dict[str, str]:
+    """The pictures of a training's drawn images, by the keys of `ROWS`."""
     return {row: png_uri((trial.folder / f"{row}.png").read_bytes()) for row in ROWS}
 
 
-def _by_threshold(findings: Findings) -> bytes | None:
-    """The distance by selection rate: as the paper has it, and beside held-out images with the controls."""
+def _draw_by_threshold(findings: Findings) -> bytes | None:
+    """The distance by selection rate: on the left as in the paper, on the right to held-out images with the controls.
+
+    None where there is a single selection rate.
+    """
     if len(findings.images.thresholds) < 2:
         return None
-    words, beside = findings.variant_words, Where("equal", "held-out")
-    of_rows = [(findings.row_words(row), findings.arms_of(), Where("drawn", row)) for row in ROWS]
-    of_variants = [(words(*which) or "by agreement", findings.arms_of(*which), beside) for which in findings.variants()]
+    left_lines = [(findings.row_words(row), findings.arms_of(), Where("drawn", row)) for row in ROWS]
+    right_lines = [
+        (findings.variant_words(*variant) or "by agreement", findings.arms_of(*variant), Where("equal", "held-out"))
+        for variant in findings.variants()
+    ]
 
     def draw(left: Any, right: Any) -> None:
         left.set(title="to own training images, as in the paper")
-        _draw_lines(left, findings, of_rows, "reals in place of All")
-        right.set(title=f"to held-out images, {findings.images.n} a side")
-        _draw_lines(right, findings, of_variants, "reals")
+        _draw_lines(left, findings, left_lines, "reals in place of All")
+        right.set(title=f"to held-out images, {findings.images.equal_n} a side")
+        _draw_lines(right, findings, right_lines, "reals")
 
     return draw_png(draw, (9, 3.4), panels=2)
 
 
 def _draw_lines(axes: Any, findings: Findings, lines: list[tuple[str, list[Arm], Where]], reals: str) -> None:
-    """Lines of the first seed with errors, crosses of the others, and what reals get in the place of the first line."""
-    for place, (name, arms, where) in enumerate(lines):
-        aside = 0.8 * (place - (len(lines) - 1) / 2)  # so that bars do not cover each other
+    """Draw a line of the first seed with errors and crosses of the other seeds for each (label, arms, where).
+
+    A dashed line, labelled `reals`, shows the values of real images in the place of the first line's generated ones.
+    """
+    for number, (label, arms, where) in enumerate(lines):
+        shift = 0.8 * (number - (len(lines) - 1) / 2)  # So that bars of different lines do not cover each other
         known = [arm for arm in arms if findings.by_seed(arm, where)]
         seeds = findings.common_seeds(known, where)[:1]
-        points = [(arm, value) for arm in known if (value := findings.estimate(arm, where, seeds or None))]
+        points = [(arm, estimate) for arm in known if (estimate := findings.estimate(arm, where, seeds or None))]
         if points:
-            x, y = [100 * arm.threshold + aside for arm, _ in points], [value.value for _, value in points]
-            style = {"label": name, "color": f"C{place}", "marker": "o", "capsize": 3, "linewidth": 1.2}
-            axes.errorbar(x, y, [value.error or 0.0 for _, value in points], **style)
+            x, y = [100 * arm.threshold + shift for arm, _ in points], [estimate.value for _, estimate in points]
+            style = {"label": label, "color": f"C{number}", "marker": "o", "capsize": 3, "linewidth": 1.2}
+            axes.errorbar(x, y, [estimate.error or 0.0 for _, estimate in points], **style)
         for arm, _ in points:
             others = [value for seed, value in findings.by_seed(arm, where).items() if seed not in seeds]
-            axes.plot([100 * arm.threshold + aside] * len(others), others, "x", color=f"C{place}", alpha=0.6)
+            axes.plot([100 * arm.threshold + shift] * len(others), others, "x", color=f"C{number}", alpha=0.6)
     _, arms, where = lines[0]
     between = [(100 * arm.threshold, entry["mean"]) for arm in arms if (entry := findings.between_reals(arm, where))]
     if between:
@@ -99,11 +114,16 @@ def _draw_lines(axes: Any, findings: Findings, lines: list[tuple[str, list[Arm],
     axes.legend(frameon=False, fontsize=8)
 
 
-def _losses(runs: list[Run]) -> bytes | None:
-    """The critic's first loss of every training; a colour for each arm."""
+def _draw_losses(runs: list[Run]) -> bytes | None:
+    """The first of the losses by step, as the critic's turn has it: a line for each training, a colour for each arm.
+
+    None where no run has logged it.
+    """
     name = runs[0].experiment.losses[0].name
     lines = defaultdict[str, list[tuple[Any, ...]]](list)
     for run in runs:
-        if points := [(row["step"], row[f"critic/{name}"]) for row in run.log if f"critic/{name}" in row]:
-            lines[run.path.parent.name.rpartition("-seed")[0]].append(tuple(zip(*points, strict=True)))
+        points = [(row["step"], row[f"critic/{name}"]) for row in run.log if f"critic/{name}" in row]
+        if points:
+            arm = run.path.parent.name.rpartition("-seed")[0]
+            lines[arm].append(tuple(zip(*points, strict=True)))
     return draw_lines(lines, "step (generator updates)", name, (9, 3.4)) if lines else None

@@ -26,8 +26,8 @@ from gankit.studies.jobs import Job, Outcome
 from gankit.studies.study import JOBS, Refuse, Results, Study, Work, distinct
 from gankit.studies.trainings import RUN, finished_run, time_training, train_or_resume
 
-WARM, REALS = "warm-start", "reals"
-UNAUGMENTED = "none"  # the scope of trainings without the augment
+WARM_START, REALS = "warm-start", "reals"  # Names of jobs; each seed's warm start adds its seed
+UNAUGMENTED = "none"  # The scope of trainings without the augment
 
 if TYPE_CHECKING:
     ControlName = str
@@ -45,15 +45,15 @@ class AgreementSettings(Settings):
         seeds_at_ends: trainings of the arms of the lowest and the highest threshold, and of the control of the highest,
             where that is more than `seeds`; the spread between them stands for all arms.
         drawn: images drawn of each generator for the table of the founding paper.
-        kept: how many of the best and how many of the worst of them, by the critic's score, are judged too.
-        controls: "random-subset" trains besides on as many images as each threshold leaves, drawn at random; an empty
+        kept: how many of the best and how many of the worst of the drawn images, by the critic's score, are judged too.
+        controls: "random-subset" also trains on as many images as each threshold leaves, chosen at random; an empty
             list for no control.
         scopes: scopes of the augment; "none" is training without it. The first is that of every training; each further
             one trains each threshold once more, without controls. By default the experiment's own.
         warm_start: steps of one training of each seed on all training images, from which the others of that seed start;
             0 for none.
-        measured_limit: where the data set can measure a fact on the pixels, as `eyes` the deviation in prism dioptres:
-            the absolute value from which an image counts as showing it; the data set's own limit by default.
+        measured_limit: for a data set that can measure a fact on the pixels, as `eyes` the deviation in prism dioptres:
+            the absolute value from which an image counts as positive; the data set's own limit by default.
     """
 
     thresholds: Annotated[list[Annotated[float, Ge(0), Le(1)]], MinLen(1)] = Field(
@@ -74,12 +74,13 @@ class AgreementSettings(Settings):
     @field_validator("thresholds")
     @classmethod
     def _rising(cls, values: list[float]) -> list[float]:
-        if any(b <= a or percent(a) == percent(b) for a, b in itertools.pairwise(values)):  # by which arms are named
+        # Arms are named by their percent, which must differ too
+        if any(b <= a or percent(a) == percent(b) for a, b in itertools.pairwise(values)):
             raise ValueError(f"each threshold must be above the one before; these are {shown(values)}")
         return values
 
     @model_validator(mode="after")
-    def _enough(self) -> Self:
+    def _best_and_worst_are_apart(self) -> Self:
         if 2 * self.kept > self.drawn:
             sets = f"the best and the worst {self.kept} of {self.drawn}"
             raise ValueError(f"kept: {sets} overlap; draw more or keep fewer")
@@ -90,9 +91,10 @@ class AgreementSettings(Settings):
 class Agreement(Study):
     """Generators that are trained on images on which ever more raters agree, and the controls beside them.
 
-    Its `data.held_out` is 0.2 by default and cannot be 0: a study judges beside images kept from training. It leaves
-    out `data.min_agreement`, `data.subset` and `data.subset_seed`, which its arms decide, and `training.max_minutes`,
-    since every training runs to its end. `training.start_from` and `study.warm_start` exclude each other.
+    `data.held_out` is 0.2 by default and cannot be 0: generators are judged beside images kept from training. A study
+    file must leave out `data.min_agreement`, `data.subset` and `data.subset_seed`, which the arms decide, and
+    `training.max_minutes`, since every training runs to its end. `training.start_from` and `study.warm_start` exclude
+    each other.
     """
 
     Settings = AgreementSettings
@@ -109,11 +111,13 @@ class Agreement(Study):
         super().__init__(experiment, **settings)
         dataset = registry("dataset").get(experiment.data.name)
         self.measurement = dataset.measurement if isinstance(dataset, MeasuresFacts) else None
-        limit = self.measurement and (self.settings.measured_limit or self.measurement.limit)
+        limit = None
+        if self.measurement is not None:
+            limit = self.settings.measured_limit or self.measurement.limit
         self.settings = self.settings.model_copy(update={"measured_limit": limit})
 
     def check_settings(self, refuse: Refuse) -> None:
-        """Refuse a study without held-out images, with two starts, or with scopes of no augment."""
+        """Refuse a study without held-out images, with two networks to start from, or with scopes of no augment."""
         if not self.experiment.data.held_out:
             why = "a study judges beside images kept from training; set data.held_out=0.2, say"
             raise refuse("data", "held_out", why)
@@ -125,9 +129,9 @@ class Agreement(Study):
 
     @property
     def split_seed(self) -> int:
-        """What decides the held-out images of all trainings."""
-        decided = self.experiment.data.split_seed
-        return self.experiment.training.seed if decided is None else decided
+        """The seed that decides which images are held out, the same for all trainings."""
+        given = self.experiment.data.split_seed
+        return self.experiment.training.seed if given is None else given
 
     @cached_property
     def images(self) -> StudyImages:
@@ -136,40 +140,42 @@ class Agreement(Study):
 
     @cached_property
     def judging(self) -> Judge:
-        """What judges generators; the features of the reals, which take a while, are computed once."""
+        """What judges a generator in its training's job; made once, since the features of the reals take a while."""
         return Judge(self)
 
     def arms(self) -> list[Arm]:
         """Every arm: the thresholds, then their controls, then further scopes."""
         thresholds, images = self.settings.thresholds, self.images
-        fewer = [t for t in thresholds if len(images.training_at(t)) < len(images.full)]
+        # A threshold that leaves all images has no control: as many random ones would be all of them again
+        selective = [t for t in thresholds if len(images.training_at(t)) < len(images.full)]
         return [
             *map(arm_at, thresholds),
-            *(arm_at(threshold, control) for control in self.settings.controls for threshold in fewer),
+            *(arm_at(threshold, control) for control in self.settings.controls for threshold in selective),
             *(arm_at(threshold, scope=scope) for scope in self.settings.scopes[1:] for threshold in thresholds),
         ]
 
     def seeds_of(self, arm: Arm) -> list[int]:
-        """The training seeds of an arm."""
+        """The training seeds of an arm: `seeds_at_ends` at the ends, where those are more."""
         lowest, highest = self.settings.thresholds[0], self.settings.thresholds[-1]
         at_end = arm.threshold == highest or (arm.threshold == lowest and not arm.control)
-        many = at_end and not arm.scope
-        return self.seeds(max(self.settings.seeds, self.settings.seeds_at_ends if many else 1))
+        if at_end and not arm.scope:
+            return self.seeds(max(self.settings.seeds, self.settings.seeds_at_ends))
+        return self.seeds(self.settings.seeds)
 
     def experiment_of(self, arm: Arm, seed: int, **training: Any) -> Experiment:
-        """The experiment of one training, with some settings of its table `training` changed."""
-        changes: dict[str, Any] = {"data": {"split_seed": self.split_seed}, "training": {"seed": seed}}
-        changes["training"] |= training
+        """The experiment of one training; `training` changes settings of that table."""
+        changes: dict[str, Any] = {"data": {"split_seed": self.split_seed}, "training": {"seed": seed, **training}}
         if arm.control:
             changes["data"] |= CONTROLS[arm.control].data(len(self.images.training_at(arm.threshold)), seed)
         elif arm.threshold:
             changes["data"]["min_agreement"] = arm.threshold
-        if scope := arm.scope or next(iter(self.settings.scopes), None):
+        scope = arm.scope or next(iter(self.settings.scopes), None)
+        if scope is not None:
             changes["augment"] = None if scope == UNAUGMENTED else {"scope": scope}
         return self.experiment_with(**changes)
 
     def work(self, jobs: Path) -> list[Work]:
-        """Warm starts, one for each seed so that seeds have nothing in common; the reals; and every arm's trainings.
+        """A warm start for each seed, so that seeds have nothing in common; the reals; and every arm's trainings.
 
         Trainings without the augment have warm starts without it.
 
@@ -178,33 +184,35 @@ class Agreement(Study):
         """
         if reason := too_many(self.settings.drawn, self.images.full.image.shape):
             raise DataError(f"study.drawn: {reason}")
-        trials, steps, warm = self._trials(), self.experiment.training.steps, self.settings.warm_start
-        time_step = functools.partial(time_training, self.experiment_of(*next(iter(trials.values()))))
-        warm_ups: dict[str, Job] = {}
+        arms_and_seeds, steps = self._arms_and_seeds(), self.experiment.training.steps
+        time_step = functools.partial(time_training, self.experiment_of(*next(iter(arms_and_seeds.values()))))
+        warm_starts: dict[str, Job] = {}
         trainings = []
-        for name, (arm, seed) in trials.items():
+        for name, (arm, seed) in arms_and_seeds.items():
             start = None
-            if warm:
+            if self.settings.warm_start:
                 scope = arm.scope if arm.scope == UNAUGMENTED else ""
-                start = "-".join(filter(None, (WARM, f"seed{seed}", scope)))
-                warm_up = functools.partial(self._warm_up, arm_at(0.0, scope=scope), seed)
-                warm_ups.setdefault(start, Job(start, warm_up))
+                start = f"{WARM_START}-seed{seed}" + (f"-{scope}" if scope else "")
+                train_start = functools.partial(self._train_start, arm_at(0.0, scope=scope), seed)
+                warm_starts.setdefault(start, Job(start, train_start))
             trainings.append(Job(name, functools.partial(self._train_and_judge, arm, seed, start)))
         return [
-            Work("warm start", list(warm_ups.values()), warm, time_step, first=True),
+            Work("warm start", list(warm_starts.values()), self.settings.warm_start, time_step, first=True),
             Work("", [Job(REALS, lambda folder: self.judging.reals(), cost=0.1)], steps, time_step),
             Work("training", trainings, steps, time_step),
         ]
 
-    def _trials(self) -> dict[str, tuple[Arm, int]]:
-        """Arm and seed of every training, by the name of its job."""
+    def _arms_and_seeds(self) -> dict[str, tuple[Arm, int]]:
+        """The arm and the seed of every training, by the name of its job."""
         return {f"{arm.name}-seed{seed}": (arm, seed) for arm in self.arms() for seed in self.seeds_of(arm)}
 
-    def _warm_up(self, arm: Arm, seed: int, folder: Path) -> dict[str, Any]:
+    def _train_start(self, arm: Arm, seed: int, folder: Path) -> dict[str, Any]:
+        """A job: train the network from which the trainings of a seed start."""
         experiment = self.experiment_of(arm, seed, steps=self.settings.warm_start)
         return {"steps": train_or_resume(experiment, folder / RUN).steps}
 
     def _train_and_judge(self, arm: Arm, seed: int, start: str | None, folder: Path) -> dict[str, Any]:
+        """A job: train a generator, from the run of the job `start` where there is one, and judge it."""
         changes = {"start_from": str(finished_run(folder.parent / start).path)} if start else {}
         run = train_or_resume(self.experiment_of(arm, seed, **changes), folder / RUN)
         began = time.monotonic()
@@ -219,8 +227,10 @@ class Agreement(Study):
         """
         if outcomes[REALS].failure:
             raise RunError(f"the real images cannot be judged: {outcomes[REALS].failure}")
-        named = self._trials().items()
-        trials = [Trial(arm, seed, folder / JOBS / name, outcomes[name]) for name, (arm, seed) in named]
+        trials = [
+            Trial(arm, seed, folder / JOBS / name, outcomes[name])
+            for name, (arm, seed) in self._arms_and_seeds().items()
+        ]
         if all(trial.outcome.failure for trial in trials):
             raise RunError(f"no training succeeded; the first failed so: {trials[0].outcome.failure}")
         return Findings(self, trials, outcomes[REALS].result)

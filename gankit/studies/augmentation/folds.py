@@ -22,7 +22,7 @@ from gankit.studies.labelled import (
     class_labels,
     groups_of,
     image_digests,
-    numbers,
+    numeric_facts,
     stratified_folds,
     training_part,
 )
@@ -221,4 +221,4 @@ def values_of(part: Dataset, settings: AugmentationSettings) -> NDArray[np.float
     Raises:
         KeyError: the images have no such number.
     """
-    return numbers(part)[str(settings.number)] if settings.endpoint == "severity" else np.zeros(len(part))
+    return numeric_facts(part)[str(settings.number)] if settings.endpoint == "severity" else np.zeros(len(part))

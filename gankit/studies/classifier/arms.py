@@ -24,15 +24,15 @@ Labels = NDArray[np.int64]
 
 
 def _generated(study: ClassifierStudy, labels: Labels, seed: int, generator: Path | None) -> Images:
-    """(k, c, h, w) images of these classes from the generator that an earlier job has trained."""
+    """Images of these (k,) classes, (k, c, h, w), by the generator of the job in the folder `generator`."""
     assert generator is not None
     run = finished_run(generator)
-    names = np.array(run.class_names)[labels]  # since names may be numbers
+    names = np.array(run.class_names)[labels]  # Not numbers, which `sample` would take for names such as "3"
     return run.sample(len(labels), names, seed=derive_seed(seed, "added") % 2**62)
 
 
 def _noised_copies(study: ClassifierStudy, labels: Labels, seed: int, generator: Path | None) -> Images:
-    """(k, c, h, w) training images of these classes, drawn again and noised: what adds no information."""
+    """Random training images of these (k,) classes, (k, c, h, w), with noise: they add no information."""
     data, random = study.split.train, np.random.default_rng(derive_seed(seed, "copies"))
     members = [np.flatnonzero(class_labels(data) == label) for label in range(data.image.classes)]
     places = np.array([random.choice(members[label]) for label in labels], np.int64)
@@ -41,15 +41,16 @@ def _noised_copies(study: ClassifierStudy, labels: Labels, seed: int, generator:
 
 @dataclass(frozen=True)
 class Arm(study.Arm):
-    """What a classifier is trained on."""
+    """What a classifier is trained on, and how."""
 
-    adds: Callable[[ClassifierStudy, Labels, int, Path | None], Images] | None = None  # images of the rare classes
-    generator: bool = False  # whether what it adds needs a generator
-    balanced: bool = False  # draws classes equally often
-    weighted: bool = False  # weights classes in the loss
-    augmented: bool = False  # has classical augmentation
-    baseline: bool = False  # all others are compared with it
-    bar: bool = False  # all others but the baseline are compared with it too
+    # makes the images that are added, from (study, their classes, seed, folder of the generator's job)
+    adds: Callable[[ClassifierStudy, Labels, int, Path | None], Images] | None = None
+    generator: bool = False  # whether `adds` needs a generator
+    balanced: bool = False  # whether classes are drawn equally often
+    weighted: bool = False  # whether the loss weights classes
+    augmented: bool = False  # whether it has classical augmentation
+    baseline: bool = False  # whether all others are compared with it
+    bar: bool = False  # whether it is the bar to beat: all others but the baseline are compared with it too
 
 
 ARMS = {
@@ -62,31 +63,33 @@ ARMS = {
         Arm("synthetic", "real images and generated ones of the rare class", _generated, generator=True),
         Arm("classical-synthetic", "real and generated images with classical augmentation, no weights of classes",
             _generated, generator=True, augmented=True),
-        Arm("copies", "a control: noised copies of training images in place of generated ones, which add no "
+        Arm("copies", "a control: real images and, in place of generated ones, noised copies of them, which add no "
             "information", _noised_copies),
     )
 }  # fmt: skip
 
 
 def training_set(study: ClassifierStudy, arm: Arm, seed: int = 0, generator: Path | None = None) -> TrainingSet:
-    """The training images of an arm, with those that it adds: drawn by the seed, or by the generator of an earlier job.
+    """What a classifier of an arm learns from: the training images, and those that the arm adds.
+
+    The seed decides which are added; `generator` is the folder of the job whose generator makes them, where one does.
 
     Raises:
         RunError: that job has failed.
     """
     data = study.split.train
-    images, labels, added = np.asarray(data.images), class_labels(data), added_labels(study)
-    if arm.adds and len(added):
-        images = np.concatenate([images, arm.adds(study, added, seed, generator)])
-        labels = np.concatenate([labels, added])
+    images, labels, to_add = np.asarray(data.images), class_labels(data), added_labels(study)
+    if arm.adds and len(to_add):
+        images = np.concatenate([images, arm.adds(study, to_add, seed, generator)])
+        labels = np.concatenate([labels, to_add])
     weights = class_weights(labels, data.image.classes) if arm.weighted else None
     classical = study.settings.classical if arm.augmented else None
     return TrainingSet(images, torch.from_numpy(labels.copy()), data, arm.balanced, weights, classical)
 
 
 def added_labels(study: ClassifierStudy) -> Labels:
-    """(k,) classes of the images that fill up the rare classes."""
+    """The class of each image to add, (k,): as many as fill up the classes in question."""
     names, counts = study.split.train.class_names, class_counts(study.split.train)
-    labels = np.array([names.index(name) for name in study.classes_to_fill], np.int64)
+    to_fill = np.array([names.index(name) for name in study.classes_to_fill], np.int64)
     wanted = round(study.settings.synthetic_fill * int(counts.max()))
-    return np.repeat(labels, np.maximum(0, wanted - counts[labels]))
+    return np.repeat(to_fill, np.maximum(0, wanted - counts[to_fill]))

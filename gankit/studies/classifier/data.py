@@ -26,17 +26,17 @@ from gankit.studies.labelled import (
 if TYPE_CHECKING:
     from gankit.studies.classifier.study import ClassifierStudy
 
-FEW_TEST_GROUPS = 10  # Of a class, below which intervals of its recall are very wide
+FEW_TEST_GROUPS = 10  # With fewer test groups of a class, intervals of its recall are very wide
 
 
 @dataclass(frozen=True)
 class Split:
-    """The two sides of a study."""
+    """The training part and the test part of a study's data."""
 
-    train: Dataset  # what classifiers and generators learn from, after the filters of the `data` table
-    test: Dataset  # every case of the test part, whatever its agreement
+    train: Dataset  # what classifiers and generators learn from, after the filters of the table `data`
+    test: Dataset  # every case of the test part, without any filter
     test_indices: Indices  # (n,) places of the test cases in the data set
-    words: str  # how it was split
+    words: str  # how the data were split
 
     @property
     def rarest(self) -> int:
@@ -45,25 +45,27 @@ class Split:
 
 
 def split_data(study: ClassifierStudy) -> Split:
-    """Open the data of a study and divide them, by its seed alone.
+    """Open the data of a study and divide them; apart from the settings, only the seed decides how.
 
     Raises:
-        DataError: there are no labels, too few groups of a class, or settings name what the data lack.
+        DataError: there are no labels, a class has too few groups, or settings name what the data lack.
     """
-    table, settings = study.experiment.data, study.settings
+    table = study.experiment.data
     dataset = open_dataset(table)
-    class_labels(dataset)
+    class_labels(dataset)  # Refuses a data set without
     _check_names(study, dataset)
-    default = "test" if "test" in dataset.splits and table.split in (None, "train") else None
-    if name := settings.test_split or default:
-        for key, split in (("classifier.test_split", name), ("data.split", table.split or "train")):
+    has_test_split = "test" in dataset.splits and table.split in (None, "train")
+    test_split = study.settings.test_split or ("test" if has_test_split else None)
+    if test_split:
+        train_split = table.split or "train"
+        for key, split in (("classifier.test_split", test_split), ("data.split", train_split)):
             if split not in dataset.splits:
                 known = ", ".join(dataset.splits) or "none"
                 raise DataError(f"{key}: there is no split {shown(split)} in this data set; known: {known}")
-        train, test = np.asarray(dataset.splits[table.split or "train"]), np.asarray(dataset.splits[name])
-        words = f"the split {name!r} of the data is the test part"
+        train, test = np.asarray(dataset.splits[train_split]), np.asarray(dataset.splits[test_split])
+        words = f"the split {test_split!r} of the data is the test part"
     else:
-        train, test, folds = _fold(dataset, study)
+        train, test, folds = _draw_fold(dataset, study)
         words = f"one of {folds} folds is the test part, stratified by class"
     check_apart(dataset, train, test)
     words += "" if dataset.groups is None else "; whole groups (patients), none of them on both sides"
@@ -75,7 +77,7 @@ def check_apart(dataset: Dataset, train: Indices, test: Indices) -> None:
     """Refuse (k,) places of training cases and (m,) of test cases that share a case or a group, or lack a class.
 
     Raises:
-        DataError: they are not apart; says what to do.
+        DataError: says what is shared or missing, and what to do.
     """
     if shared := len(np.intersect1d(train, test)):
         raise DataError(f"classifier: {shared} cases are in the training and in the test part; correct the splits")
@@ -93,19 +95,21 @@ def check_apart(dataset: Dataset, train: Indices, test: Indices) -> None:
 
 
 def _check_names(study: ClassifierStudy, dataset: Dataset) -> None:
-    settings, data = study.settings, study.experiment.data.name
-    check_classes("classifier.synthetic_classes", settings.synthetic_classes, dataset, data, may_be_all=True)
+    """Refuse settings that name classes or a number which the data set lacks."""
+    settings, data_name = study.settings, study.experiment.data.name
+    check_classes("classifier.synthetic_classes", settings.synthetic_classes, dataset, data_name, may_be_all=True)
     for name, classes in settings.groupings.items():
-        check_classes(f"classifier.groupings.{name}", classes, dataset, data)
+        check_classes(f"classifier.groupings.{name}", classes, dataset, data_name)
     if settings.regression is not None:
         advice = "; classifier.regression=none learns no number"
-        check_number("classifier.regression", settings.regression, dataset, data, advice)
+        check_number("classifier.regression", settings.regression, dataset, data_name, advice)
 
 
-def _fold(dataset: Dataset, study: ClassifierStudy) -> tuple[Indices, Indices, int]:
-    """The first fold, in an order that the seed decides, with every class on both sides; and how many folds there are.
+def _draw_fold(dataset: Dataset, study: ClassifierStudy) -> tuple[Indices, Indices, int]:
+    """The places of training and of test cases, and the number of folds.
 
-    They are as many as the settings say, or as there are groups.
+    The test cases are those of the first fold that leaves every class on both sides. The seed decides which cases share
+    a fold, and there are no more folds than groups.
     """
     places = split_indices(dataset, study.experiment.data.split or "all")
     labels = class_labels(dataset)[places]
@@ -132,16 +136,19 @@ def _fold(dataset: Dataset, study: ClassifierStudy) -> tuple[Indices, Indices, i
 
 
 def data_notes(split: Split) -> list[str]:
-    """What a reader of the numbers should know: images on both sides, classes of few test cases."""
+    """What a reader of the numbers should know: identical images on both sides, classes with few test cases."""
     notes, labels = [], class_labels(split.test)
-    train = dict(zip(image_digests(split.train), class_labels(split.train), strict=True))
-    twins = [(label, train[key]) for key, label in zip(image_digests(split.test), labels, strict=True) if key in train]
+    train_labels = dict(zip(image_digests(split.train), class_labels(split.train), strict=True))  # by image
+    twins = [
+        (label, train_labels[image])
+        for image, label in zip(image_digests(split.test), labels, strict=True) if image in train_labels
+    ]  # fmt: skip
     if twins:
-        other = sum(first != second for first, second in twins)
-        with_other = f", {other} of them with another label" if other else ""
-        notes.append(f"{len(twins)} test images are identical to training images{with_other}")
-    groups, what = (np.arange(len(labels)), "cases") if split.test.groups is None else (split.test.groups, "groups")
+        differ = sum(test_label != train_label for test_label, train_label in twins)
+        with_other_label = f", {differ} of them with another label" if differ else ""
+        notes.append(f"{len(twins)} test images are identical to training images{with_other_label}")
+    groups, unit = (np.arange(len(labels)), "cases") if split.test.groups is None else (split.test.groups, "groups")
     for label, name in enumerate(split.test.class_names):
         if (count := len(np.unique(groups[labels == label]))) < FEW_TEST_GROUPS:
-            notes.append(f"only {count} test {what} of {name}: hardly anything can be told of this class")
+            notes.append(f"only {count} test {unit} of {name}: hardly anything can be told of this class")
     return notes

@@ -1,4 +1,4 @@
-"""What a study of a classifier writes: tables as files and as text, and one self-contained page."""
+"""What a study of a classifier shows: a table in the terminal, tables as files, and one self-contained page."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from gankit.runs.run import open_run
 from gankit.studies.classifier.arms import Arm
 from gankit.studies.classifier.training import load_outputs
 from gankit.studies.formats import interval
-from gankit.studies.labelled import class_labels, numbers
+from gankit.studies.labelled import class_labels, numeric_facts
 from gankit.studies.study import JOBS, Results, write_page
 from gankit.studies.trainings import RUN
 from gankit.terminal.text import as_columns
@@ -32,7 +32,7 @@ HEADLINES = (*SCORES, "AUC")
 
 
 def text_table(metrics: Mapping[str, Any]) -> str:
-    """Scores of the arms, and differences with intervals, as lines for a terminal."""
+    """Scores of the arms, differences with intervals, and notes, as lines for a terminal."""
     scores = [[arm, *(interval(values[name]) for name in HEADLINES)] for arm, values in metrics["arms"].items()]
     differences = [
         [pair[0], f"less {pair[1]}", *(interval(row, signed=True) for row in rows if row["score"] in SCORES)]
@@ -45,42 +45,55 @@ def text_table(metrics: Mapping[str, Any]) -> str:
 
 
 def _by_pair(metrics: Mapping[str, Any]) -> dict[tuple[str, str], list[dict[str, Any]]]:
-    """The differences of every score, by the arms that are compared."""
+    """The differences of every score, by the (arm, against) that are compared."""
     pairs = itertools.groupby(metrics["differences"], lambda row: (row["arm"], row["against"]))
     return {pair: list(rows) for pair, rows in pairs}
 
 
 def write_tables(study: ClassifierStudy, metrics: dict[str, Any], logits: dict[Arm, Floats], folder: Path) -> None:
-    """Write results.csv, differences.csv, predictions.csv, and a confusion matrix for each arm."""
-    test, seeds = study.split.test, metrics["protocol"]["seeds"]
-    names, labels = list(test.class_names), class_labels(test)
-    scored: list[tuple[str, str, dict[str, Any]]] = []
+    """Write results.csv, differences.csv, predictions.csv, and a confusion matrix for each arm.
+
+    `logits` are (seeds, n, classes) of the n test cases.
+    """
+    names, seeds = list(study.split.test.class_names), metrics["protocol"]["seeds"]
     for arm, values in metrics["arms"].items():
-        scored += [(arm, name, values[name]) for name in HEADLINES]
-        scored += [(arm, f"recall of {name}", entry) for name, entry in values["recall"].items()]
-        for grouping, entry in values["groupings"].items():
-            scored += [(arm, f"{name} of {grouping}", entry[name]) for name in ("sensitivity", "specificity", "AUC")]
         matrix = [["true", *names], *([name, *row] for name, row in zip(names, values["confusion"], strict=True))]
         write_csv(folder / f"confusion-{arm}.csv", matrix)
-    errors = metrics.get("regression", {}).items()
-    scored += [("regression", name, entry) for name, entry in errors if isinstance(entry, dict)]
     results = [
-        [arm, seed, name, value] for arm, name, entry in scored
+        [arm, seed, score, value] for arm, score, entry in _scores(metrics)
         for seed, value in zip(seeds, entry["by_seed"], strict=True)
     ]  # fmt: skip
     write_csv(folder / "results.csv", [["arm", "seed", "score", "value"], *results])
     head = ["arm", "against", "score", "value", "low", "high", "cases_error", "seeds_error"]
     write_csv(folder / "differences.csv", [head, *([row[key] for key in head] for row in metrics["differences"])])
-    cases = study.split.test_indices
+    head = ["case", "group", "label", "arm", "seed", "predicted", *(f"p_{name}" for name in names)]
+    write_csv(folder / "predictions.csv", [head, *_predictions(study, logits, seeds)])
+
+
+def _scores(metrics: Mapping[str, Any]) -> list[tuple[str, str, dict[str, Any]]]:
+    """Every score that has a value for each seed: (arm, score's name, its entry in `metrics`)."""
+    scores: list[tuple[str, str, dict[str, Any]]] = []
+    for arm, values in metrics["arms"].items():
+        scores += [(arm, name, values[name]) for name in HEADLINES]
+        scores += [(arm, f"recall of {name}", entry) for name, entry in values["recall"].items()]
+        for grouping, entry in values["groupings"].items():
+            scores += [(arm, f"{name} of {grouping}", entry[name]) for name in ("sensitivity", "specificity", "AUC")]
+    regression = metrics.get("regression", {})
+    scores += [("regression", name, entry) for name, entry in regression.items() if isinstance(entry, dict)]
+    return scores
+
+
+def _predictions(study: ClassifierStudy, logits: dict[Arm, Floats], seeds: list[int]) -> list[list[Any]]:
+    """One row for each arm, seed and test case, with the probability of every class."""
+    test, cases = study.split.test, study.split.test_indices
+    names, labels = test.class_names, class_labels(test)
     groups = cases if test.groups is None else test.groups
-    predictions = [
-        [case, group, names[label], arm.name, seed, names[row.argmax()], *(f"{value:.5f}" for value in row)]
+    return [
+        [case, group, names[label], arm.name, seed, names[chances.argmax()], *(f"{chance:.5f}" for chance in chances)]
         for arm, outputs in logits.items()
         for seed, of_seed in zip(seeds, softmax(outputs, axis=-1), strict=True)
-        for case, group, label, row in zip(cases, groups, labels, of_seed, strict=True)
+        for case, group, label, chances in zip(cases, groups, labels, of_seed, strict=True)
     ]
-    head = ["case", "group", "label", "arm", "seed", "predicted", *(f"p_{name}" for name in names)]
-    write_csv(folder / "predictions.csv", [head, *predictions])
 
 
 def write_report(study: ClassifierStudy, results: Results) -> None:
@@ -97,7 +110,10 @@ def write_report(study: ClassifierStudy, results: Results) -> None:
 
 
 def _grids(study: ClassifierStudy, results: Results) -> dict[str, str]:
-    """Real images of the classes that are filled up, and those of the first generator, by their captions."""
+    """Pictures of real and of generated images of the classes that are filled up, by their captions.
+
+    The generated ones are of the first seed; none where no finished arm has a generator.
+    """
     if not any(arm.generator for arm in study.arms() if arm.name in results.values["arms"]):
         return {}
     train, seed, grids = study.split.train, study.experiment.training.seed, {}
@@ -110,28 +126,39 @@ def _grids(study: ClassifierStudy, results: Results) -> dict[str, str]:
 
 
 def _pictures(study: ClassifierStudy, results: Results) -> dict[str, bytes]:
-    """Figures by their captions."""
+    """Figures as PNG files, by their captions."""
     metrics, settings = results.values, study.settings
     arms, figures = metrics["arms"], {}
     if differences := [row for row in metrics["differences"] if row["score"] == "balanced accuracy"]:
         rows = [(f"{row['arm']} less {row['against']}", row, row["by_seed"]) for row in differences]
         figures["Differences of balanced accuracy; crosses are seeds"] = draw_intervals(rows, 0)
     if settings.calibration and arms:
-        lines: dict[str, Any] = {"right as often as confident": [((0, 1), (0, 1))]}
-        lines |= {arm: [tuple(zip(*values["reliability"], strict=True))[1:]] for arm, values in arms.items()}
-        figures["Calibration"] = draw_lines(lines, "confidence", "share right")
+        diagonal = {"right as often as confident": [((0, 1), (0, 1))]}
+        # "reliability" has rows of which the last two numbers are the confidence and the share that is right
+        curves = {arm: [tuple(zip(*values["reliability"], strict=True))[1:]] for arm, values in arms.items()}
+        figures["Calibration"] = draw_lines({**diagonal, **curves}, "confidence", "share right")
     if "regression" in metrics:
-        name = str(settings.regression)
-        predicted = load_outputs(results.folder, "regression", [study.experiment.training.seed])[0, :, 0]
-
-        def draw(axes: Any) -> None:
-            true = numbers(study.split.test)[name]
-            axes.plot(true, true, color="black", linewidth=1)
-            axes.plot(true, predicted, "o", markersize=3, alpha=0.6)
-            axes.set(xlabel=f"true {name}", ylabel="as the network says")
-
-        figures[f"{name}, by the first seed"] = draw_png(draw)
-    if losses := {arm: values["losses"] for arm, values in arms.items()}:
-        lines = {arm: [((np.arange(len(y)) + 0.5) * settings.steps / len(y), y)] for arm, y in losses.items()}
-        figures["Losses"] = draw_lines(lines, "optimiser step", "training loss, mean of seeds")
+        figures[f"{settings.regression}, by the first seed"] = _draw_regression(study, results.folder)
+    if arms:
+        curves = {arm: [_loss_curve(values["losses"], settings.steps)] for arm, values in arms.items()}
+        figures["Losses"] = draw_lines(curves, "optimiser step", "training loss, mean of seeds")
     return figures
+
+
+def _draw_regression(study: ClassifierStudy, folder: Path) -> bytes:
+    """The numbers that the network of the first seed predicts, over the true ones."""
+    name = str(study.settings.regression)
+    true = numeric_facts(study.split.test)[name]
+    predicted = load_outputs(folder, "regression", [study.experiment.training.seed])[0, :, 0]
+
+    def draw(axes: Any) -> None:
+        axes.plot(true, true, color="black", linewidth=1)
+        axes.plot(true, predicted, "o", markersize=3, alpha=0.6)
+        axes.set(xlabel=f"true {name}", ylabel=f"predicted {name}")
+
+    return draw_png(draw)
+
+
+def _loss_curve(losses: list[float], steps: int) -> tuple[Any, Any]:
+    """Mean losses over equal spans of a training, each at the middle of its span: (steps, losses)."""
+    return (np.arange(len(losses)) + 0.5) * steps / len(losses), losses

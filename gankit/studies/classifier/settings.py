@@ -21,19 +21,20 @@ class ClassifierSettings(FitSettings):
 
     Attributes:
         seeds: trainings of each arm, of the seeds `training.seed` and up.
-        generators: generators to train; None trains one for each seed. With fewer, seeds share them in turn, and
-            intervals leave out a part of what another generator would change.
+        generators: generators to train; None trains one for each seed. With fewer, seeds take them in turn, and
+            intervals leave out a part of the spread between generators.
         arms: what is trained on: "real" images; "oversampling" draws classes equally often; "classical" augments and
             weights classes, the bar to beat; "synthetic" adds generated images of the rare class; "classical-synthetic"
             does both, without weights of classes; "copies", a control, adds noised copies in place of generated images.
-        folds: one of so many folds of the cases, stratified by class, is the test part.
+        folds: folds into which the cases are divided, stratified by class; one of them is the test part.
         test_split: the named split to test on; by default "test" where the data have one, else a fold.
-        synthetic_classes: classes that generated images are added to; the rarest where none is named.
-        synthetic_fill: real and generated images of such a class, divided by those of the most frequent class.
+        synthetic_classes: classes to which generated images are added; the rarest where none is named.
+        synthetic_fill: how far they are filled up: real and generated images of such a class together, divided by the
+            images of the most frequent class.
         copy_noise: standard deviation of the noise of copies, as a share of the range.
-        groupings: names with the classes that are positive in each, for sensitivity and specificity.
-        regression: a number known of each image that a network of its own learns; "none" takes one away.
-        calibration: adds the Brier score, the calibration error and their diagram.
+        groupings: by a name, classes that count as positive together, for sensitivity and specificity.
+        regression: a number known of each image, which a network of its own learns to predict; "none" for no number.
+        calibration: adds the Brier score, the calibration error and a calibration diagram.
     """
 
     seeds: Repeats = 3

@@ -22,23 +22,23 @@ from gankit.studies.classifier.settings import ClassifierSettings
 from gankit.studies.classifier.training import load_outputs, train_arm, train_regression
 from gankit.studies.fitting import time_fit
 from gankit.studies.jobs import Job, Outcome
-from gankit.studies.labelled import class_counts, class_labels, generator_of_part, numbers, package_versions
+from gankit.studies.labelled import class_counts, class_labels, generator_of_part, numeric_facts, package_versions
 from gankit.studies.reading import load_study
 from gankit.studies.study import JOBS, Refuse, Results, Study, Work
 from gankit.studies.trainings import RUN, check_training, time_training, train_or_resume
 
 __all__ = ["Classifier", "load_classifier", "load_classifier_study", "run_classifier_study"]
 
-GENERATOR, REGRESSION = "generator", "regression"
+GENERATOR, REGRESSION = "generator", "regression"  # Jobs are named so or after an arm, and after their seed
 
 
 @final
 class ClassifierStudy(Study):
-    """Classifiers of the data, on real images and on what may help them: what others do, and generated images.
+    """Classifiers trained on real images alone, with usual remedies for rare classes, or with generated images.
 
-    The generator is trained on the training part alone and conditioned on classes, so that `data.conditional` cannot
-    name facts of the images where an arm needs generated ones. `training.max_minutes` is left out, since every training
-    runs to its end.
+    Generators are trained on the training part alone and conditioned on classes, so that `data.conditional` cannot name
+    facts of the images where an arm needs generated ones. A study file must leave out `training.max_minutes`, since
+    every training runs to its end.
     """
 
     Settings = ClassifierSettings
@@ -48,7 +48,7 @@ class ClassifierStudy(Study):
     of_data = ("groupings", "regression", "classical")
 
     def check_settings(self, refuse: Refuse) -> None:
-        """Refuse a generator of facts in place of classes, and weights that are not there."""
+        """Refuse generators that are conditioned on facts, and weights that cannot be loaded."""
         conditional = self.experiment.data.conditional
         if isinstance(conditional, list) and conditional and self.needs_generators:
             why = "a generator for a classifier is conditioned on classes; set it to true"
@@ -62,7 +62,7 @@ class ClassifierStudy(Study):
 
     @property
     def classes_to_fill(self) -> list[str]:
-        """Names of the classes that images are added to."""
+        """Names of the classes to which images are added."""
         return self.settings.synthetic_classes or [self.split.train.class_names[self.split.rarest]]
 
     @property
@@ -75,56 +75,55 @@ class ClassifierStudy(Study):
         return [ARMS[name] for name in self.settings.arms]
 
     def generator_experiment(self, seed: int) -> Experiment:
-        """The experiment of a generator of classes, which gets its training part from the study."""
+        """The experiment that trains a generator of the classes on the study's training part."""
         return generator_of_part(self, seed, conditional=True)
 
     def work(self, jobs: Path) -> list[Work]:
         """The generators, and then every arm and the regression, seed by seed."""
-        train, first = self.split.train, self.experiment.training.seed
-        self.settings.new_network(train.image, train.image.classes)
+        train, first_seed = self.split.train, self.experiment.training.seed
+        self.settings.new_network(train.image, train.image.classes)  # Raises where it cannot be made
         if self.needs_generators:
-            check_training(self.generator_experiment(first), train)
+            check_training(self.generator_experiment(first_seed), train)
         seeds = self.seeds(self.settings.seeds)
-        # Each seed of a classifier takes its own generator; if there are fewer, seeds take them in turn
-        generator_of = {seed: first + (seed - first) % (self.settings.generators or len(seeds)) for seed in seeds}
+        # The classifiers of each seed have a generator of their own; if there are fewer, seeds take them in turn
+        count = self.settings.generators or len(seeds)
+        generator_of = {seed: first_seed + (seed - first_seed) % count for seed in seeds}
         wanted = sorted(set(generator_of.values())) if self.needs_generators else []
         generators = [Job(f"{GENERATOR}-{seed}", functools.partial(self._train_generator, seed)) for seed in wanted]
         trainings = []
-        for seed in seeds:  # a study cut short has all arms of its first seeds
+        for seed in seeds:  # In this order a study cut short has all arms of its first seeds
             for arm in self.arms():
                 generator = f"{GENERATOR}-{generator_of[seed]}" if arm.generator else None
                 trainings.append(Job(f"{arm.name}-{seed}", functools.partial(train_arm, self, arm, seed, generator)))
             if self.settings.regression is not None:
                 trainings.append(Job(f"{REGRESSION}-{seed}", functools.partial(train_regression, self, seed)))
-        time_generator = functools.partial(time_training, self.generator_experiment(first), data=train)
+        time_generator = functools.partial(time_training, self.generator_experiment(first_seed), data=train)
         return [
             Work("generator", generators, self.experiment.training.steps, time_generator, first=True),
             Work("classifier", trainings, self.settings.steps, self._time_classifier),
         ]
 
     def _train_generator(self, seed: int, folder: Path) -> dict[str, Any]:
+        """A job: train the generator of one seed."""
         run = train_or_resume(self.generator_experiment(seed), folder / RUN, data=self.split.train)
         return {"steps": run.steps, "real": len(self.split.train)}
 
     def _time_classifier(self, threads: int | None) -> float:
-        """Of an arm with classical augmentation, the slowest."""
+        """Seconds that a step of a classifier takes with classical augmentation, which is the slowest."""
         data = training_set(self, next(arm for arm in ARMS.values() if arm.augmented and not arm.adds))
         return time_fit(data, self.settings, self.split.train.image.classes, self.experiment.training.device, threads)
 
     def judge(self, outcomes: Mapping[str, Outcome], folder: Path) -> dict[str, Any]:
-        """What `metrics.json` holds; written with all tables and the classifier of the bar to beat."""
+        """What `metrics.json` holds; written with all tables and one of the classifiers: of the bar to beat, if any."""
         settings, test, seeds = self.settings, self.split.test, self.seeds(self.settings.seeds)
         scorer = Scorer(class_labels(test), test.groups, test.class_names)
         failures = {name: outcome.failure for name, outcome in outcomes.items() if outcome.failure is not None}
 
-        def is_whole(name: str) -> bool:
+        def succeeded(name: str) -> bool:
             return not any(f"{name}-{seed}" in failures for seed in seeds)
 
-        whole = [arm for arm in self.arms() if is_whole(arm.name)]
-        logits = {arm: load_outputs(folder, arm.name, seeds) for arm in whole}
-        pairs = [(arm, against) for against in whole if against.baseline for arm in whole if arm != against]
-        bars = [against for against in whole if against.bar]
-        pairs += [(arm, against) for against in bars for arm in whole if arm != against and not arm.baseline]
+        arms = [arm for arm in self.arms() if succeeded(arm.name)]
+        logits = {arm: load_outputs(folder, arm.name, seeds) for arm in arms}
         metrics: dict[str, Any] = {
             "protocol": self._protocol(outcomes, folder),
             "arms": {
@@ -136,32 +135,30 @@ class ClassifierStudy(Study):
             },
             "differences": [
                 {"arm": arm.name, "against": against.name, "score": score, **values}
-                for arm, against in pairs
+                for arm, against in _compared(arms)
                 for score, values in scorer.difference(logits[arm], logits[against], self.split.rarest).items()
             ],
             "failures": failures,
         }
-        if settings.regression is not None and is_whole(REGRESSION):
-            true, mean = numbers(test)[settings.regression], outcomes[f"{REGRESSION}-{seeds[0]}"].result["mean"]
+        if settings.regression is not None and succeeded(REGRESSION):
+            true = numeric_facts(test)[settings.regression]
+            training_mean = outcomes[f"{REGRESSION}-{seeds[0]}"].result["mean"]
             metrics["regression"] = {
                 "number": settings.regression,
                 **scorer.errors(load_outputs(folder, REGRESSION, seeds)[..., 0], true),
-                "mean absolute error of the training mean": float(np.abs(true - mean).mean()),
+                "mean absolute error of the training mean": float(np.abs(true - training_mean).mean()),
             }
         write_tables(self, metrics, logits, folder)
-        if whole:
-            best = [*bars, *whole][0]
-            shutil.copyfile(folder / JOBS / f"{best.name}-{seeds[0]}" / FILE, folder / FILE)
-            metrics["classifier"] = {"file": FILE, "arm": best.name, "seed": seeds[0]}
+        if arms:
+            exported = next((arm for arm in arms if arm.bar), arms[0])
+            shutil.copyfile(folder / JOBS / f"{exported.name}-{seeds[0]}" / FILE, folder / FILE)
+            metrics["classifier"] = {"file": FILE, "arm": exported.name, "seed": seeds[0]}
         write_atomically(folder / "metrics.json", json.dumps(metrics, indent=1) + "\n")
         return metrics
 
-    def _protocol(self, outcomes: Mapping[str, Outcome], folder: Path) -> dict[str, Any]:
-        """How values came about: data, split, seeds, intervals, versions, the command."""
-        settings, split = self.settings, self.split
-        names, sides = split.train.class_names, {"train": split.train, "test": split.test}
-        grouped = {name: side.groups for name, side in sides.items()}
-        notes = data_notes(split)
+    def _notes(self) -> list[str]:
+        """What a reader of the numbers should know."""
+        settings, notes = self.settings, data_notes(self.split)
         if settings.seeds == 1:
             notes.append("one seed: intervals leave out what another seed would change, and are too short")
         if any(arm.adds for arm in self.arms()) and not len(added_labels(self)):
@@ -169,18 +166,25 @@ class ClassifierStudy(Study):
         if self.needs_generators and (settings.generators or settings.seeds) < settings.seeds:
             few = f"{settings.generators} generator{'s' if settings.generators != 1 else ''}"
             notes.append(f"{few} for {settings.seeds} seeds: intervals leave out a part of their spread")
+        return notes
+
+    def _protocol(self, outcomes: Mapping[str, Outcome], folder: Path) -> dict[str, Any]:
+        """How the values came about: data, split, seeds, intervals, notes, versions, the command."""
+        settings, split = self.settings, self.split
+        names, sides = split.train.class_names, {"train": split.train, "test": split.test}
+        groups = {name: side.groups for name, side in sides.items()}
         return {
             "data": self.experiment.data.title,
             "image": list(split.train.image.shape),
             "digest": {name: side.digest() for name, side in sides.items()},
             "split": split.words,
             "cases": {name: dict(zip(names, class_counts(side).tolist(), strict=True)) for name, side in sides.items()},
-            "groups": {name: None if of is None else len(np.unique(of)) for name, of in grouped.items()},
+            "groups": {name: None if of_side is None else len(np.unique(of_side)) for name, of_side in groups.items()},
             "rarest": names[split.rarest],
             "seeds": self.seeds(settings.seeds),
             "steps": settings.steps,
             "intervals": json.loads(render("gankit.studies", "classifier/intervals.json.j2")),
-            "notes": notes,
+            "notes": self._notes(),
             "seconds": round(sum(outcome.seconds for outcome in outcomes.values()), 1),
             "threads": max((outcome.threads for outcome in outcomes.values()), default=0),
             "versions": package_versions(),
@@ -196,8 +200,15 @@ class ClassifierStudy(Study):
         return text_table(results.values)
 
 
+def _compared(arms: list[Arm]) -> list[tuple[Arm, Arm]]:
+    """The pairs (arm, against) to compare: each arm with the baseline, then the others with the bar to beat."""
+    pairs = [(arm, against) for against in arms if against.baseline for arm in arms if arm != against]
+    bars = [against for against in arms if against.bar]
+    return pairs + [(arm, against) for against in bars for arm in arms if arm != against and not arm.baseline]
+
+
 def _effort(outcomes: list[Outcome]) -> dict[str, Any]:
-    """What the trainings of one arm, seed by seed, learnt from and took."""
+    """From the trainings of one arm, one for each seed: numbers of images, steps, seconds, and mean losses."""
     return {
         **{key: outcomes[0].result[key] for key in ("real", "added")},
         "steps": [outcome.result["steps"] for outcome in outcomes],

@@ -15,7 +15,7 @@ from gankit.runs import checkpoint
 from gankit.runs.classifiers import FILE
 from gankit.studies.classifier.arms import Arm, training_set
 from gankit.studies.fitting import TrainingSet, apply, fit_new
-from gankit.studies.labelled import numbers
+from gankit.studies.labelled import numeric_facts
 from gankit.studies.study import JOBS
 from gankit.version import __version__
 
@@ -26,9 +26,9 @@ OUTPUTS = "logits.npy"
 
 
 def train_arm(study: ClassifierStudy, arm: Arm, seed: int, generator: str | None, folder: Path) -> dict[str, Any]:
-    """A job: train a classifier of one arm and one seed, write it and its logits of the test part.
+    """A job: train a classifier of one arm and one seed; write it, and its logits for the test part.
 
-    `generator` is the name of the job that trained the generator of the arm's images.
+    `generator` is the name of the job whose generator makes the images that the arm adds; None where none does.
 
     Raises:
         RunError: that job has failed, or the classifier diverged.
@@ -40,13 +40,13 @@ def train_arm(study: ClassifierStudy, arm: Arm, seed: int, generator: str | None
 
 
 def train_regression(study: ClassifierStudy, seed: int, folder: Path) -> dict[str, Any]:
-    """A job: train a network of one seed on a number; write it, and its predictions for the test part in their units.
+    """A job: train a network of one seed to predict a number; write it, and its predictions for the test part.
 
     Raises:
         RunError: it diverged.
     """
     train, name = study.split.train, str(study.settings.regression)
-    values = numbers(train)[name]
+    values = numeric_facts(train)[name]
     mean, scale = float(values.mean()), float(values.std()) or 1.0
     data = TrainingSet(np.asarray(train.images), torch.from_numpy((values - mean) / scale).float()[:, None], train)
     facts = {"class_names": [], "outputs": 1, "number": name, "mean": mean, "scale": scale, "seed": seed}
@@ -54,7 +54,10 @@ def train_regression(study: ClassifierStudy, seed: int, folder: Path) -> dict[st
 
 
 def _train(study: ClassifierStudy, data: TrainingSet, folder: Path, facts: dict[str, Any]) -> dict[str, Any]:
-    """Train a network; write it with these facts, and its outputs, times "scale" plus "mean" where these are known."""
+    """Train a network; write it with facts about it, and its outputs for the test part.
+
+    Where `facts` has the "scale" and the "mean" of a number, the outputs are brought back to its units.
+    """
     train, device = study.split.train, study.experiment.training.device
     network, progress = fit_new(data, study.settings, facts["outputs"], device, facts["seed"], folder)
     facts = {
@@ -74,5 +77,8 @@ def _train(study: ClassifierStudy, data: TrainingSet, folder: Path, facts: dict[
 
 
 def load_outputs(folder: Path, name: str, seeds: list[int]) -> Floats:
-    """(seeds, n, outputs) of one kind of networks for the test part."""
+    """The outputs of all n test cases by the networks of some seeds, (seeds, n, outputs).
+
+    `name` is that of an arm, or of the regression: what the networks' jobs are called before the seed.
+    """
     return np.stack([np.load(folder / JOBS / f"{name}-{seed}" / OUTPUTS) for seed in seeds])
