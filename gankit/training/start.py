@@ -53,13 +53,8 @@ def load_networks(stepper: Stepper, state: dict[str, Any], folder: Path) -> None
     """
     for kind, network in (("generator", stepper.generator), ("critic", stepper.critic)):
         unmatched = _load_matching(network, kind, state, folder)
-        parameters = network.named_parameters()
-        frozen = [name for name, weight in parameters if not weight.requires_grad and name in unmatched]
-        if frozen and stepper.settings.freeze:
-            raise RunError(
-                f"training.freeze: the {kind} of {folder} has no {first_of(frozen, NAMED)}, which would stay as drawn; "
-                "freeze fewer layers, or start from a run of the same image size"
-            )
+        if kind == "critic" and stepper.settings.freeze:
+            _refuse_frozen(network, unmatched, folder)
         if unmatched:
             stepper.warnings.append(
                 f"training.start_from: {len(network.state_dict()) - len(unmatched)} of {len(network.state_dict())} "
@@ -71,6 +66,16 @@ def load_networks(stepper: Stepper, state: dict[str, Any], folder: Path) -> None
         _load_matching(stepper.averaged.module, "averaged", {"averaged": saved}, folder)
         stepper.averaged.n_averaged.copy_(state["averaged"]["n_averaged"])
     stepper.go_to(stepper.step)
+
+
+def _refuse_frozen(critic: nn.Module, unmatched: list[str], folder: Path) -> None:
+    """Refuse to freeze layers of a critic that the other run does not have: they would stay as they were drawn."""
+    parameters = critic.named_parameters()
+    if frozen := [name for name, weight in parameters if not weight.requires_grad and name in unmatched]:
+        raise RunError(
+            f"training.freeze: the critic of {folder} has no {first_of(frozen, NAMED)}, which would stay as drawn; "
+            "freeze fewer layers, or start from a run of the same image size"
+        )
 
 
 def _load_matching(network: nn.Module, name: str, states: Mapping[str, Any], folder: Path) -> list[str]:
