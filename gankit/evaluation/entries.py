@@ -99,10 +99,10 @@ def evaluate_metric(
     entries: dict[str, dict[str, Any]] = {}
     for name, value in result.values.items():
         n, m = result.counts.get(name, counts_of_all)
-        error = spread.errors.get(name)
+        standard_error = spread.errors.get(name)
         entries[name] = {
             "value": value,
-            "standard_error": _error_of_share(error, value) if metric.meaning(name).share else error,
+            "standard_error": _of_share(standard_error, value) if metric.meaning(name).share else standard_error,
             "n_real": n,
             "n_fake": m,
             "real_vs_real": _baseline(between_reals.get(name), n, m),
@@ -145,7 +145,7 @@ def _spread(resampling: Resampling, values: Values) -> _Spread:
     return _Spread(errors, real_influences, fake_variances)
 
 
-def _error_of_share(error: float | None, share: float) -> float | None:
+def _of_share(error: float | None, share: float) -> float | None:
     """The error, or None where the jackknife has failed: numbers in [0, 1] with this mean cannot spread so far."""
     return None if error is None or error**2 > share * (1 - share) else error
 

@@ -122,7 +122,8 @@ def evaluate(
     values, more_warnings = evaluate_metrics(parts, pool, seed, permutations, by_default)
     warnings += more_warnings + sides.warnings(needs)
     protocol |= sides.protocol() | _context(seed)
-    fake_images, training_images = sides.fakes.images, sides.training and sides.training.images
+    fake_images = sides.fakes.images
+    training_images = sides.training.images if sides.training else None
     if isinstance(sides.reals, Side):
         folder = None if pictures is None else user_path(pictures)
         show_pairs(values, fake_images, sides.reals.images, training_images, folder)

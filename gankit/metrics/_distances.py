@@ -5,6 +5,7 @@ with a margin for its rounding error (Higham 2002, Accuracy, eq. 3.5); their dis
 Equal rows are at exactly 0, and the distance of two rows is the same to the last bit in any order, block and direction.
 """
 
+import math
 from collections.abc import Iterator
 from typing import Any, NamedTuple, final
 
@@ -215,7 +216,8 @@ def _sums_may_be_shorter(x: Rows64, y: Rows64) -> bool:
     """
     centre = y.mean()
     squares = [[float(np.square(block - centre).sum(1).max()) for _, block in rows.blocks()] for rows in (x, y)]
-    return sum(max(of_side, default=0.0) ** 0.5 for of_side in squares) >= 1
+    radii = [math.sqrt(max(of_side, default=0.0)) for of_side in squares]
+    return sum(radii) >= 1
 
 
 def _same_side(rows: Rows64, along: Matrix) -> Rows64:

@@ -142,7 +142,8 @@ def rank(
     # Without classes of its own a run draws no label: for by="label" it then names the class to score.
     draws_label = way != "label" or opened.image.conditional
     latents, labels = opened.draw(number, parse_label(opened, label) if draws_label else None, seed)
-    texts, notes = label_texts(opened, labels) or [""] * number, []
+    texts = label_texts(opened, labels) or [""] * number
+    notes: list[str] = []
     if way == "critic":
         images = opened.decode(latents, labels)
         scores, notes = critic_scores(opened, latents, labels)
