@@ -154,6 +154,7 @@ def features(
                 bar.close()
                 say(f"{title}: interrupted; the same command goes on from image {bar.n - bar.n % CHUNK:,}", error=True)
             raise
+    # Chunk i was the turn of process i % n.
     in_order = (by_process[i % len(by_process)][i // len(by_process)] for i in range(len(chunks)))
     return _join(in_order, len(images), network.dim)
 
