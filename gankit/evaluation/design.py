@@ -141,21 +141,19 @@ def cross_validated(values: Floats, test_to_train: float) -> Estimate:
 def variance_split(values: Floats) -> dict[str, float | None]:
     """The variances of folds, of generator seeds and of classifier seeds, each without those nested in it.
 
-    These are the components of a nested analysis of variance. With f folds, g generators in each and c classifiers for
-    each generator, mean squares and components are related by
+    These are the components of a nested analysis of variance. With g generators in each fold and c classifiers for each
+    generator, the variances that can be measured (left) are sums of the components that are returned (right):
 
-        variance within a generator        = classifiers
-        variance of a fold's generators    = generators + classifiers / c
-        variance of the folds              = folds + generators / g + classifiers / (g c)
-
-    where a variance of generators or folds is that of their means.
+        values of one generator              = classifiers
+        means of the generators of a fold    = generators + classifiers / c
+        means of the folds                   = folds + generators / g + classifiers / (g c)
 
     Args:
         values: (folds, generator seeds, classifier seeds), as for `cross_validated`.
 
     Returns:
         "folds", "generators" and "classifiers", at least 0. None for a kind of which there is one: its variance is then
-        part of the next one's, above it in this list.
+        part of that of the kind it is nested in.
     """
     table = np.asarray(values, np.float64)
     _, g, c = table.shape

@@ -91,7 +91,7 @@ class Sides:
 
     @property
     def kind_of_known(self) -> str:
-        """What messages call one of these."""
+        """What messages call an image of `known`."""
         return "training image" if self.training or self.reals_are_training else "real image"
 
     @property
