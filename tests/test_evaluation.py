@@ -383,3 +383,9 @@ def test_compare_knows_the_reals_and_the_settings() -> None:
     newer = json.loads(json.dumps(a))
     newer["protocol"]["features_protocol"]["versions"] = "torch 99"
     assert gankit.compare(a, newer)["frechet"]["difference"] == 0
+
+
+@pytest.mark.parametrize("metrics", [5, gankit.metrics.get("kid")(), [5]])
+def test_a_metric_that_is_no_name_table_or_part_is_refused(metrics: Any) -> None:
+    with pytest.raises(PartError, match="metric: a name, or a table with a name, is needed"):
+        gankit.evaluate(noise(4, 0), noise(4, 1), metrics, "pixels")

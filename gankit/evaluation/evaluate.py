@@ -1,7 +1,7 @@
 """Evaluate generated images beside real ones: features are computed once, and every value comes with its context."""
 
 import platform
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -91,9 +91,9 @@ def evaluate(
     _check_arguments(metrics, permutations, pictures)
     fake_name, source = open_named(run_or_images, "fake", window)
     settings = source.experiment.evaluation if isinstance(source, Run) else Evaluation()
-    if isinstance(metrics, (str, dict, Part)):
-        metrics = [metrics]
-    parts = [as_part("metric", metric) for metric in (settings.metrics if metrics is None else metrics)]
+    given: Any = settings.metrics if metrics is None else metrics
+    is_one = isinstance(given, (str, dict, Part)) or not isinstance(given, Iterable)
+    parts = [as_part("metric", metric) for metric in ([given] if is_one else given)]
     by_default = metrics is None and [part.name for part in parts] == default_metrics()
     seed = settings.seed if seed is None else seed
     if real is None and not isinstance(source, Run):
