@@ -5,7 +5,6 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, final
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -25,11 +24,9 @@ from gankit.training.data import TrainingData
 from gankit.training.execution.choice import choose
 from gankit.training.execution.work import Log, Read, Work
 from gankit.training.inputs import SIDES, Inputs
-from gankit.training.log import TickLog
+from gankit.training.log import TickLog, check_name, is_number
 from gankit.training.objective import Objective
 from gankit.training.optimizers import build_optimizer, move_rate
-
-NUMBERS = (int, float, np.generic, Tensor)
 
 
 @final
@@ -135,16 +132,18 @@ class Stepper:
         """Set the number of generator updates done, and call `before_step` of every part.
 
         Raises:
-            PartError: one of them returns something other than numbers by name, or None.
+            PartError: one of them returns something other than numbers by name, or None; or a name is `OWN_NAMES`.
         """
         self.step, self.hook_values = step, {}
         self.objective.go_to(step)
         for hook in self._hooks:
             if (values := hook(step)) is None:
                 continue
-            if not isinstance(values, Mapping) or not all(isinstance(value, NUMBERS) for value in values.values()):
+            if not isinstance(values, Mapping) or not all(map(is_number, values.values())):
                 name = getattr(hook, "__qualname__", "before_step")
                 raise PartError(f"{name} returned {describe_value(values)}: return numbers by name, or None")
+            for name in values:
+                check_name(name)
             self.hook_values.update(values)
 
     def advance(self, is_stopped: Callable[[], bool] = lambda: False) -> None:
