@@ -151,6 +151,21 @@ def test_options_of_optimisers_leave_alone_what_has_a_setting(options: str, said
         gankit.load("wgan-gp", f"training.optimizer_options={options}")
 
 
+@pytest.mark.parametrize("value", [float("nan"), np.float32(1e-8), {1, 2}, object()])
+def test_options_of_optimisers_are_what_a_file_can_hold(value: object) -> None:
+    tables = {"training": {"optimizer_options": {"eps": value}}}
+    with pytest.raises(
+        SettingsError, match=r"optimizer_options: .* cannot be kept in the run's file .* finite numbers"
+    ):
+        gankit.load(tables)
+
+
+@pytest.mark.parametrize("what", [None, 5, ["wgan-gp"]])
+def test_an_experiment_is_a_name_a_file_or_tables(what: Any) -> None:
+    with pytest.raises(SettingsError, match=r"an experiment is a recipe's name, a file, .*, not "):
+        gankit.load(what)
+
+
 # What only a look at machine and files can tell: `check` sees all that `train` would
 
 
