@@ -7,7 +7,7 @@ import math
 import re
 import secrets
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from pathlib import Path
@@ -56,6 +56,11 @@ class Outcome:
     failure: str | None  # the message of the error; None where it did not fail
     seconds: float  # how long it ran, over all its starts
     threads: int  # CPU threads that it had
+
+
+def failures(outcomes: Mapping[str, Outcome]) -> dict[str, str]:
+    """Why jobs failed, by the names of those that did."""
+    return {name: outcome.failure for name, outcome in outcomes.items() if outcome.failure is not None}
 
 
 def run_jobs(

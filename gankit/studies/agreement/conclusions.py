@@ -10,7 +10,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from gankit.studies.agreement.arms import Arm
-from gankit.studies.agreement.findings import CANNOT, METRICS, Difference, Findings, Where
+from gankit.studies.agreement.contrasts import CANNOT, Difference, contrast
+from gankit.studies.agreement.findings import Findings, Where
+from gankit.studies.agreement.judging import DISTANCES
 
 
 @dataclass(frozen=True)
@@ -69,8 +71,8 @@ def _compare(
     """
     facts |= {"pairs": pairs, "where": where, "same_reals": same_reals}
     differences: dict[Where, Difference] = {}
-    for at in (dataclasses.replace(where, metric=metric) for metric in METRICS):
-        difference = findings.contrast(pairs, at, same_reals=same_reals)
+    for at in (dataclasses.replace(where, metric=metric) for metric in DISTANCES):
+        difference = contrast(findings, pairs, at, same_reals=same_reals)
         if difference is None:
             return _without_values(findings, question, [arm for pair in pairs for arm in pair], **facts)
         differences[at] = difference
@@ -94,7 +96,7 @@ def _conclude_kept(findings: Findings, lowest: Arm, highest: Arm, row: str) -> C
     facts = {"row": row, "word": word, "where": where, "pairs": [arms]}
     values = [value for arm in arms if (value := findings.estimate(arm, where)) is not None]
     noise = [chance for arm in arms if (chance := findings.by_chance(arm, "frechet")) is not None]
-    difference = findings.contrast([arms], where, same_reals=False)
+    difference = contrast(findings, [arms], where, same_reals=False)
     if difference is None or len(noise) < 2:
         return _without_values(findings, "kept", arms, **facts)
     (mean_at_lowest, _), (mean_at_highest, _) = noise

@@ -8,13 +8,14 @@ import numpy as np
 
 from gankit.images.pictures import grid_png, png_uri
 from gankit.report.pages import draw_lines, draw_png, render
-from gankit.runs.run import Run, open_run
+from gankit.runs.run import Run
 from gankit.studies.agreement.arms import CONTROLS, Arm, heading, percent
 from gankit.studies.agreement.conclusions import conclusions
 from gankit.studies.agreement.findings import ROWS, Findings, Trial, Where
 from gankit.studies.agreement.tables import EQUAL, block_title, blocks, rows, table1, write_tables
 from gankit.studies.study import Results, write_page
-from gankit.studies.trainings import RUN
+from gankit.studies.trainings import finished_run
+from gankit.studies.worker import check_made
 from gankit.training.progress import format_seconds
 
 SHOWN = 10  # Images in a row of the picture of reals, which has two
@@ -25,7 +26,7 @@ def write_report(results: Results) -> None:
     findings: Findings = results.values
     arms, full = findings.arms(), findings.images.full
     write_tables(findings, results.folder)
-    runs = [open_run(trial.folder / RUN) for trial in findings.trials if not trial.outcome.failure]
+    runs = [finished_run(trial.folder) for trial in findings.trials if not trial.outcome.failure]
     all_blocks = blocks(rows(findings))
     by_threshold, losses = _draw_by_threshold(findings), _draw_losses(runs)
     seed_counts = {arm: len(findings.study.seeds_of(arm)) for arm in arms}
@@ -64,7 +65,9 @@ def warnings_of(findings: Findings) -> list[str]:
 
 def _grids(trial: Trial) -> dict[str, str]:
     """The pictures of a training's drawn images, by the keys of `ROWS`."""
-    return {row: png_uri((trial.folder / f"{row}.png").read_bytes()) for row in ROWS}
+    files = {row: f"{row}.png" for row in ROWS}
+    check_made(trial.folder, *files.values())
+    return {row: png_uri((trial.folder / file).read_bytes()) for row, file in files.items()}
 
 
 def _draw_by_threshold(findings: Findings) -> bytes | None:

@@ -12,7 +12,6 @@ import numpy as np
 
 from gankit.evaluation.classification import Scorer
 from gankit.experiments.experiment import Experiment
-from gankit.files import write_atomically
 from gankit.report.pages import render
 from gankit.runs.classifiers import FILE, Classifier, load_classifier
 from gankit.studies.classifier.arms import ARMS, Arm, added_labels, training_set
@@ -21,11 +20,12 @@ from gankit.studies.classifier.report import text_table, write_report, write_tab
 from gankit.studies.classifier.settings import ClassifierSettings
 from gankit.studies.classifier.training import load_outputs, train_arm, train_regression
 from gankit.studies.fitting import time_fit
-from gankit.studies.jobs import Job, Outcome
+from gankit.studies.jobs import Job, Outcome, failures
 from gankit.studies.labelled import class_counts, class_labels, generator_of_part, numeric_facts, package_versions
 from gankit.studies.reading import load_study
-from gankit.studies.study import JOBS, Refuse, Results, Study, Work
+from gankit.studies.study import JOBS, Refuse, Results, Study, Work, write_metrics
 from gankit.studies.trainings import RUN, check_training, time_training, train_or_resume
+from gankit.studies.worker import check_made
 
 __all__ = ["Classifier", "load_classifier", "load_classifier_study", "run_classifier_study"]
 
@@ -117,10 +117,10 @@ class ClassifierStudy(Study):
         """What `metrics.json` holds; written with all tables and one of the classifiers: of the bar to beat, if any."""
         settings, test, seeds = self.settings, self.split.test, self.seeds(self.settings.seeds)
         scorer = Scorer(class_labels(test), test.groups, test.class_names)
-        failures = {name: outcome.failure for name, outcome in outcomes.items() if outcome.failure is not None}
+        failed = failures(outcomes)
 
         def succeeded(name: str) -> bool:
-            return not any(f"{name}-{seed}" in failures for seed in seeds)
+            return not any(f"{name}-{seed}" in failed for seed in seeds)
 
         arms = [arm for arm in self.arms() if succeeded(arm.name)]
         logits = {arm: load_outputs(folder, arm.name, seeds) for arm in arms}
@@ -138,7 +138,7 @@ class ClassifierStudy(Study):
                 for arm, against in _compared(arms)
                 for score, values in scorer.difference(logits[arm], logits[against], self.split.rarest).items()
             ],
-            "failures": failures,
+            "failures": failed,
         }
         if settings.regression is not None and succeeded(REGRESSION):
             true = numeric_facts(test)[settings.regression]
@@ -151,9 +151,11 @@ class ClassifierStudy(Study):
         write_tables(self, metrics, logits, folder)
         if arms:
             exported = next((arm for arm in arms if arm.bar), arms[0])
-            shutil.copyfile(folder / JOBS / f"{exported.name}-{seeds[0]}" / FILE, folder / FILE)
+            job = folder / JOBS / f"{exported.name}-{seeds[0]}"
+            check_made(job, FILE)
+            shutil.copyfile(job / FILE, folder / FILE)
             metrics["classifier"] = {"file": FILE, "arm": exported.name, "seed": seeds[0]}
-        write_atomically(folder / "metrics.json", json.dumps(metrics, indent=1) + "\n")
+        write_metrics(folder, metrics)
         return metrics
 
     def _notes(self) -> list[str]:

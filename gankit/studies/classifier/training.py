@@ -17,6 +17,7 @@ from gankit.studies.classifier.arms import Arm, training_set
 from gankit.studies.fitting import TrainingSet, apply, fit_new
 from gankit.studies.labelled import numeric_facts
 from gankit.studies.study import JOBS
+from gankit.studies.worker import check_made
 from gankit.version import __version__
 
 if TYPE_CHECKING:
@@ -80,5 +81,11 @@ def load_outputs(folder: Path, name: str, seeds: list[int]) -> Floats:
     """The outputs of all n test cases by the networks of some seeds, (seeds, n, outputs).
 
     `name` is that of an arm, or of the regression: what the networks' jobs are called before the seed.
+
+    Raises:
+        RunError: what a job wrote was changed or lost since.
     """
-    return np.stack([np.load(folder / JOBS / f"{name}-{seed}" / OUTPUTS) for seed in seeds])
+    jobs = [folder / JOBS / f"{name}-{seed}" for seed in seeds]
+    for job in jobs:
+        check_made(job, OUTPUTS)
+    return np.stack([np.load(job / OUTPUTS) for job in jobs])

@@ -66,7 +66,7 @@ def diagnosis_rows(metrics: Mapping[str, Any]) -> list[list[str]]:
 
 
 def answer_rows(answers: Answers) -> list[list[object]]:
-    """Every answer beside what the image is, a header first."""
+    """Every answer with what the image is, a header first."""
     rows: list[list[object]] = [[
         "reader", "image", "source", "number", "label", "patient", "beside", "repeats", "score", "diagnosis", "call",
         "right",
@@ -90,7 +90,7 @@ def answer_rows(answers: Answers) -> list[list[object]]:
 
 
 def write_tables(metrics: Mapping[str, Any], answers: Answers, folder: Path) -> None:
-    """Write the tables as LaTeX, their numbers as CSV, and every answer beside what the image is."""
+    """Write the tables as LaTeX, their numbers as CSV, and every answer with what the image is."""
     columns_of = {
         "findings": ["source", "what", "value", "low", "high", "chance", "readers", "cases", "independent"],
         "agreement": ["who", "what", "value", "low", "high", "n"],
