@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import csv
 import dataclasses
+import json
 import re
 import sys
 from collections.abc import Callable
@@ -28,9 +29,9 @@ from gankit.studies.agreement import study as agreement
 from gankit.studies.agreement.arms import arm_at
 from gankit.studies.agreement.conclusions import conclusions, difference_from_reals
 from gankit.studies.agreement.contrasts import contrast
-from gankit.studies.agreement.findings import Findings, Spread, Trial, Where
+from gankit.studies.agreement.findings import ROWS, Findings, Spread, Trial, Where
 from gankit.studies.agreement.judging import Estimator
-from gankit.studies.agreement.report import warnings_of
+from gankit.studies.agreement.report import read_pictures, warnings_of
 from gankit.studies.agreement.study import Agreement
 from gankit.studies.agreement.tables import table1, table2
 from gankit.studies.jobs import Outcome
@@ -631,3 +632,10 @@ def test_a_folder_that_holds_something_else_is_left_alone(words: list[str], tmp_
     with pytest.raises(GankitError, match="is not empty; it holds no study"):
         load(None, *words).run(tmp_path, quiet=True)
     assert [path.name for path in tmp_path.iterdir()] == ["mine.txt"]
+
+
+def test_a_picture_that_was_lost_is_named(tmp_path: Path) -> None:
+    files = {f"{row}.png": "0" * 64 for row in ROWS}
+    (tmp_path / "result.json").write_text(json.dumps({"files": files}))
+    with pytest.raises(RunError, match="all.png is not what this job wrote: delete"):
+        read_pictures(SimpleNamespace(folder=tmp_path))  # type: ignore[arg-type]

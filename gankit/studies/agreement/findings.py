@@ -171,6 +171,7 @@ class Findings:
 
     def between_reals(self, arm: Arm, where: Where) -> dict[str, float] | None:
         """{"mean", "sd", "n"} of real images in the place of generated ones, or None where it is not known."""
+        # Held-out images of one SR are compared with training images of that SR, whatever the arm was trained on
         control = "" if where.row == "held-out-same" else arm.control
         of_arm = self.reals["arms"][arm_at(arm.threshold, control).name]  # The same for every scope
         if where.group == "drawn":
@@ -186,8 +187,8 @@ class Findings:
         sd = _root_mean_square(entry["sd"] for entry in entries)
         return None if sd is None else (float(np.mean([entry["mean"] for entry in entries])), sd)
 
-    def measured_by_training(self, arm: Arm, row: str | None) -> list[tuple[int, int, int]]:
-        """The `Count` of each training's images of `ROWS`; for None the single one of the real images."""
+    def measured_by_training(self, arm: Arm, row: str | None) -> list[Count]:
+        """The count of each training's images of `ROWS`; for None the single one of the real images."""
         assert self.measurement is not None
         fact, reals = self.measurement.fact, self.reals["arms"][arm_at(arm.threshold, arm.control).name]
         counts = [trial.outcome.result[fact][row] for trial in self.trials_of(arm)] if row else [reals[fact]]
@@ -195,7 +196,12 @@ class Findings:
 
     def count_measured(self, arm: Arm, row: str | None) -> Count:
         """The sum over all trainings of the arm; for None the count of the real images."""
-        return Count(*(sum(numbers) for numbers in zip((0, 0, 0), *self.measured_by_training(arm, row), strict=True)))
+        counts = self.measured_by_training(arm, row)
+        return Count(
+            positive=sum(count.positive for count in counts),
+            measured=sum(count.measured for count in counts),
+            n=sum(count.n for count in counts),
+        )
 
     def spread_of_shares(self, row: str) -> tuple[float, int]:
         """Variance between trainings of an arm in the share of positive images, pooled over arms.
@@ -203,7 +209,9 @@ class Findings:
         Returns it with its degrees of freedom: 0 where no arm has several trainings.
         """
         counts = [self.measured_by_training(arm, row) for arm in self.arms()]
-        return pooled_variance([[positive / known for positive, known, _ in of_arm if known] for of_arm in counts])
+        return pooled_variance([
+            [count.positive / count.measured for count in of_arm if count.measured] for of_arm in counts
+        ])  # fmt: skip
 
     def independent_reals(self, arm: Arm) -> float:
         """As how many independent cases the measured real images count: all those of one patient as one."""
@@ -219,19 +227,19 @@ class Findings:
         It allows for how much trainings differ where any arm has several, and counts the real images of one patient as
         one case.
         """
-        positive, known, _ = self.count_measured(arm, row)
-        if not known:
+        count = self.count_measured(arm, row)
+        if not count.measured:
             return 0.0, 1.0
+        share = count.positive / count.measured
         if row is None:
             cases = self.independent_reals(arm)
-            return wilson(positive / known * cases, cases)
+            return wilson(share * cases, cases)
         variance, freedom = self.spread_of_shares(row)
         if not freedom:
-            return wilson(positive, known)
-        share = positive / known
-        sampling = share * (1 - share) / known
+            return wilson(count.positive, count.measured)
+        sampling = share * (1 - share) / count.measured
         part = Part(max(variance / len(self.trials_of(arm)), sampling), freedom)
-        return ErrorParts(share, {"trainings": part}).share_interval(known, known)
+        return ErrorParts(share, {"trainings": part}).share_interval(count.measured, count.measured)
 
     def metric_name(self, metric: str) -> str:
         """The heading of a metric's values; that of the Frechet distance names the features, which all share."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,7 +16,7 @@ from gankit.files import write_csv
 from gankit.images.pictures import grid_png, png_uri
 from gankit.report.pages import draw_intervals, draw_lines, draw_png
 from gankit.studies.classifier.arms import Arm
-from gankit.studies.classifier.training import load_outputs
+from gankit.studies.classifier.training import REGRESSION, load_outputs
 from gankit.studies.formats import NONE, interval, number
 from gankit.studies.labelled import class_labels, numeric_facts
 from gankit.studies.study import JOBS, Results, write_page
@@ -39,7 +39,7 @@ def text_table(metrics: Mapping[str, Any]) -> str:
     return "\n".join([*lines, *(f"note: {note}" for note in metrics["protocol"]["notes"])])
 
 
-def score_rows(metrics: Mapping[str, Any], names: Sequence[str]) -> list[list[str]]:
+def score_rows(metrics: Mapping[str, Any], names: Collection[str]) -> list[list[str]]:
     """Scores of the arms by their names, those that are mere numbers too; as text, a header first."""
 
     def cell(entry: Any) -> str:
@@ -48,7 +48,7 @@ def score_rows(metrics: Mapping[str, Any], names: Sequence[str]) -> list[list[st
     return _by_arm(metrics, names, lambda values: [cell(values[name]) for name in names])
 
 
-def difference_rows(metrics: Mapping[str, Any], names: Sequence[str]) -> list[list[str]]:
+def difference_rows(metrics: Mapping[str, Any], names: Collection[str]) -> list[list[str]]:
     """Differences of these scores between arms, as text, a header first."""
     pairs = itertools.groupby(metrics["differences"], lambda row: (row["arm"], row["against"]))
     rows = [
@@ -68,7 +68,7 @@ def _by_arm(
 def _page_tables(study: ClassifierStudy, metrics: Mapping[str, Any]) -> dict[str, Any]:
     """The tables of the page, as text, a header first: by name, or several by class, arm or grouping."""
     arms, cases = metrics["arms"], metrics["protocol"]["cases"]
-    first = next(iter(arms.values()), {"recall": {}, "groupings": {}})
+    first: dict[str, Any] = next(iter(arms.values()), {"recall": {}, "groupings": {}})
     classes, groups = list(cases["test"]), metrics["protocol"]["groups"]
     more = ["Brier score", "calibration error"] if study.settings.calibration else []
     compared = list(dict.fromkeys(row["score"] for row in metrics["differences"]))
@@ -211,7 +211,7 @@ def _draw_regression(study: ClassifierStudy, folder: Path) -> bytes:
     """The numbers that the network of the first seed predicts, over the true ones."""
     name = str(study.settings.regression)
     true = numeric_facts(study.split.test)[name]
-    predicted = load_outputs(folder, "regression", [study.experiment.training.seed])[0, :, 0]
+    predicted = load_outputs(folder, REGRESSION, [study.experiment.training.seed])[0, :, 0]
 
     def draw(axes: Any) -> None:
         axes.plot(true, true, color="black", linewidth=1)

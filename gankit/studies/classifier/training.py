@@ -14,7 +14,7 @@ from gankit.files import open_atomically
 from gankit.runs import checkpoint
 from gankit.runs.classifiers import FILE
 from gankit.studies.classifier.arms import Arm, training_set
-from gankit.studies.fitting import TrainingSet, apply, fit_new
+from gankit.studies.fitting import TrainingSet, apply, fit_new, remove_checkpoints
 from gankit.studies.labelled import numeric_facts
 from gankit.studies.study import JOBS
 from gankit.studies.worker import check_made
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from gankit.studies.classifier.study import ClassifierStudy
 
 OUTPUTS = "logits.npy"
+REGRESSION = "regression"  # What jobs that learn a number are called, before their seed; others have an arm's name
 
 
 def train_arm(study: ClassifierStudy, arm: Arm, seed: int, generator: str | None, folder: Path) -> dict[str, Any]:
@@ -72,8 +73,7 @@ def _train(study: ClassifierStudy, data: TrainingSet, folder: Path, facts: dict[
     checkpoint.export(folder / FILE, network, facts)
     with open_atomically(folder / OUTPUTS) as file:
         np.save(file, outputs)
-    for path in (folder / "checkpoints").glob("*.pt"):
-        path.unlink()
+    remove_checkpoints(folder)
     return {**progress, "real": len(train), "added": len(data.images) - len(train)}
 
 
