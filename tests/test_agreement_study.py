@@ -637,5 +637,5 @@ def test_a_folder_that_holds_something_else_is_left_alone(words: list[str], tmp_
 def test_a_picture_that_was_lost_is_named(tmp_path: Path) -> None:
     files = {f"{row}.png": "0" * 64 for row in ROWS}
     (tmp_path / "result.json").write_text(json.dumps({"files": files}))
-    with pytest.raises(RunError, match="all.png is not what this job wrote: delete"):
+    with pytest.raises(RunError, match=r"all\.png is not what this job wrote: delete"):
         read_pictures(SimpleNamespace(folder=tmp_path))  # type: ignore[arg-type]

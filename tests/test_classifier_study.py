@@ -538,7 +538,7 @@ def test_outputs_that_were_lost_or_changed_are_named(tmp_path: Path, lost: bool)
     np.save(job / "logits.npy", np.ones((1, 2)))
     if lost:
         (job / "logits.npy").unlink()
-    with pytest.raises(RunError, match="is not what this job wrote: delete .*real-0 to do it again"):
+    with pytest.raises(RunError, match=r"is not what this job wrote: delete .*real-0 to do it again"):
         load_outputs(tmp_path, "real", [0])
 
 

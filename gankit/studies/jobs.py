@@ -220,8 +220,8 @@ class _Progress:
         self._last_end = time.monotonic()  # when a job ended last; until one has, when all began
         self._last_shown, self._stream = -math.inf, ErrorStream()
         self.bar = progress_bar(
-            total=sum(self._cost.values()), initial=sum(self._cost[name] for name in done), disable=quiet or not self._undone,
-            bar_format="{desc} {percentage:3.0f}%|{bar}| {elapsed}{postfix}", mininterval=SHOW_EVERY,
+            total=sum(self._cost.values()), initial=sum(self._cost[name] for name in done), mininterval=SHOW_EVERY,
+            bar_format="{desc} {percentage:3.0f}%|{bar}| {elapsed}{postfix}", disable=quiet or not self._undone,
         )  # fmt: skip
 
     def _seconds_left(self) -> float:
