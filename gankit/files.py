@@ -78,7 +78,10 @@ def write_atomically(path: Path, content: bytes | str) -> None:
             content = content.encode()
         except UnicodeEncodeError as error:
             name = content[max(error.start - 20, 0) : error.end + 20]
-            raise GankitError(f"{path}: {name!r} is a name that is not in UTF-8; rename that file or folder") from None
+            locale = "" if sys.getfilesystemencoding() == "utf-8" else "set PYTHONUTF8=1, or "
+            raise GankitError(
+                f"{path}: {name!r} is a name that is not in UTF-8; {locale}rename that file or folder"
+            ) from None
     with open_atomically(path) as file:
         file.write(content)
 

@@ -72,7 +72,8 @@ def own_draws(devices: Sequence[torch.device] | None = None) -> Iterator[None]:
     """Draw from torch's own generators, and leave them as they were.
 
     There is one of each for all threads, which therefore take turns: a training as a whole, a network that is built,
-    a batch of samples.
+    a batch of samples. Who waits is known of a `Reader` alone: a training never goes on that waits for another thread
+    in which gankit draws.
 
     Args:
         devices: whose generators beside the CPU's are used; all by default.

@@ -190,6 +190,14 @@ def test_the_home_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, small:
     assert not Path("~").exists()
     with pytest.raises(GankitError, match="~nobody-here/run: ~ stands for no home folder here"):
         user_path("~nobody-here/run")
+    for kind, name, key in (
+        ("dataset", "folder", "path"),
+        ("dataset", "npz", "path"),
+        ("features", "torchscript", "path"),
+    ):
+        image = {} if kind == "dataset" else {"image": gankit.ImageSpec(3, 8, 8)}
+        with pytest.raises(GankitError, match="~nobody-here/data: ~ stands for no home folder here"):
+            gankit.build(kind, name, **image, **{key: "~nobody-here/data"})
 
 
 def test_without_a_home_folder_the_cache_is_a_temporary_one(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -198,8 +206,11 @@ def test_without_a_home_folder_the_cache_is_a_temporary_one(monkeypatch: pytest.
     assert cache.cache_folder().is_absolute()
 
 
-def test_a_name_that_is_not_utf8(tmp_path: Path) -> None:
+def test_a_name_that_is_not_utf8(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(GankitError, match=r"a\.toml: 'the class \\udcff' is a name that is not in UTF-8; rename"):
+        write_atomically(tmp_path / "a.toml", "the class \udcff")
+    monkeypatch.setattr("sys.getfilesystemencoding", lambda: "ascii")
+    with pytest.raises(GankitError, match="in UTF-8; set PYTHONUTF8=1, or rename"):
         write_atomically(tmp_path / "a.toml", "the class \udcff")
     assert list(tmp_path.iterdir()) == []
 
