@@ -347,6 +347,13 @@ class TestSubFolders:
             "test": [0], "train": [1, 2], "val": [3],
         }  # fmt: skip
 
+    def test_splits_in_other_words(self, tmp_path: Path) -> None:
+        for name in ("Training/x/1.png", "Testing/x/2.png", "Validation/y/3.png"):
+            save(tmp_path / name, pixels(3, 3))
+        data = Folder(path=tmp_path)
+        assert data.class_names == ("x", "y")
+        assert sorted(data.splits) == ["test", "train", "val"]
+
     def test_a_picture_outside_the_classes(self, tmp_path: Path) -> None:
         save(tmp_path / "x" / "1.png", pixels(3, 3))
         save(tmp_path / "2.png", pixels(3, 3))
