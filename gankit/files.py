@@ -186,10 +186,13 @@ def refuse_taken(folder: Path) -> None:
     """Refuse what `write_folder` cannot write, before the work.
 
     Raises:
-        RunError: the folder holds something, is a file, or is the current folder, which cannot be replaced.
+        RunError: the folder holds something, is a file, or cannot be replaced: the current folder, a link, or where a
+            disk is mounted.
     """
     if folder.resolve() == Path.cwd():
         raise RunError(f"{folder} is the current folder, which cannot be replaced; name another as --out")
+    if folder.is_symlink() or os.path.ismount(folder):
+        raise RunError(f"{folder} is a link or a mounted disk, which cannot be replaced; name a folder in it as --out")
     refuse_nonempty(folder)
 
 

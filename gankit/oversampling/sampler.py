@@ -177,8 +177,8 @@ class GanOverSampler(OneToOneFeatureMixin, BaseEstimator):  # type: ignore[misc]
 
     def _range(self, images: Array) -> tuple[float, float]:
         """The values of black and white."""
-        if self.value_range is not None:
-            return float(self.value_range[0]), float(self.value_range[1])
+        if (given := valid_range(self.value_range)) is not None:
+            return given
         if images.dtype == np.uint8:
             return 0.0, 255.0
         low, high = float(images.min()), float(images.max())
