@@ -29,7 +29,7 @@ from gankit.studies.agreement import study as agreement
 from gankit.studies.agreement.arms import arm_at
 from gankit.studies.agreement.conclusions import conclusions, difference_from_reals
 from gankit.studies.agreement.contrasts import contrast
-from gankit.studies.agreement.findings import ROWS, Findings, Spread, Trial, Where
+from gankit.studies.agreement.findings import ROWS, Count, Findings, Spread, Trial, Where
 from gankit.studies.agreement.judging import Estimator
 from gankit.studies.agreement.report import read_pictures, warnings_of
 from gankit.studies.agreement.study import Agreement
@@ -376,7 +376,7 @@ def test_scopes_of_one_training_each_are_compared_by_the_spread_of_their_pairs(e
 def test_intervals_of_shares_know_how_trainings_differ(effect: Findings, monkeypatch: pytest.MonkeyPatch) -> None:
     shares = {arm_at(0.0): (10, 50, 90), arm_at(0.8): (20, 60, 100), arm_at(0.8, "random-subset"): (0, 40, 80)}
     monkeypatch.setattr(
-        Findings, "measured_by_training", lambda self, arm, row: [(hits, 100, 100) for hits in shares[arm]]
+        Findings, "measured_by_training", lambda self, arm, row: [Count(hits, 100, 100) for hits in shares[arm]]
     )
     assert effect.spread_of_shares("all") == pytest.approx((0.16, 6))
     low, high = effect.share_interval(arm_at(0.0), "all")
@@ -391,7 +391,7 @@ def test_real_images_of_one_patient_count_as_one(monkeypatch: pytest.MonkeyPatch
     images: Any = SimpleNamespace(held_out=held_out, held_out_at=lambda threshold: np.arange(100), thresholds=[0.0])
     study: Any = SimpleNamespace(images=images)
     trials = [Trial(arm, seed, Path(), Outcome("", {}, None, 0.0, 1)) for seed in range(3)]
-    measured = {"all": [(10, 50, 50), (12, 50, 50), (14, 50, 50)], None: [(40, 80, 100)]}
+    measured = {"all": [Count(hits, 50, 50) for hits in (10, 12, 14)], None: [Count(40, 80, 100)]}
     monkeypatch.setattr(Findings, "measured_by_training", lambda self, arm, row: measured[row])
     findings = Findings(study, trials, {})
     assert findings.independent_reals(arm) == 16
@@ -406,7 +406,7 @@ def test_shares_of_none_and_all_differ_by_a_range(monkeypatch: pytest.MonkeyPatc
     images: Any = SimpleNamespace(held_out=SimpleNamespace(groups=None), thresholds=[0.0])
     trials = [Trial(arm_at(0.0), seed, Path(), Outcome("", {}, None, 0.0, 1)) for seed in range(2)]
     monkeypatch.setattr(
-        Findings, "measured_by_training", lambda self, arm, row: [(0, 2, 2)] * 2 if row else [(2, 2, 2)]
+        Findings, "measured_by_training", lambda self, arm, row: [Count(0, 2, 2)] * 2 if row else [Count(2, 2, 2)]
     )
     found = difference_from_reals(Findings(SimpleNamespace(images=images), trials, {}), "all")  # type: ignore[arg-type]
     assert found.facts["parts"][0]["change"] == -1
