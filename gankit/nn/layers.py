@@ -59,13 +59,13 @@ def pyramid(image: ImageSpec, part: str, doublings: int = 0) -> tuple[int, int, 
     return k, image.height >> k, image.width >> k
 
 
-def unconditional_pyramid(image: ImageSpec, part: str, doublings: int = 1) -> tuple[int, int, int]:
-    """`pyramid` of a network that cannot use labels and needs at least so many doublings.
+def unconditional_pyramid(image: ImageSpec, part: str) -> tuple[int, int, int]:
+    """`pyramid` of a network that cannot use labels and needs at least one doubling.
 
     Raises:
         PartError: the image has labels, or its size does not fit or is too small.
     """
-    levels = pyramid(image, part, doublings)
+    levels = pyramid(image, part, 1)
     if image.conditional:
         kind = part.partition(" ")[0]
         raise PartError(f"{part} cannot use labels: set data.conditional=false, or {kind}.name=resnet")

@@ -13,9 +13,9 @@ _UNSEEN = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202
 _UNDECODED = re.compile("[\udc80-\udcff]+")
 """Bytes in names of files that are not letters of the locale, as Python keeps them."""
 _FORMULA = re.compile(r"'*[=+\-@\t\r]")
-_failures: list[OSError] = []
-"""Of standard output, since `end_output`."""
 _NUMBER = re.compile(r"[+-]?\d+(\.\d*)?([eE][+-]?\d+)?")
+_failures: list[OSError] = []
+"""What kept text from standard output since the last `end_output`."""
 LINE_EVERY = 30.0
 """Seconds between the lines of a bar that cannot be drawn."""
 
