@@ -10,6 +10,8 @@ from pathlib import Path
 
 import numpy as np
 import optuna
+from optuna.storages import JournalStorage
+from optuna.storages.journal import JournalFileBackend
 
 import gankit
 from gankit.studies.trainings import train_or_resume
@@ -56,7 +58,7 @@ def main() -> None:
             values.append(report["metrics"]["kid"]["value"])
         return float(np.mean(values))
 
-    storage = f"sqlite:///{given.out / 'study.db'}"
+    storage = JournalStorage(JournalFileBackend(str(given.out / "study.log")))
     study = optuna.create_study(study_name="demo", storage=storage, load_if_exists=True)
     done = [trial for trial in study.trials if trial.state.is_finished()]
     # With the same seed, a later call would try the random settings of the first call again.

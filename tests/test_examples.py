@@ -100,13 +100,17 @@ def test_many_trainings(run: Run, jobs: int, seeds: int, tmp_path: Path) -> None
 
 def test_a_search_goes_on(run: Run, tmp_path: Path) -> None:
     import optuna
+    from optuna.storages import JournalStorage
+    from optuna.storages.journal import JournalFileBackend
 
     given = [tmp_path / "search", *QUICK, *LEVELS, "--seeds", 1]
     run("search_with_optuna.py", *given, "--trials", 1)
     shutil.rmtree(tmp_path / "search" / "trial-0-0")  # it is not trained again
     printed = run("search_with_optuna.py", *given, "--trials", 2)
     assert not (tmp_path / "search" / "trial-0-0").exists()
-    study = optuna.load_study(study_name="demo", storage=f"sqlite:///{tmp_path / 'search' / 'study.db'}")
+    study = optuna.load_study(
+        study_name="demo", storage=JournalStorage(JournalFileBackend(str(tmp_path / "search" / "study.log")))
+    )
     assert len(study.trials) == 2
     assert study.trials[0].params != study.trials[1].params
     assert "best of 2" in printed
