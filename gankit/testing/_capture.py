@@ -18,7 +18,6 @@ from gankit.experiments.experiment import Experiment
 from gankit.interfaces import Side, Turn
 from gankit.nn.copies import buffers_of, restore_buffers
 from gankit.training.data import TrainingData
-from gankit.training.execution.arithmetic import arithmetic
 from gankit.training.execution.graphs import WARM_UPS, Graphs
 from gankit.training.inputs import SIDES
 from gankit.training.log import TickLog
@@ -139,9 +138,8 @@ def assert_capturable(experiment: Experiment, data: TrainingData) -> None:
     if torch.cuda.is_available():
         eager, replayed = (_stepper(experiment, data, "cuda", graphs=graphs) for graphs in (False, True))
         assert isinstance(replayed.execution, Graphs)
-        with arithmetic(eager.settings, eager.device):
+        with replayed.computing():
             _assert_equal_steps(eager, replayed, replayed.execution, replayed.warnings)
-        replayed.close()
 
 
 def _stepper(experiment: Experiment, data: TrainingData, device: str, graphs: bool) -> Stepper:

@@ -24,6 +24,7 @@ from gankit.runs.networks import describe_value, load_state, not_finite, place, 
 from gankit.runs.run import choose_device
 from gankit.training.assembly import Gan, build
 from gankit.training.data import TrainingData
+from gankit.training.execution.arithmetic import arithmetic
 from gankit.training.execution.choice import choose
 from gankit.training.execution.work import Log, Read, Work
 from gankit.training.inputs import Inputs
@@ -135,6 +136,12 @@ class Stepper:
     def close(self) -> None:
         """Free the memory of recorded turns."""
         self.execution.close()
+
+    @contextlib.contextmanager
+    def computing(self) -> Iterator[None]:
+        """A context for steps outside of a `Trainer.run`, which compute as the settings say; it ends with `close`."""
+        with contextlib.closing(self), arithmetic(self.settings, self.device):
+            yield
 
     def new_average(self) -> AveragedModel | None:
         """An average of the generator's weights that begins with the present ones; None where it is turned off."""

@@ -39,7 +39,6 @@ from gankit.errors import typed_line
 from gankit.evaluation.extraction import extractor
 from gankit.runs.networks import generate_batches
 from gankit.training.data import prepare
-from gankit.training.execution.arithmetic import arithmetic
 from gankit.training.execution.graphs import WARM_UPS, Graphs
 from gankit.training.log import TickLog
 from gankit.training.step import Stepper
@@ -124,7 +123,7 @@ class Bench:
             torch.cuda.empty_cache()
             torch.cuda.reset_peak_memory_stats()
         stepper = self.stepper(recipe, side, batch, *more)
-        with contextlib.closing(stepper), arithmetic(stepper.settings, stepper.device):
+        with stepper.computing():
             for _ in range(1 if self.smoke else WARM_UPS + 3):
                 stepper.advance()
             yield stepper
@@ -199,23 +198,23 @@ def equality_part(bench: Bench) -> Iterator[Case]:
 def equality(bench: Bench, recipe: str, side: int, batch: int) -> Iterator[Row]:
     half = 1 if bench.smoke else 4
     ended = {}
+
+    def advanced(stepper: Stepper, steps: int) -> Stepper:
+        with stepper.computing():
+            for _ in range(steps):
+                stepper.advance()
+        return stepper
+
     for way in ("eager", "again", "replayed", "resumed"):
         more = ("training.graphs=false",) if way in ("eager", "again") else ()
-        stepper = bench.stepper(recipe, side, batch, *WHOLE, *more)
-        with arithmetic(stepper.settings, stepper.device):
-            for _ in range(half if way == "resumed" else 2 * half):
-                stepper.advance()
-            if way == "resumed":
-                other = bench.stepper(recipe, side, batch, *WHOLE)
-                other.load_state_dict(stepper.state_dict(), Path("state"))
-                other.go_to(stepper.step)
-                stepper.close()
-                stepper = other
-                for _ in range(half):
-                    stepper.advance()
+        stepper = advanced(bench.stepper(recipe, side, batch, *WHOLE, *more), half if way == "resumed" else 2 * half)
+        if way == "resumed":
+            other = bench.stepper(recipe, side, batch, *WHOLE)
+            other.load_state_dict(stepper.state_dict(), Path("state"))
+            other.go_to(stepper.step)
+            stepper = advanced(other, half)
         state = tree_leaves(stepper.state_dict())
         ended[way] = [value.cpu().clone() for value in state if isinstance(value, Tensor)]
-        stepper.close()
     for way in ("again", "replayed", "resumed"):
         equal = all(torch.equal(a, b) for a, b in zip(ended["eager"], ended[way], strict=True))
         yield {"recipe": recipe, "side": side, "way": way, "equal": equal}
@@ -244,7 +243,7 @@ def record_part(bench: Bench) -> Iterator[Case]:
 
 def recording(bench: Bench, recipe: str, side: int, batch: int) -> Iterator[Row]:
     stepper, taken = bench.stepper(recipe, side, batch, *WHOLE), []
-    with contextlib.closing(stepper), arithmetic(stepper.settings, stepper.device):
+    with stepper.computing():
         for _ in range(1 if bench.smoke else WARM_UPS + 3):
             taken.append(bench_once(bench, stepper.advance))
     yield {"recipe": recipe, "side": side, "first_s": taken[0], "all_s": sum(taken), "last_s": taken[-1]}
