@@ -15,19 +15,16 @@ from torch import Tensor
 import gankit
 from gankit import seeds
 from gankit.errors import PartError, RunError, plain_words
+from gankit.evaluation import extraction
 from gankit.interfaces import Augment, Critic, ImageSpec, Loss, Turn
+from gankit.nn.modes import NOT_DETERMINISTIC, deterministic, exact
 from gankit.planning import proposal
-from gankit.runs.networks import call_part
+from gankit.runs import networks
+from gankit.runs.networks import call_part, generate_batches
 from gankit.runs.run import choose_device
 from gankit.studies.trainings import time_training
 from gankit.training import rehearsal
-from gankit.training.execution.arithmetic import (
-    NOT_DETERMINISTIC,
-    arithmetic,
-    determinism_warnings,
-    deterministic,
-    nondeterministic_operations,
-)
+from gankit.training.execution.arithmetic import arithmetic, determinism_warnings, nondeterministic_operations
 from gankit.training.log import TickLog
 from gankit.training.step import Stepper
 from gankit.training.trainer import Trainer
@@ -63,11 +60,22 @@ def flags() -> tuple[bool, ...]:
     )  # fmt: skip
 
 
+@pytest.fixture
+def other_flags() -> Iterator[None]:
+    """Of the calling program: not those that torch starts with."""
+    cudnn, matmul = torch.backends.cudnn, torch.backends.cuda.matmul
+    before = cudnn.allow_tf32, matmul.allow_tf32
+    cudnn.allow_tf32, matmul.allow_tf32 = False, True
+    yield
+    cudnn.allow_tf32, matmul.allow_tf32 = before
+
+
+@pytest.mark.usefixtures("other_flags")
 @pytest.mark.parametrize(
     ("overrides", "device", "inside"),
     [
-        ([], "cpu", (True, False, False, False, True, True)),
-        (["training.precision=float32-exact"], "cpu", (True, False, False, False, True, True)),
+        ([], "cpu", (False, True, False, False, True, True)),
+        (["training.precision=float32-exact"], "cpu", (False, True, False, False, True, True)),
         ([], "cuda", (True, False, True, True, False, False)),
         (["training.deterministic=false"], "cuda", (True, False, False, False, True, True)),
         (["training.precision=float32-exact", "training.deterministic=false"], "cuda",
@@ -78,11 +86,38 @@ def test_a_training_computes_as_its_settings_say(
     overrides: list[str], device: str, inside: tuple[bool, ...], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.delenv("CUBLAS_WORKSPACE_CONFIG", raising=False)
-    monkeypatch.setattr(torch.backends.cudnn, "benchmark", True)  # of the calling program
+    monkeypatch.setattr(torch.backends.cudnn, "benchmark", True)
     before = flags()
     with arithmetic(gankit.load("wgan-gp", *overrides).training, torch.device(device)):
         assert flags() == inside
+        with exact(torch.device(device)):
+            assert flags() == ((False, False, True, True, False, False) if device == "cuda" else inside)
+        assert flags() == inside
     assert flags() == before
+
+
+def test_what_is_drawn_or_measured_is_computed_exactly(monkeypatch: pytest.MonkeyPatch) -> None:
+    """And the draws of every GPU in use stay as they were, since every one is seeded."""
+    said: list[Any] = []
+
+    def note(device: torch.device) -> Any:
+        said.append(device.type)
+        return contextlib.nullcontext()
+
+    image = ImageSpec(3, 8, 8)
+    generator = gankit.generators.get("resnet")(image, width=4, latent_dim=6).eval()
+    with monkeypatch.context() as patch:
+        patch.setattr(networks, "exact", note)
+        for name, value in {"is_initialized": True, "is_available": True, "device_count": 2}.items():
+            patch.setattr(torch.cuda, name, lambda value=value: value)
+        patch.setattr(torch.cuda, "manual_seed_all", lambda seed: None)
+        patch.setattr(torch.random, "fork_rng", lambda gpus: said.append(list(gpus)) or contextlib.nullcontext())
+        pictures = next(generate_batches(generator, torch.zeros(1, 6), None))
+    assert said == [[0, 1], "cpu"]
+    said.clear()
+    monkeypatch.setattr("gankit.evaluation.extraction.exact", note)
+    extraction.features(gankit.wrap("dataset", pictures.numpy(), value_range=(-1.0, 1.0)), gankit.features.get("pixels")(image))
+    assert said == ["cpu"]
 
 
 def test_a_training_makes_its_gpu_the_current_one(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -5,7 +5,7 @@ import functools
 import hashlib
 import json
 import tempfile
-from collections.abc import Callable, Collection, Iterable, Iterator
+from collections.abc import Callable, Collection, Generator, Iterable
 from time import perf_counter
 from typing import Any
 
@@ -20,6 +20,7 @@ from gankit.errors import DataError, PartError
 from gankit.experiments.experiment import default_features
 from gankit.images.grey_levels import rescale
 from gankit.interfaces import Dataset, Features, ImageSpec, Indices, Rows
+from gankit.nn.modes import exact
 from gankit.nn.threads import ThreadChoice, own_threads, thread_options, torch_threads
 from gankit.registry import Part, valid_part
 from gankit.registry.trust import trust
@@ -154,7 +155,8 @@ def features(
             make = functools.partial(_features_of_chunk, images, chunk, network, name, threads, bar.update)
             if content is None:
                 return make()
-            device = device_of(network).type  # CPU and GPU round differently
+            kind = device_of(network).type
+            device = {"cuda": "cuda without TF32"}.get(kind, kind)  # CPU and GPU round differently
             text = json.dumps([FORMAT, content, protocol, device, *chunk[[0, -1]].tolist(), images.value_range])
             values = stored(hashlib.blake2b(text.encode(), digest_size=20).hexdigest(), make, "features")
             bar.update(int(chunk[-1]) + 1 - bar.n)  # past a chunk that was on disk
@@ -194,8 +196,9 @@ def _features_of_chunk(
     progress: Callable[[int], Any],
 ) -> NDArray[np.float32]:
     batches, device = [], device_of(network)
-    with torch.no_grad():
-        for batch in _read_ahead(images, indices, name, device):
+    # Closed before `exact` ends, since the images that its thread reads may be generated on this device.
+    with torch.no_grad(), exact(device), contextlib.closing(_read_ahead(images, indices, name, device)) as read:
+        for batch in read:
             torch.set_num_threads(threads.threads)
             start = perf_counter()
             values = call_part(f"features {type(network).__name__}", network, batch.to(device))
@@ -214,7 +217,7 @@ def _features_of_chunk(
     return vectors
 
 
-def _read_ahead(images: Dataset, indices: Indices, name: str, device: torch.device) -> Iterator[Tensor]:
+def _read_ahead(images: Dataset, indices: Indices, name: str, device: torch.device) -> Generator[Tensor]:
     """Batches as (k, c, h, w) float32 in [0, 255]; the next one is decoded while one is used."""
 
     def read(start: int) -> Tensor:
@@ -238,7 +241,7 @@ def _read_ahead(images: Dataset, indices: Indices, name: str, device: torch.devi
 
 def _logits(features: NDArray[np.float32], network: Features) -> NDArray[np.float32]:
     device = device_of(network)
-    with torch.no_grad():
+    with torch.no_grad(), exact(device):
         chunks = [
             network.logits(torch.tensor(features[start : start + CHUNK], device=device)).float().cpu().numpy()
             for start in range(0, len(features), CHUNK)

@@ -29,8 +29,6 @@ READ_BACK = {
     aten.bincount, aten._unique2, aten.unique_dim, aten.unique_consecutive, aten._linalg_check_errors,
 }  # fmt: skip
 """Operations whose result is read on the host, or whose shape is, or whether they worked."""
-COPIES = {aten._to_copy, aten.copy_, aten.index, aten.index_put, aten.index_put_}
-"""Operations that may copy from the host, the last three an index."""
 FROM_NUMBERS = {torch.tensor, torch.as_tensor, torch.asarray, Tensor.new_tensor}
 """Functions that may make a tensor of Python's numbers, which are copied from the host."""
 STEPS = WARM_UPS + 2
@@ -212,16 +210,16 @@ def _assert_stays_on_its_device(stepper: Stepper, side: Side) -> None:
             if value is not None:
                 value.backward(retain_graph=True)
     assert not crossings.seen, (
-        f"on the {side}'s turn {crossings.seen[0]} copies a tensor between devices: make tensors on the device of the "
-        "inputs, and keep constants in buffers (capturable = True)"
+        f"on the {side}'s turn {crossings.seen[0]} copies a tensor between devices, or takes its number at the "
+        "recording: make tensors on the device of the inputs, and keep constants in buffers (capturable = True)"
     )
 
 
 class _Crossings(TorchDispatchMode):  # type: ignore[no-untyped-call]
-    """Copies between devices.
+    """Copies between devices, and operations that take a single number of the host beside tensors of the device.
 
     Attributes:
-        seen: the names of what copies.
+        seen: the names of these operations.
     """
 
     def __init__(self) -> None:
@@ -230,10 +228,8 @@ class _Crossings(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         out = func(*args, **(kwargs or {}))
-        if func.overloadpacket in COPIES:
-            tensors = [value for value in tree_leaves((args, out)) if isinstance(value, Tensor)]
-            if len({tensor.device for tensor in tensors}) > 1:
-                self.seen.append(str(func))
+        if len({value.device for value in tree_leaves((args, kwargs, out)) if isinstance(value, Tensor)}) > 1:
+            self.seen.append(str(func))
         return out
 
 
