@@ -116,7 +116,9 @@ def test_what_is_drawn_or_measured_is_computed_exactly(monkeypatch: pytest.Monke
     assert said == [[0, 1], "cpu"]
     said.clear()
     monkeypatch.setattr("gankit.evaluation.extraction.exact", note)
-    extraction.features(gankit.wrap("dataset", pictures.numpy(), value_range=(-1.0, 1.0)), gankit.features.get("pixels")(image))
+    extraction.features(
+        gankit.wrap("dataset", pictures.numpy(), value_range=(-1.0, 1.0)), gankit.features.get("pixels")(image)
+    )
     assert said == ["cpu"]
 
 
@@ -345,6 +347,17 @@ def test_doubles_on_an_apple_gpu_are_refused(small: Small, tmp_path: Path, monke
     monkeypatch.setattr("gankit.training.step.choose_device", lambda setting: torch.device("mps"))
     with pytest.raises(PartError, match=r"^training\.precision: Apple GPUs have no float64; set training\.device=cpu"):
         Trainer(gankit.load("wgan-gp", *small("training.precision=float64")), tmp_path, None)
+
+
+def test_bfloat16_is_refused_where_a_gpu_has_none(
+    small: Small, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("gankit.training.step.choose_device", lambda setting: GPU)
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda: False)
+    with pytest.raises(
+        PartError, match=r"^training\.precision: this GPU has no bfloat16; set training\.precision=float"
+    ):
+        Trainer(gankit.load("wgan-gp", *small("training.precision=bf16")), tmp_path, None)
 
 
 def test_nothing_is_made_double_on_a_device_that_may_have_no_doubles() -> None:

@@ -27,7 +27,9 @@ def build_optimizer(settings: Training, network: nn.Module, rate: float) -> torc
         raise PartError(f"training.optimizer: {name} {CANNOT_TRAIN[name]}; choose another, for example Adam")
     kind = getattr(torch.optim, name)
     options: dict[str, Any] = {"lr": rate, "betas": betas_at(settings, 0)}
-    options["fused"] = all(parameter.is_floating_point() for parameter in network.parameters())  # not complex
+    # Not complex numbers, nor where some versions of torch have no such form: Apple GPUs, and Adagrad on any GPU.
+    devices = {"cpu"} if name == "Adagrad" else {"cpu", "cuda"}
+    options["fused"] = all(p.is_floating_point() and p.device.type in devices for p in network.parameters())
     options = {key: value for key, value in options.items() if key in inspect.signature(kind).parameters}
     try:
         optimizer: torch.optim.Optimizer = kind(network.parameters(), **options | settings.optimizer_options)
@@ -58,8 +60,18 @@ def _check_and_keep_options(optimizer: torch.optim.Optimizer, state: dict[str, A
         _form(value) != _form(own["state"].get(i)) for i, value in state["state"].items()
     ):
         raise ValueError("it is the state of other parameters")
+    # torch leaves the number of steps where it was loaded to. On a GPU, each step would wait for each of them.
+    moved = {
+        i: {name: value.to(own["state"][i][name].device) if isinstance(value, Tensor) else value
+            for name, value in values.items()}
+        for i, values in state["state"].items()
+    }  # fmt: skip
     pairs = zip(state["param_groups"], optimizer.param_groups, strict=True)
-    return {**state, "param_groups": [{**saved, **own, "params": saved["params"]} for saved, own in pairs]}
+    return {
+        **state,
+        "state": moved,
+        "param_groups": [{**saved, **own, "params": saved["params"]} for saved, own in pairs],
+    }
 
 
 def _form(value: Any) -> Any:

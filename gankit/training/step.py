@@ -71,6 +71,8 @@ class Stepper:
         dtype = torch.float64 if self.settings.precision == "float64" else torch.float32
         if dtype is torch.float64 and self.device.type == "mps":
             raise PartError("training.precision: Apple GPUs have no float64; set training.device=cpu")
+        if self.settings.precision == "bf16" and self.device.type == "cuda" and not torch.cuda.is_bf16_supported():
+            raise PartError("training.precision: this GPU has no bfloat16; set training.precision=float32")
         self.like = torch.empty(0, dtype=dtype, device=self.device)
         self.gan: Gan = build(experiment, data.image)
         self.generator: Generator = self._place("generator")
