@@ -121,7 +121,7 @@ def test_the_number_of_steps_stays_where_an_optimiser_reads_it() -> None:
     optimizer.param_groups[0]["params"][0].grad = torch.zeros(1, 1)
     optimizer.step()
     state = optimizer.state_dict()
-    state["state"][0]["step"] = torch.tensor(5.0).as_subclass(LoadedElsewhere)
+    state["state"] = {0: {**state["state"][0], "step": torch.tensor(5.0).as_subclass(LoadedElsewhere)}}
     loaded = _check_and_keep_options(optimizer, state)["state"][0]["step"]
     assert type(loaded) is Tensor
     assert loaded == 1
