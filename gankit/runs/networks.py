@@ -192,7 +192,7 @@ def generate_batches(generator: Generator, z: Tensor, labels: Tensor | None) -> 
         rows = (start + torch.arange(SAMPLE_BATCH)).clamp(max=len(z) - 1) if count else torch.arange(0)
         label = None if labels is None else labels[rows].to(like.device)
         # All, since `seed_torch` seeds all; a GPU that is not in use has no draws to be kept.
-        devices = None if torch.cuda.is_initialized() else []  # type: ignore[no-untyped-call]
+        devices: list[torch.device] | None = None if torch.cuda.is_initialized() else []  # type: ignore[no-untyped-call]
         with seeds.own_draws(devices), seeds.plain_torch(), exact(like.device), torch.no_grad():
             seeds.seed_torch(0, "sample batch", start)
             images = generator(z[rows].to(like), label)[:count].float().cpu()
