@@ -248,6 +248,32 @@ def test_a_failed_recording_goes_on_eagerly_from_the_same_state(fault: str, monk
     assert not graphs.recorded
 
 
+class Replacing(Augment):
+    """Counts its calls in a buffer, by a new tensor each time."""
+
+    capturable = True
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("calls", torch.zeros(()))
+
+    def forward(self, images: Tensor) -> Tensor:
+        self.calls = self.calls + 1
+        return images / self.calls
+
+
+def test_a_buffer_that_is_replaced_is_noticed() -> None:
+    """The first replay is right, and all that follow would be wrong."""
+    gankit.augments.register("replacing")(Replacing)
+    eager, replayed = (stepper("wgan-gp", "augment.name=replacing", *RESNET) for _ in range(2))
+    told: list[str] = []
+    replay_turns(replayed, told.append)
+    assert advanced(replayed) == advanced(eager)
+    assert told == [
+        "training.graphs: turns go on eagerly, since the critic's turn puts a new tensor in the place of a buffer"
+    ]
+
+
 @pytest.mark.usefixtures("strangers")
 def test_what_python_decides_in_each_turn_would_be_out_of_date(monkeypatch: pytest.MonkeyPatch) -> None:
     """So that the comparisons above would notice."""

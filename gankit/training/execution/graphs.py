@@ -157,8 +157,11 @@ class Graphs:
         recorded: list[_Recording] = []
         exact = self._exact and not operations
 
-        def record() -> None:
+        def record() -> str | None:
+            places = self._places_of_buffers()
             recorded.append(self._recording(work, inputs, before))
+            # Each replay would begin with what was in the old one.
+            return "turn puts a new tensor in the place of a buffer" if self._places_of_buffers() != places else None
 
         def replay() -> str | None:
             recorded[0].replay()
@@ -229,6 +232,9 @@ class Graphs:
 
     def _gradients(self, network: nn.Module) -> list[Tensor | None]:
         return [parameter.grad for parameter in network.parameters()]
+
+    def _places_of_buffers(self) -> list[int]:
+        return [buffer.data_ptr() for module in self._modules for buffer in module.buffers()]
 
     def _all_generators(self) -> list[torch.Generator]:
         """Those from which turns draw, with torch's own of the same devices."""
