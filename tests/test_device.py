@@ -360,6 +360,16 @@ def test_bfloat16_is_refused_where_a_gpu_has_none(
         Trainer(gankit.load("wgan-gp", *small("training.precision=bf16")), tmp_path, None)
 
 
+def test_one_gpu_for_several_processes_is_refused(
+    small: Small, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """NCCL would end, and seem to have lost a process."""
+    monkeypatch.setattr("gankit.training.step.choose_device", torch.device)
+    monkeypatch.setattr("gankit.training.step.distributed.size", lambda: 2)
+    with pytest.raises(PartError, match=r"^training\.device: each process takes a GPU of its own; set "):
+        Trainer(gankit.load("wgan-gp", *small("training.device=cuda:0")), tmp_path, None)
+
+
 def test_nothing_is_made_double_on_a_device_that_may_have_no_doubles() -> None:
     """An Apple GPU has none."""
     for path in Path(gankit.__file__).parent.rglob("*.py"):

@@ -73,6 +73,8 @@ class Stepper:
             raise PartError("training.precision: Apple GPUs have no float64; set training.device=cpu")
         if self.settings.precision == "bf16" and self.device.type == "cuda" and not torch.cuda.is_bf16_supported():
             raise PartError("training.precision: this GPU has no bfloat16; set training.precision=float32")
+        if self.device.type == "cuda" and self.device.index is not None and distributed.size() > 1:
+            raise PartError("training.device: each process takes a GPU of its own; set training.device=cuda")
         self.like = torch.empty(0, dtype=dtype, device=self.device)
         self.gan: Gan = build(experiment, data.image)
         self.generator: Generator = self._place("generator")
