@@ -220,6 +220,14 @@ class TestFolder:
         path.write_bytes(path.read_bytes()[:700])
         assert error(lambda: Folder(path=tmp_path).images).startswith(f"{path} cannot be decoded")
 
+    def test_too_little_memory_for_a_picture(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        def fail(*_: Any) -> None:
+            raise MemoryError
+
+        save(tmp_path / "a.png", pixels(4, 4))
+        monkeypatch.setattr("gankit.images.decoding.Decoder._decode_8_bit", fail)
+        assert "(MemoryError); free some memory, or replace it" in error(lambda: Folder(path=tmp_path).images)
+
     @pytest.mark.parametrize("form", ["GIF", "EPS", "PPM", "ICNS"])
     def test_only_documented_formats_are_opened(self, tmp_path: Path, form: str) -> None:
         Image.fromarray(pixels(32, 32, 3)).save(tmp_path / "a.png", form)
@@ -338,6 +346,13 @@ class TestSubFolders:
         assert {name: indices.tolist() for name, indices in data.splits.items()} == {
             "test": [0], "train": [1, 2], "val": [3],
         }  # fmt: skip
+
+    def test_splits_in_other_words(self, tmp_path: Path) -> None:
+        for name in ("Training/x/1.png", "Testing/x/2.png", "Validation/y/3.png"):
+            save(tmp_path / name, pixels(3, 3))
+        data = Folder(path=tmp_path)
+        assert data.class_names == ("x", "y")
+        assert sorted(data.splits) == ["test", "train", "val"]
 
     def test_a_picture_outside_the_classes(self, tmp_path: Path) -> None:
         save(tmp_path / "x" / "1.png", pixels(3, 3))

@@ -89,7 +89,7 @@ def test_an_optimiser_takes_up_its_own_state_and_no_other(name: str) -> None:
 
     def trained(*widths: int) -> torch.optim.Optimizer:
         network = nn.Sequential(*(nn.Linear(5, width, bias=False) for width in widths))
-        optimizer = build_optimizer(Training(optimizer=name), network, 0.1)
+        optimizer = build_optimizer(Training(optimizer=name, critic_lr=0.1), network, "critic")
         network[0](torch.ones(2, 5)).sum().backward()  # the last is not used
         optimizer.step()
         return optimizer
@@ -117,7 +117,7 @@ class LoadedElsewhere(Tensor):
 
 
 def test_the_number_of_steps_stays_where_an_optimiser_reads_it() -> None:
-    optimizer = build_optimizer(Training(optimizer="RAdam"), nn.Linear(1, 1, bias=False), 0.1)
+    optimizer = build_optimizer(Training(optimizer="RAdam"), nn.Linear(1, 1, bias=False), "critic")
     optimizer.param_groups[0]["params"][0].grad = torch.zeros(1, 1)
     optimizer.step()
     state = optimizer.state_dict()
@@ -129,7 +129,7 @@ def test_the_number_of_steps_stays_where_an_optimiser_reads_it() -> None:
 
 def test_the_fused_form_is_for_devices_that_have_it() -> None:
     for device, fused in (("cpu", True), ("meta", False)):
-        optimizer = build_optimizer(Training(), nn.Linear(1, 1, device=device), 0.1)
+        optimizer = build_optimizer(Training(), nn.Linear(1, 1, device=device), "critic")
         assert optimizer.param_groups[0]["fused"] is fused
 
 
