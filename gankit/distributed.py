@@ -110,8 +110,9 @@ def process_group() -> Iterator[None]:
             torch.cuda.set_device(_torchrun_number("LOCAL_RANK", 0) % torch.cuda.device_count())
         # NCCL refuses two processes on one GPU; gloo sums their gradients by way of the machine's memory.
         alone_on_gpu = cuda and _torchrun_number("LOCAL_WORLD_SIZE", 1) <= torch.cuda.device_count()
+        backend = "cpu:gloo,cuda:nccl" if alone_on_gpu and dist.is_nccl_available() else "gloo"  # Windows has no NCCL
         try:
-            dist.init_process_group("cpu:gloo,cuda:nccl" if alone_on_gpu else "gloo", timeout=PATIENCE)
+            dist.init_process_group(backend, timeout=PATIENCE)
         except (ValueError, RuntimeError) as error:
             raise RunError(
                 f"process {number} of {count} cannot join the others ({one_line(error, 120)}): {START_OR_UNSET}"

@@ -163,6 +163,8 @@ def test_the_gpu_benchmark_names_what_it_had_no_time_for(tmp_path: Path) -> None
     with gankit.testing.isolated_registry():
         results = gpu.main(["--smoke", "--out", str(tmp_path), "--minutes", "0"])
     assert [line.partition(":")[0] for line in results["not_run"][1:]] == list(gpu.PARTS)
+    assert not results["whole"]
+    assert (tmp_path / "gpu.md").read_text().count("| not measured |") == len(gpu_page.TARGETS)
 
 
 def test_the_gpu_benchmark_goes_on_after_a_fault_and_keeps_what_it_has(
@@ -185,6 +187,9 @@ def test_the_gpu_benchmark_goes_on_after_a_fault_and_keeps_what_it_has(
     assert [row["step_ms"] for row in results["mimicry"]] == [1.0, 2.0]
     assert results["not_run"][1:] == ["mimicry: RuntimeError: CUDA out of memory (torch-mimicry)"]
     assert "| gankit | 2.0 ms |" in (tmp_path / "gpu.md").read_text()
+    with gankit.testing.isolated_registry():
+        again = gpu.main(["--smoke", "--out", str(tmp_path)])  # what failed fails again, and what is there stays
+    assert again == results
 
 
 def test_the_page_about_gpus_does_without_what_others_are_compared_with() -> None:
@@ -208,7 +213,9 @@ def test_the_page_about_gpus_shows_every_row() -> None:
                        {"recipe": "dcgan", "side": 64, "way": "bf16", "step_ms": 20.0}],
         "record": [], "inference": [],
     })  # fmt: skip
-    for cells in ("dcgan | 64 | 8 | 20.0 ms | 20.0 ms | 19.0 ms | 1.05 | 9,000 | 1,300 MB | 1.30", "8.00 | met (7)",
+    for cells in ("dcgan | 64 | 8 | 20.0 ms | 20.0 ms | 19.0 ms | 1.05 | 9,000 | 1,300 MB | 1.30", "| 8.00 |",
+                  "torch-mimicry's own step | 7 times as fast | 8.00 | 1 | met |", "kernels | 1.1 | 1.05 | 1 | met |",
+                  "update | 9 times as fast |  | 0 | not measured |", "bitwise equal | 0.00 | 1 | **missed** |",
                   "a replayed, resumed one | **no**", "bf16 | 20.0 ms | 1.30", "- step: more",
                   "Said on the way: x"):  # fmt: skip
         assert cells in page

@@ -22,6 +22,12 @@ class Card:
         self.said: list[str] = []
         self.streams = 0
         self.broken = False
+        self.ends_allocation = True  # where a recording fails, as newer versions do
+
+    def end_allocation(self, device: int, pool: str) -> None:
+        if self.ends_allocation:
+            raise RuntimeError("not currently recording to it")
+        self.said.append(f"end of {pool} on {device}, {self.current}")
 
     def stream_made(self, device: torch.device) -> Any:
         self.streams += 1
@@ -80,6 +86,12 @@ def card(monkeypatch: pytest.MonkeyPatch) -> Card:
         "empty_cache": lambda: card.said.append("empty"),
     }.items():  # fmt: skip
         monkeypatch.setattr(torch.cuda, name, value)
+    monkeypatch.setattr(torch.cuda, "current_device", lambda: 0)
+    monkeypatch.setattr(torch._C, "_cuda_endAllocateToPool", card.end_allocation, raising=False)
+    monkeypatch.setattr(
+        torch._C, "_cuda_releasePool", lambda device, pool: card.said.append(f"release {pool} on {device}"),
+        raising=False,
+    )  # fmt: skip
     monkeypatch.setattr(torch, "zeros", lambda size, device: card.said.append(f"zeros on {device}"))
     return card
 
@@ -124,6 +136,16 @@ def test_a_failed_recording_leaves_the_stream_and_is_followed_by_one_that_works(
     recorder.recover()
     assert card.said == ["record on side 2 in None thread_local", "zeros on cuda"]  # a stream and memory of its own
     assert card.current == "main"
+
+
+def test_after_a_failed_recording_the_allocator_gives_back_memory_again(card: Card) -> None:
+    """Where torch itself leaves it in the midst of the recording."""
+    recorder = CudaRecorder(GPU, [])
+    card.ends_allocation = False
+    recorder.recover()
+    assert card.said == [
+        "end of pool on 0, side 2", "release pool on 0", "record on side 2 in None thread_local", "zeros on cuda",
+    ]  # fmt: skip
 
 
 def test_a_driver_that_records_nothing_is_no_error(card: Card) -> None:

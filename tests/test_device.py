@@ -15,18 +15,18 @@ from torch import Tensor
 import gankit
 from gankit import seeds
 from gankit.errors import PartError, RunError, plain_words
+from gankit.evaluation import extraction
 from gankit.interfaces import Augment, Critic, ImageSpec, Loss, Turn
-from gankit.runs.networks import call_part
+from gankit.nn.modes import NOT_DETERMINISTIC, deterministic, exact
+from gankit.planning import proposal
+from gankit.runs import networks
+from gankit.runs.networks import call_part, generate_batches
 from gankit.runs.run import choose_device
+from gankit.studies.trainings import time_training
 from gankit.training import rehearsal
-from gankit.training.execution.arithmetic import (
-    NOT_DETERMINISTIC,
-    arithmetic,
-    determinism_warnings,
-    deterministic,
-    nondeterministic_operations,
-)
+from gankit.training.execution.arithmetic import arithmetic, determinism_warnings, nondeterministic_operations
 from gankit.training.log import TickLog
+from gankit.training.step import Stepper
 from gankit.training.trainer import Trainer
 
 Small = Callable[..., list[str]]
@@ -60,11 +60,22 @@ def flags() -> tuple[bool, ...]:
     )  # fmt: skip
 
 
+@pytest.fixture
+def other_flags() -> Iterator[None]:
+    """Of the calling program: not those that torch starts with."""
+    cudnn, matmul = torch.backends.cudnn, torch.backends.cuda.matmul
+    before = cudnn.allow_tf32, matmul.allow_tf32
+    cudnn.allow_tf32, matmul.allow_tf32 = False, True
+    yield
+    cudnn.allow_tf32, matmul.allow_tf32 = before
+
+
+@pytest.mark.usefixtures("other_flags")
 @pytest.mark.parametrize(
     ("overrides", "device", "inside"),
     [
-        ([], "cpu", (True, False, False, False, True, True)),
-        (["training.precision=float32-exact"], "cpu", (True, False, False, False, True, True)),
+        ([], "cpu", (False, True, False, False, True, True)),
+        (["training.precision=float32-exact"], "cpu", (False, True, False, False, True, True)),
         ([], "cuda", (True, False, True, True, False, False)),
         (["training.deterministic=false"], "cuda", (True, False, False, False, True, True)),
         (["training.precision=float32-exact", "training.deterministic=false"], "cuda",
@@ -75,11 +86,40 @@ def test_a_training_computes_as_its_settings_say(
     overrides: list[str], device: str, inside: tuple[bool, ...], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.delenv("CUBLAS_WORKSPACE_CONFIG", raising=False)
-    monkeypatch.setattr(torch.backends.cudnn, "benchmark", True)  # of the calling program
+    monkeypatch.setattr(torch.backends.cudnn, "benchmark", True)
     before = flags()
     with arithmetic(gankit.load("wgan-gp", *overrides).training, torch.device(device)):
         assert flags() == inside
+        with exact(torch.device(device)):
+            assert flags() == ((False, False, True, True, False, False) if device == "cuda" else inside)
+        assert flags() == inside
     assert flags() == before
+
+
+def test_what_is_drawn_or_measured_is_computed_exactly(monkeypatch: pytest.MonkeyPatch) -> None:
+    """And the draws of every GPU in use stay as they were, since every one is seeded."""
+    said: list[Any] = []
+
+    def note(device: torch.device) -> Any:
+        said.append(device.type)
+        return contextlib.nullcontext()
+
+    image = ImageSpec(3, 8, 8)
+    generator = gankit.generators.get("resnet")(image, width=4, latent_dim=6).eval()
+    with monkeypatch.context() as patch:
+        patch.setattr(networks, "exact", note)
+        for name, value in {"is_initialized": True, "is_available": True, "device_count": 2}.items():
+            patch.setattr(torch.cuda, name, lambda value=value: value)
+        patch.setattr(torch.cuda, "manual_seed_all", lambda seed: None)
+        patch.setattr(torch.random, "fork_rng", lambda gpus: said.append(list(gpus)) or contextlib.nullcontext())
+        pictures = next(generate_batches(generator, torch.zeros(1, 6), None))
+    assert said == [[0, 1], "cpu"]
+    said.clear()
+    monkeypatch.setattr("gankit.evaluation.extraction.exact", note)
+    extraction.features(
+        gankit.wrap("dataset", pictures.numpy(), value_range=(-1.0, 1.0)), gankit.features.get("pixels")(image)
+    )
+    assert said == ["cpu"]
 
 
 def test_a_training_makes_its_gpu_the_current_one(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -89,6 +129,30 @@ def test_a_training_makes_its_gpu_the_current_one(monkeypatch: pytest.MonkeyPatc
         with arithmetic(gankit.load("wgan-gp").training, torch.device(name)):
             pass
     assert entered == [torch.device("cuda:1")]
+
+
+@pytest.mark.parametrize("who", ["plan", "study"])
+def test_steps_that_are_timed_compute_as_those_of_a_training(
+    who: str, small: Small, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else a replay on a GPU would differ from an eager turn, and the eager ones be timed."""
+    now: list[str] = []
+    seen: list[str] = []
+
+    @contextlib.contextmanager
+    def computing(settings: Any, device: torch.device) -> Iterator[None]:
+        now.append(settings.precision)
+        yield
+        now.pop()
+
+    monkeypatch.setattr("gankit.training.step.arithmetic", computing)
+    monkeypatch.setattr(Stepper, "advance", lambda stepper: seen.extend(now or ["outside"]))
+    monkeypatch.setattr(Stepper, "close", lambda stepper: seen.append("close"))
+    experiment = gankit.load("wgan-gp", *small("training.precision=bf16"))
+    seconds = proposal._seconds_a_step(experiment.tables()) if who == "plan" else time_training(experiment)
+    assert seconds >= 0
+    assert set(seen[:-1]) == {"bf16"}
+    assert seen[-1] == "close"
 
 
 @pytest.fixture
@@ -283,6 +347,27 @@ def test_doubles_on_an_apple_gpu_are_refused(small: Small, tmp_path: Path, monke
     monkeypatch.setattr("gankit.training.step.choose_device", lambda setting: torch.device("mps"))
     with pytest.raises(PartError, match=r"^training\.precision: Apple GPUs have no float64; set training\.device=cpu"):
         Trainer(gankit.load("wgan-gp", *small("training.precision=float64")), tmp_path, None)
+
+
+def test_bfloat16_is_refused_where_a_gpu_has_none(
+    small: Small, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("gankit.training.step.choose_device", lambda setting: GPU)
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda: False)
+    with pytest.raises(
+        PartError, match=r"^training\.precision: this GPU has no bfloat16; set training\.precision=float"
+    ):
+        Trainer(gankit.load("wgan-gp", *small("training.precision=bf16")), tmp_path, None)
+
+
+def test_one_gpu_for_several_processes_is_refused(
+    small: Small, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """NCCL would end, and seem to have lost a process."""
+    monkeypatch.setattr("gankit.training.step.choose_device", torch.device)
+    monkeypatch.setattr("gankit.training.step.distributed.size", lambda: 2)
+    with pytest.raises(PartError, match=r"^training\.device: each process takes a GPU of its own; set "):
+        Trainer(gankit.load("wgan-gp", *small("training.device=cuda:0")), tmp_path, None)
 
 
 def test_nothing_is_made_double_on_a_device_that_may_have_no_doubles() -> None:

@@ -394,17 +394,19 @@ def test_the_features_of_a_part_of_the_images_are_made_by_each_process(monkeypat
 
 
 @pytest.mark.parametrize(
-    ("gpus", "processes", "backend"), [(0, 2, "gloo"), (2, 2, "cpu:gloo,cuda:nccl"), (1, 2, "gloo")]
+    ("gpus", "has_nccl", "backend"),
+    [(0, True, "gloo"), (2, True, "cpu:gloo,cuda:nccl"), (1, True, "gloo"), (2, False, "gloo")],
 )
 def test_nccl_joins_processes_that_have_a_gpu_each(
-    gpus: int, processes: int, backend: str, monkeypatch: pytest.MonkeyPatch
+    gpus: int, has_nccl: bool, backend: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     taken: list[str] = []
-    for name, value in {"RANK": 0, "WORLD_SIZE": processes, "LOCAL_RANK": 0, "LOCAL_WORLD_SIZE": processes}.items():
+    for name, value in {"RANK": 0, "WORLD_SIZE": 2, "LOCAL_RANK": 0, "LOCAL_WORLD_SIZE": 2}.items():
         monkeypatch.setenv(name, str(value))
     monkeypatch.setattr(torch.cuda, "is_available", lambda: gpus > 0)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: gpus)
     monkeypatch.setattr(torch.cuda, "set_device", lambda device: None)
+    monkeypatch.setattr(distributed.dist, "is_nccl_available", lambda: has_nccl)
     monkeypatch.setattr(distributed.dist, "init_process_group", lambda backend, timeout: taken.append(backend))
     monkeypatch.setattr(distributed.dist, "destroy_process_group", lambda: None)
     with distributed.process_group():

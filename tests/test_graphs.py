@@ -109,7 +109,7 @@ class Scored(Augment):
         self.register_buffer("sum", torch.zeros(()))
 
     def forward(self, images: Tensor) -> Tensor:
-        return images + torch.rand(len(images), 1, 1, 1) * 0.1
+        return images + torch.rand(len(images), 1, 1, 1, device=images.device) * 0.1
 
     def after_step(self, turn: Turn) -> None:
         with torch.no_grad():
@@ -124,7 +124,8 @@ class Drawing(Loss):
     fault: Any = None
 
     def critic(self, turn: Turn) -> Tensor:
-        drawn = turn.random.uniform(len(turn.real)).mean() + torch.rand(())
+        drawn = turn.random.uniform(len(turn.real)).mean()
+        drawn = drawn + torch.rand((), device=None if self.fault == "a draw on the host" else drawn.device)
         turn.log("drawn", drawn)
         value = drawn * turn.real_scores.square().mean()
         if self.fault == "reads back":
@@ -195,6 +196,20 @@ class Wrong(ReplayRecorder):
         return spoil
 
 
+class Graph(ReplayRecorder):
+    """Does not draw on the host when it replays, as a graph of a GPU."""
+
+    def record(self, work: Callable[[], None]) -> Callable[[], None]:
+        replay = super().record(work)
+
+        def replay_there() -> None:
+            state = torch.default_generator.get_state()
+            replay()
+            torch.default_generator.set_state(state)
+
+        return replay_there
+
+
 ERRORS = {
     "no memory": torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 MiB. GPU 0 has\nmore"),
     "old driver": RuntimeError("CUDA error: operation not supported\nCUDA kernel errors might be asynchronous"),
@@ -208,7 +223,7 @@ def wrong(graphs: Graphs, spoilt: torch.nn.Parameter) -> Wrong:
 
 
 @pytest.mark.usefixtures("strangers")
-@pytest.mark.parametrize("fault", ["reads back", "another replay", *ERRORS])
+@pytest.mark.parametrize("fault", ["reads back", "another replay", "a draw on the host", *ERRORS])
 def test_a_failed_recording_goes_on_eagerly_from_the_same_state(fault: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Drawing, "fault", fault)
     eager, replayed = (stepper("wgan-gp", *LOOKS_AFTER) for _ in range(2))
@@ -216,6 +231,8 @@ def test_a_failed_recording_goes_on_eagerly_from_the_same_state(fault: str, monk
     graphs = replay_turns(replayed, told.append)
     if fault == "another replay":
         graphs._recorder = wrong(graphs, next(replayed.critic.parameters()))
+    elif fault == "a draw on the host":
+        graphs._recorder = Graph(graphs._modules)
     elif fault in ERRORS:
         recorder = graphs._recorder = Failing(graphs._modules)
         recorder.error = ERRORS[fault]
@@ -224,10 +241,37 @@ def test_a_failed_recording_goes_on_eagerly_from_the_same_state(fault: str, monk
     assert "\n" not in told[0]
     reason = {"reads back": "RuntimeError: aten._local_scalar_dense.default reads a value back to the host",
               "another replay": "first replay differs from an eager turn in the gradient of ",
+              "a draw on the host": "turn draws on the host",
               "no memory": "OutOfMemoryError: CUDA out of memory. Tried to allocate 20.00 MiB",
               "old driver": "RuntimeError: CUDA error: operation not supported"}[fault]  # fmt: skip
     assert told[0].startswith(f"training.graphs: turns go on eagerly, since the critic's {reason}")
     assert not graphs.recorded
+
+
+class Replacing(Augment):
+    """Counts its calls in a buffer, by a new tensor each time."""
+
+    capturable = True
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("calls", torch.zeros(()))
+
+    def forward(self, images: Tensor) -> Tensor:
+        self.calls = self.calls + 1
+        return images / self.calls
+
+
+def test_a_buffer_that_is_replaced_is_noticed() -> None:
+    """The first replay is right, and all that follow would be wrong."""
+    gankit.augments.register("replacing")(Replacing)
+    eager, replayed = (stepper("wgan-gp", "augment.name=replacing", *RESNET) for _ in range(2))
+    told: list[str] = []
+    replay_turns(replayed, told.append)
+    assert advanced(replayed) == advanced(eager)
+    assert told == [
+        "training.graphs: turns go on eagerly, since the critic's turn puts a new tensor in the place of a buffer"
+    ]
 
 
 @pytest.mark.usefixtures("strangers")
@@ -435,10 +479,11 @@ PROMISES: dict[str, tuple[Any, str]] = {
     "picks by a mask": (Drawing, "reads a value back to the host"),
     "repeats": (Drawing, "reads a value back to the host"),
     "solves": (Drawing, "reads a value back to the host"),
-    "a number": (Drawing, "copies a tensor between devices: make tensors on the device"),
+    "a draw on the host": (Drawing, "aten.add.Tensor copies a tensor between devices, or takes its number"),
+    "a number": (Drawing, "copies a tensor between devices, or takes its number"),
     "an index of numbers": (Drawing, "numbers are copied from the host: keep them in a buffer"),
     "depends on the step": (Drawing, "differs once turns are replayed: what changes between steps must be in buffers"),
-    "draws on the host": (HostDraws, "copies a tensor between devices: make tensors on the device"),
+    "draws on the host": (HostDraws, "copies a tensor between devices, or takes its number"),
     "counting": (Counting, r"\.calls is a number that changes in a step: keep it in a buffer"),
 }
 

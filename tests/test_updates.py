@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -15,7 +16,7 @@ from gankit.distributed import shard
 from gankit.errors import PartError, RunError
 from gankit.experiments.experiment import Training
 from gankit.interfaces import Critic, ImageSpec
-from gankit.training.optimizers import build_optimizer
+from gankit.training.optimizers import _check_and_keep_options, build_optimizer
 from gankit.training.trainer import Trainer
 
 Small = Callable[..., list[str]]
@@ -106,6 +107,30 @@ def test_an_optimiser_takes_up_its_own_state_and_no_other(name: str) -> None:
     groups = [{**state["param_groups"][0], "params": [0, 0]}]
     with pytest.raises(ValueError, match="of other parameters"):
         optimizer.load_state_dict({**state, "param_groups": groups})
+
+
+class LoadedElsewhere(Tensor):
+    """A number of steps that was loaded to a GPU."""
+
+    def to(self, *places: Any, **named: Any) -> Tensor:
+        return torch.tensor(float(places[0] == torch.device("cpu")))
+
+
+def test_the_number_of_steps_stays_where_an_optimiser_reads_it() -> None:
+    optimizer = build_optimizer(Training(optimizer="RAdam"), nn.Linear(1, 1, bias=False), "critic")
+    optimizer.param_groups[0]["params"][0].grad = torch.zeros(1, 1)
+    optimizer.step()
+    state = optimizer.state_dict()
+    state["state"] = {0: {**state["state"][0], "step": torch.tensor(5.0).as_subclass(LoadedElsewhere)}}
+    loaded = _check_and_keep_options(optimizer, state)["state"][0]["step"]
+    assert type(loaded) is Tensor
+    assert loaded == 1
+
+
+def test_the_fused_form_is_for_devices_that_have_it() -> None:
+    for device, fused in (("cpu", True), ("meta", False)):
+        optimizer = build_optimizer(Training(), nn.Linear(1, 1, device=device), "critic")
+        assert optimizer.param_groups[0]["fused"] is fused
 
 
 def test_conditions_have_the_type_of_the_networks(small: Small, tmp_path: Path) -> None:

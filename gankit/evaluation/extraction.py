@@ -5,7 +5,7 @@ import functools
 import hashlib
 import json
 import tempfile
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Collection, Generator, Iterable
 from time import perf_counter
 from typing import Any
 
@@ -20,6 +20,7 @@ from gankit.errors import DataError, PartError
 from gankit.experiments.experiment import default_features
 from gankit.images.grey_levels import rescale
 from gankit.interfaces import Dataset, Features, ImageSpec, Indices, Rows
+from gankit.nn.modes import exact
 from gankit.nn.threads import ThreadChoice, own_threads, thread_options, torch_threads
 from gankit.registry import Part, valid_part
 from gankit.registry.trust import trust
@@ -179,7 +180,7 @@ class _Pass:
         if self.content is None:
             return self._compute(indices)
         first, last = indices[[0, -1]].tolist()
-        device = self.device.type  # CPU and GPU round differently
+        device = {"cuda": "cuda without TF32"}.get(self.device.type, self.device.type)  # CPU and GPU round differently
         facts = [FORMAT, self.content, self.network.protocol, device, first, last, self.images.value_range]
         key = hashlib.blake2b(json.dumps(facts).encode(), digest_size=20).hexdigest()
         features = stored(key, functools.partial(self._compute, indices), "features")
@@ -188,12 +189,15 @@ class _Pass:
 
     def _compute(self, indices: Indices) -> NDArray[np.float32]:
         batches = []
-        for batch in _read_ahead(self.images, indices, self.name, self.device):
-            torch.set_num_threads(self.threads.threads)
-            start = perf_counter()
-            batches.append(self._features(batch))
-            self.threads.note(perf_counter() - start)
-            self.bar.update(len(batch))
+        read_ahead = _read_ahead(self.images, indices, self.name, self.device)
+        # Closed before `exact` ends, since the images that its thread reads may be generated on this device.
+        with exact(self.device), contextlib.closing(read_ahead):
+            for batch in read_ahead:
+                torch.set_num_threads(self.threads.threads)
+                start = perf_counter()
+                batches.append(self._features(batch))
+                self.threads.note(perf_counter() - start)
+                self.bar.update(len(batch))
         features = np.concatenate(batches)
         if not np.isfinite(features).all():
             wrong = indices[~np.isfinite(features).all(1)]
@@ -220,7 +224,7 @@ def _join(chunks: Iterable[NDArray[np.float32]], count: int, dim: int) -> NDArra
         return np.memmap(file, np.float32, "r", shape=(count, dim))
 
 
-def _read_ahead(images: Dataset, indices: Indices, name: str, device: torch.device) -> Iterator[Tensor]:
+def _read_ahead(images: Dataset, indices: Indices, name: str, device: torch.device) -> Generator[Tensor]:
     """Batches as (k, c, h, w) float32 in [0, 255]; the next one is decoded while one is used."""
 
     def read(start: int) -> Tensor:
@@ -244,7 +248,7 @@ def _read_ahead(images: Dataset, indices: Indices, name: str, device: torch.devi
 
 def _logits(features: NDArray[np.float32], network: Features) -> NDArray[np.float32]:
     device = device_of(network)
-    with torch.no_grad():
+    with torch.no_grad(), exact(device):
         chunks = [
             network.logits(torch.tensor(features[start : start + CHUNK], device=device)).float().cpu().numpy()
             for start in range(0, len(features), CHUNK)

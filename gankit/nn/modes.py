@@ -1,15 +1,20 @@
-"""How an operation is computed: by torch's own, by fewer kernels, or in the type of autocast."""
+"""How an operation is computed: by torch's own, by fewer kernels, in which type, and always the same or not."""
 
 import contextlib
+import os
+import re
 import threading
+import warnings
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import torch
 from torch import Tensor
 
-DEVICES = {"cuda"}
+DEVICES = {"cuda", "meta"}
 """Where the number of kernels decides how long a step takes: there operations use fewer, and equal torch's up to
-rounding. On a CPU they equal torch's bit by bit."""
+rounding. On a CPU they equal torch's bit by bit. The meta device, which computes nothing, stands for a GPU."""
+NOT_DETERMINISTIC = re.compile(r"(\S+) does not have a deterministic implementation")
 
 
 def few_kernels(device: torch.device) -> bool:
@@ -88,3 +93,58 @@ def cast(weight: Tensor, prepare: Callable[[Tensor], Tensor] = _unchanged) -> Te
     if key not in _casts.made:
         _casts.made[key] = weight, prepare(weight).to(dtype)  # the weight itself, so that its id stays its own
     return _casts.made[key][1]
+
+
+@contextlib.contextmanager
+def deterministic() -> Iterator[None]:
+    """Use deterministic operations where they exist; torch's warnings about all others are not shown."""
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # read when the first matrix product starts
+    before, benchmark = torch.get_deterministic_debug_mode(), torch.backends.cudnn.benchmark
+    fill = torch.utils.deterministic.fill_uninitialized_memory  # type: ignore[attr-defined]
+    torch.set_deterministic_debug_mode("warn")  # `use_deterministic_algorithms` would import the compiler
+    torch.backends.cudnn.benchmark = False  # it takes whichever convolution was faster in a trial
+    # Filling new tensors with NaN helps to find mistakes and costs time.
+    torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
+    try:
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", NOT_DETERMINISTIC.pattern)
+            # Of matrix products after some that did without that variable; torch gives each stream memory of its own.
+            warnings.filterwarnings("ignore", "Deterministic behavior was enabled")
+            yield
+    finally:
+        torch.set_deterministic_debug_mode(before)
+        torch.backends.cudnn.benchmark = benchmark
+        torch.utils.deterministic.fill_uninitialized_memory = fill  # type: ignore[attr-defined]
+
+
+@contextlib.contextmanager
+def tf32(convolutions: bool) -> Iterator[None]:
+    """Multiply float32 with 11 of its 24 bits in convolutions or nowhere, whatever the calling program has set."""
+    cudnn, matmul = torch.backends.cudnn, torch.backends.cuda.matmul
+    flags: list[tuple[Any, str, Any]] = [(cudnn, "allow_tf32", convolutions), (matmul, "allow_tf32", False)]
+    try:
+        before = [getattr(owner, name) for owner, name, _ in flags]
+    except RuntimeError:  # the calling program has set the newer flags, after which these cannot be read
+        value = "tf32" if convolutions else "ieee"
+        flags = [(cudnn.conv, "fp32_precision", value), (matmul, "fp32_precision", "ieee")]  # type: ignore[attr-defined]
+        before = [getattr(owner, name) for owner, name, _ in flags]
+    for owner, name, value in flags:
+        setattr(owner, name, value)
+    try:
+        yield
+    finally:
+        for (owner, name, _), value in zip(flags, before, strict=True):
+            setattr(owner, name, value)
+
+
+@contextlib.contextmanager
+def exact(device: torch.device) -> Iterator[None]:
+    """On a CUDA device, compute float32 with all its bits, and always the same: what is drawn, and what is measured.
+
+    It then equals what other devices compute up to rounding.
+    """
+    with contextlib.ExitStack() as stack:
+        if device.type == "cuda":
+            stack.enter_context(deterministic())
+            stack.enter_context(tf32(convolutions=False))
+        yield

@@ -235,13 +235,13 @@ def _seconds_a_step(tables: dict[str, Any]) -> float:
     times: list[float] = []
     with seeds.own_draws():
         stepper = Stepper(experiment, prepare(experiment.data, 0), TickLog(Path(), tensorboard=False))
-        stepper.advance()  # loads and compiles
-        while len(times) < TIMED_STEPS and sum(times) < TIMED_SECONDS:
-            start = time.perf_counter()
-            stepper.advance()
-            stepper.log.means()  # waits for the device
-            times.append(time.perf_counter() - start)
-        stepper.close()
+        with stepper.computing():
+            stepper.advance()  # loads and compiles
+            while len(times) < TIMED_STEPS and sum(times) < TIMED_SECONDS:
+                start = time.perf_counter()
+                stepper.advance()
+                stepper.log.means()  # waits for the device
+                times.append(time.perf_counter() - start)
     return float(np.median(times))
 
 

@@ -17,6 +17,7 @@ from gankit.images.pictures import to_pixels
 from gankit.images.room import memory
 from gankit.interfaces import Generator, ImageSpec
 from gankit.nn.layers import label_layers
+from gankit.nn.modes import exact
 from gankit.registry import registry
 
 SAMPLE_BATCH = 64
@@ -190,8 +191,9 @@ def generate_batches(generator: Generator, z: Tensor, labels: Tensor | None) -> 
         # The last latent pads a batch; without any latents the batch is empty.
         rows = (start + torch.arange(SAMPLE_BATCH)).clamp(max=len(z) - 1) if count else torch.arange(0)
         label = None if labels is None else labels[rows].to(like.device)
-        devices = [like.device] if like.is_cuda else []
-        with seeds.own_draws(devices), seeds.plain_torch(), torch.no_grad():
+        # All, since `seed_torch` seeds all; a GPU that is not in use has no draws to be kept.
+        devices: list[torch.device] | None = None if torch.cuda.is_initialized() else []  # type: ignore[no-untyped-call]
+        with seeds.own_draws(devices), seeds.plain_torch(), exact(like.device), torch.no_grad():
             seeds.seed_torch(0, "sample batch", start)
             images = generator(z[rows].to(like), label)[:count].float().cpu()
         if not (finite := images.flatten(1).isfinite().all(1)).all():
@@ -227,7 +229,7 @@ def recompute_norms(generator: nn.Module, latent_dim: int, labels: Tensor | None
         label = None
         if labels is not None:
             label = labels[(torch.arange(SAMPLE_BATCH) + batch * SAMPLE_BATCH) % len(labels)].to(like.device)
-        with seeds.own_draws():
+        with seeds.own_draws(), exact(like.device):
             seeds.seed_torch(seed, "statistics of a batch", batch)  # for generators that draw
             generator(z, label)
     for norm, momentum in zip(norms, momenta, strict=True):

@@ -16,6 +16,7 @@ from gankit.runs.run import Run, open_run
 from gankit.studies.worker import check_made
 from gankit.training.assembly import build
 from gankit.training.data import prepare
+from gankit.training.execution.graphs import WARM_UPS
 from gankit.training.train import resume, train
 from gankit.training.trainer import Trainer
 
@@ -89,4 +90,7 @@ def time_training(experiment: Experiment, threads: int | None = None, data: Data
                 stepper.advance()
 
         set_threads = experiment.training.threads
-        return time_steps(advance, threads if set_threads == "auto" else set_threads)
+        with stepper.computing():
+            if stepper.device.type == "cuda":
+                advance(WARM_UPS)  # until the next step records its turns
+            return time_steps(advance, threads if set_threads == "auto" else set_threads)

@@ -18,7 +18,6 @@ from gankit.experiments.experiment import Experiment
 from gankit.interfaces import Side, Turn
 from gankit.nn.copies import buffers_of, restore_buffers
 from gankit.training.data import TrainingData
-from gankit.training.execution.arithmetic import arithmetic
 from gankit.training.execution.graphs import WARM_UPS, Graphs
 from gankit.training.inputs import SIDES
 from gankit.training.log import TickLog
@@ -30,8 +29,6 @@ READ_BACK = {
     aten.bincount, aten._unique2, aten.unique_dim, aten.unique_consecutive, aten._linalg_check_errors,
 }  # fmt: skip
 """Operations whose result is read on the host, or whose shape is, or whether they worked."""
-COPIES = {aten._to_copy, aten.copy_, aten.index, aten.index_put, aten.index_put_}
-"""Operations that may copy from the host, the last three an index."""
 FROM_NUMBERS = {torch.tensor, torch.as_tensor, torch.asarray, Tensor.new_tensor}
 """Functions that may make a tensor of Python's numbers, which are copied from the host."""
 STEPS = WARM_UPS + 2
@@ -139,9 +136,8 @@ def assert_capturable(experiment: Experiment, data: TrainingData) -> None:
     if torch.cuda.is_available():
         eager, replayed = (_stepper(experiment, data, "cuda", graphs=graphs) for graphs in (False, True))
         assert isinstance(replayed.execution, Graphs)
-        with arithmetic(eager.settings, eager.device):
+        with replayed.computing():
             _assert_equal_steps(eager, replayed, replayed.execution, replayed.warnings)
-        replayed.close()
 
 
 def _stepper(experiment: Experiment, data: TrainingData, device: str, graphs: bool) -> Stepper:
@@ -214,16 +210,16 @@ def _assert_stays_on_its_device(stepper: Stepper, side: Side) -> None:
             if value is not None:
                 value.backward(retain_graph=True)
     assert not crossings.seen, (
-        f"on the {side}'s turn {crossings.seen[0]} copies a tensor between devices: make tensors on the device of the "
-        "inputs, and keep constants in buffers (capturable = True)"
+        f"on the {side}'s turn {crossings.seen[0]} copies a tensor between devices, or takes its number at the "
+        "recording: make tensors on the device of the inputs, and keep constants in buffers (capturable = True)"
     )
 
 
 class _Crossings(TorchDispatchMode):  # type: ignore[no-untyped-call]
-    """Copies between devices.
+    """Copies between devices, and operations that take a single number of the host beside tensors of the device.
 
     Attributes:
-        seen: the names of what copies.
+        seen: the names of these operations.
     """
 
     def __init__(self) -> None:
@@ -232,10 +228,8 @@ class _Crossings(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         out = func(*args, **(kwargs or {}))
-        if func.overloadpacket in COPIES:
-            tensors = [value for value in tree_leaves((args, out)) if isinstance(value, Tensor)]
-            if len({tensor.device for tensor in tensors}) > 1:
-                self.seen.append(str(func))
+        if len({value.device for value in tree_leaves((args, kwargs, out)) if isinstance(value, Tensor)}) > 1:
+            self.seen.append(str(func))
         return out
 
 

@@ -28,7 +28,9 @@ def build_optimizer(settings: Training, network: nn.Module, side: Side) -> torch
         raise PartError(f"training.optimizer: {name} {CANNOT_TRAIN[name]}; choose another, for example Adam")
     kind = getattr(torch.optim, name)
     options: dict[str, Any] = {"lr": value_at(_rate(settings, side), 0), "betas": _betas_at(settings, 0)}
-    options["fused"] = all(parameter.is_floating_point() for parameter in network.parameters())  # not complex
+    # Not complex numbers, nor where some versions of torch have no such form: Apple GPUs, and Adagrad on any GPU.
+    devices = {"cpu"} if name == "Adagrad" else {"cpu", "cuda"}
+    options["fused"] = all(p.is_floating_point() and p.device.type in devices for p in network.parameters())
     options = {key: value for key, value in options.items() if key in inspect.signature(kind).parameters}
     try:
         optimizer: torch.optim.Optimizer = kind(network.parameters(), **options | settings.optimizer_options)
@@ -79,8 +81,18 @@ def _check_and_keep_options(optimizer: torch.optim.Optimizer, state: dict[str, A
     same_forms = all(_form(value) == _form(own["state"].get(number)) for number, value in state["state"].items())
     if own_numbers != saved_numbers or not same_forms:
         raise ValueError("it is the state of other parameters")
+    # torch leaves the number of steps where it was loaded to. On a GPU, each step would wait for each of them.
+    moved = {
+        number: {name: value.to(own["state"][number][name].device) if isinstance(value, Tensor) else value
+                 for name, value in values.items()}
+        for number, values in state["state"].items()
+    }  # fmt: skip
     pairs = zip(state["param_groups"], optimizer.param_groups, strict=True)
-    return {**state, "param_groups": [{**saved, **group, "params": saved["params"]} for saved, group in pairs]}
+    return {
+        **state,
+        "state": moved,
+        "param_groups": [{**saved, **group, "params": saved["params"]} for saved, group in pairs],
+    }
 
 
 def _state_after_a_step(optimizer: torch.optim.Optimizer) -> dict[str, Any]:

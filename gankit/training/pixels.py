@@ -80,9 +80,11 @@ class Resident:
 
     def __init__(self, dataset: Dataset, device: torch.device) -> None:
         self._device = device
-        starts = range(0, len(dataset), CHUNK)
-        chunks = (dataset.rows(np.arange(start, min(start + CHUNK, len(dataset)))) for start in starts)
-        self._pixels = torch.cat([_storable(chunk).to(device) for chunk in chunks])
+        like = _storable(np.empty(0, dataset.dtype))
+        self._pixels = like.new_empty((len(dataset), *dataset.image.shape), device=device)
+        for start in range(0, len(dataset), CHUNK):
+            rows = np.arange(start, min(start + CHUNK, len(dataset)))
+            self._pixels[start : start + CHUNK] = _storable(dataset.rows(rows))
 
     def rows(self, indices: Indices, following: Callable[[], Indices]) -> Tensor:
         """As `Pixels.rows`."""

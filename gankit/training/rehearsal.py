@@ -250,7 +250,10 @@ def _check_features(stepper: Stepper) -> None:
 
 def _check_same_step(first: Stepper, second: Stepper) -> None:
     """After the second step of both, from the same saved state, losses and parts must be equal."""
-    values = [stepper.log.means() for stepper in (first, second)]
+    values = [  # as tensors, of which `_same` knows how they round
+        {name: torch.tensor(mean, device=stepper.device) for name, mean in stepper.log.means().items()}
+        for stepper in (first, second)
+    ]
     for side, term in itertools.product(SIDES, first.gan.losses):  # the critic's turn comes first
         found, other = (means.get(f"{side}/{term.name}") for means in values)
         if not _same(found, other):

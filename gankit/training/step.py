@@ -21,6 +21,7 @@ from gankit.runs.run import choose_device
 from gankit.training.assembly import Gan, build
 from gankit.training.averaging import averaged_copy, new_average, update_average
 from gankit.training.data import TrainingData
+from gankit.training.execution.arithmetic import arithmetic
 from gankit.training.execution.choice import choose
 from gankit.training.execution.work import Log, Read, Work
 from gankit.training.inputs import SIDES, Inputs
@@ -65,6 +66,10 @@ class Stepper:
         dtype = torch.float64 if self.settings.precision == "float64" else torch.float32
         if dtype is torch.float64 and self.device.type == "mps":
             raise PartError("training.precision: Apple GPUs have no float64; set training.device=cpu")
+        if self.settings.precision == "bf16" and self.device.type == "cuda" and not torch.cuda.is_bf16_supported():
+            raise PartError("training.precision: this GPU has no bfloat16; set training.precision=float32")
+        if self.device.type == "cuda" and self.device.index is not None and distributed.size() > 1:
+            raise PartError("training.device: each process takes a GPU of its own; set training.device=cuda")
         self.like = torch.empty(0, dtype=dtype, device=self.device)
         self.gan: Gan = build(experiment, data.image)
         self.generator: Generator = self._place("generator")
@@ -127,6 +132,12 @@ class Stepper:
     def close(self) -> None:
         """Free the memory of recorded turns."""
         self.execution.close()
+
+    @contextlib.contextmanager
+    def computing(self) -> Iterator[None]:
+        """A context for steps outside of a `Trainer.run`, which compute as the settings say; it ends with `close`."""
+        with contextlib.closing(self), arithmetic(self.settings, self.device):
+            yield
 
     def go_to(self, step: int) -> None:
         """Set the number of generator updates done, and call `before_step` of every part.

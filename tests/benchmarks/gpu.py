@@ -6,7 +6,8 @@
 A bare machine with one GPU needs no network: bring the wheels of gankit[offline] and what it depends on, and a folder
 .bench made by `make bench` with torch-mimicry (without it that row is left out). FastGAN is read from plugins/. Parts
 come in the order of their worth, and those for which no time is left are named. Both files are written anew after each
-row, and what fails is named and leaves the rest as it is.
+row, and what fails is named and leaves the rest as it is. Run again on the same machine and commit, it goes on with
+the rows that are missing; delete gpu.json to measure all anew.
 """
 
 from __future__ import annotations
@@ -39,7 +40,6 @@ from gankit.errors import typed_line
 from gankit.evaluation.extraction import extractor
 from gankit.runs.networks import generate_batches
 from gankit.training.data import prepare
-from gankit.training.execution.arithmetic import arithmetic
 from gankit.training.execution.graphs import WARM_UPS, Graphs
 from gankit.training.log import TickLog
 from gankit.training.step import Stepper
@@ -124,7 +124,7 @@ class Bench:
             torch.cuda.empty_cache()
             torch.cuda.reset_peak_memory_stats()
         stepper = self.stepper(recipe, side, batch, *more)
-        with contextlib.closing(stepper), arithmetic(stepper.settings, stepper.device):
+        with stepper.computing():
             for _ in range(1 if self.smoke else WARM_UPS + 3):
                 stepper.advance()
             yield stepper
@@ -191,34 +191,37 @@ def beside_mimicry(bench: Bench, who: str, *more: str) -> Iterator[Row]:
 
 def equality_part(bench: Bench) -> Iterator[Case]:
     """Whether eager, replayed and resumed trainings end bitwise equal."""
-    cases = (("wgan-gp", 32, 16), ("wgan-gp-diffaugment", 32, 16), ("dcgan", 64, 16), ("fastgan", 64, 8))
-    for recipe, side, batch in cases[:1] if bench.smoke else cases:
-        yield partial(equality, bench, recipe, side, batch)
+    cases: tuple[tuple[str, int, int, *tuple[str, ...]], ...] = (
+        ("wgan-gp", 32, 16), ("wgan-gp-diffaugment", 32, 16), ("dcgan", 64, 16), ("fastgan", 64, 8),
+        ("wgan-gp", 32, 16, "training.precision=bf16"), ("wgan-gp-64", 64, 8), ("r3gan", 32, 16),
+    )  # fmt: skip
+    for case in cases[:1] if bench.smoke else cases:
+        yield partial(equality, bench, *case)
 
 
-def equality(bench: Bench, recipe: str, side: int, batch: int) -> Iterator[Row]:
+def equality(bench: Bench, recipe: str, side: int, batch: int, *settings: str) -> Iterator[Row]:
     half = 1 if bench.smoke else 4
     ended = {}
-    for way in ("eager", "again", "replayed", "resumed"):
-        more = ("training.graphs=false",) if way in ("eager", "again") else ()
-        stepper = bench.stepper(recipe, side, batch, *WHOLE, *more)
-        with arithmetic(stepper.settings, stepper.device):
-            for _ in range(half if way == "resumed" else 2 * half):
+
+    def advanced(stepper: Stepper, steps: int) -> Stepper:
+        with stepper.computing():
+            for _ in range(steps):
                 stepper.advance()
-            if way == "resumed":
-                other = bench.stepper(recipe, side, batch, *WHOLE)
-                other.load_state_dict(stepper.state_dict(), Path("state"))
-                other.go_to(stepper.step)
-                stepper.close()
-                stepper = other
-                for _ in range(half):
-                    stepper.advance()
+        return stepper
+
+    for way in ("eager", "again", "replayed", "resumed"):
+        more = (*settings, *(["training.graphs=false"] if way in ("eager", "again") else []))
+        stepper = advanced(bench.stepper(recipe, side, batch, *WHOLE, *more), half if way == "resumed" else 2 * half)
+        if way == "resumed":
+            other = bench.stepper(recipe, side, batch, *WHOLE, *settings)
+            other.load_state_dict(stepper.state_dict(), Path("state"))
+            other.go_to(stepper.step)
+            stepper = advanced(other, half)
         state = tree_leaves(stepper.state_dict())
         ended[way] = [value.cpu().clone() for value in state if isinstance(value, Tensor)]
-        stepper.close()
     for way in ("again", "replayed", "resumed"):
         equal = all(torch.equal(a, b) for a, b in zip(ended["eager"], ended[way], strict=True))
-        yield {"recipe": recipe, "side": side, "way": way, "equal": equal}
+        yield {"recipe": " ".join((recipe, *settings)), "side": side, "way": way, "equal": equal}
 
 
 def arithmetic_part(bench: Bench) -> Iterator[Case]:
@@ -244,7 +247,7 @@ def record_part(bench: Bench) -> Iterator[Case]:
 
 def recording(bench: Bench, recipe: str, side: int, batch: int) -> Iterator[Row]:
     stepper, taken = bench.stepper(recipe, side, batch, *WHOLE), []
-    with contextlib.closing(stepper), arithmetic(stepper.settings, stepper.device):
+    with stepper.computing():
         for _ in range(1 if bench.smoke else WARM_UPS + 3):
             taken.append(bench_once(bench, stepper.advance))
     yield {"recipe": recipe, "side": side, "first_s": taken[0], "all_s": sum(taken), "last_s": taken[-1]}
@@ -291,14 +294,24 @@ PARTS: dict[str, Callable[[Bench], Iterator[Case]]] = {
 }  # fmt: skip
 
 
-def run(bench: Bench, save: Callable[[Row], None]) -> Row:
-    """The rows of every part, until the time is used up; what there is so far is saved after each."""
-    found: Row = {"machine": machine(bench), "smoke": bench.smoke, **{name: [] for name in PARTS}}
-    found["not_run"] = bench.not_run
+def run(bench: Bench, save: Callable[[Row], None], earlier: Row) -> Row:
+    """The rows of every part, until the time is used up; what there is so far is saved after each.
+
+    Those of an earlier run on the same machine are kept, unless it was whole.
+    """
+    found: Row = {"machine": machine(bench), "smoke": bench.smoke, "done": [], **{name: [] for name in PARTS}}
+    if all(earlier.get(key) == found[key] for key in ("machine", "smoke")) and not earlier["whole"]:
+        found |= {key: earlier[key] for key in ("done", *PARTS)}
+    found |= {"not_run": bench.not_run, "whole": False}
+    left_out = 0
     if bench.device.type != "cuda":
         bench.not_run.append("everything that needs a GPU: graphs, kernels, memory, TF32")
     for name, part in PARTS.items():
         for case in part(bench):
+            about = " ".join(map(str, (name, case.func.__name__, *case.args[1:])))
+            if about in found["done"]:
+                continue
+            left_out += 1
             if time.monotonic() > bench.end:
                 bench.not_run.append(f"{name}: what follows row {len(found[name])}, for want of time")
                 break
@@ -306,11 +319,12 @@ def run(bench: Bench, save: Callable[[Row], None]) -> Row:
                 for row in case():
                     found[name].append(row)
                     print(name, json.dumps(row), flush=True)
+                found["done"].append(about)
+                left_out -= 1
             except Exception as error:  # all others still count
-                about = " ".join(str(value) for value in case.args[1:])
-                bench.not_run.append(f"{name}: {typed_line(error, 200)} ({about})")
+                bench.not_run.append(f"{name}: {typed_line(error, 200)} ({' '.join(map(str, case.args[1:]))})")
             save(found)
-    return found
+    return found | {"whole": not left_out}
 
 
 def machine(bench: Bench) -> Row:
@@ -361,7 +375,10 @@ def main(arguments: list[str] | None = None) -> Row:
         (folder / "gpu.json").write_text(json.dumps(results, indent=1) + "\n")
         page.write_text(gpu_page.page(results))
 
-    results = run(Bench(given.smoke, 60 * given.minutes), save)
+    earlier = folder / "gpu.json"
+    results = run(
+        Bench(given.smoke, 60 * given.minutes), save, json.loads(earlier.read_text()) if earlier.is_file() else {}
+    )
     save(results)
     for line in results["not_run"]:
         print(f"not run: {line}")

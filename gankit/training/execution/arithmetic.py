@@ -1,19 +1,15 @@
 """How a CUDA device computes: which convolutions and sums, always the same or not, and how precisely."""
 
 import contextlib
-import os
-import re
 import warnings
 from collections.abc import Iterator
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from gankit.experiments.experiment import Training
 from gankit.nn.copies import copied
-
-NOT_DETERMINISTIC = re.compile(r"(\S+) does not have a deterministic implementation")
+from gankit.nn.modes import NOT_DETERMINISTIC, deterministic, tf32
 
 
 @contextlib.contextmanager
@@ -27,48 +23,8 @@ def arithmetic(settings: Training, device: torch.device) -> Iterator[None]:
             stack.enter_context(torch.cuda.device(device))
         if settings.deterministic:
             stack.enter_context(deterministic())
-        if settings.precision == "float32-exact":
-            stack.enter_context(without_tf32())
+        stack.enter_context(tf32(convolutions=settings.precision != "float32-exact"))
         yield
-
-
-@contextlib.contextmanager
-def deterministic() -> Iterator[None]:
-    """Use deterministic operations where they exist; torch's warnings about all others are not shown."""
-    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # read when the first matrix product starts
-    before, benchmark = torch.get_deterministic_debug_mode(), torch.backends.cudnn.benchmark
-    fill = torch.utils.deterministic.fill_uninitialized_memory  # type: ignore[attr-defined]
-    torch.set_deterministic_debug_mode("warn")  # `use_deterministic_algorithms` would import the compiler
-    torch.backends.cudnn.benchmark = False  # it takes whichever convolution was faster in a trial
-    # Filling new tensors with NaN helps to find mistakes and costs time.
-    torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
-    try:
-        with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", NOT_DETERMINISTIC.pattern)
-            yield
-    finally:
-        torch.set_deterministic_debug_mode(before)
-        torch.backends.cudnn.benchmark = benchmark
-        torch.utils.deterministic.fill_uninitialized_memory = fill  # type: ignore[attr-defined]
-
-
-@contextlib.contextmanager
-def without_tf32() -> Iterator[None]:
-    """Multiply float32 with all of its 24 bits, where TF32 takes 11."""
-    cudnn, matmul = torch.backends.cudnn, torch.backends.cuda.matmul
-    flags: list[tuple[Any, str, Any]] = [(cudnn, "allow_tf32", False), (matmul, "allow_tf32", False)]
-    try:
-        before = [getattr(owner, name) for owner, name, _ in flags]
-    except RuntimeError:  # the calling program has set the newer flags, after which these cannot be read
-        flags = [(cudnn.conv, "fp32_precision", "ieee"), (matmul, "fp32_precision", "ieee")]  # type: ignore[attr-defined]
-        before = [getattr(owner, name) for owner, name, _ in flags]
-    for owner, name, value in flags:
-        setattr(owner, name, value)
-    try:
-        yield
-    finally:
-        for (owner, name, _), value in zip(flags, before, strict=True):
-            setattr(owner, name, value)
 
 
 def describe_arithmetic(settings: Training, device: torch.device) -> str:

@@ -57,12 +57,26 @@ class CudaRecorder:
     def recover(self) -> None:
         """As `Recorder.recover`: torch's generators refuse every draw until another recording ends well."""
         stream = torch.cuda.Stream(self._device)  # type: ignore[no-untyped-call]
+        with torch.cuda.stream(stream):
+            self._end_allocation()
         with (
             contextlib.suppress(RuntimeError),  # a driver that records nothing has left the generators alone
             torch.cuda.stream(stream),
             torch.cuda.graph(self._graph(), stream=stream, capture_error_mode="thread_local"),
         ):
             torch.zeros(1, device=self._device)
+
+    def _end_allocation(self) -> None:
+        """Let the allocator know that a recording has ended.
+
+        Versions of torch before 2.12 do not where it failed. They then raise errors instead of giving back any memory,
+        and keep what the recording took.
+        """
+        end = getattr(torch._C, "_cuda_endAllocateToPool", None)  # its name from 2.8 on
+        with contextlib.suppress(RuntimeError):  # it knows already
+            device = torch.cuda.current_device()
+            (end or torch._C._cuda_endAllocateCurrentStreamToPool)(device, self._pool)  # type: ignore[attr-defined]
+            torch._C._cuda_releasePool(device, self._pool)
 
     def free(self) -> None:
         """As `Recorder.free`."""

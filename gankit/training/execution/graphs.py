@@ -173,11 +173,16 @@ class Graphs:
         after, random = buffers_of(self._modules), self._random_state()
         recorded: list[_Recording] = []
 
-        def record() -> None:
+        def record() -> str | None:
+            places = self._places_of_buffers()
             recorded.append(self._recording(work, inputs, before))
+            # Each replay would begin with what was in the old one.
+            return "turn puts a new tensor in the place of a buffer" if self._places_of_buffers() != places else None
 
         def replay() -> str | None:
             recorded[0].replay()
+            if not torch.equal(torch.default_generator.get_state(), random[0]):  # it would keep the recording's numbers
+                return "turn draws on the host"
             exact = self._exact and not operations
             difference = _difference(work.network, eager, recorded[0].results, exact)
             return difference or _first_unequal("buffers", after, buffers_of(self._modules), exact)
@@ -213,6 +218,9 @@ class Graphs:
         replay = self._recorder.record(compute)
         work.seed()
         return _Recording(replay, inputs, computed[0])
+
+    def _places_of_buffers(self) -> list[int]:
+        return [buffer.data_ptr() for module in self._modules for buffer in module.buffers()]
 
     def _all_generators(self) -> list[torch.Generator]:
         """Those from which turns draw, with torch's own of the same devices."""
