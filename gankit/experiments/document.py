@@ -89,9 +89,10 @@ class SettingsDocument:
                     f"{path} is a folder without an experiment.toml: name a recipe, a file or a run; for "
                     f"its pictures a recipe with data.name=folder data.path={path}"
                 )
-            if "=" in name:
-                comes_after = f"a setting comes after a recipe or a file, for example: demo {name}"
-                raise SettingsError(f"{shown(name)}: there is no such file; {comes_after}")
+            if "=" in name or name.startswith("-"):
+                what, setting = ("option", "training.steps=500") if name.startswith("-") else ("file", name)
+                comes_after = f"a setting comes after a recipe or a file, for example: demo {setting}"
+                raise SettingsError(f"{shown(name)}: there is no such {what}; {comes_after}")
             if path.suffix.lower() in FORMATS or "/" in name:
                 raise SettingsError(f"{name}: there is no such experiment file")
         text = recipe_text(name)
