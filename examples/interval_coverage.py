@@ -34,6 +34,7 @@ from gankit.evaluation.paired import Cases, paired_difference
 from gankit.evaluation.uncertainty import influences, variances_of, wilson
 from gankit.interfaces import Pool, Rows
 from gankit.ranking.ratings import compare_sources, krippendorff_alpha
+from gankit.studies.agreement import contrasts
 from gankit.studies.agreement.arms import arm_at
 from gankit.studies.agreement.conclusions import difference_from_reals
 from gankit.studies.agreement.findings import Findings, Trial, Where
@@ -358,7 +359,7 @@ def agreement_trials(kind, interaction, change):
                 trials.append(Trial(arm, seed, Path(), Outcome("", result, None, 1.0, 1)))
         findings = Findings(None, trials, {})
         pairs = [(arms[0], arms[3])] if kind == "ends" else list(zip(arms, scopes, strict=True))
-        found = findings.contrast(pairs, Where("equal", "held-out"), same_reals=True)
+        found = contrasts.contrast(findings, pairs, Where("equal", "held-out"), same_reals=True)
         return {"": (found.low <= change <= found.high, not found.low <= 0 <= found.high, found.high - found.low)}
 
     return trial

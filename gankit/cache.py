@@ -17,7 +17,8 @@ import platformdirs
 from numpy.typing import NDArray
 
 from gankit.errors import GankitError
-from gankit.files import is_sealed, open_atomically, seal, user_path
+from gankit.files import is_sealed, open_atomically, seal
+from gankit.files import user_path as user_path  # parts import no `files`
 
 Folder = Literal["arrays", "features"]
 ABANDONED = 3600.0

@@ -116,7 +116,7 @@ def rank(
 ) -> None:
     """Draw images and keep the best and the worst; or write a page on which a person rates them blindly."""
     from gankit import ranking
-    from gankit.files import user_path
+    from gankit.files import refuse_taken, user_path
     from gankit.runs.run import open_run
 
     given: list[Any] = [open_run(source, best=True) if best else source for source in sources]
@@ -132,6 +132,8 @@ def rank(
         return
     if real:
         raise GankitError("--real mixes real images into a page: add --page")
+    if out:
+        refuse_taken(user_path(out))  # before the work
     ranked = ranking.rank(
         given if len(given) > 1 else given[0], count, keep, by, seed=seed, label=label, features=features, real=against,
         classifier=_classifier(classifier), key=key,

@@ -79,11 +79,15 @@ def torchrun_rank_and_size() -> tuple[int, int]:
     Raises:
         RunError: they are no numbers.
     """
-    rank, size = os.environ.get("RANK", "0"), os.environ.get("WORLD_SIZE", "1")
+    return _torchrun_number("RANK", 0), _torchrun_number("WORLD_SIZE", 1)
+
+
+def _torchrun_number(name: str, default: int) -> int:
+    text = os.environ.get(name) or str(default)
     try:
-        return int(rank), int(size)
+        return int(text)
     except ValueError:
-        raise RunError(f"RANK={rank} and WORLD_SIZE={size} are no numbers: {START_OR_UNSET}") from None
+        raise RunError(f"{name}={text} is no number: {START_OR_UNSET}") from None
 
 
 @contextlib.contextmanager
@@ -103,9 +107,9 @@ def process_group() -> Iterator[None]:
     if starts:
         cuda = torch.cuda.is_available()
         if cuda:
-            torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")) % torch.cuda.device_count())
+            torch.cuda.set_device(_torchrun_number("LOCAL_RANK", 0) % torch.cuda.device_count())
         # NCCL refuses two processes on one GPU; gloo sums their gradients by way of the machine's memory.
-        alone_on_gpu = cuda and int(os.environ.get("LOCAL_WORLD_SIZE", "1")) <= torch.cuda.device_count()
+        alone_on_gpu = cuda and _torchrun_number("LOCAL_WORLD_SIZE", 1) <= torch.cuda.device_count()
         try:
             dist.init_process_group("cpu:gloo,cuda:nccl" if alone_on_gpu else "gloo", timeout=PATIENCE)
         except (ValueError, RuntimeError) as error:

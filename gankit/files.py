@@ -78,7 +78,10 @@ def write_atomically(path: Path, content: bytes | str) -> None:
             content = content.encode()
         except UnicodeEncodeError as error:
             name = content[max(error.start - 20, 0) : error.end + 20]
-            raise GankitError(f"{path}: {name!r} is a name that is not in UTF-8; rename that file or folder") from None
+            locale = "" if sys.getfilesystemencoding() == "utf-8" else "set PYTHONUTF8=1, or "
+            raise GankitError(
+                f"{path}: {name!r} is a name that is not in UTF-8; {locale}rename that file or folder"
+            ) from None
     with open_atomically(path) as file:
         file.write(content)
 
@@ -183,10 +186,13 @@ def refuse_taken(folder: Path) -> None:
     """Refuse what `write_folder` cannot write, before the work.
 
     Raises:
-        RunError: the folder holds something, is a file, or is the current folder, which cannot be replaced.
+        RunError: the folder holds something, is a file, or cannot be replaced: the current folder, a link, or where a
+            disk is mounted.
     """
     if folder.resolve() == Path.cwd():
         raise RunError(f"{folder} is the current folder, which cannot be replaced; name another as --out")
+    if folder.is_symlink() or os.path.ismount(folder):
+        raise RunError(f"{folder} is a link or a mounted disk, which cannot be replaced; name a folder in it as --out")
     refuse_nonempty(folder)
 
 

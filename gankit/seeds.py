@@ -26,14 +26,14 @@ _turns: list[int] = []
 
 @dataclass
 class _Client:
-    """The thread that waits for a `Reader` now, and for whom that one reads itself."""
+    """Whom a `Reader` serves: the thread that waits for it now, and whom that one serves if it is a reader's."""
 
     thread: int | None = None
     client: "_Client | None" = None
 
 
 class _Here(threading.local):
-    """Of one thread of the program: for whom it reads."""
+    """Whom this thread of the program serves, if it is a `Reader`'s."""
 
     client: _Client | None = None
 
@@ -72,7 +72,8 @@ def own_draws(devices: Sequence[torch.device] | None = None) -> Iterator[None]:
     """Draw from torch's own generators, and leave them as they were.
 
     There is one of each for all threads, which therefore take turns: a training as a whole, a network that is built,
-    a batch of samples.
+    a batch of samples. Who waits is known of a `Reader` alone: a training never goes on that waits for another thread
+    in which gankit draws.
 
     Args:
         devices: whose generators beside the CPU's are used; all by default.
@@ -93,7 +94,7 @@ def own_draws(devices: Sequence[torch.device] | None = None) -> Iterator[None]:
 
 
 def _may_draw() -> bool:
-    """Whether nobody has the turn, or this thread, or one that waits for what this one reads."""
+    """Whether nobody has the turn, this thread has it, or one that it serves, directly or through other readers."""
     thread, client = threading.get_ident(), _here.client
     while _turns and _turns[-1] != thread:
         if client is None or client.thread is None:
@@ -144,7 +145,8 @@ class Reader:
         try:
             yield
         finally:
-            with _CHANGED:  # the next batch may be generated already
+            with _CHANGED:
+                # The next batch may be generated already, in this thread's turn: that must end first.
                 _CHANGED.wait_for(lambda: thread not in _turns or _turns[-1] == thread)
                 self._client.thread = None
 

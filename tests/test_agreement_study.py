@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import csv
 import dataclasses
+import json
 import re
 import sys
 from collections.abc import Callable
@@ -27,9 +28,10 @@ from gankit.runs.run import Run, open_run
 from gankit.studies.agreement import study as agreement
 from gankit.studies.agreement.arms import arm_at
 from gankit.studies.agreement.conclusions import conclusions, difference_from_reals
-from gankit.studies.agreement.findings import Findings, Spread, Trial, Where
+from gankit.studies.agreement.contrasts import contrast
+from gankit.studies.agreement.findings import ROWS, Count, Findings, Spread, Trial, Where
 from gankit.studies.agreement.judging import Estimator
-from gankit.studies.agreement.report import warnings_of
+from gankit.studies.agreement.report import read_pictures, warnings_of
 from gankit.studies.agreement.study import Agreement
 from gankit.studies.agreement.tables import table1, table2
 from gankit.studies.jobs import Outcome
@@ -300,7 +302,7 @@ def test_the_tables_tell_a_planted_effect(effect: Findings) -> None:
         (name, where): difference.verdict
         for name, first in (("all", everything), ("random", control))
         for where in (own, held_out, same)
-        if (difference := estimates.contrast([(first, chosen)], where, same_reals=where != own))
+        if (difference := contrast(estimates, [(first, chosen)], where, same_reals=where != own))
     }
     assert verdicts == {
         ("all", own): "lower", ("all", held_out): "higher", ("all", same): "lower",
@@ -363,7 +365,7 @@ def test_scopes_of_one_training_each_are_compared_by_the_spread_of_their_pairs(e
             others.append(dataclasses.replace(trial, arm=arm, outcome=outcome))
     findings = dataclasses.replace(effect, trials=[*effect.trials, *others])
     pairs = list(zip(findings.arms_of(), findings.arms_of(scope="critic-turn"), strict=True))
-    found = findings.contrast(pairs, where, same_reals=True)
+    found = contrast(findings, pairs, where, same_reals=True)
     assert found is not None
     half = 12.706204736 * 10  # Student's, 1 degree of freedom; the real images move both values alike
     assert (found.low, found.high) == pytest.approx((50 - half, 50 + half))
@@ -374,7 +376,7 @@ def test_scopes_of_one_training_each_are_compared_by_the_spread_of_their_pairs(e
 def test_intervals_of_shares_know_how_trainings_differ(effect: Findings, monkeypatch: pytest.MonkeyPatch) -> None:
     shares = {arm_at(0.0): (10, 50, 90), arm_at(0.8): (20, 60, 100), arm_at(0.8, "random-subset"): (0, 40, 80)}
     monkeypatch.setattr(
-        Findings, "measured_by_training", lambda self, arm, row: [(hits, 100, 100) for hits in shares[arm]]
+        Findings, "measured_by_training", lambda self, arm, row: [Count(hits, 100, 100) for hits in shares[arm]]
     )
     assert effect.spread_of_shares("all") == pytest.approx((0.16, 6))
     low, high = effect.share_interval(arm_at(0.0), "all")
@@ -389,7 +391,7 @@ def test_real_images_of_one_patient_count_as_one(monkeypatch: pytest.MonkeyPatch
     images: Any = SimpleNamespace(held_out=held_out, held_out_at=lambda threshold: np.arange(100), thresholds=[0.0])
     study: Any = SimpleNamespace(images=images)
     trials = [Trial(arm, seed, Path(), Outcome("", {}, None, 0.0, 1)) for seed in range(3)]
-    measured = {"all": [(10, 50, 50), (12, 50, 50), (14, 50, 50)], None: [(40, 80, 100)]}
+    measured = {"all": [Count(hits, 50, 50) for hits in (10, 12, 14)], None: [Count(40, 80, 100)]}
     monkeypatch.setattr(Findings, "measured_by_training", lambda self, arm, row: measured[row])
     findings = Findings(study, trials, {})
     assert findings.independent_reals(arm) == 16
@@ -404,7 +406,7 @@ def test_shares_of_none_and_all_differ_by_a_range(monkeypatch: pytest.MonkeyPatc
     images: Any = SimpleNamespace(held_out=SimpleNamespace(groups=None), thresholds=[0.0])
     trials = [Trial(arm_at(0.0), seed, Path(), Outcome("", {}, None, 0.0, 1)) for seed in range(2)]
     monkeypatch.setattr(
-        Findings, "measured_by_training", lambda self, arm, row: [(0, 2, 2)] * 2 if row else [(2, 2, 2)]
+        Findings, "measured_by_training", lambda self, arm, row: [Count(0, 2, 2)] * 2 if row else [Count(2, 2, 2)]
     )
     found = difference_from_reals(Findings(SimpleNamespace(images=images), trials, {}), "all")  # type: ignore[arg-type]
     assert found.facts["parts"][0]["change"] == -1
@@ -456,7 +458,7 @@ def test_differences_follow_from_seeds_and_sampling(effect: Findings) -> None:
     # The same real images: what they make of both values cancels as far as they move both alike.
     reals = np.sum((moved[second] - moved[first]) ** 2)
     half = 2.7764451051977987 * np.sqrt(squares[0] / 4 * 2 / 3 + reals)  # Student's, 4 degrees of freedom
-    found = estimates.contrast([(first, second)], where, same_reals=True)
+    found = contrast(estimates, [(first, second)], where, same_reals=True)
     assert found is not None
     assert found.value == pytest.approx(values[second].mean() - values[first].mean())
     assert (found.low, found.high) == pytest.approx((found.value - half, found.value + half))
@@ -560,7 +562,7 @@ def test_tex_says_every_character_as_it_stands() -> None:
         (["study.thresholds=[80]"], "study.thresholds.0: input should be less than or equal to 1"),
         (["study.kept=60"], "the best and the worst 60 of 100 overlap; draw more or keep fewer"),
         (['study.scopes=["critic","critic"]'], "study.scopes: name each only once; these are ['critic', 'critic']"),
-        (["data.held_out=0"], "data.held_out: a study judges beside images kept from training"),
+        (["data.held_out=0"], "data.held_out: a study judges against images kept from training"),
         (["data.min_agreement=0.7"], "data.min_agreement: study.thresholds decides this in a study"),
         (["data.subset=70"], "data.subset: study.controls decides this in a study"),
         (["data.subset_seed=7"], "data.subset_seed: study.controls decides this in a study"),
@@ -630,3 +632,10 @@ def test_a_folder_that_holds_something_else_is_left_alone(words: list[str], tmp_
     with pytest.raises(GankitError, match="is not empty; it holds no study"):
         load(None, *words).run(tmp_path, quiet=True)
     assert [path.name for path in tmp_path.iterdir()] == ["mine.txt"]
+
+
+def test_a_picture_that_was_lost_is_named(tmp_path: Path) -> None:
+    files = {f"{row}.png": "0" * 64 for row in ROWS}
+    (tmp_path / "result.json").write_text(json.dumps({"files": files}))
+    with pytest.raises(RunError, match=r"all\.png is not what this job wrote: delete"):
+        read_pictures(SimpleNamespace(folder=tmp_path))  # type: ignore[arg-type]

@@ -24,9 +24,9 @@ from gankit.images.pictures import save_image
 from gankit.studies.augmentation import judging, sources
 from gankit.studies.augmentation.arms import KINDS
 from gankit.studies.augmentation.contrasts import UNKNOWN, contrast, verdict
+from gankit.studies.augmentation.endpoint import Endpoint
 from gankit.studies.augmentation.estimators import FeatureLearner
 from gankit.studies.augmentation.handover import class_folders
-from gankit.studies.augmentation.judging import Endpoint
 from gankit.studies.augmentation.learning import added_counts, training_set
 from gankit.studies.augmentation.sources import leak
 from gankit.studies.augmentation.study import AugmentationStudy
@@ -647,7 +647,7 @@ def test_a_study_that_needs_more_images_says_how_many(write: Write, tmp_path: Pa
 @pytest.mark.parametrize(("folds", "out"), [("o", "o"), ("o/folds", "o"), ("folds", "folds/fold-2")])
 def test_folds_and_study_do_not_share_a_folder(folds: str, out: str, write: Write, tmp_path: Path) -> None:
     exported = f"augmentation.export_folds={tmp_path / folds}"
-    with pytest.raises(RunError, match="overlap; choose one beside it"):
+    with pytest.raises(RunError, match="overlap; choose one outside it"):
         study(write(), *OTHERS, FEW, exported).run(tmp_path / out, quiet=True)
     assert not (tmp_path / out).exists()
     assert not (tmp_path / folds).exists()

@@ -20,6 +20,7 @@ from gankit.errors import DataError, GankitError, PartError, RunError, SettingsE
 from gankit.evaluation.sources import Drawn
 from gankit.experiments.selection import open_dataset
 from gankit.experiments.tables import DataTable
+from gankit.images.room import memory
 from gankit.studies.reading import load_study
 from gankit.training.assembly import experiment_warnings
 from gankit.training.rehearsal import check
@@ -151,6 +152,21 @@ def test_options_of_optimisers_leave_alone_what_has_a_setting(options: str, said
         gankit.load("wgan-gp", f"training.optimizer_options={options}")
 
 
+@pytest.mark.parametrize("value", [float("nan"), np.float32(1e-8), {1, 2}, object()])
+def test_options_of_optimisers_are_what_a_file_can_hold(value: object) -> None:
+    tables = {"training": {"optimizer_options": {"eps": value}}}
+    with pytest.raises(
+        SettingsError, match=r"optimizer_options: .* cannot be kept in the run's file .* finite numbers"
+    ):
+        gankit.load(tables)
+
+
+@pytest.mark.parametrize("what", [None, 5, ["wgan-gp"]])
+def test_an_experiment_is_a_name_a_file_or_tables(what: Any) -> None:
+    with pytest.raises(SettingsError, match=r"an experiment is a recipe's name, a file, .*, not "):
+        gankit.load(what)
+
+
 # What only a look at machine and files can tell: `check` sees all that `train` would
 
 
@@ -224,11 +240,35 @@ def test_images_that_no_memory_holds_are_not_begun() -> None:
 
 
 @pytest.mark.parametrize(
+    ("own", "file"),
+    [
+        ("", "memory.max"),
+        ("0::/jobs/7\n", "jobs/memory.max"),
+        ("0::/\n9:cpu,memory:/docker/a\n", "memory/memory.limit_in_bytes"),
+        ("9:memory:/slurm/7\n1:cpu:/x\n", "memory/slurm/7/memory.limit_in_bytes"),
+    ],
+)
+def test_the_memory_of_a_container_or_a_job_is_that_of_its_control_groups(
+    own: str, file: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "own").write_text(own)
+    monkeypatch.setattr("gankit.images.room._OWN_GROUPS", tmp_path / "own")
+    monkeypatch.setattr("gankit.images.room._GROUPS", tmp_path)
+    whole = memory()
+    limit = tmp_path / file
+    limit.parent.mkdir(parents=True, exist_ok=True)
+    limit.write_text("1000\n")
+    assert memory() == 1000
+    limit.write_text("max\n")
+    assert memory() == whole
+
+
+@pytest.mark.parametrize(
     ("table", "said"),
     [
         (
             {"name": "eyes", "counts": [4, 4, 4]},
-            "eyes: counts: 12 images of 3 x 64 x 64 take 0 GB, too much for",
+            "eyes: counts: 12 images of 3 x 64 x 64 take 0.0 GB, too much for",
         ),
         ({"name": "npz", "path": "arrays.npz", "size": 64}, "data.size: 40 images of 3 x 64 x 64"),
         ({"name": "folder", "path": "p", "size": [200, 300]}, "0.png and the others: 2 images of 1 x 200 x 300"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import hashlib
 import json
 import re
 import shutil
@@ -29,6 +30,7 @@ from gankit.studies.classifier.study import (
     load_classifier_study,
     run_classifier_study,
 )
+from gankit.studies.classifier.training import load_outputs
 from gankit.studies.fitting import Classical, TrainingSet, apply, augment, batch_images, fit
 from gankit.studies.reading import load_study
 from gankit.studies.trainings import TIMED_STEPS, WARM_UP_STEPS
@@ -523,6 +525,21 @@ def test_the_command(write: Write, tmp_path: Path, capsys: pytest.CaptureFixture
 def table(path: Path) -> list[dict[str, str]]:
     with open(path, encoding="utf-8") as file:
         return list(csv.DictReader(file))
+
+
+@pytest.mark.parametrize("lost", [True, False])
+def test_outputs_that_were_lost_or_changed_are_named(tmp_path: Path, lost: bool) -> None:
+    job = tmp_path / "jobs" / "real-0"
+    job.mkdir(parents=True)
+    np.save(job / "logits.npy", np.zeros((1, 2)))
+    digest = hashlib.sha256((job / "logits.npy").read_bytes()).hexdigest()
+    (job / "result.json").write_text(json.dumps({"files": {"logits.npy": digest}}))
+    assert load_outputs(tmp_path, "real", [0]).shape == (1, 1, 2)
+    np.save(job / "logits.npy", np.ones((1, 2)))
+    if lost:
+        (job / "logits.npy").unlink()
+    with pytest.raises(RunError, match=r"is not what this job wrote: delete .*real-0 to do it again"):
+        load_outputs(tmp_path, "real", [0])
 
 
 def test_every_arm_is_on_the_page() -> None:

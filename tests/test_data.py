@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -120,6 +121,32 @@ def test_splits() -> None:
     assert len(prepare(table(split="all"), 0, data).dataset) == N
     with pytest.raises(DataError, match="no split 'val' in this data set; known: all, train, test"):
         prepare(table(split="val"), 0, data)
+
+
+@pytest.mark.parametrize(
+    ("facts", "message"),
+    [
+        ({"labels": np.arange(N) % 3}, "labels are int64 from 0 to 2; .* whole numbers from 0 to 1, for its 2 classes"),
+        ({"labels": np.arange(N) % 2 - 1}, "labels are int64 from -1 to 0"),
+        ({"labels": np.arange(N) % 2 / 2}, "labels are float64 from 0.0 to 0.5"),
+        ({"labels": [0, 1] * 30}, "labels must be an array with one row for each of 60 images, and is a list"),
+        ({"class_names": ("cat",)}, "there are 1 class names for 2 classes: name each class"),
+        (
+            {"groups": np.arange(9)},
+            r"groups must be an array with one row for each of 60 images, and is of shape \(9,\)",
+        ),
+        ({"agreement": np.ones(9)}, "agreement must be an array with one row for each of 60 images"),
+        ({"splits": {"train": np.arange(N) < 30}}, r"the split train must be \(k,\) indices of images, not bool"),
+        ({"facts": {"age": np.arange(9)}}, "data.weights: age has 9 values for 60 images"),
+    ],
+)
+def test_what_a_class_of_the_user_says_of_its_images_must_fit_them(facts: dict[str, Any], message: str) -> None:
+    class Mine(Dataset):
+        image, images = ImageSpec(1, 8, 8, classes=2), dataset().images
+        known = Known(**{"labels": np.arange(N) % 2, "class_names": ("cat", "dog")} | facts)
+
+    with pytest.raises(DataError, match=message):
+        prepare(table(weights="age" if "facts" in facts else None), 0, Mine())
 
 
 @pytest.mark.parametrize(

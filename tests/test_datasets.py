@@ -123,6 +123,19 @@ class TestTorchvision:
         data = Torchvision(dataset="FakeData", options={"size": 4, "image_size": [1, 2, 2]})
         assert message in error(lambda: data.labels)
 
+    def test_any_error_of_a_set_names_the_picture(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        import torchvision.datasets
+
+        plain = torchvision.datasets.FakeData.__getitem__
+
+        def damaged(self: Any, index: int) -> Any:
+            return plain(self, index if index != 2 else {}[index])
+
+        monkeypatch.setattr(torchvision.datasets.FakeData, "__getitem__", damaged)
+        data = Torchvision(dataset="FakeData", options={"size": 4, "image_size": [1, 2, 2]})
+        for read in (lambda: data.images, lambda: data.labels):
+            assert error(read) == "FakeData image 2 cannot be decoded (2); replace it or take it out"
+
     def test_wholly_unlabelled(self, monkeypatch: pytest.MonkeyPatch) -> None:
         import torchvision.datasets
 

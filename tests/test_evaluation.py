@@ -153,13 +153,13 @@ def test_real_against_real_is_disjoint_and_at_equal_n() -> None:
     fake = 100 + np.arange(30, dtype=np.uint8)[:, None, None, None] * np.ones((1, 1, 4, 4), np.uint8)
     report = evaluate(fake, real, ["spy-metric"], {"name": "pixels", "side": 1})
     assert report["metrics"]["spy-metric"]["real_vs_real"]["n"] == 20
-    pairs = seen[-20:]
-    for (reference, others), (same_reference, fakes) in zip(pairs[::2], pairs[1::2], strict=True):
+    divisions = list(zip(seen[-20:-10], seen[-10:], strict=True))
+    for (reference, others), (same_reference, fakes) in divisions:
         assert len(reference) == len(others) == len(fakes) == 20
         assert not reference & others
         assert reference == same_reference
         assert min(fakes) > 0.39
-    assert len({tuple(sorted(reference)) for reference, _ in pairs}) == 10
+    assert len({tuple(sorted(reference)) for (reference, _), _ in divisions}) == 10
 
 
 def test_the_part_of_the_reals_that_plays_the_generator_has_one_image_of_each_of_its_own_groups() -> None:
@@ -383,3 +383,9 @@ def test_compare_knows_the_reals_and_the_settings() -> None:
     newer = json.loads(json.dumps(a))
     newer["protocol"]["features_protocol"]["versions"] = "torch 99"
     assert gankit.compare(a, newer)["frechet"]["difference"] == 0
+
+
+@pytest.mark.parametrize("metrics", [5, gankit.metrics.get("kid")(), [5]])
+def test_a_metric_that_is_no_name_table_or_part_is_refused(metrics: Any) -> None:
+    with pytest.raises(PartError, match="metric: a name, or a table with a name, is needed"):
+        gankit.evaluate(noise(4, 0), noise(4, 1), metrics, "pixels")

@@ -17,13 +17,14 @@ import numpy as np
 import pytest
 
 import gankit
-from gankit import cache
+from gankit import cache, cli
 from gankit.errors import BusyError, GankitError, RunError
 from gankit.evaluation.comparison import sole_output
 from gankit.files import (
     append_line,
     is_sealed,
     open_atomically,
+    refuse_taken,
     seal,
     sole_writer,
     user_path,
@@ -190,6 +191,14 @@ def test_the_home_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, small:
     assert not Path("~").exists()
     with pytest.raises(GankitError, match="~nobody-here/run: ~ stands for no home folder here"):
         user_path("~nobody-here/run")
+    for kind, name, key in (
+        ("dataset", "folder", "path"),
+        ("dataset", "npz", "path"),
+        ("features", "torchscript", "path"),
+    ):
+        image = {} if kind == "dataset" else {"image": gankit.ImageSpec(3, 8, 8)}
+        with pytest.raises(GankitError, match="~nobody-here/data: ~ stands for no home folder here"):
+            gankit.build(kind, name, **image, **{key: "~nobody-here/data"})
 
 
 def test_without_a_home_folder_the_cache_is_a_temporary_one(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -198,8 +207,11 @@ def test_without_a_home_folder_the_cache_is_a_temporary_one(monkeypatch: pytest.
     assert cache.cache_folder().is_absolute()
 
 
-def test_a_name_that_is_not_utf8(tmp_path: Path) -> None:
+def test_a_name_that_is_not_utf8(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(GankitError, match=r"a\.toml: 'the class \\udcff' is a name that is not in UTF-8; rename"):
+        write_atomically(tmp_path / "a.toml", "the class \udcff")
+    monkeypatch.setattr("sys.getfilesystemencoding", lambda: "ascii")
+    with pytest.raises(GankitError, match="in UTF-8; set PYTHONUTF8=1, or rename"):
         write_atomically(tmp_path / "a.toml", "the class \udcff")
     assert list(tmp_path.iterdir()) == []
 
@@ -210,6 +222,26 @@ def test_the_current_folder_is_not_replaced(tmp_path: Path, monkeypatch: pytest.
         with pytest.raises(RunError, match="is the current folder, which cannot be replaced; name another as --out"):
             write_folder(Path(name), lambda folder: None)
     assert not list(tmp_path.iterdir())
+
+
+def test_a_link_or_a_mounted_disk_is_refused_before_the_work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "disk").mkdir()
+    (tmp_path / "link").symlink_to("disk")
+    (tmp_path / "broken").symlink_to("gone")
+    monkeypatch.setattr("os.path.ismount", lambda path: path == tmp_path / "disk")
+    for name in ("link", "broken", "disk"):
+        with pytest.raises(RunError, match=f"{name} is a link or a mounted disk, which cannot be replaced; name a"):
+            refuse_taken(tmp_path / name)
+    write_folder(tmp_path / "link" / "new", lambda folder: None)
+    assert (tmp_path / "disk" / "new").is_dir()
+
+
+def test_a_ranking_s_folder_is_refused_before_the_work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "full").mkdir()
+    (tmp_path / "full" / "mine").touch()
+    monkeypatch.setattr("gankit.ranking.rank", lambda *given, **named: pytest.fail("it has begun"))
+    with pytest.raises(RunError, match="full is not empty; choose another --out"):
+        cli.rank(["runs/mine"], out=tmp_path / "full")
 
 
 @pytest.mark.parametrize("name", [".", "..", "/"])

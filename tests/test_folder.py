@@ -220,6 +220,14 @@ class TestFolder:
         path.write_bytes(path.read_bytes()[:700])
         assert error(lambda: Folder(path=tmp_path).images).startswith(f"{path} cannot be decoded")
 
+    def test_too_little_memory_for_a_picture(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        def fail(*_: Any) -> None:
+            raise MemoryError
+
+        save(tmp_path / "a.png", pixels(4, 4))
+        monkeypatch.setattr("gankit.images.decoding.Decoder._decode_8_bit", fail)
+        assert "(MemoryError); free some memory, or replace it" in error(lambda: Folder(path=tmp_path).images)
+
     @pytest.mark.parametrize("form", ["GIF", "EPS", "PPM", "ICNS"])
     def test_only_documented_formats_are_opened(self, tmp_path: Path, form: str) -> None:
         Image.fromarray(pixels(32, 32, 3)).save(tmp_path / "a.png", form)

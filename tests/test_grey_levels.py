@@ -61,3 +61,4 @@ def test_a_grid_has_every_pixel_and_is_smaller_than_as_pillow_writes_it() -> Non
     expected.save(plain, "PNG")
     assert np.array_equal(np.asarray(Image.open(io.BytesIO(png))), np.asarray(expected))
     assert len(png) <= len(plain.getvalue())
+    assert grid(images[:0]).size == (18, 1), "of no images"

@@ -170,6 +170,8 @@ def test_a_subset_is_chosen_by_indices_or_by_a_mask() -> None:
     for wrong in (mask[1:], [0.5], [[1]]):
         with pytest.raises(DataError, match=r"chosen by indices \(k,\), or by a mask of \d+ booleans; these are "):
             data.subset(wrong)  # type: ignore[arg-type]
+    with pytest.raises(DataError, match=r"chosen by indices \(k,\); these are lists of several lengths"):
+        data.subset([[0], [0, 1]])  # type: ignore[list-item]
     for index in (len(data), -len(data) - 1):
         with pytest.raises(DataError, match=f"there is no image {index}: the data set has {len(data)}"):
             data.subset([0, index])

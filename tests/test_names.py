@@ -15,7 +15,8 @@ from gankit.images.names import two_spellings
 COMPOSED, APART = (unicodedata.normalize(form, "exotrop\u00eda") for form in ("NFC", "NFD"))
 SPELLINGS = [
     (COMPOSED, APART), ("left eye", "left\u00a0eye"), ("left", "left\u200b"), ("left", "\ufeffleft"), ("Left", "left"),
-    ("left eye", "left  eye"), ("1", "01"), ("1", "1.0"), ("+1", "1"), ("0", "00"),
+    ("left eye", "left  eye"), ("left eye", "left_eye"), ("left-eye", "left eye"), ("left_eye", "left\u2013eye"),
+    ("1", "01"), ("1", "1.0"), ("+1", "1"), ("0", "00"),
 ]  # fmt: skip
 
 
@@ -37,7 +38,21 @@ def test_a_class_in_two_spellings_is_refused(tmp_path: Path, first: str, second:
 
 
 def test_names_that_differ() -> None:
-    names = ["1", "10", "1.5", "-1", "left", "right", "1a", "a1", "10000000000000001", "1" * 9000]
+    names = [
+        "1",
+        "10",
+        "1.5",
+        "-1",
+        "left",
+        "right",
+        "1a",
+        "a1",
+        "HER2",
+        "HER2-",
+        "HER2+",
+        "10000000000000001",
+        "1" * 9000,
+    ]
     assert two_spellings([*names, *("0" * count + "x" for count in (90_000, 100_000))]) is None
 
 

@@ -238,6 +238,31 @@ class TestNpz:
         assert [expected[label] for label in data.labels] == known
         assert data.image.classes == len(expected)
 
+    def test_text_in_bytes_is_text(self, tmp_path: Path) -> None:
+        data = Npz(
+            path=self.write(
+                tmp_path, images=pixels(2, 3, 3), labels=[0, 1], class_names=np.char.encode(["n\u00e9", "b"], "utf-8"),
+                groups=np.array([b"p1", b"p2"]), eye=np.array([b"l", b"r"]),
+            )
+        )  # fmt: skip
+        assert data.class_names == ("n\u00e9", "b")
+        assert data.groups is not None
+        assert data.groups.tolist() == ["p1", "p2"]
+        assert data.facts["eye"].tolist() == ["l", "r"]
+        text = error(
+            lambda: Npz(path=self.write(tmp_path, images=pixels(2, 3, 3), groups=np.array([b"\xff"] * 2))).groups
+        )
+        assert "'groups' cannot be read ('utf-8' codec" in text
+
+    def test_too_little_memory_is_no_damage(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        def fail(*_: Any, **__: Any) -> None:
+            raise MemoryError("Unable to allocate 9 GiB")
+
+        path = self.write(tmp_path, images=pixels(2, 3, 3))
+        monkeypatch.setattr("gankit.images.archive.npy.read_array", fail)
+        with pytest.raises(MemoryError, match="9 GiB"):
+            _ = Npz(path=path).images
+
     def test_several_labels_per_image_are_a_fact(self, tmp_path: Path) -> None:
         several = np.random.default_rng(0).integers(0, 2, (4, 14), dtype=np.uint8)
         for arrays in (

@@ -140,6 +140,12 @@ def test_images_have_at_most_three_axes() -> None:
         sampler().fit_resample(x.reshape(len(x), 1, 1, 8, 8), y)
 
 
+@pytest.mark.parametrize("value_range", [(0.0,), (0.0, 1.0, 255.0), (1.0, 0.0)])
+def test_a_value_range_is_two_numbers(value_range: Any) -> None:
+    with pytest.raises(GankitError, match=r"^value_range = .* must be two finite numbers, black before white"):
+        sampler(value_range=value_range).fit_resample(*images((8, 4)))
+
+
 def test_balanced_classes_need_no_generator(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "train", None)
     x, y = images((5, 5))

@@ -109,7 +109,7 @@ def test_real_images_of_a_run_are_its_held_out_ones(sources: list[str], tmp_path
     own = [f"data.path={tmp_path / 'deep.npz'}", "data.value_range=[0, 4095]", "training.steps=1", "data.held_out=0.5"]
     trained = gankit.train(gankit.load("wgan-gp", *small(*own)), tmp_path / "gan")
     others = [f"readers.generated.other={tmp_path / 'deep.npz'}", "readers.images=3", "readers.pairs=2"]
-    key = study(f"readers.generated.gan={trained.path}", *others).opened
+    key = study(*others, f"readers.generated.gan={trained.path}").opened  # whichever is named first
     assert key["real"].what == "held-out images"
     assert len(key["gan"].images) == 5
     assert key["other"].images.value_range == (0, 4095)  # the run says which values are black and white

@@ -120,6 +120,7 @@ def test_build() -> None:
         (lambda: gankit.build("augment", "blur", share=2), "augment blur.share: input should be less than or equal"),
         (lambda: gankit.build("augment", "blur", shade=0.5), "blur.shade: there is no such setting; did you mean"),
         (lambda: gankit.build("augment", "blurr"), "no augment named 'blurr'; did you mean 'blur'?"),
+        (lambda: gankit.build("augment", type("Blur", (), {})), "augment: a name is needed, not <class "),
         (lambda: gankit.build("augment", "blur:x"), "distribution blur is not installed"),
         (lambda: gankit.build("argument", "blur"), "no kind of part named 'argument'; did you mean 'augment'?"),
         (lambda: gankit.build("critic", "resnet"), "critic 'resnet' needs an ImageSpec as image, not None"),

@@ -18,6 +18,7 @@ from gankit.interfaces import Critic, ImageSpec, Loss, Turn
 from gankit.nn.gradients import score_gradients
 from gankit.registry import registry
 from gankit.testing._capture import _Crossings
+from gankit.training.averaging import update_average
 from gankit.training.data import prepare
 from gankit.training.step import Stepper
 from gankit.training.trainer import Trainer
@@ -188,7 +189,7 @@ def test_averaging_waits_for_no_device(small: Small, tmp_path: Path) -> None:
         network.to("meta")
     with _Crossings() as crossings:
         for _ in range(2):
-            step._update_average(step.averaged)
+            update_average(step.averaged, step.generator, step.settings.averaging)
     assert not crossings.seen
     assert step.averaged.n_averaged == 2
 

@@ -246,6 +246,16 @@ class Hooked(Painter):
         return 0.5
 
 
+class HookedPair(Painter):
+    def before_step(self, step: int) -> Any:
+        return {"pair": torch.zeros(2)}
+
+
+class HookedStep(Painter):
+    def before_step(self, step: int) -> Any:
+        return {"step": 0.5}
+
+
 class DtypeOfItsOwn(Painter):
     def forward(self, z: Tensor) -> Any:
         return super().forward(z).numpy(force=True)
@@ -280,6 +290,8 @@ class Computed(Painter):
         (Extra, "the state of generator mine cannot be exported"),
         (Empty, "generator mine has no parameters to train: hold its layers as attributes, several of them in a torch"),
         (Hooked, r"Hooked.before_step returned 0\.5 \(float\): return numbers by name, or None"),
+        (HookedPair, r"HookedPair.before_step returned \{'pair': .*: return numbers by name, or None"),
+        (HookedStep, "a part logs step, which is an entry of gankit's own in the log; choose another name"),
         (DtypeOfItsOwn, r"returned array.*\(ndarray\); it must return one tensor"),
     ],
 )
@@ -454,6 +466,12 @@ class LogsAll(gankit.Loss):
         return turn.fake_scores.mean()
 
 
+class LogsStep(gankit.Loss):
+    def generator(self, turn: gankit.Turn) -> Tensor:
+        turn.log("step", turn.fake_scores.mean())
+        return turn.fake_scores.mean()
+
+
 class Failing(gankit.Loss):
     def after_step(self, turn: gankit.Turn) -> None:
         raise KeyError("gone")
@@ -478,6 +496,7 @@ def test_numbers_of_numpy_are_saved_as_numbers(trained: Trained) -> None:
         (Number, r"loss mine returned 0.5 \(float\) on the generator's turn"),
         (Failing, "in a trial step loss mine raised KeyError: 'gone'"),
         (LogsAll, r"scores was logged with shape \(4,\): log one number, such as a mean"),
+        (LogsStep, "a part logs step, which is an entry of gankit's own in the log; choose another name"),
     ],
 )
 def test_losses_that_are_refused(kind: type, message: str, trained: Trained) -> None:

@@ -17,8 +17,8 @@ from PIL import Image
 import gankit
 from gankit import GankitError
 from gankit.evaluation.comparison import check_files, read_metrics, write_evaluation, write_metrics
+from gankit.evaluation.entries import evaluate_metric
 from gankit.evaluation.tables import Evaluated, cells, html, text_table, title, with_error
-from gankit.evaluation.uncertainty import evaluate_metric
 from gankit.interfaces import Meaning, Metric, Pool, Rows
 from gankit.registry import registry
 from gankit.registry.parts import list_parts, valid_part

@@ -144,6 +144,10 @@ EVIL = "a\x1b[2J\x1b[1;1H\u202egnp\x9b\x07<script>&"
 def test_names_move_no_cursor(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
     assert harmless(EVIL) == r"a\x1b[2J\x1b[1;1H\u202egnp\x9b\x07<script>&"
     assert harmless("Grüße\tد\u200cر\n日本") == "Grüße\tد\u200cر\n日本"
+    assert harmless(EVIL.encode().decode("ascii", "surrogateescape")) == harmless(EVIL)
+    as_python_keeps_it = "Grüße".encode().decode("ascii", "surrogateescape")  # a name of a file, with LC_ALL=C
+    assert harmless(as_python_keeps_it) == "Grüße"
+    assert harmless("Gr\udcfc\udcdfe") == r"Gr\xfc\xdfe", "a name in Latin-1"
     monkeypatch.setattr("sys.argv", ["gankit", "show", EVIL])
     with pytest.raises(SystemExit):
         main()

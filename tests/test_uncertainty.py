@@ -16,9 +16,9 @@ from scipy import stats
 
 import gankit
 from gankit import GankitError
+from gankit.evaluation.entries import evaluate_metric
 from gankit.evaluation.extraction import as_part
 from gankit.evaluation.uncertainty import (
-    evaluate_metric,
     influences,
     p_values,
     real_against_real,
@@ -431,7 +431,7 @@ def test_with_patients_a_worse_generator_is_worse_than_the_reals_and_a_perfect_o
 
 def test_the_error_of_a_difference_knows_that_both_values_share_their_reals(monkeypatch: pytest.MonkeyPatch) -> None:
     """Generators that err in opposite directions: reals that move one value up move the other one down."""
-    monkeypatch.setattr("gankit.evaluation.uncertainty.real_against_real", lambda *given: {})  # to save time
+    monkeypatch.setattr("gankit.evaluation.entries.real_against_real", lambda *given: {})  # to save time
     for shifts, least, most in (((0.7, -0.7), 0.85, 1.25), ((0.7, 0.7), 0.85, 1.25)):
         differences, errors, independent = [], [], []
         for seed in range(40):
@@ -602,3 +602,18 @@ def test_wilson_against_closed_form_values() -> None:
     for k, n in ((3, 17), (42, 49), (1, 2), (0, 5), (5, 5), (37, 400)):
         expected = stats.binomtest(k, n).proportion_ci(method="wilson")
         assert wilson(k, n) == pytest.approx((expected.low, expected.high), abs=1e-12)
+
+
+def test_a_value_that_is_not_a_number_has_no_p_value_and_one_by_chance_counts_as_worse() -> None:
+    @gankit.metrics.register("sometimes-a-number")
+    class Sometimes(Metric):
+        better = "lower"
+
+        def compute(self, real: Rows, fake: Rows) -> dict[str, float]:
+            observed = real.required("features").sum() == 0.0
+            return {"never": np.nan, "observed": 1.0 if observed else np.nan}
+
+    pool = Pool(rows(np.zeros((6, 2))), rows(np.ones((6, 2))))
+    assert p_values(as_part("metric", "sometimes-a-number"), pool, "lower", 9, 0) == {
+        "observed": {"p_value": {"value": 1.0, "permutations": 9, "n_real": 6, "n_fake": 6}}
+    }

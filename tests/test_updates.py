@@ -88,7 +88,7 @@ def test_an_optimiser_takes_up_its_own_state_and_no_other(name: str) -> None:
 
     def trained(*widths: int) -> torch.optim.Optimizer:
         network = nn.Sequential(*(nn.Linear(5, width, bias=False) for width in widths))
-        optimizer = build_optimizer(Training(optimizer=name), network, 0.1)
+        optimizer = build_optimizer(Training(optimizer=name, critic_lr=0.1), network, "critic")
         network[0](torch.ones(2, 5)).sum().backward()  # the last is not used
         optimizer.step()
         return optimizer

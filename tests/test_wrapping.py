@@ -230,6 +230,16 @@ def test_arrays_mirror_by_default() -> None:
     assert data.image == gankit.ImageSpec(3, 8, 8)
 
 
+class Unreadable:
+    """A data set of another library, one of whose files is missing."""
+
+    def __len__(self) -> int:
+        return 2
+
+    def __getitem__(self, index: int) -> Any:
+        raise OSError("no such file")
+
+
 @pytest.mark.parametrize(
     ("array", "facts", "message"),
     [
@@ -268,6 +278,11 @@ def test_arrays_mirror_by_default() -> None:
         ([np.zeros((3, 8, 8), np.uint8), np.zeros((3, 9, 8), np.uint8)], {}, "images have several shapes"),
         ([{"picture": 1}], {}, 'item 0 has picture; a key "image" is needed'),
         (iter([]), {}, r"a data set with len\(\) is needed"),
+        ({"train": images()}, {}, r"images are of type dict; an array, a list or a data set with len\(\) is needed"),
+        (Unreadable(), {}, r"item 0 cannot be read: OSError: no such file"),
+        ([(), ()], {}, r"images have the shape \(2, 0\)"),
+        ([(images()[0], None), (images()[1], 1)], {}, "labels has no value for image 0"),
+        (images(), {"labels": [0, 1, 2] * 4, "class_names": "cat"}, "class_names is the text 'cat': give a list"),
         (images(), {"labels": [0, 2] * 6, "class_names": ("a", "b")}, "class_names has 2 names for 3 classes"),
         (images(), {"class_names": ("a", "b")}, "class_names has 2 names for 0 classes"),
         (images(), {"agreement": np.full(12, 80)}, r"agreement has values outside \[0, 1\]"),

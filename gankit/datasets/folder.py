@@ -10,7 +10,7 @@ from typing import Any, Literal, final
 import numpy as np
 from numpy.typing import NDArray
 
-from gankit.cache import fingerprint
+from gankit.cache import fingerprint, user_path
 from gankit.errors import DataError
 from gankit.images.decoding import FORMAT, Decoder, Form, decode_all, decoding_threads, files_digest, open_picture
 from gankit.images.grey_levels import check_range
@@ -71,8 +71,8 @@ class Folder(DecodedDataset):
             DataError: here for a value_range that is none; all else is raised when first needed.
         """
         super().__init__(in_memory=in_memory, mirror_keeps_label=mirror_keeps_label, value_range=value_range)
-        self.path = Path(path).expanduser()
-        self.table = None if table is None else Path(table).expanduser()
+        self.path = user_path(path)
+        self.table = None if table is None else user_path(table)
         self.unlisted = unlisted
         self.decoder = Decoder(None if size is None else (size[0], size[1]), fit, grey)
 

@@ -10,7 +10,7 @@ from typing import Any, Literal, final
 import numpy as np
 from numpy.typing import NDArray
 
-from gankit.cache import fingerprint
+from gankit.cache import fingerprint, user_path
 from gankit.errors import DataError, first_of
 from gankit.images.archive import Archive, Header
 from gankit.images.columns import find
@@ -61,7 +61,7 @@ class Npz(DecodedDataset):
             DataError: here for a value_range that is none; all else is raised when first needed.
         """
         super().__init__(in_memory=in_memory, mirror_keeps_label=mirror_keeps_label, value_range=value_range)
-        self.archive = Archive(Path(path).expanduser())
+        self.archive = Archive(user_path(path))
         self._images, self._labels = images, labels
         self.channels = channels
 
@@ -280,7 +280,7 @@ class Npz(DecodedDataset):
     def _is_fact(self, name: str) -> bool:
         headers = [self.archive.headers.get(prefix + name) for prefix in self._prefixes]
         return all(
-            header is not None and header.shape[:1] == (count,) and header.dtype.kind in "iufbU"
+            header is not None and header.shape[:1] == (count,) and header.dtype.kind in "iufbUS"
             for header, count in zip(headers, self._counts, strict=True)
         )
 

@@ -12,9 +12,9 @@ import torchvision.datasets
 from numpy.typing import NDArray
 from PIL import Image
 
-from gankit.cache import fingerprint
+from gankit.cache import fingerprint, user_path
 from gankit.errors import DataError, cause
-from gankit.images.decoding import FORMAT, Decoder, Form, decode_all
+from gankit.images.decoding import FORMAT, Decoder, Form, damage_as_data_error, decode_all
 from gankit.images.grey_levels import check_range
 from gankit.images.known import Known
 from gankit.images.resizing import Fit
@@ -66,7 +66,7 @@ class Torchvision(DecodedDataset):
         """
         super().__init__(in_memory=in_memory, mirror_keeps_label=mirror_keeps_label, value_range=value_range)
         self.dataset = dataset
-        self.root = None if root is None else Path(root).expanduser()
+        self.root = None if root is None else user_path(root)
         self.options = dict(options or {})
         self.download = download
         self.decoder = Decoder(None if size is None else (size[0], size[1]), fit, grey)
@@ -102,9 +102,14 @@ class Torchvision(DecodedDataset):
     def _name(self, index: int) -> str:
         return f"{self.dataset} image {index}"
 
+    def _item(self, index: int) -> Any:
+        """A picture and its target."""
+        with damage_as_data_error(self._name(index)):
+            return self._source[index]
+
     @cached_property
     def _form(self) -> Form:
-        return self.decoder.form(self._source[0][0], self._name(0))
+        return self.decoder.form(self._item(0)[0], self._name(0))
 
     @property
     def image(self) -> ImageSpec:
@@ -128,9 +133,9 @@ class Torchvision(DecodedDataset):
         Raises:
             DataError: a picture differs from the first in size, depth or colour.
         """
-        source, names = self._source, [self._name(index) for index in range(len(self))]
+        names = [self._name(index) for index in range(len(self))]
         # One thread: nothing says that strangers' data sets can be read by several.
-        images = decode_all(names, lambda index: source[index][0], self.decoder, threads=1)
+        images = decode_all(names, lambda index: self._item(index)[0], self.decoder, threads=1)
         check_range(images, self.declared_range, f"torchvision {self.dataset}")
         return images
 
@@ -141,7 +146,7 @@ class Torchvision(DecodedDataset):
             if values is not None and len(values) == len(self):
                 break
         else:
-            values = [self._source[index][1] for index in range(len(self))]
+            values = [self._item(index)[1] for index in range(len(self))]
         try:
             targets = np.array([-1 if value is None else operator.index(value) for value in values], dtype=np.int64)
         except TypeError:

@@ -60,9 +60,11 @@ def auc(positive: NDArray[np.bool_], scores: Floats, weights: Floats | None = No
     weights = np.ones((1, len(scores))) if weights is None else weights
     order = np.argsort(scores, kind="stable")
     starts = np.flatnonzero(np.diff(scores[order], prepend=-np.inf))  # of runs of equal scores
-    above, below = (np.add.reduceat(weights[:, order] * side[order], starts, axis=1) for side in (positive, ~positive))
-    lower = np.cumsum(below, axis=1) - below / 2  # negatives with lower scores, and half of those with an equal one
-    return _ratio((above * lower).sum(1), above.sum(1) * below.sum(1))
+    positives, negatives = (
+        np.add.reduceat(weights[:, order] * side[order], starts, axis=1) for side in (positive, ~positive)
+    )  # (draws, runs)
+    negatives_below = np.cumsum(negatives, axis=1) - negatives / 2  # with half of those in the same run
+    return _ratio((positives * negatives_below).sum(1), positives.sum(1) * negatives.sum(1))
 
 
 def macro_auc(labels: NDArray[np.int64], probabilities: Floats, weights: Floats | None = None) -> Floats:

@@ -5,15 +5,15 @@ import itertools
 import json
 import math
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from pydantic import BaseModel, ValidationError
 
 from gankit.errors import GankitError
+from gankit.evaluation.entries import free_name
 from gankit.evaluation.tables import SUFFIXES, Evaluated, is_table, reads_training, write_table
-from gankit.evaluation.uncertainty import free_name
 from gankit.files import locked, sole_writer, user_path, write_atomically
 
 ALIKE = ("features", "features_dim", "features_protocol", "n_real", "n_fake", "real_size", "fake_size", "real_range",
@@ -82,20 +82,11 @@ def compare(a: dict[str, Any] | str | Path, b: dict[str, Any] | str | Path, *, f
     shared = [name for name in first["metrics"] if name in second["metrics"]]
     if not shared:
         raise GankitError("the evaluations have no value in common: compute the same metrics for both")
-    keys = [*ALIKE]
-    if any(reads_training(first["metrics"][name]) for name in shared):
-        keys.append("training_content")
-    pairs = [(key, first["protocol"].get(key), second["protocol"].get(key)) for key in keys]
-    for name in shared:
-        one, other = first["metrics"][name], second["metrics"][name]
-        pairs += [(f"{name}.{key}", one.get(key), other.get(key)) for key in ("metric", "n_real", "n_fake")]
-    different = [
-        f"{key}: {one} and {other}" for key, one, other in pairs if without_versions(one) != without_versions(other)
-    ]
-    if different and not force:
+    if not force and (different := _disagreements(first, second, shared)):
         raise GankitError(
             f"the evaluations were not made in the same way ({'; '.join(different)}): evaluate both alike, or use force"
         )
+    same_reals = first["protocol"].get("real_content") == second["protocol"].get("real_content")
     differences = {}
     for name in shared:
         one, other = first["metrics"][name], second["metrics"][name]
@@ -103,19 +94,31 @@ def compare(a: dict[str, Any] | str | Path, b: dict[str, Any] | str | Path, *, f
             "a": one["value"],
             "b": other["value"],
             "difference": other["value"] - one["value"],
-            "standard_error": _error_of_difference(one, other, first["protocol"], second["protocol"]),
+            "standard_error": _error_of_difference(one, other, same_reals),
         }
     return differences
 
 
-def _error_of_difference(
-    one: dict[str, Any], other: dict[str, Any], first: dict[str, Any], second: dict[str, Any]
-) -> float | None:
-    """The standard error of `compare`, from two entries and their protocols; None where an entry has no error."""
+def _disagreements(first: dict[str, Any], second: dict[str, Any], shared: Sequence[str]) -> list[str]:
+    """What keeps two evaluations from being compared in these values: each fact with what it is in both."""
+    keys = [*ALIKE]
+    if any(reads_training(first["metrics"][name]) for name in shared):
+        keys.append("training_content")
+    facts = [(key, first["protocol"].get(key), second["protocol"].get(key)) for key in keys]
+    for name in shared:
+        one, other = first["metrics"][name], second["metrics"][name]
+        facts += [(f"{name}.{key}", one.get(key), other.get(key)) for key in ("metric", "n_real", "n_fake")]
+    return [
+        f"{key}: {one} and {other}" for key, one, other in facts if without_versions(one) != without_versions(other)
+    ]
+
+
+def _error_of_difference(one: dict[str, Any], other: dict[str, Any], same_reals: bool) -> float | None:
+    """The standard error of `compare`, from two entries; None where an entry has no error."""
     errors: list[float] = [entry["standard_error"] for entry in (one, other) if entry["standard_error"] is not None]
     if len(errors) < 2:
         return None
-    if first.get("real_content") != second.get("real_content"):
+    if not same_reals:
         return math.hypot(*errors)
     influences = one.get("real_influences", ()), other.get("real_influences", ())
     if not influences[0] or len(influences[0]) != len(influences[1]):

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -45,35 +45,31 @@ def find_copies(
     """
     try:
         known = list(_thumbnails(training))
-        exact, near, partner = _match(fakes, known)
-        if held_out is None:
-            real_exact, real_near, _ = _match(training, known, itself=True)
-        else:
-            real_exact, real_near, _ = _match(held_out, known)
+        found = _match(fakes, known)
+        of_reals = _match(training, known, itself=True) if held_out is None else _match(held_out, known)
     except GankitError as error:
         return {}, [f"copies of a {kind} are not looked for: {error}"]
-    near &= ~exact
-    is_new = ~real_exact  # an image that the generator has seen says nothing about new ones
-    expected = float(real_near[is_new].mean()) if is_new.any() else 0.0
+    only_near = found.near & ~found.exact
+    is_new = ~of_reals.exact  # an image that the generator has seen says nothing about new ones
+    expected = float(of_reals.near[is_new].mean()) if is_new.any() else 0.0
     warnings = []
-    if held_out is not None and (shared := int(real_exact.sum())):
+    if held_out is not None and (shared := int(of_reals.exact.sum())):
         warnings.append(
             f"{shared} of {len(held_out)} real images equal a {kind} or its mirror image: beside them a generator "
             "that only copies would score well; compare with images that it was not trained on"
         )
-
-    def warn(copies: NDArray[np.bool_], what: str, of_reals: str = "") -> None:
-        first = int(np.flatnonzero(copies)[0])
-        warnings.append(
-            f"{copies.sum()} of {len(fakes)} generated images {what} pixel by pixel ({copies.mean():.1%}{of_reals}): "
-            f"image {_name(fakes, first)} copies {_name(training, int(partner[first]))}"
-        )
-
-    if exact.any():
-        warn(exact, f"equal a {kind} or its mirror image")
-    if near.mean() > expected:
-        warn(near, f"are near copies of a {kind}", f", of real ones that are new {expected:.1%}")
-    return {"exact": int(exact.sum()), "near": int(near.sum()), "near_expected": expected}, warnings
+    for copies, words, most, beside in (
+        (found.exact, f"equal a {kind} or its mirror image", 0.0, ""),
+        (only_near, f"are near copies of a {kind}", expected, f", of real ones that are new {expected:.1%}"),
+    ):
+        if copies.mean() > most:
+            first = int(np.flatnonzero(copies)[0])
+            warnings.append(
+                f"{copies.sum()} of {len(fakes)} generated images {words} pixel by pixel ({copies.mean():.1%}{beside}):"
+                f" image {_name(fakes, first)} copies {_name(training, int(found.partner[first]))}"
+            )
+    counts = {"exact": int(found.exact.sum()), "near": int(only_near.sum()), "near_expected": expected}
+    return counts, warnings
 
 
 def show_pairs(
@@ -98,10 +94,16 @@ def show_pairs(
             write_atomically(folder / f"{name}-pairs.png", png)
 
 
-def _match(
-    images: Dataset, known: list[Thumbnail], itself: bool = False
-) -> tuple[NDArray[np.bool_], NDArray[np.bool_], NDArray[np.int64]]:
-    """(n,) for each image: whether a known one is equal, whether one is near or equal, and which one.
+class _Matches(NamedTuple):
+    """What (n,) images have in common with known ones."""
+
+    exact: NDArray[np.bool_]  # whether a known image is equal
+    near: NDArray[np.bool_]  # whether one is near or equal
+    partner: NDArray[np.int64]  # which one; 0 where there is none
+
+
+def _match(images: Dataset, known: list[Thumbnail], itself: bool = False) -> _Matches:
+    """Each image, as it is and mirrored, beside the known ones.
 
     With `itself` the images are the known ones, and none counts as a copy of itself.
     """
@@ -117,7 +119,7 @@ def _match(
             partner[i[equal]] = j[equal]  # an equal one is named before one that is near
             near[i] = True
             exact[i[equal]] = True
-    return exact, near, partner
+    return _Matches(exact, near, partner)
 
 
 def _thumbnails(images: Dataset, mirrored: bool = False) -> Iterator[Thumbnail]:

@@ -52,10 +52,12 @@ class Estimate:
 
     def half_width(self, level: float = LEVEL) -> float:
         """Half the width of the interval of a level; infinite where a part has no degrees of freedom."""
-        kept = [part for part in self.parts.values() if part.variance > 0 or part.freedom <= 0]
-        if any(part.freedom <= 0 for part in kept):
+        parts = self.parts.values()
+        if any(part.freedom <= 0 for part in parts):
             return math.inf
-        return math.sqrt(sum(student_quantile(part.freedom, level) ** 2 * part.variance for part in kept))
+        # A part without variance adds nothing, whatever its quantile.
+        squares = [student_quantile(part.freedom, level) ** 2 * part.variance for part in parts if part.variance > 0]
+        return math.sqrt(sum(squares))
 
     def interval(self, level: float = LEVEL) -> tuple[float, float]:
         """The interval of a level."""
@@ -139,25 +141,31 @@ def cross_validated(values: Floats, test_to_train: float) -> Estimate:
 def variance_split(values: Floats) -> dict[str, float | None]:
     """The variances of folds, of generator seeds and of classifier seeds, each without those nested in it.
 
-    From (folds, generator seeds, classifier seeds) as in `cross_validated`: seeds are nested in folds. The
-    variance of "classifiers" is the mean variance inside a cell of fold and generator; that of "generators" is the mean
-    variance of the cells' means inside a fold minus the classifiers' part, that of "folds" the variance of the folds'
-    means minus both. None where there is one of a kind, whose variance is then part of the next one's; never below 0.
+    These are the components of a nested analysis of variance. With g generators in each fold and c classifiers for each
+    generator, the variances that can be measured (left) are sums of the components that are returned (right):
+
+        values of one generator              = classifiers
+        means of the generators of a fold    = generators + classifiers / c
+        means of the folds                   = folds + generators / g + classifiers / (g c)
+
+    Args:
+        values: (folds, generator seeds, classifier seeds), as for `cross_validated`.
+
+    Returns:
+        "folds", "generators" and "classifiers", at least 0. None for a kind of which there is one: its variance is then
+        part of that of the kind it is nested in.
     """
     table = np.asarray(values, np.float64)
-    _, generators, classifiers = table.shape
-    of_classifiers = _mean_variance(table.reshape(-1, classifiers))
-    of_cells = _means(table, (2,))
-    of_generators = _mean_variance(of_cells)
-    if of_generators is not None:
-        of_generators = max(0.0, of_generators - (of_classifiers or 0.0) / classifiers)
-    below = (of_generators or 0.0) / generators + (of_classifiers or 0.0) / (generators * classifiers)
-    of_folds = _mean_variance(_means(table, (1, 2))[None])
-    return {
-        "folds": None if of_folds is None else max(0.0, of_folds - below),
-        "generators": of_generators,
-        "classifiers": of_classifiers,
-    }
+    _, g, c = table.shape
+    within_generators = _mean_variance(table.reshape(-1, c))
+    between_generators = _mean_variance(_means(table, (2,)))
+    between_folds = _mean_variance(_means(table, (1, 2))[None])
+    of_classifiers = within_generators or 0.0
+    generators = None if between_generators is None else max(0.0, between_generators - of_classifiers / c)
+    of_generators = generators or 0.0
+    nested = of_generators / g + of_classifiers / (g * c)
+    folds = None if between_folds is None else max(0.0, between_folds - nested)
+    return {"folds": folds, "generators": generators, "classifiers": within_generators}
 
 
 def _means(table: Floats, axes: tuple[int, ...]) -> Floats:

@@ -1,10 +1,7 @@
 """Evaluate generated images beside real ones: features are computed once, and every value comes with its context."""
 
-import dataclasses
 import platform
-from collections.abc import Sequence
-from dataclasses import dataclass
-from functools import cached_property
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,29 +11,19 @@ import scipy
 import torch
 
 from gankit import seeds
-from gankit.errors import DataError, GankitError, first_of
-from gankit.evaluation import extraction
+from gankit.errors import DataError, GankitError
 from gankit.evaluation.copies import find_copies, show_pairs
+from gankit.evaluation.entries import evaluate_metrics
 from gankit.evaluation.extraction import as_part, extractor, features_protocol
 from gankit.evaluation.membership import attacks
-from gankit.evaluation.sources import (
-    TRAINING,
-    Source,
-    Window,
-    in_process,
-    notes,
-    open_images,
-    open_named,
-    run_data,
-    run_reference,
-    too_few,
-)
+from gankit.evaluation.sides import Side, open_reals, open_sides
+from gankit.evaluation.sources import Source, Window, notes, open_named
 from gankit.evaluation.statistics import Statistics
 from gankit.evaluation.tables import Evaluated
-from gankit.evaluation.uncertainty import LEAVE_ONE_OUT, evaluate_metrics
+from gankit.evaluation.uncertainty import LEAVE_ONE_OUT
 from gankit.experiments.experiment import Evaluation, default_metrics
 from gankit.files import user_path
-from gankit.interfaces import Dataset, Features, Pool, Rows
+from gankit.interfaces import Dataset, Features
 from gankit.registry import Part
 from gankit.runs.run import Run
 from gankit.version import __version__ as gankit_version
@@ -101,115 +88,65 @@ def evaluate(
         GankitError: no real images where no run is evaluated, too few images, images that the extractor refuses, images
             deeper than 8 bits without a window, a statistics file of another protocol, unknown parts.
     """
-    if permutations < 0:
-        raise GankitError(f"permutations: there cannot be {permutations} regroupings; 0 is for none")
-    if metrics is not None and not metrics:
-        raise GankitError("metrics: name at least one")
-    folder = None if pictures is None else user_path(pictures)
-    if folder is not None and folder.is_file():
-        raise DataError(f"pictures: {folder} is a file; name a folder")
-    if isinstance(metrics, (str, dict, Part)):
-        metrics = [metrics]
+    _check_arguments(metrics, permutations, pictures)
     fake_name, source = open_named(run_or_images, "fake", window)
     settings = source.experiment.evaluation if isinstance(source, Run) else Evaluation()
-    parts = [as_part("metric", metric) for metric in (settings.metrics if metrics is None else metrics)]
+    given: Any = settings.metrics if metrics is None else metrics
+    is_one = isinstance(given, (str, dict, Part)) or not isinstance(given, Iterable)
+    parts = [as_part("metric", metric) for metric in ([given] if is_one else given)]
     by_default = metrics is None and [part.name for part in parts] == default_metrics()
-    features = settings.features if features is None else features
-    count = settings.count if count is None else count
     seed = settings.seed if seed is None else seed
     if real is None and not isinstance(source, Run):
         raise DataError(f"real, on the command line --against: say which real images to compare {fake_name} with")
 
-    wants_training = "training" in _needs(parts) or training is not None
-    reals, training_side = _references(source if real is None else real, source, training, window, wants_training)
-    if isinstance(reals, Statistics):
-        parts = _for_moments(parts, reals.name, by_default, permutations)
-    fakes = _fakes(source, fake_name, reals, count, seed, window)
-    shape = (fakes if isinstance(reals, Statistics) else reals).images.image.shape
-    features_name, network = extractor(features, shape)
-    needs = _needs(parts)
+    sides = open_sides(
+        source,
+        fake_name,
+        source if real is None else real,
+        training,
+        wants_training="training" in _needs(parts),
+        count=settings.count if count is None else count,
+        seed=seed,
+        window=window,
+    )
+    if isinstance(sides.reals, Statistics):
+        parts = _for_moments(parts, sides.reals.name, by_default, permutations)
+    features_name, network = extractor(settings.features if features is None else features, sides.shape)
+    protocol = features_protocol(features_name, network)
     warnings = notes(source, fake_name) if isinstance(source, Dataset) else []
-    if isinstance(reals, Statistics):
-        warnings += reals.check_features(features_protocol(features_name, network))
-        real_rows = Rows(statistics=reals.moments)
-    else:
-        training_rows = training_side.rows(network, needs) if training_side and "training" in needs else None
-        real_rows = dataclasses.replace(reals.rows(network, needs), training=training_rows)
-    pool = Pool(real_rows, fakes.rows(network, needs))
+    if isinstance(sides.reals, Statistics):
+        warnings += sides.reals.check_features(protocol)
+    needs = _needs(parts)
+    pool = sides.pool(network, needs)
 
-    values, metric_warnings = evaluate_metrics(parts, pool, seed, permutations, by_default)
-    warnings += metric_warnings
-    protocol = _protocol(features_name, network, reals, fakes, seed)
-    if isinstance(reals, _Side):
-        show_pairs(values, fakes.images, reals.images, training_side.images if training_side else None, folder)
-        lacks_training = "training" in needs and training is None and training_side is None
-        warnings += notes(reals.images, reals.name) + _reference_warnings(fakes, reals, lacks_training)
-    known = training_side or reals  # what the generator may have copied
-    held_out = reals.images if training_side and isinstance(reals, _Side) else None
-    if isinstance(known, _Side):
-        kind = "training image" if training_side or training is not None or known.name == TRAINING else "real image"
-        protocol["copies"], copy_warnings = find_copies(fakes.images, known.images, held_out, kind)
-        warnings += copy_warnings
-    if training_side:
-        protocol |= {"training": training_side.name, "n_training": len(training_side.images)}
-        protocol["training_content"] = training_side.content
-    if training_side and held_out is not None:
-        protocol["membership"], attack_warnings = attacks(source, pool, training_side.images, held_out)
-        warnings += attack_warnings
+    values, more_warnings = evaluate_metrics(parts, pool, seed, permutations, by_default)
+    warnings += more_warnings + sides.warnings(needs)
+    protocol |= sides.protocol() | _context(seed)
+    fake_images = sides.fakes.images
+    training_images = sides.training.images if sides.training else None
+    if isinstance(sides.reals, Side):
+        folder = None if pictures is None else user_path(pictures)
+        show_pairs(values, fake_images, sides.reals.images, training_images, folder)
+    if sides.known:
+        copies, more_warnings = find_copies(fake_images, sides.known.images, sides.held_out, sides.kind_of_known)
+        protocol["copies"] = copies
+        warnings += more_warnings
+    if training_images is not None and sides.held_out is not None:
+        membership, more_warnings = attacks(source, pool, training_images, sides.held_out)
+        protocol["membership"] = membership
+        warnings += more_warnings
     protocol["warnings"] = list(dict.fromkeys(warnings))
     return Evaluated(protocol=protocol, metrics=values)
 
 
-@seeds.plain_torch()
-def statistics(images: Source, features: Named | Features | None = None, *, window: Window = None) -> Statistics:
-    """Mean and covariance of the features of real images, to be kept in place of the images.
-
-    Args:
-        images: as the real images of `evaluate`: of a run its held-out images, or its training images if it has none.
-        features: as in `evaluate`.
-        window: as in `evaluate`.
-
-    Raises:
-        GankitError: as `evaluate`; or features are chosen for a statistics file, which holds no images.
-    """
-    reals, _ = _references(images, None, None, window, wants_training=False)
-    if isinstance(reals, Statistics):
-        if features is not None:
-            raise DataError(f"{reals.name} holds statistics, of features that are chosen already: give the images")
-        return reals
-    features_name, network = extractor(features, reals.images.image.shape)
-    rows = reals.rows(network, {"features"})
-    protocol = features_protocol(features_name, network) | {"content": reals.content}
-    if remarks := notes(reals.images, reals.name):
-        protocol["warnings"] = remarks
-    return Statistics(reals.name, rows.moments, protocol)
-
-
-@dataclass(frozen=True)
-class _Side:
-    """The generated, the real or the training images, and what tables call them."""
-
-    name: str
-    images: Dataset
-
-    def __post_init__(self) -> None:
-        if len(self.images) < 2:
-            raise too_few(self.name, len(self.images))
-
-    @cached_property
-    def content(self) -> str:
-        return self.images.digest()
-
-    def protocol(self, side: str) -> dict[str, Any]:
-        groups = self.images.groups
-        return {
-            f"n_{side}": len(self.images), f"{side}_size": list(self.images.image.shape),
-            f"{side}_range": list(self.images.value_range), f"{side}_content": self.content,
-            **({} if groups is None else {f"n_{side}_groups": len(np.unique(groups))}),
-        }  # fmt: skip
-
-    def rows(self, network: Features, needs: set[str]) -> Rows:
-        return extraction.rows(self.images, network, needs, name=self.name, content=self.content, shared=True)
+def _check_arguments(metrics: object, permutations: int, pictures: str | Path | None) -> None:
+    """Refuse what cannot be meant, before anything is opened or computed."""
+    if permutations < 0:
+        raise GankitError(f"permutations: there cannot be {permutations} regroupings; 0 is for none")
+    if metrics is not None and not metrics:
+        raise GankitError("metrics: name at least one")
+    if pictures is not None and user_path(pictures).is_file():
+        raise DataError(f"pictures: {user_path(pictures)} is a file; name a folder")
 
 
 def _needs(parts: Sequence[Part]) -> set[str]:
@@ -228,97 +165,43 @@ def _for_moments(parts: list[Part], name: str, by_default: bool, permutations: i
     return [part for part in parts if part.name not in unfit]
 
 
-def _references(
-    real: Source, source: Source | None, training: Source | None, window: Window, wants_training: bool
-) -> tuple[_Side | Statistics, _Side | None]:
-    """The real images; and the training images, if they are wanted or come with a run and are another set."""
-    name, reference = open_named(real, "real", window)
-    if isinstance(reference, Statistics):
-        return reference, _training_images(training, None, None, window)
-    if isinstance(reference, Run):
-        (name, images), wants_training = run_reference(reference), True
-    else:
-        images = open_images(reference, name, window=window)
-    reals = _Side(name, images)
-    training_side = _training_images(training, source, reference, window) if wants_training else None
-    is_other_set = training_side is not None and training_side.content != reals.content
-    return reals, training_side if is_other_set else None
-
-
-def _training_images(
-    training: Source | None, source: Source | None, reference: Source | None, window: Window
-) -> _Side | None:
-    """The training images as given, else those of the evaluated run (`source`), else those of the reference run."""
-    if training is not None:
-        name, opened = open_named(training, "training", window)
-        if not isinstance(opened, Run):
-            return _Side(name, open_images(opened, name, window=window))
-        return _Side(TRAINING, run_data(opened)[0])
-    run = next((run for run in (source, reference) if isinstance(run, Run)), None)
-    return None if run is None or in_process(run) else _Side(TRAINING, run_data(run)[0])
-
-
-def _fakes(source: Source, name: str, reals: _Side | Statistics, count: int | None, seed: int, window: Window) -> _Side:
-    """The images to evaluate; from a run as many as there are real ones, unless a number is given."""
-    if isinstance(source, Run) and count is None:
-        count = reals.moments.n if isinstance(reals, Statistics) else len(reals.images)
-        if count is None:
-            raise GankitError(f"{reals.name} does not say how many images it is of: give count, the number to draw")
-    return _Side(name, open_images(source, name, count=count, seed=seed, window=window))
-
-
-def _reference_warnings(fakes: _Side, reals: _Side, lacks_training: bool) -> list[str]:
-    """What limits the comparison with these real images."""
-    warnings, ranges = [], (fakes.images.value_range, reals.images.value_range)
-    if lacks_training and reals.name != TRAINING:
-        warnings.append(
-            f"no training images were given: copies are looked for among the real images ({reals.name}), so that "
-            "copies of other training images are not found"
-        )
-    if ranges[0] != ranges[1] and (0.0, 255.0) not in ranges:
-        warnings.append(f"black and white are {ranges[0]} in the generated images, but {ranges[1]} in the real ones")
-    sizes = [" x ".join(map(str, side.images.image.shape[1:])) for side in (fakes, reals)]
-    if sizes[0] != sizes[1]:
-        warnings.append(
-            f"the generated images are of {sizes[0]} pixels, the real ones of {sizes[1]}: sharpness differs"
-        )
-    fake_classes, real_classes = _classes(fakes.images), _classes(reals.images)
-    if fake_classes & real_classes and fake_classes != real_classes:
-        warnings.append(
-            f"the generated images are of {first_of(sorted(fake_classes))}, the real ones of "
-            f"{first_of(sorted(real_classes))}: compare like with like"
-        )
-    if reals.name == TRAINING:
-        warnings.append("the reference is the training images: a generator that only copies them would score best")
-    return warnings
-
-
-def _classes(images: Dataset) -> set[str]:
-    """The names of the classes that images are of; empty where they are not known."""
-    known = images.known
-    if known.labels is None or not known.class_names:
-        return set()
-    return {known.class_names[label] for label in np.unique(known.labels)}
-
-
-def _protocol(
-    features_name: str, network: Features, reals: _Side | Statistics, fakes: _Side, seed: int
-) -> dict[str, Any]:
+def _context(seed: int) -> dict[str, Any]:
+    """What a metrics file says of how values were computed, besides features and images."""
     return {
-        **features_protocol(features_name, network),
-        "real": reals.name,
-        "fake": fakes.name,
-        **(
-            {"n_real": reals.moments.n, "real_size": None, "real_content": reals.protocol.get("content")}
-            if isinstance(reals, Statistics)
-            else reals.protocol("real")
-        ),
-        **fakes.protocol("fake"),
         "seed": seed,
         "standard_error": "the spread of the value at this number of images, not its bias: in closed form for kid, "
         f"else the jackknife over both sets, one image (group) at a time up to {LEAVE_ONE_OUT}, else groups of them",
         "versions": {
-            "gankit": gankit_version, "torch": torch.__version__, "numpy": np.__version__,
-            "scipy": scipy.__version__, "pillow": PIL.__version__, "python": platform.python_version(),
+            "gankit": gankit_version,
+            "torch": torch.__version__,
+            "numpy": np.__version__,
+            "scipy": scipy.__version__,
+            "pillow": PIL.__version__,
+            "python": platform.python_version(),
         },
-    }  # fmt: skip
+    }
+
+
+@seeds.plain_torch()
+def statistics(images: Source, features: Named | Features | None = None, *, window: Window = None) -> Statistics:
+    """Mean and covariance of the features of real images, to be kept in place of the images.
+
+    Args:
+        images: as the real images of `evaluate`: of a run its held-out images, or its training images if it has none.
+        features: as in `evaluate`.
+        window: as in `evaluate`.
+
+    Raises:
+        GankitError: as `evaluate`; or features are chosen for a statistics file, which holds no images.
+    """
+    reals, _ = open_reals(images, window)
+    if isinstance(reals, Statistics):
+        if features is not None:
+            raise DataError(f"{reals.name} holds statistics, of features that are chosen already: give the images")
+        return reals
+    features_name, network = extractor(features, reals.images.image.shape)
+    rows = reals.rows(network, {"features"})
+    protocol = features_protocol(features_name, network) | {"content": reals.content}
+    if remarks := notes(reals.images, reals.name):
+        protocol["warnings"] = remarks
+    return Statistics(reals.name, rows.moments, protocol)

@@ -5,7 +5,7 @@ import functools
 import hashlib
 import json
 import tempfile
-from collections.abc import Callable, Collection, Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from time import perf_counter
 from typing import Any
 
@@ -140,38 +140,73 @@ def features(
         PartError: the network rejects the images.
     """
     chunks = [np.arange(start, min(start + CHUNK, len(images))) for start in range(0, len(images), CHUNK)]
-    protocol = network.protocol
-    if "weights_sha256" not in protocol:
-        content = None  # nothing tells whether the features on disk come from the same network
-    threads = ThreadChoice(thread_options() if device_of(network).type == "cpu" else [own_threads()])
     title = f"features of {harmless(name)}"
-    with (
-        torch_threads(threads.threads),
-        progress_bar(total=len(images), unit="image", desc=title, delay=1, disable=quiet) as bar,
-    ):
-
-        def of_chunk(chunk: Indices) -> NDArray[np.float32]:
-            make = functools.partial(_features_of_chunk, images, chunk, network, name, threads, bar.update)
-            if content is None:
-                return make()
-            device = device_of(network).type  # CPU and GPU round differently
-            text = json.dumps([FORMAT, content, protocol, device, *chunk[[0, -1]].tolist(), images.value_range])
-            values = stored(hashlib.blake2b(text.encode(), digest_size=20).hexdigest(), make, "features")
-            bar.update(int(chunk[-1]) + 1 - bar.n)  # past a chunk that was on disk
-            return values
-
+    with progress_bar(total=len(images), unit="image", desc=title, delay=1, disable=quiet) as bar:
+        extraction = _Pass(images, network, name, content, bar)
         try:
-            if not shared or distributed.size() == 1:
-                return _join(map(of_chunk, chunks), len(images), network.dim)
-            by_process = distributed.gather([of_chunk(c) for c in chunks[distributed.rank() :: distributed.size()]])
+            with torch_threads(extraction.threads.threads):
+                if not shared or distributed.size() == 1:
+                    return _join(map(extraction.chunk, chunks), len(images), network.dim)
+                own = chunks[distributed.rank() :: distributed.size()]
+                by_process = distributed.gather([extraction.chunk(chunk) for chunk in own])
         except KeyboardInterrupt:
-            if content is not None and not quiet:
+            if extraction.content is not None and not quiet:
                 bar.close()
                 say(f"{title}: interrupted; the same command goes on from image {bar.n - bar.n % CHUNK:,}", error=True)
             raise
-    # The processes have taken the chunks in turn
-    parts = (by_process[i % len(by_process)][i // len(by_process)] for i in range(len(chunks)))
-    return _join(parts, len(images), network.dim)
+    # Chunk i was the turn of process i % n.
+    in_order = (by_process[i % len(by_process)][i // len(by_process)] for i in range(len(chunks)))
+    return _join(in_order, len(images), network.dim)
+
+
+class _Pass:
+    """One pass of a network over images, in chunks that are kept on disk where that is possible.
+
+    Attributes:
+        content: the images' digest; None where features cannot be kept.
+        threads: how many torch uses, chosen by how long batches take.
+    """
+
+    def __init__(self, images: Dataset, network: Features, name: str, content: str | None, bar: Any) -> None:
+        self.images, self.network, self.name, self.bar = images, network, name, bar
+        self.device = device_of(network)
+        self.threads = ThreadChoice(thread_options() if self.device.type == "cpu" else [own_threads()])
+        # Without a hash of the weights nothing tells whether features on disk come from the same network.
+        self.content = content if "weights_sha256" in network.protocol else None
+
+    def chunk(self, indices: Indices) -> NDArray[np.float32]:
+        """The features of the images at consecutive indices, from the disk or computed."""
+        if self.content is None:
+            return self._compute(indices)
+        first, last = indices[[0, -1]].tolist()
+        device = self.device.type  # CPU and GPU round differently
+        facts = [FORMAT, self.content, self.network.protocol, device, first, last, self.images.value_range]
+        key = hashlib.blake2b(json.dumps(facts).encode(), digest_size=20).hexdigest()
+        features = stored(key, functools.partial(self._compute, indices), "features")
+        self.bar.update(last + 1 - self.bar.n)  # past a chunk that was on disk
+        return features
+
+    def _compute(self, indices: Indices) -> NDArray[np.float32]:
+        batches = []
+        for batch in _read_ahead(self.images, indices, self.name, self.device):
+            torch.set_num_threads(self.threads.threads)
+            start = perf_counter()
+            batches.append(self._features(batch))
+            self.threads.note(perf_counter() - start)
+            self.bar.update(len(batch))
+        features = np.concatenate(batches)
+        if not np.isfinite(features).all():
+            wrong = indices[~np.isfinite(features).all(1)]
+            raise DataError(f"{self.name}: features of image {wrong[0]} are not finite; look for broken images")
+        return features
+
+    def _features(self, batch: Tensor) -> NDArray[np.float32]:
+        network, needed = self.network, (len(batch), self.network.dim)
+        part = f"features {type(network).__name__}"
+        features = call_part(part, network, batch.to(self.device))
+        if features.shape != needed:
+            raise PartError(f"{part} gave {tuple(features.shape)} for {len(batch)} images; {needed} is needed")
+        return np.asarray(features.float().cpu().numpy())
 
 
 def _join(chunks: Iterable[NDArray[np.float32]], count: int, dim: int) -> NDArray[np.float32]:
@@ -183,35 +218,6 @@ def _join(chunks: Iterable[NDArray[np.float32]], count: int, dim: int) -> NDArra
             file.write(np.ascontiguousarray(chunk, np.float32).data)
         file.flush()
         return np.memmap(file, np.float32, "r", shape=(count, dim))
-
-
-def _features_of_chunk(
-    images: Dataset,
-    indices: Indices,
-    network: Features,
-    name: str,
-    threads: ThreadChoice,
-    progress: Callable[[int], Any],
-) -> NDArray[np.float32]:
-    batches, device = [], device_of(network)
-    with torch.no_grad():
-        for batch in _read_ahead(images, indices, name, device):
-            torch.set_num_threads(threads.threads)
-            start = perf_counter()
-            values = call_part(f"features {type(network).__name__}", network, batch.to(device))
-            threads.note(perf_counter() - start)
-            if values.shape != (len(batch), network.dim):
-                raise PartError(
-                    f"features {type(network).__name__} gave {tuple(values.shape)} for {len(batch)} images; "
-                    f"({len(batch)}, {network.dim}) is needed"
-                )
-            batches.append(values.float().cpu().numpy())
-            progress(len(batch))
-    vectors = np.concatenate(batches)
-    if not np.isfinite(vectors).all():
-        wrong = indices[~np.isfinite(vectors).all(1)]
-        raise DataError(f"{name}: features of image {wrong[0]} are not finite; look for broken images")
-    return vectors
 
 
 def _read_ahead(images: Dataset, indices: Indices, name: str, device: torch.device) -> Iterator[Tensor]:

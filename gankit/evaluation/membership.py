@@ -17,7 +17,7 @@ from gankit.errors import GankitError
 from gankit.evaluation.design import Estimate, Floats, Part
 from gankit.evaluation.uncertainty import number_groups
 from gankit.images.grey_levels import rescale
-from gankit.interfaces import Dataset, Pool, Rows
+from gankit.interfaces import Dataset, Indices, Pool, Rows
 from gankit.metrics._distances import Rows64, Shortlist
 from gankit.runs.networks import call_part
 from gankit.runs.run import Run
@@ -50,18 +50,18 @@ def attacks(source: Any, pool: Pool, training: Dataset, held_out: Dataset) -> tu
         # The critic may be unable to score these images, or need more memory than there is.
         with contextlib.suppress(GankitError, MemoryError, torch.cuda.OutOfMemoryError):
             scores["critic"] = _critic_scores(source, training), _critic_scores(source, held_out)
-    groups = [images.groups for images in (training, held_out)]
-    results: dict[str, Any] = {
-        name: {"by": ATTACKS[name], **result}
-        for name, of_sides in scores.items() if (result := attack(*of_sides, *groups))
-    }  # fmt: skip
-    successful = [result for result in results.values() if result["low"] > 0.5 and result["area"] > result["control"]]
-    warnings = [
-        f"training images can be told from held-out ones by {result['by']}: area {result['area']:.2f} "
-        f"({result['low']:.2f} to {result['high']:.2f}), and 95 % of attacks among training images alone stay below "
-        f"{result['control']:.2f}"
-        for result in successful
-    ]
+    results, warnings = {}, []
+    for name, (of_members, of_others) in scores.items():
+        result = attack(of_members, of_others, training.groups, held_out.groups)
+        if result is None:
+            continue
+        results[name] = {"by": ATTACKS[name], **result}
+        if result["low"] > 0.5 and result["area"] > result["control"]:
+            warnings.append(
+                f"training images can be told from held-out ones by {ATTACKS[name]}: area {result['area']:.2f} "
+                f"({result['low']:.2f} to {result['high']:.2f}), and 95 % of attacks among training images alone stay "
+                f"below {result['control']:.2f}"
+            )
     return results, warnings
 
 
@@ -88,20 +88,29 @@ def attack(
     n, m = int(patients.max()) + 1, int(other_patients.max()) + 1
     if n < 4 or m < 2:
         return None
-    shares_above = _above(members, others)
-    area = float(shares_above.mean())
-    sides = {"members": (shares_above, patients), "others": (1 - _above(others, members), other_patients)}
-    parts = {}
-    for name, (shares, patient) in sides.items():
-        sums = np.bincount(patient, shares - area)
-        count = len(sums)
-        parts[name] = Part(float((sums**2).sum()) * count / (count - 1) / len(shares) ** 2, count - 1)
+    member_shares, other_shares = _above(members, others), 1 - _above(others, members)
+    area = float(member_shares.mean())
+    parts = {"members": _part(member_shares, area, patients), "others": _part(other_shares, area, other_patients)}
     low, high = Estimate(area, parts).share_interval(min(n, m))
-    orders = [torch.randperm(n, generator=seeds.generator(0, "members", k)).numpy() for k in range(SPLITS)]
-    taken_for_others = [np.isin(patients, order[: min(m, n // 2)]) for order in orders]
-    areas = [_above(members[~taken], members[taken]).mean() for taken in taken_for_others]
-    control = float(np.quantile(areas, 0.95))
+    control = _control(members, patients, min(m, n // 2))
     return {"area": area, "low": low, "high": high, "control": control, "members": n, "others": m}
+
+
+def _part(shares: Floats, area: float, patients: Indices) -> Part:
+    """What one side contributes to the area's variance, from how far its patients' shares are from the area."""
+    sums = np.bincount(patients, shares - area)
+    count = len(sums)
+    return Part(float((sums**2).sum()) * count / (count - 1) / len(shares) ** 2, count - 1)
+
+
+def _control(members: Floats, patients: Indices, taken: int) -> float:
+    """The 95 % quantile of areas where so many of the members' patients take the place of the others."""
+    areas = []
+    for number in range(SPLITS):
+        order = torch.randperm(int(patients.max()) + 1, generator=seeds.generator(0, "members", number)).numpy()
+        is_taken = np.isin(patients, order[:taken])
+        areas.append(_above(members[~is_taken], members[is_taken]).mean())
+    return float(np.quantile(areas, 0.95))
 
 
 def _above(scores: Floats, others: Floats) -> Floats:

@@ -37,9 +37,10 @@ class Cases:
 
     def counts(self, predicted: NDArray[np.int64], classes: int) -> Floats:
         """(seeds, n) predicted classes to (seeds, groups, classes, classes) counts, true classes in rows."""
-        cells = (self.group * classes + self.labels) * classes
+        # Each case adds 1 to the cell [group, true class, predicted class], numbered row by row.
+        first_of_row = (self.group * classes + self.labels) * classes
         size = self.groups * classes * classes
-        rows = [np.bincount(cells + row, minlength=size) for row in predicted]
+        rows = [np.bincount(first_of_row + of_seed, minlength=size) for of_seed in predicted]
         return np.array(rows, dtype=np.float64).reshape(-1, self.groups, classes, classes)
 
 

@@ -81,14 +81,13 @@ def _open_table(table: dict[str, Any], window: Window) -> Dataset:
     settings = dict(table)
     size, split = _height_width(settings.pop("size", None)), settings.pop("split", None)
     part = as_part("dataset", settings)
-    takes_window = getattr(part.settings, "value_range", False) is None  # it has such a setting, and nobody set it
-    with_window = part
-    if takes_window and window is not None:
-        with_window = as_part("dataset", {**settings, "value_range": window})
-    dataset: Dataset = with_window.build(size)
+    # A window is for images that are not 8-bit; which they are is known once the data set is open.
+    takes_window = getattr(part.settings, "value_range", False) is None  # it has this setting, and the table lacks it
+    tried = as_part("dataset", {**settings, "value_range": window}) if takes_window and window is not None else part
+    dataset: Dataset = tried.build(size)
     _ = dataset.image  # raises the clearest error if there is no image
     if takes_window and dataset.dtype == np.uint8:
-        dataset = part.build(size)  # 8-bit images need no window
+        dataset = part.build(size)
     elif takes_window and window is None:
         raise _missing_window(_title(table), dataset.dtype)
     if size not in (None, (dataset.image.height, dataset.image.width)):

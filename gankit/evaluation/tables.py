@@ -100,19 +100,19 @@ def with_error(value: float, error: float | None) -> str:
     """
     if not error or not math.isfinite(value + error):
         return f"{value:.4g}"
-    decimals = _decimals(error)
+    decimals = 1 - _exponent(error)  # so many show two digits of the error
     return f"{_round(value, decimals)} ± {_round(error, decimals)}"
 
 
-def _decimals(error: float) -> int:
-    """How many decimals show two significant digits of an error; -1 if they are tens and hundreds, and so on."""
-    return 1 - int(f"{error:.1e}".partition("e")[2])
+def _exponent(number: float) -> int:
+    """That of a number in scientific notation; 0 for 0."""
+    return int(f"{number:.1e}".partition("e")[2])
 
 
 def _round(value: float, decimals: int) -> str:
+    """The value with so many decimals; negative ones are tens, hundreds, and so on."""
     if decimals > 8:  # too small to be read without an exponent
-        after_the_first = decimals - _decimals(abs(value) or 1) + 1  # digits of the value that are as exact as that
-        return f"{value:.{max(1, after_the_first)}e}"
+        return f"{value:.{max(1, decimals + _exponent(value))}e}"
     return f"{round(value, decimals) + 0.0:.{max(decimals, 0)}f}"  # + 0.0: no minus before a zero
 
 
@@ -233,9 +233,9 @@ def aligned(table: list[list[str]]) -> list[str]:
 
 def html(report: dict[str, Any]) -> str:
     """An evaluation as HTML, for notebooks and pages: the meaning of each row is below its name."""
-    (header, *lines), values = cells(report), rows(report)
+    header, *lines = cells(report)
 
-    def row(cells: list[str], words: str) -> str:
+    def table_row(cells: list[str], words: str) -> str:
         small = f"<br><small>{escape(words)}</small>" if words else ""
         # On a phone, where the head is not shown, each cell names its column.
         others = (
@@ -244,10 +244,10 @@ def html(report: dict[str, Any]) -> str:
         return f"<tr><td>{escape(cells[0])}{small}</td>{''.join(others)}</tr>"
 
     explanations = [
-        ": ".join(filter(None, [_which_is_better(meaning.better), meaning.words])) for _, _, meaning, _ in values
+        ": ".join(filter(None, [_which_is_better(row.meaning.better), row.meaning.words])) for row in rows(report)
     ]
     head = "".join(f"<th>{name}</th>" for name in [header[0], *header[2:]])
-    body = "\n".join(row(line, words) for line, words in zip(lines, explanations, strict=True))
+    body = "\n".join(table_row(line, words) for line, words in zip(lines, explanations, strict=True))
     baselines = "; ".join(note for note in notes(report) if note.startswith(("real-real", "fake-real")))
     parts = [
         f"<p>{'<br>'.join(map(escape, heading(report))).replace('   ', '<br>')}</p>",

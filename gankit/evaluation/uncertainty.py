@@ -1,9 +1,8 @@
-"""Standard errors, real-against-real baselines, and p-values of a metric's values."""
+"""Standard errors by the jackknife, values between real images, permutation tests, and the interval of a share."""
 
-import itertools
 import math
-from collections.abc import Container, Mapping, Sequence
-from typing import Any
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -12,129 +11,19 @@ from scipy.special import ndtri
 
 from gankit import seeds
 from gankit.errors import GankitError
-from gankit.evaluation.extraction import as_part
-from gankit.interfaces import Indices, Metric, Pool, Resampling, Result
+from gankit.interfaces import Indices, Pool, Resampling
 from gankit.registry import Part
 from gankit.terminal.text import progress_bar
 
 SPLITS = 10
-"""Disjoint splits of the reals whose mean is the real-against-real value."""
+"""Random divisions of the reals into halves: the real-against-real value is the mean over them."""
 LEAVE_ONE_OUT = 200
 """Up to this many images or patients the jackknife leaves out one at a time, else `Metric.jackknife_groups` groups."""
-MOST_WITH_INFLUENCES = 2000
-"""With more images on a side, `influences`, which are slow, are left out if there is an error in closed form."""
 ROUNDING = 1e-9
 """Differences below this share of a value count as rounding errors."""
 
+Floats = NDArray[np.float64]
 Values = Mapping[str, float]
-
-
-def evaluate_metrics(
-    parts: Sequence[Part], pool: Pool, seed: int, permutations: int = 0, by_default: bool = False
-) -> tuple[dict[str, dict[str, Any]], list[str]]:
-    """The entries of a metrics file for some metrics, by the names of their values, and warnings.
-
-    Of metrics that nobody chose (`by_default`), those that cannot judge the images are left out with a warning, and kid
-    within classes follows where both sides have several classes. Other arguments are those of `evaluate_metric`.
-
-    Raises:
-        GankitError: a metric cannot judge these images; of default ones, all of them.
-    """
-    by_class = (
-        [as_part("metric", {"name": "intra-class", "metric": "kid"})] if by_default and _has_classes(pool) else []
-    )
-    values: dict[str, dict[str, Any]] = {}
-    warnings = []
-    for part in [*parts, *by_class]:
-        try:
-            entries, of_metric = evaluate_metric(part, pool, seed, permutations)
-        except GankitError as error:
-            if not by_default or (part is parts[-1] and not values):
-                raise
-            warnings.append(f"{part.name} is left out: {error}")
-            continue
-        warnings += of_metric
-        for name, entry in entries.items():
-            values[free_name(name, values)] = entry
-    if permutations and not any("p_value" in entry for entry in values.values()):
-        warnings.append("no p-values: of these metrics, neither larger nor smaller values are better")
-    return values, warnings
-
-
-def _has_classes(pool: Pool) -> bool:
-    """Whether each side has images of several classes."""
-    labels = [rows.labels for rows in (pool.real, pool.fake)]
-    return all(classes is not None and classes.ndim == 1 and len(np.unique(classes)) > 1 for classes in labels)
-
-
-def evaluate_metric(
-    part: Part, pool: Pool, seed: int, permutations: int = 0
-) -> tuple[dict[str, dict[str, Any]], list[str]]:
-    """The entries of a metrics file for one metric, by the names of its values, and the warnings that belong to them.
-
-    Args:
-        part: the metric.
-        pool: real and generated images with what the metric needs.
-        seed: of groups, splits and permutations.
-        permutations: of a permutation test; 0 for none.
-
-    Raises:
-        GankitError: the metric cannot judge these images.
-    """
-    metric: Metric = part.build()
-    n_real: int | None = pool.real.count
-    n_fake = pool.fake.count
-    errors: Mapping[str, float | None] = {}
-    real_influences: Mapping[str, NDArray[np.float64] | None] = {}
-    fake_variances: Mapping[str, float | None] = {}
-    between_reals: dict[str, dict[str, Any]] = {}
-    if pool.real.statistics is not None:  # no images to resample
-        n_real = pool.real.statistics.n
-        result = Result.of(metric, pool.real, pool.fake)
-    else:
-        resampling = metric.resampling(pool)
-        result = resampling.whole()
-        variances = []
-        if max(pool.real.count, pool.fake.count) <= MOST_WITH_INFLUENCES or _closed_form(resampling) is None:
-            real_influences = influences(resampling, "real", result.values)
-            fake_variances = variances_of(influences(resampling, "fake", result.values))
-            variances = [variances_of(real_influences), fake_variances]
-        errors = standard_errors(resampling, result.values, variances)
-        between_reals = real_against_real(resampling, result.values, seed)
-    warnings = [*result.warnings, *metric.warnings({name: entry["value"] for name, entry in between_reals.items()})]
-    p_entries: dict[str, dict[str, Any]] = {}
-    if permutations and metric.better:
-        try:
-            p_entries = p_values(part, pool, metric.better, permutations, seed)
-        except GankitError as error:
-            warnings.append(f"{part.name}: no p-value: it cannot be computed for some random regroupings ({error})")
-    entries: dict[str, dict[str, Any]] = {}
-    for name, value in result.values.items():
-        n, m = result.counts.get(name, (n_real, n_fake))
-        if name in between_reals and n is not None and n + m:
-            # A half has at most n // 2 of the n reals that a value uses; m is 0 for a value of the reals alone.
-            baseline = between_reals[name]
-            baseline["n"] = min(baseline["n"], m or baseline["n"], max(n // 2, 1))
-        standard_error = errors.get(name)
-        if standard_error is not None and metric.meaning(name).share and standard_error**2 > value * (1 - value):
-            standard_error = None  # numbers in [0, 1] with this mean cannot spread so far: the jackknife has failed
-        entries[name] = {
-            "value": value, "standard_error": standard_error, "n_real": n, "n_fake": m,
-            "real_vs_real": between_reals.get(name), **(p_entries.get(name, {}) if m else {}), "metric": part.table(),
-        }  # fmt: skip
-        of_reals, of_fakes = real_influences.get(name), fake_variances.get(name)
-        if of_reals is not None and of_fakes is not None:  # for `compare`, where two values share their reals
-            entries[name]["real_influences"] = [float(f"{influence:.4g}") for influence in of_reals]
-            entries[name]["fake_variance"] = of_fakes
-    if result.details:
-        entries[next(iter(entries))]["details"] = dict(result.details)
-    return entries, warnings
-
-
-def free_name(name: str, taken: Container[str]) -> str:
-    """The name of a value, or where it is taken the name with the next free number: "kid-2"."""
-    numbered = (f"{name}-{number}" for number in itertools.count(2))
-    return next(free for free in itertools.chain([name], numbered) if free not in taken)
 
 
 def standard_errors(
@@ -147,31 +36,30 @@ def standard_errors(
         values: of all images.
         variances: of the real and of the generated side, from `variances_of`, where they are known.
     """
-    if closed := _closed_form(resampling):
+    if closed := closed_form(resampling):
         return {name: closed.get(name) for name in values}
     variances = variances or [variances_of(influences(resampling, side, values)) for side in ("real", "fake")]
     errors: dict[str, float | None] = {}
     for name in values:
         of_sides = [variance.get(name) for variance in variances]
-        # A value that no image changes beyond rounding, such as a precision of 0 or 1, is at a bound: its error is
-        # unknown.
+        # No image changes a value at a bound, such as a precision of 0 or 1: its error is unknown, not 0.
         error = math.sqrt(sum(variance for variance in of_sides if variance is not None))
         errors[name] = None if None in of_sides or error <= ROUNDING * abs(values[name]) else error
     return errors
 
 
-def _closed_form(resampling: Resampling) -> Mapping[str, float] | None:
+def closed_form(resampling: Resampling) -> Mapping[str, float] | None:
     """Standard errors in closed form, which hold for independent images only."""
-    sides = resampling.pool.real, resampling.pool.fake
-    return resampling.standard_errors() if all(rows.groups is None for rows in sides) else None
+    pool = resampling.pool
+    return resampling.standard_errors() if pool.real.groups is None and pool.fake.groups is None else None
 
 
-def variances_of(of_side: Mapping[str, NDArray[np.float64] | None]) -> dict[str, float | None]:
+def variances_of(of_side: Mapping[str, Floats | None]) -> dict[str, float | None]:
     """The sum of squares of each value's (k,) `influences`, which are those of one side."""
     return {name: None if changes is None else float((changes**2).sum()) for name, changes in of_side.items()}
 
 
-def influences(resampling: Resampling, side: str, values: Values) -> dict[str, NDArray[np.float64] | None]:
+def influences(resampling: Resampling, side: str, values: Values) -> dict[str, Floats | None]:
     """(k,) numbers for each value: how much leaving out each of k blocks of one side's images changes it.
 
     This is the jackknife of Efron and Stein 1981, generalised to blocks of different sizes by Busing, Meijer and Van
@@ -183,30 +71,47 @@ def influences(resampling: Resampling, side: str, values: Values) -> dict[str, N
 
     The result is empty with too few blocks or images, and None for a value that is missing without some block.
     """
-    pool = resampling.pool
-    places = pool.real_places if side == "real" else pool.fake_places
-    rows = pool.real if side == "real" else pool.fake
-    unit = number_groups(rows.groups, rows.count)
-    n_units = int(unit.max()) + 1
-    if n_units > LEAVE_ONE_OUT:
-        order = _shuffle(np.arange(n_units), 0, "jackknife")
-        unit = (order % resampling.metric.jackknife_groups)[unit]
-    parts = [places[unit == number] for number in range(int(unit.max()) + 1)]
-    if len(parts) < 2 or len(places) - max(map(len, parts)) < 2:
+    parts = _jackknife_blocks(resampling, side)
+    count = sum(map(len, parts))
+    if len(parts) < 2 or count - max(map(len, parts)) < 2:
         return {}
     try:
         values_without = resampling.values_without(parts)
     except GankitError:
         return {}
-    result: dict[str, NDArray[np.float64] | None] = {}
-    share = np.array([len(part) for part in parts]) / len(places)  # 1 / h of the paper
+    shares = np.array([len(part) for part in parts]) / count
+    result: dict[str, Floats | None] = {}
     for name, value in values.items():
         without = np.array([of_part.get(name, math.nan) for of_part in values_without])
-        estimate = len(parts) * value - float(((1 - share) * without).sum())
-        pseudo = value / share - (1 / share - 1) * without
-        influence = (pseudo - estimate) / np.sqrt((1 / share - 1) * len(parts))
-        result[name] = influence if np.isfinite(influence).all() else None
+        changes = _influences(value, without, shares)
+        result[name] = changes if np.isfinite(changes).all() else None
     return result
+
+
+def _jackknife_blocks(resampling: Resampling, side: str) -> list[Indices]:
+    """The places in the pool of each block: one image or patient, or a random group of them where there are many."""
+    pool = resampling.pool
+    places, rows = (pool.real_places, pool.real) if side == "real" else (pool.fake_places, pool.fake)
+    block = number_groups(rows.groups, rows.count)
+    units = int(block.max()) + 1
+    if units > LEAVE_ONE_OUT:
+        order = _shuffle(np.arange(units), 0, "jackknife")
+        block = (order % resampling.metric.jackknife_groups)[block]
+    return [places[block == number] for number in range(int(block.max()) + 1)]
+
+
+def _influences(value: float, without: Floats, shares: Floats) -> Floats:
+    """(k,) influences from the (k,) values without each block and the (k,) blocks' shares of the images.
+
+    In the paper's notation, with T the value, T_-j the one without block j and h_j = 1 / share: pseudo-values
+    h_j T - (h_j - 1) T_-j, their centre k T - sum (1 - 1 / h_j) T_-j, and a variance of
+    sum (pseudo-value - centre)^2 / (h_j - 1) / k, whose terms are the squared influences.
+    """
+    k = len(shares)
+    centre = k * value - float(((1 - shares) * without).sum())
+    pseudo_values = value / shares - (1 / shares - 1) * without
+    changes: Floats = (pseudo_values - centre) / np.sqrt((1 / shares - 1) * k)
+    return changes
 
 
 def number_groups(groups: NDArray[Any] | None, count: int) -> Indices:
@@ -221,38 +126,51 @@ def real_against_real(resampling: Resampling, values: Values, seed: int) -> dict
     to one image of each patient that is not in the first half, and generated images with groups to one of each group.
     Both are then cut to n images, as many as every division has, and the first half to min(n_fake, n_real // 2).
     """
-    pool = resampling.pool
-    most, middle = min(pool.fake.count, pool.real.count // 2), pool.real.count // 2
-    unit, fake_unit = (number_groups(rows.groups, rows.count) for rows in (pool.real, pool.fake))
-    divisions: list[tuple[Indices, Indices, Indices]] = []
-    for split in range(SPLITS):
-        rank = _shuffle(np.arange(int(unit.max()) + 1), seed, "split", split)
-        order = np.argsort(rank[unit], kind="stable")
-        first = _shuffle(order[:middle], seed, "first half", split)
-        second = _shuffle(order[-middle:], seed, "second half", split)
-        second = _one_of_each(second[~np.isin(unit[second], unit[first])], unit)
-        fakes = _one_of_each(_shuffle(np.arange(pool.fake.count), seed, "split of fakes", split), fake_unit)
-        divisions.append((first[:most], second[:most], pool.fake_places[fakes[:most]]))
-    n = min(len(part) for division in divisions for part in division[1:])
+    divisions = [_divide(resampling.pool, seed, number) for number in range(SPLITS)]
+    n = min(min(len(division.second), len(division.fakes)) for division in divisions)
     if n < 2:
         return {}
-    real_values: list[Values] = []
-    fake_values: list[Values] = []
     try:
-        for reference, other, fakes in divisions:
-            real_values.append(resampling.values(reference, other[:n]))
-            fake_values.append(resampling.values(reference, fakes[:n]))
+        of_second = _finite_means([resampling.values(each.first, each.second[:n]) for each in divisions], values)
+        of_fakes = _finite_means([resampling.values(each.first, each.fakes[:n]) for each in divisions], values)
     except GankitError:
         return {}
-    real_means, fake_means = (
-        {name: float(np.mean([split.get(name, math.nan) for split in splits])) for name in values}
-        for splits in (real_values, fake_values)
-    )
     return {
-        name: {"value": real_means[name], "n": n, "fake_value_at_n": fake_means[name]}
-        for name in values
-        if math.isfinite(real_means[name]) and math.isfinite(fake_means[name])
+        name: {"value": mean, "n": n, "fake_value_at_n": of_fakes[name]}
+        for name, mean in of_second.items()
+        if name in of_fakes
     }
+
+
+class _Division(NamedTuple):
+    """Places in the pool: two halves of the reals, and as many generated images at most."""
+
+    first: Indices
+    second: Indices
+    fakes: Indices
+
+
+def _divide(pool: Pool, seed: int, number: int) -> _Division:
+    """A random division for `real_against_real`, which differs by its number.
+
+    The reals are put in random order, patient by patient. So only the patient in the middle can be in both halves.
+    """
+    half = pool.real.count // 2
+    most = min(pool.fake.count, half)
+    patient, fake_patient = (number_groups(rows.groups, rows.count) for rows in (pool.real, pool.fake))
+    rank_of_patient = _shuffle(np.arange(int(patient.max()) + 1), seed, "split", number)
+    order = np.argsort(rank_of_patient[patient], kind="stable")
+    first = _shuffle(order[:half], seed, "first half", number)
+    second = _shuffle(order[-half:], seed, "second half", number)
+    second = _one_of_each(second[~np.isin(patient[second], patient[first])], patient)
+    fakes = _one_of_each(_shuffle(np.arange(pool.fake.count), seed, "split of fakes", number), fake_patient)
+    return _Division(first[:most], second[:most], pool.fake_places[fakes[:most]])
+
+
+def _finite_means(splits: Sequence[Values], names: Iterable[str]) -> dict[str, float]:
+    """The mean over splits of each value that every split has, where it is finite."""
+    means = {name: float(np.mean([values.get(name, math.nan) for values in splits])) for name in names}
+    return {name: mean for name, mean in means.items() if math.isfinite(mean)}
 
 
 def _shuffle(places: Indices, seed: int, stream: str, *index: int) -> Indices:
@@ -288,15 +206,15 @@ def p_values(part: Part, pool: Pool, better: str, permutations: int, seed: int) 
         return resampling.values(np.flatnonzero(is_real), np.flatnonzero(~is_real))
 
     n_units = int(unit.max()) + 1
-    observed = values_by_rank(np.arange(n_units))
+    observed = {name: value for name, value in values_by_rank(np.arange(n_units)).items() if math.isfinite(value)}
     worse = dict.fromkeys(observed, 1)  # divisions with values as bad or worse; the observed one counts
     sign = 1 if better == "lower" else -1  # sign * value is larger for worse values
     for number in progress_bar(range(permutations), unit="permutation", desc=f"{part.name} by chance", delay=1):
         values = values_by_rank(_shuffle(np.arange(n_units), seed, "permutation", number))
         for name, value in observed.items():
             slack = ROUNDING * abs(value)  # equal divisions are ties, whatever the order of sums
-            by_chance = values.get(name, math.inf * sign)  # a missing value is worse
-            worse[name] += sign * by_chance >= sign * value - slack
+            is_better = sign * values.get(name, math.nan) < sign * value - slack
+            worse[name] += not is_better  # so that a value that is missing or NaN counts as worse
     sizes = {"permutations": permutations, "n_real": pool.real.count, "n_fake": pool.fake.count}
     return {name: {"p_value": {"value": count / (permutations + 1), **sizes}} for name, count in worse.items()}
 

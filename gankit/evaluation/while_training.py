@@ -8,8 +8,8 @@ from numpy.typing import NDArray
 
 from gankit import seeds
 from gankit.evaluation import extraction
+from gankit.evaluation.entries import free_name
 from gankit.evaluation.extraction import extractor
-from gankit.evaluation.uncertainty import free_name
 from gankit.experiments.experiment import Evaluation
 from gankit.interfaces import Dataset, Features, Metric, Result, Rows
 from gankit.registry.wrapping import wrap

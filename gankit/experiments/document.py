@@ -16,8 +16,9 @@ from typing import Any
 from gankit import recipes
 from gankit.errors import SettingsError
 from gankit.experiments.lines import KeyPath, json_lines, toml_lines, yaml_lines
+from gankit.experiments.overrides import Override, names_first, parse_override
 from gankit.experiments.recipe_files import DEFAULT_RECIPE, recipe_names, recipe_text
-from gankit.experiments.values import DEEPEST, LONGEST, LONGEST_KEY, copy_values, parse_text, parse_value
+from gankit.experiments.values import LONGEST, copy_values, parse_text
 from gankit.files import user_path
 from gankit.registry import registry
 from gankit.registry.messages import shown
@@ -40,11 +41,12 @@ class SettingsDocument:
         format: ".toml", ".json" or ".yaml".
         from_default: the tables that were taken from the default recipe.
         overridden: for each overridden setting, by its path of keys, the text of the override.
-        widened: for each text that an override made a table with this name, by its path, the text of the override.
+        widened: for each part that was written as a name alone until an override set one of its settings: by the path
+            of the part, the text of that override.
         recipe: the name of a recipe whose settings follow from the images; "" for one with fixed settings, and for any
             other document.
         is_recipe: whether it is a recipe, of either sort.
-        from_recipe: where the document was made of an experiment, those of `OF_DATA` that a recipe had set there.
+        from_recipe: those of `OF_DATA` that a recipe had set in the experiment of which the document was made.
     """
 
     label: str
@@ -65,7 +67,7 @@ class SettingsDocument:
         Raises:
             SettingsError: a key or value cannot be one of an experiment.
         """
-        return cls("experiment", _copy(tables, "experiment"))
+        return cls("experiment", copy_values(tables, "experiment"))
 
     @classmethod
     def read(cls, recipe_or_path: str | Path) -> SettingsDocument:
@@ -74,39 +76,32 @@ class SettingsDocument:
         Raises:
             SettingsError: nothing is there, or it cannot be parsed; with the line.
         """
+        if not isinstance(recipe_or_path, (str, os.PathLike)):
+            kinds = "a recipe's name, a file, a run's folder, tables by name, or what gankit.load returned"
+            raise SettingsError(f"an experiment is {kinds}, not {shown(recipe_or_path)}")
         path = settings_file(recipe_or_path)
         return cls._read_recipe(str(recipe_or_path)) if path is None else cls._read_file(path)
 
     @classmethod
     def _read_recipe(cls, name: str) -> SettingsDocument:
-        """A recipe by name; where there is none, the error says what the name may have been meant for."""
+        """A recipe by name."""
         if name in registry("recipe"):
             return cls(f"recipe {name}", {"data": dict(recipes.get(name).data)}, recipe=name, is_recipe=True)
         if name not in recipe_names():
-            path = user_path(name)
-            if os.path.isdir(path):
-                raise SettingsError(
-                    f"{path} is a folder without an experiment.toml: name a recipe, a file or a run; for "
-                    f"its pictures a recipe with data.name=folder data.path={path}"
-                )
-            if "=" in name or name.startswith("-"):
-                what, setting = ("option", "training.steps=500") if name.startswith("-") else ("file", name)
-                comes_after = f"a setting comes after a recipe or a file, for example: demo {setting}"
-                raise SettingsError(f"{shown(name)}: there is no such {what}; {comes_after}")
-            if path.suffix.lower() in FORMATS or "/" in name:
-                raise SettingsError(f"{name}: there is no such experiment file")
-        text = recipe_text(name)
+            _refuse_path_or_setting(name)
+        text = recipe_text(name)  # its error for an unknown name lists the recipes
         return cls(f"recipe {name}", tomllib.loads(text), text, is_recipe=True)
 
     @classmethod
     def _read_file(cls, path: Path) -> SettingsDocument:
+        """A TOML, JSON or YAML file; one of another ending is read as TOML."""
         try:
             with open(path, encoding="utf-8-sig") as file:
                 text = file.read(max(LONGEST.values()) + 1)  # one too many, so that a longer file is refused
         except (OSError, UnicodeDecodeError) as error:
             raise SettingsError(f"{path}: cannot be read: {error}") from error
         format = FORMATS.get(path.suffix.lower(), ".toml")
-        values = _copy(_parse(text, format, str(path)), str(path))
+        values = copy_values(_parse(text, format, str(path)), str(path))
         values = {} if values is None else values  # an empty YAML file is like an empty TOML file
         if not isinstance(values, dict):
             raise SettingsError(f"{path}: an experiment is a set of tables; this file holds {shown(values)}")
@@ -129,46 +124,55 @@ class SettingsDocument:
         Raises:
             SettingsError: an override has no "=", or its path runs through a plain value or a missing list entry.
         """
-        values_before, overridden_before = copy.deepcopy(self.values), dict(self.overridden)
-        settings = _names_first([_parse_override(text) for text in overrides])
-        for keys, value, text in settings:
-            trust(value)
-            self._set(keys, value, text)
-        if of_data and self._data_set_name(self.values) != self._data_set_name(values_before):
-            # Start over without these settings; an override may set one of them again.
-            for table, key in of_data:
-                values_before.get(table, {}).pop(key, None)
-            self.values, self.overridden = values_before, overridden_before
-            self.override(overrides)
+        settings = names_first([parse_override(text) for text in overrides])
+        for override in settings:
+            trust(override.value)
+        if of_data:
+            trial = copy.deepcopy(self)
+            for override in settings:
+                trial._set(override)
+            if trial._data_set_name() != self._data_set_name():
+                for table, key in of_data:
+                    self.values.get(table, {}).pop(key, None)
+        for override in settings:
+            self._set(override)
 
-    @staticmethod
-    def _data_set_name(values: dict[str, Any]) -> Any:
-        data = values.get("data")
+    def _data_set_name(self) -> Any:
+        """What the table `data`, or the name in its place, says of the data set's name."""
+        data = self.values.get("data")
         return data.get("name") if isinstance(data, dict) else data
 
-    def _set(self, keys: list[str], value: Any, text: str) -> None:
-        """Apply one override; `text` is the override as the user wrote it, for messages."""
+    def _set(self, override: Override) -> None:
+        """Apply one override; tables on the way to its setting are made where they are missing."""
+        *tables, last = override.keys
         table: Any = self.values
         path: KeyPath = ()
-        for key in keys[:-1]:
-            path = (*path, _key_or_index(table, key, text, path))
-            inner = table.get(path[-1]) if isinstance(table, dict) else table[path[-1]]
-            if inner is None:
-                inner = table[path[-1]] = {}
-                self.overridden[path] = text
-            elif isinstance(inner, str):
-                inner = table[path[-1]] = {"name": inner}
-                self.widened[path] = text
-            if not isinstance(inner, (dict, list)):
-                raise SettingsError(f"override {shown(text)}: {'.'.join(map(str, path))} holds a value, not a table")
-            table = inner
-        path = (*path, _key_or_index(table, keys[-1], text, path))
-        if keys[-1] == "name" and isinstance(table, dict) and table.get("name") != value:
+        for key in tables:
+            path = (*path, _key_or_index(table, key, override.text, path))
+            table = self._inner_table(table, path, override.text)
+        path = (*path, _key_or_index(table, last, override.text, path))
+        if last == "name" and isinstance(table, dict) and table.get("name") != override.value:
             table.clear()
             self._forget_within(path[:-1])
         self._forget_within(path)
-        table[path[-1]] = value
-        self.overridden[path] = text
+        table[path[-1]] = override.value
+        self.overridden[path] = override.text
+
+    def _inner_table(self, table: Any, path: KeyPath, text: str) -> Any:
+        """The table or list that `table` holds at the end of a path; made where there is none, or only a part's name.
+
+        `text` is the override that leads through it.
+        """
+        inner = table.get(path[-1]) if isinstance(table, dict) else table[path[-1]]
+        if inner is None:
+            inner = table[path[-1]] = {}
+            self.overridden[path] = text
+        elif isinstance(inner, str):
+            inner = table[path[-1]] = {"name": inner}
+            self.widened[path] = text
+        if not isinstance(inner, (dict, list)):
+            raise SettingsError(f"override {shown(text)}: {'.'.join(map(str, path))} holds a value, not a table")
+        return inner
 
     def take_as_text(self, path: KeyPath) -> bool:
         """Replace an overridden value by its text, such as a folder named 2024-05-01. Returns whether it changed."""
@@ -195,9 +199,11 @@ class SettingsDocument:
                 raise SettingsError(f"{self.where(path)}: {setting}: {value!r} has control characters; {hint}")
 
     def _source(self, path: KeyPath) -> str:
-        """The override or the line that holds a setting; "" for settings from Python."""
+        """The text of the override or of the line that holds a setting; "" for settings from Python."""
+        if path in self.overridden:
+            return self.overridden[path]
         line = self._lines.get(path)
-        return self.overridden.get(path) or (self.text.split("\n")[line - 1] if line else "")
+        return self.text.split("\n")[line - 1] if line else ""
 
     def _forget_within(self, path: KeyPath) -> None:
         """Forget the overrides inside a table that is replaced."""
@@ -247,11 +253,20 @@ def settings_file(name: str | Path) -> Path | None:
     return next((file for file in (path / "experiment.toml", path) if os.path.isfile(file)), None)
 
 
-def _copy(values: Any, label: str) -> Any:
-    try:
-        return copy_values(values)
-    except ValueError as error:
-        raise SettingsError(f"{label}: {error}") from None
+def _refuse_path_or_setting(name: str) -> None:
+    """Refuse what is no recipe's name, and looks like a folder, a setting or a file."""
+    path = user_path(name)
+    if os.path.isdir(path):
+        raise SettingsError(
+            f"{path} is a folder without an experiment.toml: name a recipe, a file or a run; for its pictures a recipe "
+            f"with data.name=folder data.path={path}"
+        )
+    if "=" in name or name.startswith("-"):
+        what, setting = ("option", "training.steps=500") if name.startswith("-") else ("file", name)
+        comes_after = f"a setting comes after a recipe or a file, for example: demo {setting}"
+        raise SettingsError(f"{shown(name)}: there is no such {what}; {comes_after}")
+    if path.suffix.lower() in FORMATS or "/" in name:
+        raise SettingsError(f"{name}: there is no such experiment file")
 
 
 def _texts(value: Any, path: KeyPath) -> Iterator[tuple[KeyPath, str]]:
@@ -265,6 +280,7 @@ def _texts(value: Any, path: KeyPath) -> Iterator[tuple[KeyPath, str]]:
 
 
 def _parse(text: str, format: str, label: str) -> Any:
+    """The values in a text; an error of the parser becomes one line with the file and the line."""
     name = format[1:].upper()
     try:
         return parse_text(text, format)
@@ -289,37 +305,6 @@ def _parse(text: str, format: str, label: str) -> Any:
 def _hint(reason: str) -> str:
     """What to do about an invalid escape sequence; empty if the reason is another."""
     return f"; {BACKSLASH}" if re.search(r"escape|hex value|\\", reason) else ""
-
-
-def _parse_override(text: str) -> tuple[list[str], Any, str]:
-    """The keys of the setting, its value, and the override as the user wrote it."""
-    path, equals, value = text.partition("=") if isinstance(text, str) else ("", "", "")
-    keys = path.strip().split(".")
-    if not equals or not all(keys) or len(keys) > DEEPEST:
-        is_folder = isinstance(text, str) and 0 < len(text) < LONGEST_KEY and os.path.isdir(text)
-        example = f"data.name=folder data.path={text}" if is_folder else "training.steps=1000"
-        hint = ""
-        if not equals and not is_folder:
-            hint = '; no space beside =, and quotes round a value with spaces: data.path="a b"'
-        raise SettingsError(f"override {shown(str(text))}: write key.path=value, for example {example}{hint}")
-    return keys, _copy(parse_value(value), f"override {shown(text)}"), text
-
-
-def _names_first(overrides: list[tuple[list[str], Any, str]]) -> list[tuple[list[str], Any, str]]:
-    """Move each override of a `name` ahead of overrides of other settings, since a new name clears its table.
-
-    It is not moved ahead of another override of a `name`, nor of one that replaces the whole table.
-    """
-    ordered: list[tuple[list[str], Any, str]] = []
-    for override in overrides:
-        keys, index = override[0], len(ordered)
-        while keys[-1] == "name" and index:
-            before = ordered[index - 1][0]
-            if before[-1] == "name" or before == keys[: len(before)]:
-                break
-            index -= 1
-        ordered.insert(index, override)
-    return ordered
 
 
 def _key_or_index(table: dict[str, Any] | list[Any], key: str, text: str, path: KeyPath) -> str | int:

@@ -2,6 +2,7 @@
 
 import importlib
 import importlib.util
+import json
 from collections.abc import Mapping
 from html import escape
 from pathlib import Path
@@ -143,6 +144,12 @@ class Training(Settings):
         for key, setting in settings.items():
             if key in options:
                 raise ValueError(f"{key} is decided by training.{setting}; set that")
+        try:
+            json.dumps(options, allow_nan=False)
+        except (TypeError, ValueError) as error:
+            raise ValueError(
+                f"{shown(options)} cannot be kept in the run's file ({error}); give finite numbers, texts and lists"
+            ) from None
         return options
 
 
@@ -204,6 +211,7 @@ class Experiment(Settings):
     evaluation: Evaluation = Field(default_factory=Evaluation)
     run: RunRecord | None = None
 
+    # The settings of `OF_DATA`, as (table, key), whose values a recipe chose for its own data set.
     _recipe_settings: list[tuple[str, str]] = PrivateAttr(default_factory=list)
     # The recipe whose settings follow from the images of the data set that the experiment names; "" where none do.
     _followed_recipe: str = PrivateAttr("")

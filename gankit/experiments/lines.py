@@ -64,11 +64,13 @@ class _Scanner:
         self._next = 0
 
     def _peek(self, count: int = 0) -> str:
+        """The token that comes so many after the next one, without reading it; "" at the end."""
         index = self._next + count
         return self._tokens[index][0] if index < len(self._tokens) else ""
 
     @property
     def _line(self) -> int:
+        """The line of the next token."""
         return self._tokens[self._next][1]
 
     def read_document(self) -> dict[KeyPath, int]:
@@ -102,6 +104,7 @@ class _Scanner:
         return table
 
     def _setting(self, table: KeyPath) -> None:
+        """Read a key of a table, and its value."""
         line, path = self._line, table
         for part in self._key(self._separator):
             path = (*path, part)

@@ -126,27 +126,50 @@ def open_dataset(table: DataTable, data: Dataset | None = None) -> Dataset:
     """The data set that a table names, or `data` in place of it, at the table's size, with all its images.
 
     Raises:
-        DataError: it is missing, broken, or cannot be made at this size.
+        DataError: it is missing, broken, or cannot be made at this size; or its labels do not fit its images.
     """
     size = table.height_width
     dataset: Dataset = table.part.build(size) if data is None else data
+    _check_known(dataset)
     return dataset if size in (None, (dataset.image.height, dataset.image.width)) else Resized(dataset, size)
+
+
+def _check_known(dataset: Dataset) -> None:
+    """Refuse labels, groups and agreement that do not fit the images: a program or a plug-in may have defined them."""
+    n, classes, known = len(dataset), dataset.image.classes, dataset.known
+    for name, values in (("labels", known.labels), ("groups", known.groups), ("agreement", known.agreement)):
+        if values is not None and (not isinstance(values, np.ndarray) or len(values) != n):
+            form = f"of shape {values.shape}" if isinstance(values, np.ndarray) else f"a {type(values).__name__}"
+            raise DataError(f"data: {name} must be an array with one row for each of {n} images, and is {form}")
+    labels = known.labels
+    if labels is None or labels.ndim > 1 or not classes or not n:
+        return
+    if labels.dtype.kind not in "iu" or labels.min() < 0 or labels.max() >= classes:
+        raise DataError(
+            f"data: labels are {labels.dtype} from {labels.min()} to {labels.max()}; the data set must give whole "
+            f"numbers from 0 to {classes - 1}, for its {classes} classes"
+        )
+    if len(known.class_names) < classes:
+        raise DataError(f"data: there are {len(known.class_names)} class names for {classes} classes: name each class")
 
 
 def split_indices(dataset: Dataset, name: str | None) -> NDArray[np.int64]:
     """(k,) indices of a split's images. "all" selects every image; None selects "train" if it exists, else every image.
 
     Raises:
-        DataError: there is no such split.
+        DataError: there is no such split, or it does not hold indices.
     """
     splits = dataset.splits
     if name is None and "train" in splits:
-        return np.asarray(splits["train"])
+        name = "train"
     if name is None or name == "all":
         return np.arange(len(dataset))
     if name not in (known := ["all", *splits]):
         raise DataError(f"data.split: there is no split {shown(name)} in this data set; known: {', '.join(known)}")
-    return np.asarray(splits[name])
+    indices = np.asarray(splits[name])
+    if indices.size and indices.dtype.kind not in "iu":  # a mask of booleans would stand for the images 0 and 1
+        raise DataError(f"data.split: the split {name} must be (k,) indices of images, not {indices.dtype}")
+    return indices.astype(np.int64)
 
 
 def _hold_out(

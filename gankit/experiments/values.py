@@ -93,42 +93,58 @@ def _expanded_size(node: Any, known: dict[int, float]) -> float:
     return known[id(node)]
 
 
-def copy_values(value: Any) -> Any:
+def copy_values(value: Any, label: str) -> Any:
     """A copy in which no two places share a table or list, with lists for tuples; other objects stay as they are.
 
+    Args:
+        value: tables, lists and plain values within each other.
+        label: what holds them, a file for example; errors begin with it.
+
     Raises:
-        ValueError: it is beyond the bounds of this module, or holds what no TOML file can; names the place.
+        SettingsError: it is beyond the bounds of this module, or holds what no TOML file can; names the place.
     """
-    remaining = MOST
+    count = 0
 
     def copy(value: Any, path: tuple[str, ...]) -> Any:
-        nonlocal remaining
-        place = f"{'.'.join(path)}: " if path else ""
-        remaining -= 1
-        if remaining < 0:
+        nonlocal count
+        count += 1
+        if count > MOST:
             raise ValueError(TOO_MANY)
         if len(path) > DEEPEST:
             raise ValueError(f"{path[0]}: {TOO_DEEP}")
         if isinstance(value, Mapping):
-            parents = "".join(f"{parent}." for parent in path)
-            if strange := [key for key in value if not isinstance(key, str) or not _is_unicode(key)]:
-                raise ValueError(f"{parents}{shown(strange[0])}: keys should be strings; put it into quotes")
-            if long := [key for key in value if len(key) > LONGEST_KEY]:
-                raise ValueError(f"{parents}{shown(long[0])}: a key of more than {LONGEST_KEY} characters")
+            _refuse_keys(value, "".join(f"{parent}." for parent in path))
             return {key: copy(item, (*path, key)) for key, item in value.items()}
         if isinstance(value, (list, tuple)):
             return [copy(item, (*path, str(index))) for index, item in enumerate(value)]
-        if isinstance(value, int) and not -(2**63) <= value < 2**63:
-            raise ValueError(f"{place}a number of 64 bits is needed, from -2^63 to 2^63 - 1")
-        if isinstance(value, float) and LARGEST < abs(value) < math.inf:
-            raise ValueError(f"{place}a number up to {LARGEST:g} in size is needed, not {value:g}")
-        if isinstance(value, str) and len(value) > LONGEST_TEXT:
-            raise ValueError(f"{place}a text of more than {LONGEST_TEXT:,} characters")
-        if isinstance(value, str) and not _is_unicode(value):
-            raise ValueError(f"{place}{shown(value)} is not in UTF-8; files of such names must be renamed")
+        _refuse_value(value, f"{'.'.join(path)}: " if path else "")
         return value
 
-    return copy(value, ())
+    try:
+        return copy(value, ())
+    except ValueError as error:
+        raise SettingsError(f"{label}: {error}") from None
+
+
+def _refuse_keys(table: Mapping[Any, Any], parents: str) -> None:
+    """Refuse keys that TOML cannot hold, or that are too long; errors name them with their `parents`."""
+    for key in table:
+        if not isinstance(key, str) or not _is_unicode(key):
+            raise ValueError(f"{parents}{shown(key)}: keys should be strings; put it into quotes")
+        if len(key) > LONGEST_KEY:
+            raise ValueError(f"{parents}{shown(key)}: a key of more than {LONGEST_KEY} characters")
+
+
+def _refuse_value(value: Any, place: str) -> None:
+    """Refuse a number or text that TOML cannot hold, or that is too large; errors begin with its `place`."""
+    if isinstance(value, int) and not -(2**63) <= value < 2**63:
+        raise ValueError(f"{place}a number of 64 bits is needed, from -2^63 to 2^63 - 1")
+    if isinstance(value, float) and LARGEST < abs(value) < math.inf:
+        raise ValueError(f"{place}a number up to {LARGEST:g} in size is needed, not {value:g}")
+    if isinstance(value, str) and len(value) > LONGEST_TEXT:
+        raise ValueError(f"{place}a text of more than {LONGEST_TEXT:,} characters")
+    if isinstance(value, str) and not _is_unicode(value):
+        raise ValueError(f"{place}{shown(value)} is not in UTF-8; files of such names must be renamed")
 
 
 def _is_unicode(text: str) -> bool:

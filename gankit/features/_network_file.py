@@ -8,6 +8,7 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
+from gankit.cache import user_path
 from gankit.errors import PartError
 from gankit.features._network import Network, read_weights, reason
 from gankit.interfaces import ImageSpec
@@ -58,7 +59,7 @@ class NetworkFile(Network):
         super().__init__()
         if not low < high:
             raise PartError(f"features {self.name}: low is {low} and high is {high}; low must be below high")
-        self.path, self.side, self.channels = Path(path).expanduser(), size, channels
+        self.path, self.side, self.channels = user_path(path), size, channels
         self.low, self.high = low, high
         self.check_channels(image.channels)
         content, self.weights_sha256 = read_weights(self.path, sha256)

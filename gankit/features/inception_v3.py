@@ -16,7 +16,7 @@ from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional
 
-from gankit.cache import cache_folder
+from gankit.cache import cache_folder, user_path
 from gankit.errors import PartError
 from gankit.features._network import Network, read_weights, reason, without_deprecations
 
@@ -56,7 +56,7 @@ class InceptionV3(Network):
                 is not installed, and the file is its.
         """
         super().__init__()
-        path = _download() if weights is None else Path(weights).expanduser()
+        path = _download() if weights is None else user_path(weights)
         content, self.weights_sha256 = read_weights(path, sha256)
         remedy = f"set weights to NVIDIA's {_FILE} or torch-fidelity's {_SPARE}"
         if weights is None:

@@ -97,7 +97,7 @@ class Archive:
         return header
 
     def read(self, key: str) -> NDArray[Any]:
-        """One array, of any shape.
+        """One array, of any shape; text in bytes becomes text.
 
         Raises:
             DataError: as `header`, or the values are damaged.
@@ -106,9 +106,13 @@ class Archive:
         try:
             with self.path.open("rb") as file:
                 if self._is_npy:
-                    return npy.read_array(file, allow_pickle=False)
-                with zipfile.ZipFile(file) as archive, archive.open(f"{key}.npy") as member:
-                    return npy.read_array(member, allow_pickle=False)
+                    array = npy.read_array(file, allow_pickle=False)
+                else:
+                    with zipfile.ZipFile(file) as archive, archive.open(f"{key}.npy") as member:
+                        array = npy.read_array(member, allow_pickle=False)
+            return np.char.decode(array, "utf-8") if array.dtype.kind == "S" else array
+        except MemoryError:  # the header fits the file: there is no damage
+            raise
         except Exception as error:
             raise DataError(f"{self.path}: {key!r} cannot be read ({cause(error)}); get the file anew") from None
 

@@ -1,6 +1,7 @@
 """CSV files with a header line, as spreadsheets of all countries write them."""
 
 import csv
+import itertools
 import re
 from collections import Counter
 from collections.abc import Callable
@@ -67,21 +68,16 @@ def read_csv(
             if separator := re.fullmatch(r"sep=([,;\t])", header.strip('\r\n"'), re.IGNORECASE):
                 header, above = file.readline(), 1
             headers = {
-                delimiter: [visible(title) for title in next(csv.reader([header], delimiter=delimiter), [])]
-                for delimiter in (separator[1] if separator else ",;\t")
+                mark: [visible(title) for title in next(csv.reader([header], delimiter=mark), [])]
+                for mark in (separator[1] if separator else ",;\t")
             }
-            with_key = [mark for mark, titles in headers.items() if any(is_key(fold(title)) for title in titles)]
-            if not with_key:
-                most: list[str] = max(headers.values(), key=len)
+            delimiter = max(headers, key=lambda mark: (any(is_key(fold(t)) for t in headers[mark]), len(headers[mark])))
+            if not any(is_key(fold(title)) for title in headers[delimiter]):
+                said = first_of(list(map(repr, headers[delimiter])), 8) or "nothing"
                 raise DataError(
-                    f"{path} has no column `{key}`; its first line must name the columns: {key},... "
-                    f"(it says: {first_of(list(map(repr, most)), 8) or 'nothing'})"
+                    f"{path} has no column `{key}`; its first line must name the columns: {key},... (it says: {said})"
                 )
-            delimiter = max(with_key, key=lambda mark: len(headers[mark]))
-            file.seek(0)
-            for _ in range(above):
-                file.readline()
-            reader = csv.reader(file, delimiter=delimiter, strict=True)
+            reader = csv.reader(itertools.chain([header], file), delimiter=delimiter, strict=True)
             titles = [fold(visible(title)) for title in next(reader)]
             rows = [
                 (reader.line_num + above, [from_cell(cell.strip()) for cell in cells])

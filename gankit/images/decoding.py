@@ -77,7 +77,7 @@ class Decoder:
         Raises:
             DataError: a kind of picture that cannot be read without loss.
         """
-        with _damage_as_data_error(where):
+        with damage_as_data_error(where):
             stored = _stored_form(picture, where)
         height, width = self.size or (stored.height, stored.width)
         channels = stored.channels if self.grey is None else 1 if self.grey else 3
@@ -101,7 +101,7 @@ class Decoder:
         Raises:
             DataError: as for `__call__`; a ValueError of a damaged picture ends as one.
         """
-        with _damage_as_data_error(where):
+        with damage_as_data_error(where):
             stored = _stored_form(picture, where)
             is_tiff = isinstance(picture, tiff.Picture)
             orientation = 1 if is_tiff else picture.getexif().get(ExifTags.Base.Orientation, 1)
@@ -184,15 +184,15 @@ def _stored_form(picture: Image.Image, where: str) -> Form:
 
 
 @contextmanager
-def _damage_as_data_error(where: str) -> Iterator[None]:
-    """Errors of a damaged picture as a DataError; Pillow and the libraries below it raise them of any type."""
+def damage_as_data_error(where: str) -> Iterator[None]:
+    """Errors of a damaged picture as a DataError; readers and the libraries below them raise them of any type."""
     try:
         yield
     except GankitError:
         raise
     except Exception as error:
-        reason = cause(error)
-        raise DataError(f"{where} cannot be decoded ({reason}); replace it or take it out") from None
+        advice = "free some memory, or " if isinstance(error, MemoryError) else ""
+        raise DataError(f"{where} cannot be decoded ({cause(error)}); {advice}replace it or take it out") from None
 
 
 def _decode_16_bit(picture: Image.Image, where: str, inverted: bool) -> NDArray[np.uint16]:

@@ -6,7 +6,7 @@ import os
 import re
 import unicodedata
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -22,6 +22,9 @@ from gankit.images.names import escaped, look, spelling, two_spellings
 _BESIDE = (".csv", ".txt", ".json", ".md")
 _SYSTEM = ("Thumbs.db", "desktop.ini")  # files that a file manager leaves behind
 
+Names = list[str] | None
+"""One name for each row, or None where the file has none; so, too, of the raters' calls, of which a row has several."""
+Calls = list[list[str]] | None
 Knowledge = Known
 """The name of `Known` in 0.1.0."""
 
@@ -110,7 +113,7 @@ def number_classes(names: Sequence[str]) -> tuple[NDArray[np.int64], tuple[str, 
 def sorted_names(names: Sequence[str]) -> list[str]:
     """Each name once, in the order of numbers where all are numbers, else of text."""
     unique = sorted(set(names))
-    # Of more digits than Python makes a number of, nobody numbers classes.
+    # Python reads no numbers of thousands of digits.
     return sorted(unique, key=int) if all(name.isdecimal() and len(name) < 100 for name in unique) else unique
 
 
@@ -185,7 +188,7 @@ def _fold(title: str) -> str:
 
 
 def _raters(rows: CsvTable) -> list[str]:
-    """The columns that hold one rater's votes each."""
+    """The columns that hold one rater's votes each: by gankit's own titles, else by the usual ones."""
     votes = [title for title in rows.columns if columns.is_vote(title)]
     if votes or {"votes", "agreement"} & rows.columns.keys():
         return votes
@@ -204,7 +207,7 @@ def _roles(rows: CsvTable) -> dict[str, str]:
         cells = {title: {cell.casefold() for cell in column} for title, column in rows.columns.items()}
         found["split"] = next((t for t, texts in cells.items() if len(texts) > 1 and texts <= {*columns.SPLITS}), None)
     group = found["group"] or ""
-    if group.casefold() == "case" and len(rows.lines) > 4 and len(set(rows.columns[group])) < 3:  # or control
+    if group.casefold() == "case" and len(rows.lines) > 4 and len(set(rows.columns[group])) < 3:  # case or control?
         raise DataError(
             f"{where} has `{group}` with one or two values: if it tells which images are of one patient, call it "
             f"`group`; if it tells cases from controls, call it `label`, or otherwise, for example `{group}_status`"
@@ -255,7 +258,7 @@ def _cells_without_gaps(rows: CsvTable, column: str) -> list[str]:
     return cells
 
 
-def _votes(rows: CsvTable, roles: Mapping[str, str]) -> list[list[str]] | None:
+def _votes(rows: CsvTable, roles: Mapping[str, str]) -> Calls:
     """The raters' calls of each image, or None where the file has none."""
     separate = [rows.columns[title] for title in _raters(rows)]
     if "votes" in roles:
@@ -275,7 +278,7 @@ def _votes(rows: CsvTable, roles: Mapping[str, str]) -> list[list[str]] | None:
     return votes
 
 
-def _classes(rows: CsvTable, title: str | None, votes: list[list[str]] | None) -> list[str] | None:
+def _classes(rows: CsvTable, title: str | None, votes: Calls) -> Names:
     """The name of each image's class, or None where the file does not say."""
     if title is not None:
         return _cells_without_gaps(rows, title)
@@ -292,32 +295,25 @@ def _classes(rows: CsvTable, title: str | None, votes: list[list[str]] | None) -
     return classes
 
 
-def _check_spelling(
-    rows: CsvTable,
-    classes: list[str] | None,
-    votes: list[list[str]] | None,
-    splits: list[str] | None,
-    groups: list[str] | None,
-) -> None:
+def _check_spelling(rows: CsvTable, classes: Names, votes: Calls, splits: Names, groups: Names) -> None:
     """A name in two spellings would count as two: two classes, a vote against the label, a patient on both sides."""
-    calls = [[*([classes[row]] if classes else []), *(votes[row] if votes else [])] for row in range(len(rows.lines))]
-    _refuse_two_forms(rows, calls, spelling)
-    _refuse_two_forms(rows, [[cell] for cell in splits or []], spelling)
-    _refuse_two_forms(rows, [[cell] for cell in groups or []], look)
+    calls = ((row, call) for row, calls in enumerate(votes or []) for call in calls)
+    _refuse_two_forms(rows, [*enumerate(classes or []), *calls], spelling)
+    _refuse_two_forms(rows, enumerate(splits or []), spelling)
+    _refuse_two_forms(rows, enumerate(groups or []), look)
 
 
-def _refuse_two_forms(rows: CsvTable, names_of_rows: list[list[str]], form: Callable[[str], str]) -> None:
-    """Refuse two names of the same form, anywhere in the rows."""
+def _refuse_two_forms(rows: CsvTable, names: Iterable[tuple[int, str]], form: Callable[[str], str]) -> None:
+    """Refuse two names of the same form, each given with its row."""
     firsts: dict[str, str] = {}
-    for row, names in enumerate(names_of_rows):
-        for name in names:
-            if (first := firsts.setdefault(form(name), name)) != name:
-                raise DataError(
-                    f"{rows.where(row)} says {escaped(name)} where others say {escaped(first)}; use one spelling"
-                )
+    for row, name in names:
+        if (first := firsts.setdefault(form(name), name)) != name:
+            raise DataError(
+                f"{rows.where(row)} says {escaped(name)} where others say {escaped(first)}; use one spelling"
+            )
 
 
-def _agreement(rows: CsvTable, classes: list[str] | None, votes: list[list[str]] | None) -> NDArray[np.float64] | None:
+def _agreement(rows: CsvTable, classes: Names, votes: Calls) -> NDArray[np.float64] | None:
     if votes is not None and classes is not None:
         if set(classes).isdisjoint(call for row in votes for call in row):
             raise DataError(

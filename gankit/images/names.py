@@ -4,14 +4,15 @@ import re
 import unicodedata
 from collections.abc import Iterable
 
+_BETWEEN_WORDS = re.compile(r"[\s_\-\u2010-\u2015]+")
 _INVISIBLE = ("Cf", "Cc")  # categories of characters that take no room, such as the zero-width space
 
 
 def two_spellings(names: Iterable[str]) -> str | None:
     """The first two of names, each of something else, that are the same name, as text for messages; None without such.
 
-    Spellings of a name differ in letter case, in Unicode forms, in white space, in characters that are not seen, or in
-    how a number is written.
+    Spellings of a name differ in letter case, in Unicode forms, in what stands between words (white space, hyphens,
+    underscores), in characters that are not seen, or in how a number is written.
     """
     spellings: dict[str, str] = {}
     for name in sorted(names):
@@ -43,7 +44,7 @@ def spelling(name: str) -> str:
     text = unicodedata.normalize("NFC", look(name).casefold())
     number = re.fullmatch(r"([+-]?)(\d+)(?:\.(\d*))?", text)
     if number is None:
-        return text
+        return _BETWEEN_WORDS.sub(" ", text)
     sign, whole, decimals = number.groups(default="")
     decimals = decimals.rstrip("0")
     return f"{sign.strip('+')}{whole.lstrip('0') or '0'}{f'.{decimals}' if decimals else ''}"

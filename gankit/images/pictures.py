@@ -39,7 +39,7 @@ def grid(images: NDArray[np.uint8], columns: int | None = None, scale: int = 1) 
     Images of two channels show the first, those of more than three the first three.
     """
     n, channels, height, width = images.shape
-    columns = columns or min(n, math.ceil(math.sqrt(n * height / width)))
+    columns = columns or max(min(n, math.ceil(math.sqrt(n * height / width))), 1)
     rows = math.ceil(n / columns)
     sheet = np.full((rows * (height + 1) + 1, columns * (width + 1) + 1, channels), 255, np.uint8)
     for i, image in enumerate(images):

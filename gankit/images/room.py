@@ -11,16 +11,33 @@ from gankit.images.spec import LARGEST
 
 AT_ONCE = 90_000_000
 """Pixels of the pictures that all threads decode at one time: Pillow's own limit of one picture, less than 1 GB."""
+_OWN_GROUPS, _GROUPS = Path("/proc/self/cgroup"), Path("/sys/fs/cgroup")
+"""Where Linux lists the control groups of this process, "number:kinds:path" a line, and the folder of all groups."""
+_LIMITS = {"": ("", "memory.max"), "memory": ("memory", "memory.limit_in_bytes")}
+"""Below that folder, where the limits lie and what their files are called: of version 2, and of version 1."""
 _DECODED: list[int] = []  # pixels of each picture that is being decoded
 _FREED = threading.Condition()
 
 
 def memory() -> float:
-    """Bytes of memory that this machine has, or this container may use; infinite where the system does not say."""
+    """Bytes of memory that this machine has, or this process may use in a container or job; infinite if not known."""
     size = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") if hasattr(os, "sysconf") else math.inf
-    with suppress(OSError, ValueError):  # "max" where there is no limit
-        size = min(size, float(Path("/sys/fs/cgroup/memory.max").read_text()))
-    return size
+    return min([size, *_group_limits()])
+
+
+def _group_limits() -> Iterator[float]:
+    """The limits of the control groups that this process is in, and of the groups around them."""
+    lines = ["0::/", "0:memory:/"]  # a container may see its own group as the root
+    with suppress(OSError):
+        lines += _OWN_GROUPS.read_text().splitlines()
+    for line in lines:
+        _, kinds, group = line.split(":", 2)
+        for kind in _LIMITS.keys() & kinds.split(","):
+            folder, file = _LIMITS[kind]
+            inner = _GROUPS / folder / group.lstrip("/")
+            for around in (inner, *inner.parents):
+                with suppress(OSError, ValueError):  # no such file, or "max" where there is no limit
+                    yield float((around / file).read_text())
 
 
 def too_many(count: int, shape: Sequence[int], itemsize: int = 1) -> str:
@@ -32,7 +49,7 @@ def too_many(count: int, shape: Sequence[int], itemsize: int = 1) -> str:
     if values <= LARGEST and values * itemsize <= memory():
         return ""
     size = " x ".join(map(str, shape))
-    needed = f"{values * itemsize / 1e9:,.0f} GB"
+    needed = f"{values * itemsize / 1e9:,.1f} GB"
     return f"{count:,} images of {size} take {needed}, too much for the memory; use fewer, or smaller ones"
 
 

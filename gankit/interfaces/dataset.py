@@ -19,8 +19,6 @@ from gankit.images.known import Known
 from gankit.images.pictures import SHOWN, grid_html
 from gankit.images.spec import ImageSpec
 
-_EMPTY = Known()
-
 
 def flip_left_right(images: Images) -> Images:
     """(..., width) array or tensor with left and right exchanged, copied."""
@@ -31,8 +29,8 @@ class Dataset(ABC):
     """Images and what is known of them, as NumPy arrays that are loaded or rendered at first use.
 
     Arrays have one row per image; images are channels first. A subclass defines `image`, `images`, and what is known
-    of them: either `known`, one record of everything, or those of the properties from `labels` to `changed_by_mirror`
-    that apply. Each of the two forms is derived from the other.
+    of them in one of two ways: it overrides `known`, one record of everything, and the properties from `labels` to
+    `changed_by_mirror` read that; or it overrides those properties that apply, and `known` gathers them.
     """
 
     def __repr__(self) -> str:
@@ -94,7 +92,7 @@ class Dataset(ABC):
         return rows
 
     def read(self, indices: NDArray[np.int64]) -> NDArray[Any]:
-        """Like `rows`, for images that are used only once, so that a data set need not keep them in memory."""
+        """Like `rows`, for images that are used only once: a data set may read them without keeping them in memory."""
         return self.rows(indices)
 
     def digest(self, indices: NDArray[np.int64] | None = None) -> str:
@@ -124,7 +122,7 @@ class Dataset(ABC):
     @property
     def _known_if_overridden(self) -> Known:
         """`known` if the class overrides it, else an empty record: the default `known` would lead back here."""
-        return _EMPTY if type(self).known is Dataset.known else self.known
+        return Known() if type(self).known is Dataset.known else self.known
 
     @property
     def labels(self) -> NDArray[np.int64] | None:
@@ -134,10 +132,9 @@ class Dataset(ABC):
     @property
     def class_names(self) -> tuple[str, ...]:
         """One name per class; by default their numbers."""
-        known = self._known_if_overridden
-        if known is _EMPTY:
-            return tuple(str(label) for label in range(self.image.classes))
-        return known.class_names
+        if type(self).known is not Dataset.known:
+            return self.known.class_names
+        return tuple(str(label) for label in range(self.image.classes))
 
     @property
     def groups(self) -> NDArray[Any] | None:
@@ -189,7 +186,10 @@ class Dataset(ABC):
         Raises:
             DataError: `indices` are neither whole numbers nor such a mask, or one is outside the data set.
         """
-        chosen, n = np.asarray(indices), len(self)
+        try:
+            chosen, n = np.asarray(indices), len(self)
+        except ValueError:
+            raise DataError("a subset is chosen by indices (k,); these are lists of several lengths") from None
         if chosen.dtype == bool and chosen.shape == (n,):
             chosen = np.flatnonzero(chosen)
         if chosen.ndim != 1 or (chosen.size and chosen.dtype.kind not in "iu"):
@@ -203,7 +203,9 @@ class Dataset(ABC):
 
 
 class View(Dataset):
-    """A subset or changed version of another data set, which answers for all that a subclass does not define.
+    """A subset or changed version of another data set.
+
+    A subclass defines `images`, and all else that differs from the other data set; the rest is that of the other.
 
     Attributes:
         whole: the other data set.

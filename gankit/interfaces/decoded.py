@@ -12,7 +12,7 @@ from gankit.interfaces.dataset import Dataset
 
 
 class DecodedDataset(Dataset):
-    """Images that are decoded at first use, and then kept in memory or memory-mapped in gankit's cache.
+    """Images that are decoded at first use, and then kept in memory, or memory-mapped from gankit's cache on disk.
 
     Args:
         in_memory: False keeps the images memory-mapped in the cache on disk.
@@ -52,7 +52,7 @@ class DecodedDataset(Dataset):
 
     @property
     def reads_without_decoding(self) -> bool:
-        """Whether images come from memory or from the cache on disk. True for the cache even before it is filled."""
+        """Whether `images` holds decoded images, in memory or on disk; the cache on disk is filled when it is read."""
         return "images" in vars(self) or not self.in_memory
 
     @property

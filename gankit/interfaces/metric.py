@@ -56,31 +56,36 @@ class Result:
                 raise
             raise PartError(f"metric {type(metric).__name__} raised {typed_line(error, 200)}") from error
         result = output if isinstance(output, Result) else cls(output)
-        try:
-            values = {str(name): float(value) for name, value in result.values.items()}
-        except (AttributeError, TypeError, ValueError, RuntimeError):
-            values = {}
-        if not values:
-            description = f"{str(result.values)[:80]} ({type(result.values).__name__})"
-            raise PartError(
-                f"metric {type(metric).__name__}: compute returned {description}; return numbers by name, such as "
-                '{"brightness": 0.3}'
-            )
+        who = f"metric {type(metric).__name__}"
         try:
             json.dumps(dict(result.details))
         except (TypeError, ValueError) as error:
             raise PartError(
-                f"metric {type(metric).__name__}: its details cannot be stored ({error}); make them of plain numbers, "
-                "texts, lists and dictionaries"
+                f"{who}: its details cannot be stored ({error}); make them of plain numbers, texts, lists and "
+                "dictionaries"
             ) from error
-        return dataclasses.replace(result, values=values)
+        return dataclasses.replace(result, values=_floats_by_name(result.values, who))
+
+
+def _floats_by_name(values: Any, who: str) -> dict[str, float]:
+    """What a metric returned, if it is one or more numbers by name; errors begin with `who`."""
+    try:
+        floats = {str(name): float(value) for name, value in values.items()}
+    except (AttributeError, TypeError, ValueError, RuntimeError):  # the last of tensors with several numbers
+        floats = {}
+    if not floats:
+        raise PartError(
+            f"{who}: compute returned {str(values)[:80]} ({type(values).__name__}); return numbers by name, such as "
+            '{"brightness": 0.3}'
+        )
+    return floats
 
 
 class Resampling:
     """A metric's values on a pool and on parts of it: for standard errors, real-against-real values and permutations.
 
-    This one computes each value from scratch. A metric that can share work between them (a matrix of distances, an
-    eigendecomposition) gives a subclass of its own.
+    This class computes each value from scratch. A metric that can share work between the values (a matrix of distances,
+    an eigendecomposition) returns a subclass from `Metric.resampling`.
 
     Attributes:
         metric: the metric that computes the values.

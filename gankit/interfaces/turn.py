@@ -18,6 +18,8 @@ Side = Literal["critic", "generator"]
 Scope = Literal["critic", "critic-turn", "real", "on-request"]
 """Which images the augment changes. "critic": reals and fakes on both turns. "critic-turn": reals and fakes on the
 critic's turn only. "real": reals only. "on-request": only those that a loss passes to `Turn.augmented`."""
+FeatureTensors = Tensor | tuple[Tensor, ...]
+"""What `FeatureCritic.features` returns."""
 
 
 class Augment(nn.Module, ABC):
@@ -41,10 +43,13 @@ class Augment(nn.Module, ABC):
         __call__ = forward
 
     def use_losses(self, losses: Mapping[str, Loss]) -> None:
-        """Called once when an experiment's parts are built, with its losses by name.
+        """Called once when an experiment's parts are built, with its losses by name; does nothing by default.
 
-        An augment that reads scores learns here what they mean; one that wraps another passes the losses on. It raises
-        a PartError where it cannot work with them.
+        An augment that adapts to the critic's scores reads `Loss.positive_for_reals` here; one that holds another
+        augment passes the losses on to it.
+
+        Raises:
+            PartError: the augment cannot work with these losses.
         """
 
     def before_step(self, step: int) -> Mapping[str, float] | None:
@@ -139,7 +144,7 @@ class Turn:
     def copy_results(self, other: Turn) -> None:
         """Take over, without graph, what another turn has computed, so that it is not computed again."""
         detached: dict[int, Tensor] = {}  # by identity: `real` and `raw_real` may be one tensor, and must stay one
-        for name, value in vars(other).items():
+        for name, value in vars(other).items():  # holds the values of those cached properties that were read
             if isinstance(getattr(Turn, name, None), cached_property):
                 vars(self)[name] = _detach(value, detached)
 
@@ -180,7 +185,10 @@ class Turn:
 
     @property
     def _scored_together(self) -> bool:
-        # One pass costs less than two, and equals them unless scores depend on the rest of the batch (`critic_mixes`).
+        """Whether the critic scores reals and fakes in one batch.
+
+        One pass costs less than two, and gives the same scores unless these depend on the rest of the batch.
+        """
         return self.side == "critic" and not self._critic_mixes
 
     @cached_property
@@ -188,21 +196,21 @@ class Turn:
         return torch.cat([self.real, self.fake])
 
     @cached_property
-    def _real_and_fake_features(self) -> Tensor | tuple[Tensor, ...]:
+    def _real_and_fake_features(self) -> FeatureTensors:
         return self._features(self._real_and_fake)
 
     @cached_property
     def _real_and_fake_scores(self) -> tuple[Tensor, ...]:
         labels = None if self.labels is None else torch.cat([self.labels, self.labels])
-        return self._score("_real_and_fake", labels).chunk(2)
+        return self._score(self._real_and_fake, lambda: self._real_and_fake_features, labels).chunk(2)
 
-    def _score(self, name: str, labels: Tensor | None) -> Tensor:
-        """Scores of the images `self.<name>`; a `FeatureCritic` scores the cached features `self.<name>_features`."""
+    def _score(self, images: Tensor, features: Callable[[], FeatureTensors], labels: Tensor | None) -> Tensor:
+        """The critic's scores of images; a `FeatureCritic` scores their `features`, which are computed only once."""
         if isinstance(self.critic, FeatureCritic):
-            return at_least_float32(call(self.critic.score, getattr(self, f"{name}_features"), labels))
-        return at_least_float32(call(self.critic, getattr(self, name), labels))
+            return at_least_float32(call(self.critic.score, features(), labels))
+        return at_least_float32(call(self.critic, images, labels))
 
-    def _features(self, images: Tensor) -> Tensor | tuple[Tensor, ...]:
+    def _features(self, images: Tensor) -> FeatureTensors:
         if not isinstance(self.critic, FeatureCritic):
             raise PartError(
                 f"critic {type(self.critic).__name__} provides no inner features: it is not a FeatureCritic"
@@ -210,7 +218,7 @@ class Turn:
         return call(self.critic.features, images)
 
     @cached_property
-    def real_features(self) -> Tensor | tuple[Tensor, ...]:
+    def real_features(self) -> FeatureTensors:
         """The output of `FeatureCritic.features` for `real`, from the same pass as the scores.
 
         Raises:
@@ -219,19 +227,23 @@ class Turn:
         return _half(self._real_and_fake_features, 0) if self._scored_together else self._features(self.real)
 
     @cached_property
-    def fake_features(self) -> Tensor | tuple[Tensor, ...]:
+    def fake_features(self) -> FeatureTensors:
         """As `real_features`, for `fake`."""
         return _half(self._real_and_fake_features, 1) if self._scored_together else self._features(self.fake)
 
     @cached_property
     def real_scores(self) -> Tensor:
         """(n, ...) the critic's scores of `real`."""
-        return self._real_and_fake_scores[0] if self._scored_together else self._score("real", self.labels)
+        if self._scored_together:
+            return self._real_and_fake_scores[0]
+        return self._score(self.real, lambda: self.real_features, self.labels)
 
     @cached_property
     def fake_scores(self) -> Tensor:
         """(n, ...) the critic's scores of `fake`."""
-        return self._real_and_fake_scores[1] if self._scored_together else self._score("fake", self.labels)
+        if self._scored_together:
+            return self._real_and_fake_scores[1]
+        return self._score(self.fake, lambda: self.fake_features, self.labels)
 
     @cached_property
     def held_out_scores(self) -> Tensor:
@@ -246,7 +258,8 @@ def _detach(value: Any, detached: dict[int, Tensor]) -> Any:
     return detached.setdefault(id(value), value.detach()) if isinstance(value, Tensor) else value
 
 
-def _half(features: Tensor | tuple[Tensor, ...], which: int) -> Tensor | tuple[Tensor, ...]:
+def _half(features: FeatureTensors, which: int) -> FeatureTensors:
+    """The features of the first half of the images (`which` is 0), or of the second (1)."""
     if isinstance(features, Tensor):
         return features.chunk(2)[which]
     return tuple(part.chunk(2)[which] for part in features)
@@ -268,8 +281,9 @@ class Loss(ABC):  # noqa: B024 - a subclass need not define both methods
             scores depend on the rest of the batch, as with batch normalisation, is then refused.
         default_weight: the factor of this loss where the experiment states none.
         needs_held_out: whether it reads `Turn.held_out`; an experiment without held-out images is then refused.
-        positive_for_reals: what the critic learns to make positive for reals and negative for fakes: "scores",
-            "differences" (a real's score minus a fake's), or None if neither.
+        positive_for_reals: what shows by its sign how well the critic tells reals from fakes, for augments that adapt
+            to it. "scores": it learns positive scores of reals and negative ones of fakes. "differences": it learns
+            positive differences, a real's score minus a fake's. None: neither.
         capturable: whether CUDA graphs may replay `critic` and `generator`, as in `Generator`; they must not depend on
             `Turn.step` either. `after_step` is never replayed.
     """

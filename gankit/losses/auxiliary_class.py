@@ -52,8 +52,9 @@ class AuxiliaryClass(Loss):
 
 
 def _cross_entropy(turn: Turn, features: Any) -> Tensor:
+    """The mean cross-entropy of the turn's (n,) labels and the classes that the critic finds in features; a scalar."""
     critic, labels = turn.critic, turn.labels
-    assert isinstance(critic, ClassHead)
-    assert labels is not None
+    assert isinstance(critic, ClassHead)  # as `needs` says
+    assert labels is not None  # as the constructor has checked
     logits = critic.class_logits(features)
     return F.cross_entropy(logits.to(torch.promote_types(logits.dtype, torch.float32)), labels)

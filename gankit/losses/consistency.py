@@ -2,6 +2,7 @@
 
 from typing import Annotated, final
 
+import torch
 from annotated_types import Ge
 from torch import Tensor
 
@@ -41,12 +42,10 @@ class Consistency(Loss):
         if self.fake:
             raw_scores = turn.fake_scores if turn.fake is turn.raw_fake else turn.critic(turn.raw_fake, turn.labels)
             terms.append(self.fake * _disagreement(turn, raw_scores, turn.raw_fake))
-        if not terms:
-            return None
-        first, *others = terms
-        return sum(others, first)
+        return torch.stack(terms).sum() if terms else None
 
 
 def _disagreement(turn: Turn, scores: Tensor, images: Tensor) -> Tensor:
+    """The mean of (score - score of a fresh view)^2 of (n, c, h, w) images with (n, ...) scores; a scalar."""
     view_scores: Tensor = turn.critic(turn.augmented(images), turn.labels)
     return (scores - view_scores).square().mean()

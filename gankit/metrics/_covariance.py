@@ -64,17 +64,12 @@ def compact(rows: Matrix) -> Matrix:
 
 
 def covariance_term(a: Matrix, b: Matrix) -> float:
-    """tr(A'A) + tr(B'B) - 2 |A B'|_nuclear of (n, d) and (m, d) factors; 0 if below its rounding error.
+    """tr(A'A) + tr(B'B) - 2 |A B'| in the nuclear norm, of (n, d) and (m, d) factors; 0 if below its rounding error.
 
-    The exact value is never negative. An error E of the product changes its nuclear norm by at most sqrt(k) |E|_F, with
-    k = min(n, m). With u the machine epsilon, E is sqrt(d) u |A|_F |B|_F from the product itself, and the singular
-    value decomposition, which is backward stable, adds sqrt(n + m) u |A|_F |B|_F (the usual bounds, with square roots
-    because rounding errors of either sign cancel: Higham and Mary 2019, SIAM J. Sci. Comput. 41). As
-    2 |A|_F |B|_F <= tr(A'A) + tr(B'B), the whole term is off by at most
-    u sqrt(k) (sqrt(d) + sqrt(n + m)) (tr(A'A) + tr(B'B)); twice that leaves room for the sums.
+    The exact value is never negative.
     """
     traces, product = sum_of_squares(a) + sum_of_squares(b), a @ b.T
-    bound = 2 * EPS * math.sqrt(min(product.shape)) * (math.sqrt(a.shape[1]) + math.sqrt(len(a) + len(b))) * traces
+    bound = _rounding_error(len(a), len(b), a.shape[1]) * traces
     singular_values = _singular_values(product)
     if singular_values is None:
         singular_values = np.linalg.svd(product, compute_uv=False).astype(np.float64, copy=False)
@@ -83,6 +78,17 @@ def covariance_term(a: Matrix, b: Matrix) -> float:
         bound += EPS * singular_values[-1] ** 2 * float(np.sqrt((1 / singular_values**2).sum()))
     term = traces - 2 * float(singular_values.sum())
     return 0.0 if abs(term) <= bound else term
+
+
+def _rounding_error(n: int, m: int, d: int) -> float:
+    """Bound of the rounding error of `covariance_term` beside tr(A'A) + tr(B'B), which is at least 2 |A| |B|.
+
+    Norms without a name are Frobenius norms, u is the machine epsilon. The product A B' errs by sqrt(d) u |A| |B|, and
+    its singular value decomposition, which is backward stable, by sqrt(n + m) u |A| |B|: the usual bounds, with square
+    roots because errors of either sign cancel (Higham and Mary 2019, SIAM J. Sci. Comput. 41). An error E of a matrix
+    changes its nuclear norm by at most sqrt(min(n, m)) |E|. Twice all that leaves room for the sums.
+    """
+    return 2 * EPS * math.sqrt(min(n, m)) * (math.sqrt(d) + math.sqrt(n + m))
 
 
 def _singular_values(product: Matrix) -> Matrix | None:

@@ -5,6 +5,7 @@ with a margin for its rounding error (Higham 2002, Accuracy, eq. 3.5); their dis
 Equal rows are at exactly 0, and the distance of two rows is the same to the last bit in any order, block and direction.
 """
 
+import math
 from collections.abc import Iterator
 from typing import Any, NamedTuple, final
 
@@ -179,27 +180,15 @@ def nearest(
     x, y = Rows64.of(x), Rows64.of(y)
     if either_sign:
         x, y = _same_side(x, y[:1][0]), _same_side(y, y[:1][0])
-        # Rows of x (y) are within r_x (r_y) of the centre. If r_x + r_y < 1, x + y is never shorter than x - y: the
-        # other sign is then ignored, so that rows can be centred for precision.
-        centre = y.mean()
-        radii = [
-            max((float(np.square(block - centre).sum(1).max()) for _, block in rows.blocks()), default=0.0) ** 0.5
-            for rows in (x, y)
-        ]
-        either_sign = sum(radii) >= 1
+        either_sign = _sums_may_be_shorter(x, y)
+    # Rows can be centred, for precision, if only differences count.
+    origin = 0.0 if either_sign else y.mean()
     indices, nearest_distances = np.full((len(x), k), -1), np.full((len(x), k), np.inf)
-    for block in _blocks(x, y, 0.0 if either_sign else y.mean(), either_sign):
-        squares = block.squares
+    for block in _blocks(x, y, origin, either_sign):
         if never_match is not None:
-            codes_x = never_match[0][block.start : block.start + len(squares)]
-            squares[codes_x[:, None] == never_match[1]] = np.inf
-        last = min(k, len(y)) - 1
-        if last:
-            kth = np.partition(squares, last, axis=1)[:, last : last + 1]
-        else:
-            kth = squares.min(1, keepdims=True)  # faster
-        i, j = np.nonzero((squares <= kth + 2 * _error_bound(block, x.shape[1])) & np.isfinite(squares))
-        i += block.start
+            codes_x = never_match[0][block.start : block.start + len(block.squares)]
+            block.squares[codes_x[:, None] == never_match[1]] = np.inf
+        i, j = _candidates(block, min(k, len(y)), x.shape[1])
         distances = pair_distances(x, y, i, j, either_sign=either_sign)
         order = np.lexsort((j, distances, i))
         i, j, distances = i[order], j[order], distances[order]
@@ -207,6 +196,28 @@ def nearest(
         kept = rank < k
         indices[i[kept], rank[kept]], nearest_distances[i[kept], rank[kept]] = j[kept], distances[kept]
     return indices, nearest_distances
+
+
+def _candidates(block: _Block, k: int, dim: int) -> tuple[Indices, Indices]:
+    """Pairs of rows of x and y, among them the k nearest rows of y to each row of the block."""
+    if k == 1:
+        kth = block.squares.min(1, keepdims=True)  # faster
+    else:
+        kth = np.partition(block.squares, k - 1, axis=1)[:, k - 1 : k]
+    # Both the k-th square and that of a nearer row may be wrong.
+    i, j = np.nonzero((block.squares <= kth + 2 * _error_bound(block, dim)) & np.isfinite(block.squares))
+    return i + block.start, j
+
+
+def _sums_may_be_shorter(x: Rows64, y: Rows64) -> bool:
+    """Whether |x + y| may be below |x - y| for some rows, all of length 1.
+
+    Rows of x (y) are within r_x (r_y) of the centre of y. If r_x + r_y < 1, the sum is never the shorter one.
+    """
+    centre = y.mean()
+    squares = [[float(np.square(block - centre).sum(1).max()) for _, block in rows.blocks()] for rows in (x, y)]
+    radii = [math.sqrt(max(of_side, default=0.0)) for of_side in squares]
+    return sum(radii) >= 1
 
 
 def _same_side(rows: Rows64, along: Matrix) -> Rows64:
@@ -252,20 +263,18 @@ class Shortlist:
         first = usable.argmax(1)[:, None]
         indices = np.take_along_axis(listed, first, 1)[:, 0]
         distances = np.take_along_axis(self._distances[rows], first, 1)[:, 0]
-        missing = np.flatnonzero(~usable.any(1))
+        missing = ~usable.any(1)
         indices[missing], distances[missing] = -1, np.inf
-        # A list with -1 at its end holds all rows of y that may be matched: searching again would find no more.
-        missing = missing[listed[missing, -1] >= 0]
-        subset = np.flatnonzero(allowed)
-        if len(missing) and len(subset) and listed.shape[1] < len(self._y):
-            never_match = self._never_match
-            if never_match is not None:
-                never_match = never_match[0][rows[missing]], never_match[1][subset]
-            found, found_distances = nearest(
-                self._x.take(rows[missing]),
-                self._y.take(subset),
-                never_match=never_match,
-                either_sign=self._either_sign,
-            )
-            indices[missing], distances[missing] = np.where(found < 0, -1, subset[found])[:, 0], found_distances[:, 0]
+        if listed.shape[1] < len(self._y) and allowed.any():
+            # A list with -1 at its end holds all rows of y that may be matched: searching again would find no more.
+            beyond = np.flatnonzero(missing & (listed[:, -1] >= 0))
+            if len(beyond):
+                indices[beyond], distances[beyond] = self._search(rows[beyond], np.flatnonzero(allowed))
         return indices, distances
+
+    def _search(self, rows: Indices, subset: Indices) -> tuple[Indices, Matrix]:
+        """For (p,) rows of x the nearest of some rows of y, and the distance; -1 and infinity for none."""
+        codes = self._never_match and (self._never_match[0][rows], self._never_match[1][subset])
+        x, y = self._x.take(rows), self._y.take(subset)
+        found, distances = nearest(x, y, never_match=codes, either_sign=self._either_sign)
+        return np.where(found < 0, -1, subset[found])[:, 0], distances[:, 0]

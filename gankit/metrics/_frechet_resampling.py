@@ -1,11 +1,18 @@
 """Frechet distances between many parts of one pool of features, without starting from the rows each time.
 
-Traces of matrix square roots after some rows have been left out come from one eigendecomposition (own derivation).
-For positive semi-definite A and B, tr sqrt(A) - tr sqrt(B) = (1 / pi) * integral over s > 0 of
-log det(A + s^2) - log det(B + s^2), since the integral of 1 / (a + s^2) is pi / (2 sqrt(a)). With B diagonal and
-A = B - Z'Z of few rows Z, the difference of the logarithms is log det(I - Z (B + s^2)^-1 Z'), the determinant of a
-matrix with only as many rows as Z. In u = log s the integrand is analytic in a strip of half width pi / 2, so that the
-trapezoidal rule with step h errs by about exp(-pi^2 / h) (Trefethen and Weideman 2014, SIAM Review 56).
+The equations that the code refers to, of which (2) to (4) are our own derivation:
+
+(1) The squared distance is |mean x - mean y|^2 + tr(Sx) + tr(Sy) - 2 tr sqrt(Sx Sy). With (n, d) and (m, d) centred
+    rows X and Y the last trace is the nuclear norm of M = X Y', tr sqrt(M'M), divided by sqrt((n - 1) (m - 1)).
+(2) For positive semi-definite A and B, tr sqrt(A) - tr sqrt(B) is 1 / pi times the integral over s > 0 of
+    log det(A + s^2) - log det(B + s^2), since the integral of 1 / (a + s^2) is pi / (2 sqrt(a)).
+(3) With B diagonal and A = B - Z'Z of few rows Z, the difference of the logarithms is log det(I - Z (B + s^2)^-1 Z'),
+    the determinant of a matrix with only as many rows as Z.
+(4) Leaving r rows R of X out, whose sum is t, moves the mean by -t / (n - r) and takes R'R + t't / (n - r) from X'X.
+    The same rows of M take the same from M'M.
+
+In u = log s the integrand of (2) is analytic in a strip of half width pi / 2, so that the trapezoidal rule with step h
+errs by about exp(-pi^2 / h) (Trefethen and Weideman 2014, SIAM Review 56).
 """
 
 import math
@@ -50,51 +57,80 @@ class FrechetResampling(Resampling):
             raise GankitError(f"{n} rows of features; a covariance needs at least 2")
         if n > self.rows.shape[1] or len(self.rows) > LARGEST_POOL:
             return {"frechet": self._from_rows(real, fake)}
-        within = [self._products[np.ix_(side, side)] for side in (real, fake)]
+        of_real, of_fake = (self._products[np.ix_(side, side)] for side in (real, fake))
         across = self._products[np.ix_(real, fake)]
-        shift = within[0].mean() + within[1].mean() - 2 * across.mean()
-        traces = [(np.trace(products) - products.sum() / len(products)) / (len(products) - 1) for products in within]
+        squared_shift = of_real.mean() + of_fake.mean() - 2 * across.mean()
         centred = across - across.mean(0) - across.mean(1)[:, None] + across.mean()
-        scale = math.sqrt((len(real) - 1) * (len(fake) - 1))
-        return {"frechet": float(max(shift, 0.0) + max(sum(traces) - 2 * nuclear_norm(centred) / scale, 0.0))}
+        cross_trace = nuclear_norm(centred) / math.sqrt((len(real) - 1) * (len(fake) - 1))
+        spread = _variance(of_real) + _variance(of_fake) - 2 * cross_trace
+        return {"frechet": float(max(squared_shift, 0.0) + max(spread, 0.0))}
 
     def _from_rows(self, real: Indices, fake: Indices) -> float:
-        means, factors = [], []
-        for side in (real, fake):
-            rows = self.rows[side]
-            means.append(rows.mean(0))
-            factors.append(compact((rows - means[-1]) / math.sqrt(len(rows) - 1)))
-        norm = nuclear_norm(factors[0] @ factors[1].T)
-        return sum_of_squares(means[0] - means[1]) + max(sum(map(sum_of_squares, factors)) - 2 * norm, 0.0)
+        (mean_x, factor_x), (mean_y, factor_y) = (_mean_and_factor(self.rows[side]) for side in (real, fake))
+        traces = sum_of_squares(factor_x) + sum_of_squares(factor_y)
+        return sum_of_squares(mean_x - mean_y) + max(traces - 2 * nuclear_norm(factor_x @ factor_y.T), 0.0)
 
     def values_without(self, parts: Sequence[Indices]) -> list[Mapping[str, float]]:
-        """One or two eigendecompositions serve all parts.
-
-        In the eigenbasis, leaving a part out is a change of low rank of a diagonal matrix.
-        """
+        """From one or two eigendecompositions for all parts, each of which is by (4) a change of low rank."""
         n = self.pool.real.count
-        sides = [self.rows[:n], self.rows[n:]]
-        means = [side.mean(0) for side in sides]
-        centred = [side - mean for side, mean in zip(sides, means, strict=True)]
-        scatter = [sum_of_squares(side) for side in centred]
+        real, fake = _Side.pair(self.rows[:n], self.rows[n:])
         values = np.empty(len(parts))
-        for side, (eigenvalues, coordinates) in enumerate(_bases(*centred)):
-            # Every part is of one side
-            numbers = [number for number, part in enumerate(parts) if int(part[0] >= n) == side]
-            other_freedom = len(sides[1 - side]) - 1
-            removed, scales, other_terms = [], [], []
-            for number in numbers:
-                rows = parts[number] - n * side
-                n_left, total = len(sides[side]) - len(rows), centred[side][rows].sum(0)
-                # Without these rows the mean moves by -total / n_left, and the scatter falls by their squares and by
-                # |total|^2 / n_left, for which one more row is appended to them.
-                removed.append(np.vstack([coordinates[rows], coordinates[rows].sum(0) / math.sqrt(n_left)]))
-                remaining = scatter[side] - sum_of_squares(centred[side][rows]) - sum_of_squares(total) / n_left
-                shift = sum_of_squares(means[side] - total / n_left - means[1 - side])
-                other_terms.append(shift + remaining / (n_left - 1) + scatter[1 - side] / other_freedom)
-                scales.append(math.sqrt((n_left - 1) * other_freedom))
-            values[numbers] = np.array(other_terms) - 2 * trace_roots(eigenvalues, removed) / np.array(scales)
+        for offset, side, other in ((0, real, fake), (n, fake, real)):
+            numbers = [number for number, part in enumerate(parts) if (part[0] >= n) == (offset > 0)]
+            values[numbers] = side.distances_without([parts[number] - offset for number in numbers], other)
         return [{"frechet": float(value)} for value in values]
+
+
+class _Side:
+    """The centred rows of one side, and what leaving some of them out changes.
+
+    Attributes:
+        mean: (d,) of the rows.
+        centred: (n, d) X, the rows minus their mean.
+        scatter: tr(X'X).
+        eigenvalues: (q,) of M'M, see `_bases`.
+        coordinates: (n, q) the rows of M in the basis of the eigenvectors, in which M'M is diagonal.
+    """
+
+    def __init__(self, mean: Matrix, centred: Matrix, basis: tuple[Matrix, Matrix]) -> None:
+        self.mean, self.centred, (self.eigenvalues, self.coordinates) = mean, centred, basis
+        self.scatter = sum_of_squares(centred)
+
+    @classmethod
+    def pair(cls, x: Matrix, y: Matrix) -> "tuple[_Side, _Side]":
+        """Both sides, from their (n, d) and (m, d) rows."""
+        means = x.mean(0), y.mean(0)
+        centred = x - means[0], y - means[1]
+        bases = _bases(*centred)
+        return cls(means[0], centred[0], bases[0]), cls(means[1], centred[1], bases[1])
+
+    def distances_without(self, parts: Sequence[Indices], other: "_Side") -> Matrix:
+        """(k,) distances (1) to the other side where each of k parts of the rows, given by indices, is left out."""
+        other_freedom = len(other.centred) - 1
+        removed, scales, other_terms = [], [], []  # Z of (3), divisor of its trace, and what (1) holds besides
+        for part in parts:
+            rows, left = self.centred[part], len(self.centred) - len(part)
+            total = rows.sum(0)
+            coordinates = self.coordinates[part]
+            removed.append(np.vstack([coordinates, coordinates.sum(0) / math.sqrt(left)]))
+            scales.append(math.sqrt((left - 1) * other_freedom))
+            squared_shift = sum_of_squares(self.mean - total / left - other.mean)
+            scatter = self.scatter - sum_of_squares(rows) - sum_of_squares(total) / left
+            other_terms.append(squared_shift + scatter / (left - 1) + other.scatter / other_freedom)
+        distances: Matrix = np.array(other_terms) - 2 * trace_roots(self.eigenvalues, removed) / np.array(scales)
+        return distances
+
+
+def _mean_and_factor(rows: Matrix) -> tuple[Matrix, Matrix]:
+    """The mean, and A of at most d rows with A'A the covariance."""
+    mean = rows.mean(0)
+    return mean, compact((rows - mean) / math.sqrt(len(rows) - 1))
+
+
+def _variance(products: Matrix) -> float:
+    """tr(S) of (1) from the (n, n) inner products of n rows."""
+    n = len(products)
+    return float((np.trace(products) - products.sum() / n) / (n - 1))
 
 
 def nuclear_norm(matrix: Matrix) -> float:
@@ -107,10 +143,10 @@ def nuclear_norm(matrix: Matrix) -> float:
 
 
 def _bases(x: Matrix, y: Matrix) -> list[tuple[Matrix, Matrix]]:
-    """For each side: the eigenvalues of M'M, and the side's rows in the basis of the eigenvectors.
+    """For each side, with M as in (1): (q,) eigenvalues of M'M, and the (n, q) rows of M in the basis of eigenvectors.
 
-    With few rows, M = X Y' = U S V' serves both: the rows of x are U S, those of y are V S. With few dimensions, each
-    side has its own M = X R' = U S V', R'R = Y'Y, and its rows are U S. The Gram matrix of these rows is S^2.
+    With few rows, M = X Y' = U S V' serves both sides: its rows become U S, and those of its transpose V S. With few
+    dimensions each side has its own M = X R', where R'R = Y'Y leaves M M' and so the nuclear norm as they are.
     """
     if min(len(x), len(y)) <= x.shape[1]:
         swapped = len(x) > len(y)
@@ -129,30 +165,30 @@ def _bases(x: Matrix, y: Matrix) -> list[tuple[Matrix, Matrix]]:
 
 
 def trace_roots(values: Matrix, removed: list[Matrix]) -> Matrix:
-    """tr sqrt(diag(values) - Z'Z) of (q,) eigenvalues and (k, q) matrices Z.
+    """tr sqrt(diag(values) - Z'Z) of (q,) eigenvalues and each of some (k, q) matrices Z, by (2) and (3).
 
     Each diag(values) - Z'Z must be positive semi-definite. Where few rows are removed, the error is some 1e-8 of the
     change that removing them makes.
     """
     kept = values > SPURIOUS * values.max(initial=0.0)
     values = values[kept]
-    whole = float(np.sqrt(values).sum())
     if not len(values):
         return np.zeros(len(removed))
+    whole = float(np.sqrt(values).sum())
     low, high = np.log(values.min()) / 2 - MARGIN, np.log(values.max()) / 2 + MARGIN
-    nodes = np.exp(np.arange(low, high, STEP))
-    inverse_roots = np.sqrt(1 / (values + nodes[:, None] ** 2))  # (nodes, q)
+    nodes = np.exp(np.arange(low, high, STEP))  # the values of s
+    inverse_roots = np.sqrt(1 / (values + nodes[:, None] ** 2))  # (nodes, q) diagonals of (B + s^2)^-1/2
     traces = []
     for rows in removed:
-        part = rows[:, kept]
-        if 3 * len(part) > len(values):
-            eigenvalues = np.linalg.eigvalsh(np.diag(values) - part.T @ part)
+        z = rows[:, kept]
+        if 3 * len(z) > len(values):  # so many rows that the matrix itself is as cheap
+            eigenvalues = np.linalg.eigvalsh(np.diag(values) - z.T @ z)
             traces.append(float(np.sqrt(eigenvalues.clip(min=0)).sum()))
-            continue
-        at_once = max(1, BLOCK // part.size)
-        blocks = [inverse_roots[start : start + at_once, None] for start in range(0, len(nodes), at_once)]
-        logs = [_log_det(part * block) for block in blocks]
-        traces.append(whole + STEP / np.pi * float(np.dot(np.concatenate(logs), nodes)))
+        else:
+            at_once = max(1, BLOCK // z.size)
+            blocks = [inverse_roots[start : start + at_once, None] for start in range(0, len(nodes), at_once)]
+            logs = np.concatenate([_log_det(z * block) for block in blocks])
+            traces.append(whole + STEP / np.pi * float(np.dot(logs, nodes)))  # ds = s du
     return np.array(traces)
 
 

@@ -120,32 +120,45 @@ def _combine(outcomes: Mapping[Key, Outcome]) -> dict[str, float]:
     return mean | {f"{name} of {key}": value for key, (_, value) in named_values.items()}
 
 
+def _in_order(keys: set[Key], name_lists: NameLists) -> list[Key]:
+    """Named classes in the order of the names, others by number."""
+    rank = {name: number for names in sorted(name_lists, reverse=True) for number, name in enumerate(names)}
+    return sorted(keys, key=lambda key: (rank.get(str(key), 0), key))
+
+
 class _ByClass(Resampling):
+    """The metric's own resampling of each class.
+
+    Attributes:
+        classes: the resampling of each class, in order.
+        class_of: (N,) for each place in the pool, the number of its class in `classes`.
+        index_in_class: (N,) its place in the pool of that class.
+    """
+
     def __init__(self, metric: IntraClass, pool: Pool) -> None:
         super().__init__(metric, pool)
-        inner, training = metric.metric, pool.real.training or Rows()
+        training = pool.real.training or Rows()
         name_lists = frozenset(rows.class_names for rows in (pool.real, pool.fake, training) if rows.class_names)
-        places_by_class = [
+        places_in_real, places_in_fake, places_in_training = (
             _places_by_class(rows, side, name_lists)
             for rows, side in ((pool.real, "real"), (pool.fake, "generated"), (training, "real"))
-        ]
-        # Named classes come in the order of the names, others by number.
-        rank = {name: number for names in sorted(name_lists, reverse=True) for number, name in enumerate(names)}
-        keys = {key for of_side in places_by_class for key in of_side}
-        real, fake, training = (_with_only(rows, inner.needs) for rows in (pool.real, pool.fake, training))
-        # For each place in the pool, the number of its class and the place in the pool of that class.
+        )
+        keys = _in_order({*places_in_real, *places_in_fake, *places_in_training}, name_lists)
+        none = np.array([], dtype=np.int64)
+        needs = metric.metric.needs
+        real, fake, training = (_with_only(rows, needs) for rows in (pool.real, pool.fake, training))
         self.class_of = np.zeros(pool.real.count + pool.fake.count, dtype=np.int64)
         self.index_in_class = np.zeros_like(self.class_of)
         self.classes: dict[Key, Resampling] = {}
-        for number, key in enumerate(sorted(keys, key=lambda key: (rank.get(str(key), 0), key))):
-            of_real, of_fake, of_training = (
-                of_side.get(key, np.array([], dtype=np.int64)) for of_side in places_by_class
-            )
+        for number, key in enumerate(keys):
+            of_real, of_fake = places_in_real.get(key, none), places_in_fake.get(key, none)
             places = np.concatenate([of_real, of_fake + pool.real.count])
             self.class_of[places], self.index_in_class[places] = number, np.arange(len(places))
-            training_of_class = None if pool.real.training is None else training.take(of_training)
-            part = Pool(dataclasses.replace(real.take(of_real), training=training_of_class), fake.take(of_fake))
-            self.classes[key] = _resampling(inner, part)
+            of_training = None
+            if pool.real.training is not None:
+                of_training = training.take(places_in_training.get(key, none))
+            class_pool = Pool(dataclasses.replace(real.take(of_real), training=of_training), fake.take(of_fake))
+            self.classes[key] = _resampling(metric.metric, class_pool)
 
     @cached_property
     def _results(self) -> dict[Key, Result | GankitError]:
@@ -172,12 +185,12 @@ class _ByClass(Resampling):
         counts: dict[str, tuple[int, int]] = {}
         details, warnings = {}, []
         for key, result in self._results.items():
-            n = self.classes[key].pool.real.count, self.classes[key].pool.fake.count
+            n_real, n_fake = self.classes[key].pool.real.count, self.classes[key].pool.fake.count
             if isinstance(result, GankitError):
-                images = f"{n[0]} real and {n[1]} generated images"
+                images = f"{n_real} real and {n_fake} generated images"
                 warnings.append(f"{name}{WITHIN}: class {key} is left out of the mean ({images}): {result}")
                 continue
-            counts[f"{name} of {key}"] = result.counts.get(name, n)
+            counts[f"{name} of {key}"] = result.counts.get(name, (n_real, n_fake))
             warnings += [f"class {key}: {warning}" for warning in result.warnings]
             if result.details:
                 details[str(key)] = dict(result.details)

@@ -211,7 +211,11 @@ def _centred(kernel: Matrix) -> tuple[Matrix, float]:
 
 
 def mean_and_standard_error(terms: Sequence[Terms]) -> tuple[float, float]:
-    """The mean of the blocks' estimates, and its standard error: rows of different blocks are independent."""
+    """The mean of the blocks' estimates, and its standard error: rows of different blocks are independent.
+
+    Its variance is that in `Terms`, summed over the blocks that count with their shares of the mean, squared. Each
+    block of the first side is in one term; one of the second side may be in several, which then make up its share.
+    """
     count = len(terms)
     estimate, _, _, _, rows_x, rows_y, pairs_x, pairs_y, across = np.mean(terms, axis=0)
     rows_x, rows_y = max(0.0, rows_x), max(0.0, rows_y)

@@ -63,29 +63,42 @@ def duplicates(
     Raises:
         GankitError: images of different numbers of channels, both above 1.
     """
+    pixels = _at_one_size(first, second)
+    height, width = pixels[0].shape[2:]
+    coarse_size = min(LONGEST_COARSE_SIDE, height), min(LONGEST_COARSE_SIDE, width)
+    coarse_x, coarse_y = (np.array([shrink(image, *coarse_size).ravel() for image in images]) for images in pixels)
+    x, y = (images.reshape(len(images), -1) for images in pixels)
+    content = _codes([image.content for image in [*first, *second]])
+    content_x, content_y = content[: len(first)], content[len(first) :]
+    radius = (threshold * (1 + 1e-6) + 1e-3) * float(np.sqrt(coarse_x.shape[1]))  # allows for rounding
+    for i, j in within(coarse_x, coarse_y, radius):
+        exact = content_x[i] == content_y[j]
+        rms = pair_distances(x, y, i, j) / np.sqrt(x.shape[1])
+        kept = exact | (rms < threshold)
+        yield i[kept], j[kept], rms[kept], exact[kept]
+
+
+def _at_one_size(first: Sequence[Thumbnail], second: Sequence[Thumbnail]) -> list[NDArray[np.float32]]:
+    """Both sets as (n, c, h, w), shrunk to the smallest height and width in them; grey images repeat their channel."""
     shapes = np.array([image.small.shape for image in [*first, *second]])
     channels = set(shapes[:, 0].tolist())
     if len(channels - {1}) > 1:
         raise GankitError(f"leakage compares images of {sorted(channels)} channels; convert all to one number of them")
     height, width = shapes[:, 1:].min(0).tolist()
-    pixels = []
+    sets = []
     for images in (first, second):
-        of_side = np.empty((len(images), max(channels), height, width), np.float32)
-        for place, image in enumerate(images):  # a grey image is repeated over the channels of colour ones
-            same_size = image.small.shape[1:] == (height, width)
-            of_side[place] = image.small if same_size else shrink(image.small, height, width)
-        pixels.append(of_side)
-    x, y = (rows.reshape(len(rows), -1) for rows in pixels)
-    size = min(LONGEST_COARSE_SIDE, height), min(LONGEST_COARSE_SIDE, width)
-    coarse_first, coarse_second = (np.array([shrink(image, *size).ravel() for image in rows]) for rows in pixels)
-    codes: dict[bytes, int] = {}
-    content = [np.array([codes.setdefault(image.content, len(codes)) for image in part]) for part in (first, second)]
-    radius = (threshold * (1 + 1e-6) + 1e-3) * float(np.sqrt(coarse_first.shape[1]))  # allows for rounding
-    for i, j in within(coarse_first, coarse_second, radius):
-        exact = content[0][i] == content[1][j]
-        rms = pair_distances(x, y, i, j) / np.sqrt(x.shape[1])
-        kept = exact | (rms < threshold)
-        yield i[kept], j[kept], rms[kept], exact[kept]
+        pixels = np.empty((len(images), max(channels), height, width), np.float32)
+        for place, image in enumerate(images):
+            fits = image.small.shape[1:] == (height, width)
+            pixels[place] = image.small if fits else shrink(image.small, height, width)
+        sets.append(pixels)
+    return sets
+
+
+def _codes(values: Sequence[Any]) -> Indices:
+    """(n,) numbers that are equal where the values are."""
+    codes: dict[Any, int] = {}
+    return np.array([codes.setdefault(value, len(codes)) for value in values])
 
 
 @final
@@ -162,35 +175,60 @@ def _result(fake: Sequence[Thumbnail], real: Sequence[Thumbnail], threshold: flo
     for images, name in ((fake, "first (generated)"), (real, "second (real)")):
         if not images:
             raise GankitError(f"leakage: there are no images of the {name} set; give some")
-    fake_ranks, real_ranks = (_ranks([str(image.id) for image in images]) for images in (fake, real))
-    label_types = {type(image.label) for image in [*fake, *real]}
-    label_codes = _ranks([repr(image.label) for image in [*fake, *real]])
-    has_duplicate, has_exact = np.zeros(len(fake), bool), np.zeros(len(fake), bool)
-    exact_pairs, near_pairs, differently_labelled = 0, 0, 0
-    first, second, distances = np.zeros(0, int), np.zeros(0, int), np.zeros(0)
-    for i, j, rms, exact in duplicates(fake, real, threshold):
-        has_duplicate[i], has_exact[i[exact]] = True, True
-        exact_pairs += int(exact.sum())
-        near_pairs += int((~exact).sum())
-        differently_labelled += int((label_codes[i] != label_codes[len(fake) + j]).sum())
-        first, second, distances = np.append(first, i), np.append(second, j), np.append(distances, rms)
-        order = np.lexsort((real_ranks[second], fake_ranks[first], distances))[:PAIRS_LISTED]
-        first, second, distances = first[order], second[order], distances[order]
-    pairs = [
-        {"fake": fake[i].id, "real": real[j].id, "distance": float(rms)}
-        for i, j, rms in zip(first, second, distances, strict=True)
-    ]
-    details = {"pairs": pairs, "exact_pairs": exact_pairs, "near_pairs": near_pairs}
+    tally = _Tally(fake, real)
+    for batch in duplicates(fake, real, threshold):
+        tally.add(*batch)
+    details = {"pairs": tally.closest(), "exact_pairs": tally.exact_pairs, "near_pairs": tally.near_pairs}
     warnings = []
+    label_types = {type(image.label) for image in [*fake, *real]}
     if len(label_types) == 1 and label_types != {type(None)}:  # all have labels, of one type
-        details["differently_labelled_pairs"] = differently_labelled
-        if differently_labelled:
+        details["differently_labelled_pairs"] = tally.differently_labelled
+        if tally.differently_labelled:
             warnings.append(
-                f"{differently_labelled} of {exact_pairs + near_pairs} pairs of duplicates carry different labels: "
-                "correct them"
+                f"{tally.differently_labelled} of {tally.exact_pairs + tally.near_pairs} pairs of duplicates carry "
+                "different labels: correct them"
             )
-    values = {"leakage": float(has_duplicate.mean()), "exact duplicates": float(has_exact.mean())}
+    values = {"leakage": float(tally.has_duplicate.mean()), "exact duplicates": float(tally.has_exact.mean())}
     return Result(values, details=details, warnings=warnings)
+
+
+class _Tally:
+    """What is known so far of the pairs of duplicates of two sets.
+
+    Attributes:
+        has_duplicate: (n,) whether an image of the first set has a duplicate in the second one.
+        has_exact: (n,) whether it has an exact one.
+        exact_pairs: how many pairs are exact.
+        near_pairs: how many are not.
+        differently_labelled: how many have two labels.
+    """
+
+    def __init__(self, first: Sequence[Thumbnail], second: Sequence[Thumbnail]) -> None:
+        self._first, self._second = first, second
+        self._first_rank, self._second_rank = (_ranks([str(image.id) for image in side]) for side in (first, second))
+        labels = _codes([repr(image.label) for image in [*first, *second]])
+        self._first_label, self._second_label = labels[: len(first)], labels[len(first) :]
+        self.has_duplicate, self.has_exact = np.zeros((2, len(first)), bool)
+        self.exact_pairs, self.near_pairs, self.differently_labelled = 0, 0, 0
+        self._closest = np.zeros(0, int), np.zeros(0, int), np.zeros(0)  # indices in both sets, and distances
+
+    def add(self, i: Indices, j: Indices, rms: Matrix, exact: NDArray[np.bool_]) -> None:
+        """Add a batch of `duplicates`."""
+        self.has_duplicate[i], self.has_exact[i[exact]] = True, True
+        self.exact_pairs += int(exact.sum())
+        self.near_pairs += int((~exact).sum())
+        self.differently_labelled += int((self._first_label[i] != self._second_label[j]).sum())
+        first, second, distances = (np.append(*columns) for columns in zip(self._closest, (i, j, rms), strict=True))
+        # Pairs at one distance come in the order of their ids.
+        order = np.lexsort((self._second_rank[second], self._first_rank[first], distances))[:PAIRS_LISTED]
+        self._closest = first[order], second[order], distances[order]
+
+    def closest(self) -> list[dict[str, Any]]:
+        """The closest pairs, closest first, as `Result.details` holds them."""
+        return [
+            {"fake": self._first[i].id, "real": self._second[j].id, "distance": float(rms)}
+            for i, j, rms in zip(*self._closest, strict=True)
+        ]
 
 
 def _ranks(names: list[str]) -> Indices:

@@ -116,11 +116,13 @@ def _beyond_chance(memorisation: float, near_copies: float, n_tested: float, n_h
     """Whether each share is flagged, for the effective numbers of tested (generated) and of held-out images."""
     from scipy.stats import hypergeom  # a second to load
 
-    error = math.sqrt((n_tested + n_held + 1) / (12 * n_tested * n_held))
-    n, m = max(1, int(n_held)), max(1, int(n_tested))
-    rank, count = _rank(n, False), int(near_copies * m + 1e-6)
-    chance = hypergeom.cdf(rank - 1, n + m, n, count + rank - 1)
-    return memorisation > 0.5 - ndtri(LEVEL) * error, bool(chance < LEVEL)
+    deviation = math.sqrt((n_tested + n_held + 1) / (12 * n_tested * n_held))  # of Mann and Whitney's U / (m n)
+    m, n = max(1, int(n_tested)), max(1, int(n_held))
+    rank, copies = _rank(n, False), int(near_copies * m + 1e-6)
+    # There are so many copies, or more, if at most rank - 1 of the copies + rank - 1 smallest distances are held-out
+    # ones, which are a random sample of all if nothing is copied.
+    chance = hypergeom.cdf(rank - 1, n + m, n, copies + rank - 1)
+    return memorisation > 0.5 - ndtri(LEVEL) * deviation, bool(chance < LEVEL)
 
 
 @final
@@ -239,15 +241,15 @@ class _Copies(Resampling):
         return Result(values, counts, details, _warnings(values, details, flags))
 
     def _distances(self, real: Indices, fake: Indices) -> _Distances:
-        allowed = np.ones(len(self.training.ids), bool)
+        allowed = np.ones(len(self.training.ids), bool)  # which training images count
         if self.left_one_out:
             allowed[:] = False
             allowed[self._position[real]] = True
-        other_groups = self.left_one_out and self.real.grouped
-        held = self._closest("other groups" if other_groups else "any", real, allowed)[1]
         closest, to_closest = self._closest("any", fake, allowed)
-        between_training = self._list("any", self.training).among(closest, allowed)[1]
-        return _Distances(closest, to_closest, between_training, self._closest("angle", fake, allowed)[1], held)
+        _, between_training = self._list("any", self.training).among(closest, allowed)
+        _, angle = self._closest("angle", fake, allowed)
+        _, held = self._closest("other groups" if self.left_one_out and self.real.grouped else "any", real, allowed)
+        return _Distances(closest, to_closest, between_training, angle, held)
 
     def _closest(self, kind: str, places: Indices, allowed: NDArray[np.bool_]) -> tuple[Indices, Matrix]:
         """The closest allowed training image of each image at these places; real images come first."""

@@ -132,27 +132,28 @@ class _Neighbours:
 
     def _balls(self, centres: Indices, others: Indices, k: int) -> BallCounts:
         """Balls around (n,) centres, up to the k-th nearest other centre, and the (m,) others in them."""
-        is_same, is_other = np.zeros(self.n, dtype=bool), np.zeros(self.n, dtype=bool)
-        is_same[centres] = is_other[others] = True
+        is_centre, is_other = np.zeros(self.n, dtype=bool), np.zeros(self.n, dtype=bool)
+        is_centre[centres] = is_other[others] = True
         listed, squared = self.listed[centres], self.listed_squared[centres]
-        same_so_far = is_same[listed].cumsum(1)
-        squared_radii = squared[np.arange(len(centres)), (same_so_far >= k).argmax(1)]
+        centres_so_far = is_centre[listed].cumsum(1)  # how many a list holds up to each place
+        squared_radii = squared[np.arange(len(centres)), (centres_so_far >= k).argmax(1)]
         inside = (squared <= squared_radii[:, None]) & is_other[listed]
         # A list is enough if it holds the k-th neighbour and goes beyond the radius, or holds all other images.
-        within_list = (same_so_far[:, -1] >= k) & ((squared[:, -1] > squared_radii) | (squared.shape[1] == self.n - 1))
-        inside &= within_list[:, None]
+        goes_beyond = (squared[:, -1] > squared_radii) | (squared.shape[1] == self.n - 1)
+        is_enough = (centres_so_far[:, -1] >= k) & goes_beyond
+        inside &= is_enough[:, None]
         hit, counts = inside.any(1), np.bincount(listed[inside], minlength=self.n)[others]
-        beyond = np.flatnonzero(~within_list)
-        for part in np.array_split(beyond, -(-len(beyond) // 256)) if len(beyond) else []:
+        too_large = np.flatnonzero(~is_enough)
+        for part in np.array_split(too_large, -(-len(too_large) // 256)) if len(too_large) else []:
             hit[part], more = self._far_balls(centres[part], centres, others, k)
             counts = counts + more
         return hit, counts
 
-    def _far_balls(self, centres: Indices, same: Indices, others: Indices, k: int) -> BallCounts:
+    def _far_balls(self, centres: Indices, all_centres: Indices, others: Indices, k: int) -> BallCounts:
         """Balls that reach beyond the lists, from all distances of their centres."""
         squared = np.concatenate([block for _, block in self._squares(centres)], axis=1)
         # Each centre is its own nearest neighbour, at distance 0, so that the k-th other one has the index k.
-        squared_radii = np.partition(squared[:, same], k, axis=1)[:, k]
+        squared_radii = np.partition(squared[:, all_centres], k, axis=1)[:, k]
         inside = squared[:, others] <= squared_radii[:, None]
         return np.asarray(inside.any(1)), inside.sum(0)
 
@@ -201,19 +202,20 @@ def realism_score(real: ArrayLike, fake: ArrayLike, *, k: int = 3) -> NDArray[np
     n = len(reals)
     if n < k + 2:
         raise GankitError(f"realism with k = {k} needs at least {k + 2} real images, and there are {n}: give more")
-    step = CENTRES
-    squared_radii = np.empty(n)
-    for start in range(0, n, step):
-        squares = squared_distances(reals[start : start + step], reals)
-        squared_radii[start : start + step] = np.partition(squares, k, axis=1)[:, k]
+    squared_radii = np.concatenate([np.partition(squares, k, axis=1)[:, k] for squares in _squares(reals, reals)])
     kept = squared_radii <= np.median(squared_radii) * (1 + TIE)
-    reals, squared_radii = reals[kept], squared_radii[kept]
-    best = np.empty(len(fakes))
-    for start in range(0, len(fakes), step):
-        squares = squared_distances(fakes[start : start + step], reals)
+    scores = [np.empty(0)]
+    for squares in _squares(fakes, reals[kept]):
         with np.errstate(divide="ignore", invalid="ignore"):
-            best[start : start + step] = np.where(squares == 0, np.inf, squared_radii / squares).max(1)
-    return np.sqrt(best)
+            ratios = np.where(squares == 0, np.inf, squared_radii[kept] / squares)
+        scores.append(np.sqrt(ratios.max(1)))
+    return np.concatenate(scores)
+
+
+def _squares(x: Matrix, y: Matrix) -> Iterator[Matrix]:
+    """Squared distances of (n, d) to (m, d) rows, some rows of x at a time."""
+    for start in range(0, len(x), CENTRES):
+        yield squared_distances(x[start : start + CENTRES], y)
 
 
 @final

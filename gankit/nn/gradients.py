@@ -54,12 +54,17 @@ def score_gradients(critic: Callable[..., Tensor], images: Tensor, labels: Tenso
                 "the critic's scores cannot be differentiated; a gradient penalty needs a critic without "
                 "no_grad, detach or NumPy in it"
             )
-        means = scores.flatten(1).mean(1) if scores.ndim > 1 else scores
+        means = _sample_scores(scores)
         (gradients,) = torch.autograd.grad(means.sum(), images, create_graph=create_graph, allow_unused=True)
         if gradients is None:
             # Tied to the scores, so that the critic's parameters get a gradient of zero instead of an error.
             gradients = torch.zeros_like(images) + (0 * means).reshape(-1, *[1] * (images.ndim - 1))
         return gradients if create_graph else gradients.detach()
+
+
+def _sample_scores(scores: Tensor) -> Tensor:
+    """(n, ...) scores to the (n,) mean of each sample."""
+    return scores.flatten(1).mean(1) if scores.ndim > 1 else scores
 
 
 def _without_inference(tensor: Tensor) -> Tensor:
@@ -74,7 +79,7 @@ def _compilable(critic: Callable[..., Tensor], images: Tensor, labels: Tensor | 
         scores = critic(images) if labels is None else critic(images, labels)
         if scores.shape[:1] != images.shape[:1]:
             raise PartError("a gradient penalty needs one score, or one map of scores, per sample")
-        return (scores.flatten(1).mean(1) if scores.ndim > 1 else scores).sum()
+        return _sample_scores(scores).sum()
 
     gradients: Tensor = torch.func.grad(total)(images)
     return gradients

@@ -59,13 +59,13 @@ def pyramid(image: ImageSpec, part: str, doublings: int = 0) -> tuple[int, int, 
     return k, image.height >> k, image.width >> k
 
 
-def unconditional_pyramid(image: ImageSpec, part: str, doublings: int = 1) -> tuple[int, int, int]:
-    """`pyramid` of a network that cannot use labels and needs at least so many doublings.
+def unconditional_pyramid(image: ImageSpec, part: str) -> tuple[int, int, int]:
+    """`pyramid` of a network that cannot use labels and needs at least one doubling.
 
     Raises:
         PartError: the image has labels, or its size does not fit or is too small.
     """
-    levels = pyramid(image, part, doublings)
+    levels = pyramid(image, part, 1)
     if image.conditional:
         kind = part.partition(" ")[0]
         raise PartError(f"{part} cannot use labels: set data.conditional=false, or {kind}.name=resnet")
@@ -278,16 +278,16 @@ class Norm(nn.Module):
 
     def __init__(self, name: NormName, channels: int, image: ImageSpec | None = None) -> None:
         super().__init__()
-        conditional = image is not None and image.conditional and name != "none"
+        labelled = image if image is not None and image.conditional and name != "none" else None
         self.norm: nn.Module
         if name == "batch":
-            self.norm = nn.BatchNorm2d(channels, affine=not conditional)
+            self.norm = nn.BatchNorm2d(channels, affine=labelled is None)
         elif name == "layer":
-            self.norm = LayerNorm(channels, affine=not conditional)
+            self.norm = LayerNorm(channels, affine=labelled is None)
         else:
             self.norm = nn.Identity()
-        self.gain = LabelEmbedding(image, channels, 1.0) if image is not None and conditional else None
-        self.shift = LabelEmbedding(image, channels, 0.0) if image is not None and conditional else None
+        self.gain = LabelEmbedding(labelled, channels, 1.0) if labelled else None
+        self.shift = LabelEmbedding(labelled, channels, 0.0) if labelled else None
 
     def forward(self, x: Tensor, labels: Tensor | None = None) -> Tensor:
         """(n, c, h, w) and labels to (n, c, h, w).

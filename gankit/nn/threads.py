@@ -115,8 +115,8 @@ class ThreadChoice:
     """
 
     def __init__(self, options: Sequence[int], threads: int | None = None, usual: float | None = None) -> None:
-        self._options = sorted({*options, threads or options[0]}) if len(options) > 1 else [threads or options[0]]
         self.threads, self.usual = threads or options[0], usual
+        self._options = sorted({*options, self.threads}) if len(options) > 1 else [self.threads]
         self.trying = threads is None and len(options) > 1
         self._before = self.threads  # the number that the one on trial is compared with
         self._direction = 1  # of a trial: 1 to more threads, -1 to fewer

@@ -99,17 +99,27 @@ class GanOverSampler(OneToOneFeatureMixin, BaseEstimator):  # type: ignore[misc]
         """
         x, classes, images = self._check(X, y)
         names, labels = np.unique(classes, return_inverse=True)
-        added = [np.full(count, place) for place, name in enumerate(names)
-                 if (count := self.sampling_strategy_.get(name, 0))]  # fmt: skip
-        if not added:
+        wanted = np.repeat(np.arange(len(names)), [self.sampling_strategy_.get(name, 0) for name in names])
+        if not len(wanted):
             return x.copy(), np.array(y)
-        wanted = np.concatenate(added)
+        made = self._generate(images, labels, wanted)
+        rows = self._as_given(made.astype(x.dtype), x.shape[1:])
+        both = np.concatenate([classes, names[wanted]])
+        return np.concatenate([x, rows]), label_binarize(both, classes=names) if self._one_against_all else both
+
+    def _generate(self, images: Array, labels: Array, wanted: Array) -> Array:
+        """Train a generator on (n, ...) images of (n,) classes, and draw images of the wanted (m,) classes.
+
+        Returns:
+            (m, ...) float64 images within the range of the others, whole numbers where these are.
+        """
         low, high = self._range(images)
         valid_range((low, high))  # before it is rounded: float32 has no 1e300
         stored_range = float(np.float32(low)), float(np.float32(high))  # rounded as the images are
         seed = int(check_random_state(self.random_state).randint(2**31 - 1))
         stored = images if images.dtype == np.uint8 else images.astype(np.float32)
-        data = wrap("dataset", stored, value_range=stored_range, labels=labels)  # classes may be "A" and "a"
+        # Classes by number, since their names may be "A" and "a".
+        data = wrap("dataset", stored, value_range=stored_range, labels=labels)
         decided = "data.size=none", "data.conditional=true", f"training.seed={seed}"
         experiment = load(self.experiment, *self.overrides, *decided, data=data)
         silence = contextlib.nullcontext() if self.verbose else contextlib.redirect_stderr(io.StringIO())
@@ -120,9 +130,8 @@ class GanOverSampler(OneToOneFeatureMixin, BaseEstimator):  # type: ignore[misc]
             made = np.moveaxis(made, 1, 3)
         if images.dtype.kind in "iu":
             made = np.rint(made)
-        rows = self._as_given(np.clip(made.astype(np.float64), low, high).astype(x.dtype), x.shape[1:])
-        both = np.concatenate([classes, names[wanted]])
-        return np.concatenate([x, rows]), label_binarize(both, classes=names) if self._one_against_all else both
+        clipped: Array = np.clip(made.astype(np.float64), low, high)
+        return clipped
 
     def _check(self, X: Any, y: Any) -> tuple[Array, Array, Array]:
         """(n, ...) images as they came, (n,) classes, and (n, c, h, w) images."""
@@ -163,13 +172,13 @@ class GanOverSampler(OneToOneFeatureMixin, BaseEstimator):  # type: ignore[misc]
         return x.reshape(len(x), *self.image_shape)
 
     def _as_given(self, made: Array, shape: tuple[int, ...]) -> Array:
-        """(m, c, h, w) images as they came, (m, ...) with the rest of the shape given."""
+        """The inverse of `_images`: (m, c, h, w) to (m, ...), of which the rest of the shape is given."""
         return made.reshape(len(made), *shape)
 
     def _range(self, images: Array) -> tuple[float, float]:
         """The values of black and white."""
-        if self.value_range is not None:
-            return float(self.value_range[0]), float(self.value_range[1])
+        if (given := valid_range(self.value_range)) is not None:
+            return given
         if images.dtype == np.uint8:
             return 0.0, 255.0
         low, high = float(images.min()), float(images.max())

@@ -69,60 +69,56 @@ def plan(place: str, minutes: float, out: Path, recipe: str | None = None) -> It
     """
     out = user_path(out)
     _check_options(minutes, out, recipe)
-    kind = choose_device("auto").type
-    recipe = recipe or _proposed(kind)
-    sides = recipes.get(recipe).sides
+    on_gpu = (device := choose_device("auto").type) != "cpu"
+    recipe = recipe or _proposed(device)
     table = _table(place)
     settings = load({"data": {"size": 32, **table}}).data  # until a size is chosen, any will do
     unsized = open_dataset(settings)
     n = len(select_images(settings, 0, unsized)[0]) if len(unsized) > 1 else len(unsized)
     refuse_few(n, place)
-    choices = _choose_data(unsized, table, settings.split, sides, kind != "cpu", minutes)
+    choices = _choose_data(unsized, table, settings.split, recipes.get(recipe).sides, on_gpu, minutes)
     data = {**table, **{key: choice.value for key, choice in choices.items()}}
-    experiment = load({"data": data})
-    dataset = open_dataset(experiment.data)
+    settings = load({"data": data}).data
+    dataset = open_dataset(settings)
     if "value_range" in type(settings.settings).model_fields and (used := used_levels(dataset)):
         choices["value_range"] = Choice([0, used[1]], f"no value is above {used[0]}; without it white would be 65535")
         data["value_range"] = choices["value_range"].value
-        experiment = load({"data": data})
-        dataset = open_dataset(experiment.data)
-    yield from describe(experiment.data, dataset)
+        settings = load({"data": data}).data
+        dataset = open_dataset(settings)
+    yield from describe(settings, dataset)
     for line in findings(dataset):
         yield f"look: {line}"
-    seconds = _seconds_a_step({"data": data, **recipe_tables(recipe, experiment.data, dataset)})
-    steps = int(60 * minutes * OF_THE_TIME / seconds)
-    if steps < FEWEST_STEPS:
-        raise GankitError(
-            f"--minutes {minutes:g} is enough for {steps} steps here ({seconds:.2g} s each), too few to learn from: "
-            f"give --minutes {np.ceil(FEWEST_STEPS * seconds / 60 / OF_THE_TIME):g} or more"
-        )
-    digits = 10 ** max(len(str(steps)) - 2, 0)
-    rounded = steps // digits * digits
-    tables = recipe_tables(recipe, experiment.data, dataset, steps=rounded)
-    tables["training"] |= {
-        "tick_every": max(rounded // 100, 1), "sample_every": max(rounded // 20, 1),
-        "checkpoint_every": max(rounded // 10, 1),
-    }  # fmt: skip
-    training, held_out = select_images(experiment.data, 0, dataset)
-    if own := _split_to_judge_with(dataset, settings.split):
-        measured = list(_measurable(dataset.subset(dataset.known.splits[own]), f"images of the split {own}"))
-    elif held_out is not None:
-        measured = list(_measurable(held_out, "held-out images"))
-    else:
-        copied = "none are held out: a generator that copies its training images looks perfect; watch memorisation"
-        measured = [*_measurable(training, "training images"), copied]
+    seconds = _seconds_a_step({"data": data, **recipe_tables(recipe, settings, dataset)})
+    steps = _steps(minutes, seconds)
+    tables = recipe_tables(recipe, settings, dataset, steps=steps)
+    intervals = {"tick_every": steps // 100, "sample_every": steps // 20, "checkpoint_every": steps // 10}
+    tables["training"] |= {key: max(every, 1) for key, every in intervals.items()}
+    training, held_out = select_images(settings, 0, dataset)
+    measured = _measured(dataset, settings.split, training, held_out)
     time_said = f"{seconds:.2g} s a step here, {minutes:g} minutes"
     text = _text(place, recipe, table, choices, tables, time_said, measured)
     load(tomllib.loads(text))  # raises before anything is written where a setting does not fit
     for key, choice in choices.items():
         yield f"data.{key} = {json.dumps(choice.value)}: {choice.why}"
     yield f"recipe {recipe}, its settings for {len(training)} images: gankit show {shlex.quote(str(out))}"
-    yield f"training.steps = {rounded}: {time_said}"
+    yield f"training.steps = {steps}: {time_said}"
     for line in measured:
         yield f"to judge: {line}"
     _check_free(out)  # another process may have come first
     write_atomically(out, text)
     yield f"next: gankit train {shlex.quote(str(out))}"
+
+
+def _steps(minutes: float, seconds: float) -> int:
+    """The number of steps, of so many seconds each, for the given time, rounded down to two digits."""
+    steps = int(60 * minutes * OF_THE_TIME / seconds)
+    if steps < FEWEST_STEPS:
+        raise GankitError(
+            f"--minutes {minutes:g} is enough for {steps} steps here ({seconds:.2g} s each), too few to learn from: "
+            f"give --minutes {np.ceil(FEWEST_STEPS * seconds / 60 / OF_THE_TIME):g} or more"
+        )
+    unit: int = 10 ** (len(str(steps)) - 2)
+    return steps // unit * unit
 
 
 def _check_options(minutes: float, out: Path, recipe: str | None) -> None:
@@ -258,6 +254,16 @@ def _seconds_a_step(tables: dict[str, Any]) -> float:
             times.append(time.perf_counter() - start)
         stepper.close()
     return float(np.median(times))
+
+
+def _measured(dataset: Dataset, split: str | None, training: Dataset, held_out: Dataset | None) -> list[str]:
+    """What the images that are there to judge with allow to be measured, in words."""
+    if own := _split_to_judge_with(dataset, split):
+        return list(_measurable(dataset.subset(dataset.known.splits[own]), f"images of the split {own}"))
+    if held_out is not None:
+        return list(_measurable(held_out, "held-out images"))
+    copied = "none are held out: a generator that copies its training images looks perfect; watch memorisation"
+    return [*_measurable(training, "training images"), copied]
 
 
 def _measurable(images: Dataset, kind: str) -> Iterator[str]:

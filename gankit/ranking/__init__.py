@@ -126,40 +126,38 @@ def rank(
         GankitError: an unknown `by`, more to keep than there are images, a missing classifier or key, ratings that do
             not fit the images.
     """
-    way, _, argument = by.partition(":")
-    if way not in WAYS or bool(argument) != (way == "ratings"):
+    way, _, files = by.partition(":")
+    if way not in WAYS or bool(files) != (way == "ratings"):
         raise GankitError(f"by {by!r}: critic, realism, label or ratings:FILE.csv is needed; {suggestion(way, WAYS)}")
     for name, value, user in (("features", features, "realism"), ("real", real, "realism"),
                               ("classifier", classifier, "label"), ("key", key, "ratings")):  # fmt: skip
         if value is not None and way != user:
             raise GankitError(f"{name} is for by {user}, not for by {way}: leave it out")
     if way == "ratings":
-        sources, place = open_sources(run), None if key is None else user_path(key)
-        return _by_ratings(sources, argument, count, keep, seed, label, place)
+        return _by_ratings(open_sources(run), files, count, keep, seed, label, None if key is None else user_path(key))
     if not isinstance(run, (Run, str, Path)):
         raise GankitError(f"by {way}: images of one run are ranked so: give a run, or rank by ratings")
     opened = run if isinstance(run, Run) else open_run(run)
     number, seed = _checked(COUNT if count is None else count, keep), seed or 0
-    conditional = way != "label" or opened.image.conditional
-    latents, labels = opened.draw(number, parse_label(opened, label) if conditional else None, seed)
-    texts = label_texts(opened, labels)
-    if way == "label":
-        if classifier is None:
-            raise GankitError("by label needs a classifier: give a TorchScript or .pt2 file, or in Python a function")
-        wanted = wanted_classes(opened, labels, label, number)
-        texts = [opened.class_names[k] for k in wanted]
-    images = opened.decode(latents, labels)
+    # Without classes of its own a run draws no label: for by="label" it then names the class to score.
+    draws_label = way != "label" or opened.image.conditional
+    latents, labels = opened.draw(number, parse_label(opened, label) if draws_label else None, seed)
+    texts = label_texts(opened, labels) or [""] * number
     notes: list[str] = []
     if way == "critic":
+        images = opened.decode(latents, labels)
         scores, notes = critic_scores(opened, latents, labels)
     elif way == "realism":
+        images = opened.decode(latents, labels)
         source = open_source(real, opened.value_range) if isinstance(real, (str, Path, dict)) else real
         scores, notes = realism_scores(opened, images, features, source)
+    elif classifier is None:
+        raise GankitError("by label needs a classifier: give a TorchScript or .pt2 file, or in Python a function")
     else:
-        assert classifier is not None
+        wanted = wanted_classes(opened, labels, label, number)
+        images, texts = opened.decode(latents, labels), [opened.class_names[k] for k in wanted]
         scores = label_scores(opened, images, wanted, classifier)
-    labelled = tuple(texts or [""] * number)
-    return Ranking(way, images, opened.value_range, scores, keep, seed, labelled, notes=tuple(notes))
+    return Ranking(way, images, opened.value_range, scores, keep, seed, tuple(texts), notes=tuple(notes))
 
 
 def _checked(count: int, keep: int) -> int:
@@ -169,6 +167,32 @@ def _checked(count: int, keep: int) -> int:
     if not 1 <= keep <= count:
         raise GankitError(f"keep: {keep} of {count} images cannot be kept: keep 1 to {count}")
     return count
+
+
+@dataclass(frozen=True)
+class _Rated:
+    """What people rated.
+
+    Attributes:
+        sides: the generated images of each source.
+        generated: their names in the ratings, in the order of the sides.
+        names: those of all images.
+        real: which of all images are real.
+        real_labels: the class of each real image, by name; "" where it is not known.
+    """
+
+    sides: list[Side]
+    generated: list[str]
+    names: list[str]
+    real: list[bool]
+    real_labels: dict[str, str]
+
+    def classes(self) -> list[str]:
+        """What a diagnosis of each image should be; "" where that is not known."""
+        # A diagnosis is a class, and cannot equal the numbers that an image was drawn with.
+        drawn_with = ["" if each.conditioned else text for each in self.sides for text in each.labels]
+        by_name = dict(zip(self.generated, drawn_with, strict=True)) | self.real_labels
+        return [by_name[name] for name in self.names]
 
 
 def _by_ratings(
@@ -185,41 +209,56 @@ def _by_ratings(
     if not paths:
         raise GankitError("by ratings: no file is named: give ratings:FILE.csv")
     raters = read_ratings(paths)
-    runs = [each.source.path for each in opened if isinstance(each.source, Run)]
-    of_runs = [folder for run in runs for folder in (run, *sorted(run.glob("rating-*")))]
-    folders = [*dict.fromkeys(path.absolute().parent for path in paths)]
-    key = ratings.find_key(raters, key_file, [*folders, *of_runs])
+    key = ratings.find_key(raters, key_file, _places_of_keys(paths, opened))
     if key is None:
         if len(opened) > 1:
             raise GankitError("ratings without a page number the images of one source: give one")
-        number, seed = common_count(opened, count), seed or 0
-        raters = ratings.by_number(raters, _checked(number, keep))
-        names, real = [str(i) for i in range(number)], [False] * number
-        sides = [side(opened[0], number, seed, label)]
+        number, seed = _checked(common_count(opened, count), keep), seed or 0
+        raters = ratings.by_number(raters, number)
+        names = [str(i) for i in range(number)]
+        rated = _Rated([side(opened[0], number, seed, label)], names, names, [False] * number, {})
     else:
         sides, seed = _sides_of_page(opened, key, count, seed, label), key.seed
         _checked(len(key.generated), keep)
-        names, real = [shown.id for shown in key.images], [shown.real for shown in key.images]
-    ratings.check_images(raters, names, any(real))
-    generated = names if key is None else [shown.id for shown in key.generated]
-    texts = [text for each in sides for text in each.labels]
-    # A diagnosis is a class, and cannot equal the numbers that an image was drawn with
-    asked = [text if not each.conditioned else "" for each in sides for text in each.labels]
-    labels = dict(zip(generated, asked, strict=True))
-    if key is not None:
-        labels |= {shown.id: shown.label for shown in key.images if shown.real}
-    found = ratings.findings(raters, names, real, [labels[name] for name in names])
-    scores = ratings.mean_scores(raters, generated)
-    from_each = [each.origin.name for each in sides for _ in each.labels]
+        rated = _Rated(
+            sides,
+            generated=[shown.id for shown in key.generated],
+            names=[shown.id for shown in key.images],
+            real=[shown.real for shown in key.images],
+            real_labels={shown.id: shown.label for shown in key.images if shown.real},
+        )
+    ratings.check_images(raters, rated.names, any(rated.real))
+    scores = ratings.mean_scores(raters, rated.generated)
+    found = ratings.findings(raters, rated.names, rated.real, rated.classes())
+    sides = rated.sides
     if len(sides) > 1:
-        found += ratings.compare_sources(raters, scores, generated, from_each, any(real))
-    notes = (f"the mean of {len(raters)} raters",) if len(raters) > 1 else ()
-    only = isinstance(opened[0].source, Run) and len(opened) == 1
-    images = np.concatenate([each.in_range_of(sides[0]) for each in sides])
-    value_range = sides[0].value_range
-    inside = [file for each in sides for file in each.files or ("",) * len(each.labels)]
-    sources = () if only else tuple(str(Path(name, file)) for name, file in zip(from_each, inside, strict=True))
-    return Ranking("ratings", images, value_range, scores, keep, seed, tuple(texts), tuple(found), notes, sources)
+        sources = [each.origin.name for each in sides for _ in each.labels]
+        found += ratings.compare_sources(raters, scores, rated.generated, sources, any(rated.real))
+    is_one_run = len(opened) == 1 and isinstance(opened[0].source, Run)
+    return Ranking(
+        by="ratings",
+        images=np.concatenate([each.in_range_of(sides[0]) for each in sides]),
+        value_range=sides[0].value_range,
+        scores=scores,
+        keep=keep,
+        seed=seed,
+        labels=tuple(text for each in sides for text in each.labels),
+        findings=tuple(found),
+        notes=(f"the mean of {len(raters)} raters",) if len(raters) > 1 else (),
+        sources=() if is_one_run else _origins(sides),
+    )
+
+
+def _origins(sides: list[Side]) -> tuple[str, ...]:
+    """Where each image is from: its file within the source, or the source alone."""
+    return tuple(str(Path(each.origin.name, file)) for each in sides for file in each.files or ("",) * len(each.labels))
+
+
+def _places_of_keys(paths: list[Path], opened: list[Opened]) -> list[Path]:
+    """Folders that may hold the key of a page: those of the ratings, and runs with the pages written into them."""
+    runs = [each.source.path for each in opened if isinstance(each.source, Run)]
+    of_runs = [folder for run in runs for folder in (run, *sorted(run.glob("rating-*")))]
+    return [*dict.fromkeys(path.absolute().parent for path in paths), *of_runs]
 
 
 def _sides_of_page(

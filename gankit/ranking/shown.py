@@ -10,8 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gankit.errors import DataError, GankitError
+from gankit.evaluation.entries import free_name
 from gankit.evaluation.sources import Source, open_images, open_named, run_reference
-from gankit.evaluation.uncertainty import free_name
 from gankit.images.grey_levels import rescale
 from gankit.interfaces import Dataset
 from gankit.ranking.key import Origin

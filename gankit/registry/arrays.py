@@ -9,12 +9,13 @@ from numpy.typing import ArrayLike, NDArray
 from PIL import Image
 from torch import Tensor
 
-from gankit.errors import DataError
+from gankit.errors import DataError, GankitError, is_fault_of_machine, typed_line
 from gankit.images.decoding import Decoder
 from gankit.images.grey_levels import check_range, valid_range
 from gankit.images.names import two_spellings
 from gankit.interfaces import Dataset, Images, ImageSpec, Known
 from gankit.interfaces.dataset import flip_left_right
+from gankit.registry.messages import shown
 
 _MISSING = ("None", "nan", "NaT", "<NA>")
 """How Python, NumPy and pandas write what is missing."""
@@ -35,23 +36,16 @@ def _unpack(items: Any) -> tuple[NDArray[Any], list[Any] | None]:
     """The images and labels of a tensor, a list of pictures, or a data set of another library."""
     if isinstance(items, Tensor):
         return items.numpy(force=True), None
-    if isinstance(items, str) or not (hasattr(items, "__len__") and hasattr(items, "__getitem__")):
+    if isinstance(items, (str, Mapping)) or not (hasattr(items, "__len__") and hasattr(items, "__getitem__")):
         raise DataError(
             f"images are of type {type(items).__name__}; an array, a list or a data set with len() is needed"
         )
-    images, labels = [], []
+    images: list[NDArray[Any]] = []
+    labels: list[Any] = []
     for number in range(len(items)):
-        item = items[number]
-        if isinstance(item, Mapping):
-            key = next((key for key in ("image", "img") if key in item), None)
-            if key is None:
-                raise DataError(f'item {number} has {", ".join(map(str, item))}; a key "image" is needed')
-            item = (item[key], item["label"]) if "label" in item else item[key]
-        if isinstance(item, tuple):
-            item, *rest = item
-            if rest:
-                labels.append(_array(rest[0], "label").tolist())
-        images.append(_channels_first(item, f"image {number}"))
+        image, label = _image_and_label(_item(items, number), number)
+        images.append(_channels_first(image, f"image {number}"))
+        labels += label
     if not images:
         raise DataError("there are no images")
     forms = sorted({f"{image.shape} {image.dtype}" for image in images})
@@ -60,7 +54,32 @@ def _unpack(items: Any) -> tuple[NDArray[Any], list[Any] | None]:
             f"images have several shapes or types, such as {forms[0]} and {forms[-1]}: give them one size, one number "
             "of channels and one type"
         )
-    return np.stack(images), labels if labels and labels[0] is not None else None
+    has_labels = any(label is not None for label in labels)
+    return np.stack(images), labels if has_labels else None
+
+
+def _item(items: Any, number: int) -> Any:
+    """An item of a data set of another library, which may raise anything."""
+    try:
+        return items[number]
+    except Exception as error:
+        if isinstance(error, GankitError) or is_fault_of_machine(error):
+            raise
+        raise DataError(f"item {number} cannot be read: {typed_line(error, 200)}") from error
+
+
+def _image_and_label(item: Any, number: int) -> tuple[Any, list[Any]]:
+    """The image that an item is or holds, and a list of its label, which is empty where it has none."""
+    if isinstance(item, Mapping):
+        key = next((key for key in ("image", "img") if key in item), None)
+        if key is None:
+            raise DataError(f'item {number} has {", ".join(map(str, item))}; a key "image" is needed')
+        image, label = item[key], [item["label"]] if "label" in item else []
+    elif isinstance(item, tuple) and item:
+        image, label = item[0], list(item[1:2])
+    else:
+        image, label = item, []
+    return image, [_array(value, "label").tolist() for value in label]
 
 
 def _channels_first(item: Any, where: str) -> NDArray[Any]:
@@ -117,7 +136,7 @@ def _classes(labels: NDArray[Any], names: tuple[str, ...]) -> tuple[NDArray[np.i
 
 
 def _label_facts(labels: NDArray[Any], names: tuple[str, ...]) -> dict[str, NDArray[Any]]:
-    """(n, k) zeros and ones, of images that may have several labels, as k facts."""
+    """(n, k) zeros and ones, which say of each image which of k labels it has, as k facts of (n,) numbers."""
     columns = labels.shape[1]
     if len(names) not in (0, columns):
         raise DataError(f"class_names has {len(names)} names for {columns} columns of labels")
@@ -127,6 +146,8 @@ def _label_facts(labels: NDArray[Any], names: tuple[str, ...]) -> dict[str, NDAr
 
 def _distinct(names: Sequence[str] | None) -> tuple[str, ...]:
     """The names of classes, which must be distinct; () for None."""
+    if isinstance(names, str):  # whose letters would be the names
+        raise DataError(f"class_names is the text {shown(names)}: give a list with one name per class")
     texts = () if names is None else tuple(map(str, names))
     if alike := two_spellings(texts):
         raise DataError(f"class_names has {alike}: give each class a name of its own")

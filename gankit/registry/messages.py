@@ -3,7 +3,7 @@
 import difflib
 import re
 import reprlib
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from itertools import islice
 from typing import Annotated, Any, Literal, get_args, get_origin
 
@@ -23,12 +23,12 @@ shown = _SHORT.repr
 
 
 def suggestion(name: str, known: Collection[str], *, list_all: bool = False) -> str:
-    """What to say after an unknown name: the closest known one, else all of them, or the first of very many.
+    """What to say after an unknown name: the closest known one; where none is close, the first `MOST_LISTED`.
 
     Args:
         name: the unknown name.
         known: the names that there are.
-        list_all: whether all of them are listed after the closest one too.
+        list_all: whether they are listed after the closest one too.
     """
     listing = f"known: {', '.join(islice(known, MOST_LISTED))}" if known else "there are none"
     if len(known) > MOST_LISTED:
@@ -75,35 +75,46 @@ def reword_errors(
         ValidationError: the context of each error holds gankit's text as `sentence` and pydantic's type as `reason`.
     """
     value = read_none(model, value)
-    known = [*reserved, *model.model_fields]
-    details: list[InitErrorDetails] = []
-    for name, field in model.model_fields.items():
-        given = value.get(name) if isinstance(value, dict) else None
-        leaves, kinds = _leaves(given), _kinds_in(field.annotation)
-        takes_number = bool({int, float} & kinds) and not {bool, Any, object} & kinds
-        # Python, and pydantic with it, takes true and false for the numbers 1 and 0.
-        if takes_number and any(isinstance(item, bool) for item in leaves):
-            details.append(_error(f"a number is needed, not {shown(given)}", "number", (name,), given))
-        # 1.000 is a thousand in many countries, and pydantic takes it for the whole number 1.
-        if kinds == {int} and any(map(_may_be_thousands, leaves)):
-            sentence = f"a whole number is needed, not {shown(given)}: write 1000 for a thousand"
-            details.append(_error(sentence, "number", (name,), given))
+    given = value if isinstance(value, dict) else {}
+    errors = list(_refused_numbers(model, given))
     result = None
     try:
         result = handler(value)
     except ValidationError as error:
-        details += [_reword(detail, known, elsewhere) for detail in error.errors(include_url=False)]
-    if details:
-        # A refused setting that may be None gets a second sentence, which says how to leave it unset.
-        refused = {detail["loc"][0]: detail["input"] for detail in details if detail["loc"]}
-        for name in set(optional_settings(model)) & refused.keys():
-            if isinstance(value, dict) and not isinstance(value.get(name), (dict, list)):
-                details.append(_error(f'"{NONE}" unsets it', "none", (name,), refused[name]))
-        raise ValidationError.from_exception_data(model.__name__, details) from None
+        known = [*reserved, *model.model_fields]
+        errors += [_reword(detail, known, elsewhere) for detail in error.errors(include_url=False)]
+    if errors:
+        errors += _unset_hints(model, given, errors)
+        raise ValidationError.from_exception_data(model.__name__, errors) from None
     return result
 
 
+def _refused_numbers(model: type[BaseModel], values: Mapping[str, Any]) -> Iterator[InitErrorDetails]:
+    """The errors of values that pydantic takes for numbers, and that are hardly meant as such."""
+    for name, field in model.model_fields.items():
+        value, kinds = values.get(name), _kinds_in(field.annotation)
+        takes_number = bool({int, float} & kinds) and not {bool, Any, object} & kinds
+        # Python, and pydantic with it, takes true and false for the numbers 1 and 0.
+        if takes_number and any(isinstance(item, bool) for item in _leaves(value)):
+            yield _error(f"a number is needed, not {shown(value)}", "number", (name,), value)
+        # 1.000 is a thousand in many countries, and pydantic takes it for the whole number 1.
+        if kinds == {int} and any(map(_may_be_thousands, _leaves(value))):
+            sentence = f"a whole number is needed, not {shown(value)}: write 1000 for a thousand"
+            yield _error(sentence, "number", (name,), value)
+
+
+def _unset_hints(
+    model: type[BaseModel], values: Mapping[str, Any], errors: Collection[InitErrorDetails]
+) -> list[InitErrorDetails]:
+    """For each refused setting that may be None, a second sentence, which says how to leave it unset."""
+    refused = {error["loc"][0]: error["input"] for error in errors if error.get("loc")}
+    names = [name for name in optional_settings(model) if name in refused]
+    plain = [name for name in names if not isinstance(values.get(name), (dict, list))]
+    return [_error(f'"{NONE}" unsets it', "none", (name,), refused[name]) for name in plain]
+
+
 def _leaves(value: Any) -> list[Any]:
+    """The items of a list, and of lists within it; a value that is no list is the only one."""
     return [leaf for item in value for leaf in _leaves(item)] if isinstance(value, (list, tuple)) else [value]
 
 
@@ -115,7 +126,10 @@ def _may_be_thousands(value: Any) -> bool:
 
 
 def _kinds_in(annotation: Any) -> set[Any]:
-    """The types that unions, containers and `Annotated` are made of, but for words and None."""
+    """The types in an annotation, such as {int, float} for `list[int] | Annotated[float, Ge(0)] | Literal["a"] | None`.
+
+    Words (`Literal`) and None are left out.
+    """
     origin, arguments = get_origin(annotation), get_args(annotation)
     if origin is Literal or annotation in (None, type(None), ...):
         return set()
@@ -125,6 +139,7 @@ def _kinds_in(annotation: Any) -> set[Any]:
 
 
 def _reword(error: ErrorDetails, known: Collection[str], elsewhere: Callable[[str], str]) -> InitErrorDetails:
+    """An error of pydantic in gankit's words; `known` and `elsewhere` are for unknown settings."""
     context = error.get("ctx", {})
     # An error of a nested table has its sentence already: the model of that table has reworded it.
     if "sentence" in context:
@@ -133,11 +148,13 @@ def _reword(error: ErrorDetails, known: Collection[str], elsewhere: Callable[[st
 
 
 def _error(sentence: str, reason: str, location: tuple[str | int, ...], value: Any) -> InitErrorDetails:
+    """An error of the setting at this location, whose message is the sentence."""
     reworded = PydanticCustomError("reworded", "{sentence}", {"sentence": sentence, "reason": reason})
     return {"type": reworded, "loc": location, "input": value}
 
 
 def _sentence(error: ErrorDetails, known: Collection[str], elsewhere: Callable[[str], str]) -> str:
+    """What gankit says in place of pydantic's message; its own message where that is plain."""
     message, value, context = error["msg"], error["input"], error.get("ctx", {})
     match error["type"]:
         case "extra_forbidden":

@@ -44,8 +44,8 @@ class Part(BaseModel):
         Raises:
             PartError: as `construct`; or the part would load a program that the user has not named.
         """
-        program = getattr(registry(self.kind).get(self.name), "program", None)
-        if program is not None and (file := getattr(self.settings, program)) is not None:
+        setting = getattr(registry(self.kind).get(self.name), "program", None)  # as `Features.program`
+        if setting is not None and (file := getattr(self.settings, setting)) is not None:
             check_trust(file, f"{self.kind} {self.name}")
         return construct(self.kind, self.name, argument, self.settings)
 
@@ -60,6 +60,7 @@ class Part(BaseModel):
 
 
 def _parts_in(value: Any) -> Iterator[Part]:
+    """The parts in a setting's value, also those in lists and tables."""
     if isinstance(value, Part):
         yield value
     elif isinstance(value, (dict, list, tuple)):
@@ -152,6 +153,7 @@ def valid_part(kind: str, name: str, settings: Mapping[str, Any]) -> Part:
 
 
 def _validate(kind: str, name: str, settings: Mapping[str, Any]) -> Part:
+    """A part with validated settings; raises a ValidationError that `read_settings` and `valid_part` reword."""
     model = registry(kind).settings(name)
     try:
         validated = model.model_validate(dict(settings))
@@ -190,6 +192,7 @@ def construct(kind: str, name: str | type, argument: object, settings: BaseModel
 
 
 def _build_nested(value: Any, argument: object) -> Any:
+    """A setting's value with the parts in it built, also those in lists and tables."""
     if isinstance(value, Part):
         return value.build(argument)
     if isinstance(value, (list, tuple)):
@@ -227,6 +230,8 @@ def build(kind: str, name: str, image: Any = None, **settings: Any) -> Any:
     Raises:
         PartError: an unknown name, settings that are not valid, or an image that the part cannot make.
     """
+    if not isinstance(name, str):
+        raise PartError(f"{kind}: a name is needed, not {shown(name)}; known: {', '.join(registry(kind).names())}")
     trust(settings)
     return valid_part(kind, name, settings).build(image)
 

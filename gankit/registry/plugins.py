@@ -1,5 +1,6 @@
 """Plug-ins: the parts that installed distributions register as entry points; no other file reads entry points."""
 
+import contextlib
 import importlib.metadata
 import locale
 import os
@@ -9,7 +10,7 @@ from collections.abc import Iterator
 from configparser import Error as ConfigParserError
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any
+from typing import Any, NamedTuple
 
 import entrypoints
 
@@ -101,6 +102,15 @@ def _modified_ns(folder: str) -> int:
         return 0
 
 
+class _Entry(NamedTuple):
+    """An entry point of one of gankit's groups, as a distribution writes it."""
+
+    kind: str
+    name: str
+    distribution: str
+    specification: str
+
+
 @lru_cache(maxsize=8)
 def _scan(path: tuple[str, ...], modified: tuple[int, ...]) -> tuple[tuple[PlugIn, ...], tuple[tuple[str, str], ...]]:
     """Plug-ins, and (distribution, sentence) of each fault; `modified` makes the cache miss after an installation."""
@@ -124,8 +134,8 @@ def _scan(path: tuple[str, ...], modified: tuple[int, ...]) -> tuple[tuple[PlugI
     return tuple(plugins[key] for key in sorted(plugins)), tuple(faults.items())
 
 
-def _read_together(path: tuple[str, ...]) -> Iterator[tuple[str, str, str, str]]:
-    """(kind, name, distribution, specification) of every entry point; raises at the first malformed distribution."""
+def _read_together(path: tuple[str, ...]) -> Iterator[_Entry]:
+    """Every entry point, read fast by the library `entrypoints`, which raises at the first malformed distribution."""
     for config, distribution in entrypoints.iter_files_distros(list(path)):
         # entrypoints splits the name of a folder at its first hyphen: "my-part-1.0" into "my" and "part-1.0". Join
         # both again, and cut off the version.
@@ -133,43 +143,44 @@ def _read_together(path: tuple[str, ...]) -> Iterator[tuple[str, str, str, str]]
         for group, kind in GROUPS.items():
             if group in config:
                 for name, specification in config[group].items():
-                    yield kind, name, owner, specification
+                    yield _Entry(kind, name, owner, specification)
 
 
-def _read_one_by_one(path: tuple[str, ...], faults: dict[str, str]) -> Iterator[tuple[str, str, str, str]]:
-    """As `_read_together`, by importlib.metadata: records malformed distributions in `faults`, and reads the rest."""
-    names: set[str] = set()
+def _read_one_by_one(path: tuple[str, ...], faults: dict[str, str]) -> Iterator[_Entry]:
+    """Every entry point that importlib.metadata can read; what is malformed is recorded in `faults`, by distribution.
+
+    Slower than `_read_together`, since it opens the metadata of every distribution.
+    """
+    distributions: dict[str, importlib.metadata.Distribution] = {}
     for distribution in importlib.metadata.distributions(path=list(path)):
+        if name := _name_of(distribution):
+            distributions.setdefault(name, distribution)  # the first on the path is the one that Python imports
+    for name, distribution in distributions.items():
         try:
-            # The metadata is an email.message.Message, which has items() though its declared type has not.
-            name = dict(distribution.metadata.items()).get("Name")  # type: ignore[attr-defined]
-        except (UnicodeError, OSError):
-            name = None
-        if name is None or normalise_name(name) in names:  # the first on the path is the one that Python imports
-            continue
-        names.add(normalise_name(name))
-        try:
-            text = distribution.read_text("entry_points.txt") or ""
-        except (UnicodeError, OSError) as error:
-            faults[normalise_name(name)] = _fault(name, error)
-            continue
-        try:
-            # Parsed as entrypoints does, strictly and in the locale's encoding, only to record what is malformed.
-            parser = entrypoints.CaseSensitiveConfigParser(delimiters=("=",))
-            parser.read_string(text.encode().decode(locale.getpreferredencoding(False)))
-            for section in parser.sections():
-                parser.items(section)
-        except (ConfigParserError, UnicodeError) as error:
-            faults[normalise_name(name)] = _fault(name, error)
-        try:
+            _parse_strictly(distribution.read_text("entry_points.txt") or "")
+        except (ConfigParserError, UnicodeError, OSError) as error:
+            faults[name] = f"distribution {name} has a malformed entry_points.txt: {one_line(error)}"
+        entries: list[importlib.metadata.EntryPoint] = []
+        with contextlib.suppress(Exception):  # the fault is recorded already
             entries = list(distribution.entry_points)
-        except Exception:  # its fault is recorded already; its parts cannot be read
-            continue
         for entry in entries:
             if entry.group in GROUPS:
-                yield GROUPS[entry.group], entry.name, name, entry.value
+                yield _Entry(GROUPS[entry.group], entry.name, name, entry.value)
 
 
-def _fault(distribution: str, error: Exception) -> str:
-    reason = one_line(error)
-    return f"distribution {normalise_name(distribution)} has a malformed entry_points.txt: {reason}"
+def _name_of(distribution: importlib.metadata.Distribution) -> str | None:
+    """The normalised name in a distribution's metadata; None where they cannot be read."""
+    try:
+        # The metadata is an email.message.Message, which has items() though its declared type has not.
+        name = dict(distribution.metadata.items()).get("Name")  # type: ignore[attr-defined]
+    except (UnicodeError, OSError):
+        return None
+    return name and normalise_name(name)
+
+
+def _parse_strictly(text: str) -> None:
+    """Parse an entry_points.txt as `entrypoints` does, in the locale's encoding, and raise at what is malformed."""
+    parser = entrypoints.CaseSensitiveConfigParser(delimiters=("=",))
+    parser.read_string(text.encode().decode(locale.getpreferredencoding(False)))
+    for section in parser.sections():
+        parser.items(section)

@@ -73,6 +73,7 @@ class Registry:
         built_in = self.built_in()
         plugins = self._plugins()
         names = [plugin.name for plugin in plugins]
+        # A part that is registered under the name of an alias has taken it.
         aliases = {alias: part for alias, part in ALIASES.get(self.kind, {}).items()
                    if alias not in names and alias not in self._registered}  # fmt: skip
         rows = [
@@ -156,6 +157,7 @@ class Registry:
         return True
 
     def _plugins(self) -> builtins.list[PlugIn]:
+        """The plug-ins of this kind."""
         return [plugin for plugin in scan().plugins if plugin.kind == self.kind]
 
     def _unknown_name(self, name: str) -> str:
@@ -225,6 +227,7 @@ class Registry:
         return result
 
     def _check(self, part: object, name: str) -> type:
+        """A class that is a part of this kind, whose abstract methods are all defined; all others are refused."""
         base = self.interface()
         if not isinstance(part, type) or not issubclass(part, base):
             raise PartError(f"{self.kind} {name!r} is {part!r}, which is no subclass of {base.__name__}")

@@ -117,13 +117,11 @@ def _constructor_fields(part: type, nested_type: Callable[[str], Any]) -> dict[s
 
 
 def as_table(settings: BaseModel, exclude: set[str] | None = None) -> dict[str, Any]:
-    """Settings as a table of a file; those that are None by default are left out."""
+    """Settings as a table of a file. None is "none" there, and left out where it is the default."""
     fields = type(settings).model_fields
-    nones = {
-        name: NONE for name in optional_settings(type(settings))
-        if getattr(settings, name) is None and fields[name].default is not None
-    }  # fmt: skip
-    return {**settings.model_dump(mode="json", exclude_none=True, exclude=exclude), **nones}
+    nones = [name for name in optional_settings(type(settings)) if getattr(settings, name) is None]
+    table = settings.model_dump(mode="json", exclude_none=True, exclude=exclude)
+    return table | {name: NONE for name in nones if fields[name].default is not None}
 
 
 def _with_nested_parts(annotation: Any, nested_type: Callable[[str], Any]) -> Any:

@@ -109,11 +109,8 @@ def _part_class(kind: str, module: type, make: Callable[..., Any], properties: d
     """A part's class whose settings are the arguments of a class of modules; each part holds such a module."""
     parameters = inspect.signature(module).parameters.values()
     named = [p for p in parameters if p.kind not in (p.VAR_KEYWORD, p.VAR_POSITIONAL)]
-    takes_image = any(parameter.name == "image" for parameter in named)
-    keywords = [p.replace(kind=p.KEYWORD_ONLY) for p in named if p.name != "image"]
-    for i, p in enumerate(keywords):
-        if p.annotation is p.empty and p.default not in (p.empty, None):
-            keywords[i] = p.replace(annotation=type(p.default))  # the default tells the type
+    takes_image = any(p.name == "image" for p in named)
+    keywords = [_as_setting(p) for p in named if p.name != "image"]
 
     def construct(self: Any, image: ImageSpec | None = None, **settings: Any) -> None:
         nn.Module.__init__(self)
@@ -129,7 +126,7 @@ def _part_class(kind: str, module: type, make: Callable[..., Any], properties: d
         result: Tensor = self.part(*inputs)
         return result
 
-    # The registry reads settings from the constructor's signature.
+    # The registry reads settings from the constructor's signature, which is that of the given class.
     first = [inspect.Parameter("self", inspect.Parameter.POSITIONAL_OR_KEYWORD)]
     if takes_image:
         first.append(inspect.Parameter("image", inspect.Parameter.POSITIONAL_OR_KEYWORD, annotation=ImageSpec))
@@ -139,6 +136,14 @@ def _part_class(kind: str, module: type, make: Callable[..., Any], properties: d
     construct.__wrapped__ = inspect.getattr_static(module, "__init__")  # type: ignore[attr-defined]
     body = {"__init__": construct, "forward": forward, "__doc__": module.__doc__, "__module__": module.__module__}
     return type(module.__name__, (interface(kind.capitalize()),), body)
+
+
+def _as_setting(parameter: inspect.Parameter) -> inspect.Parameter:
+    """A parameter as a keyword-only one; where it has no annotation, its default tells its type."""
+    keyword = parameter.replace(kind=parameter.KEYWORD_ONLY)
+    if keyword.annotation is keyword.empty and keyword.default not in (keyword.empty, None):
+        keyword = keyword.replace(annotation=type(keyword.default))
+    return keyword
 
 
 @final

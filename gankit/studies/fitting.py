@@ -31,6 +31,7 @@ from gankit.seeds import Order
 from gankit.studies.study import Refuse
 from gankit.studies.trainings import time_steps
 
+CHECKPOINTS = "checkpoints"  # The sub-folder of a job in which `fit` keeps its state
 AT_ONCE = 256  # Images to which a network is applied at a time
 SPANS = 20  # Equal spans of a training, of each of which the mean loss is kept
 Images = NDArray[Any]
@@ -222,7 +223,7 @@ def fit(network: nn.Module, data: TrainingSet, settings: FitSettings, seed: int,
     optimizer = torch.optim.AdamW(network.parameters(), settings.lr, weight_decay=settings.weight_decay)
     order, step = data.order(seed), 0
     loss_sums, counts = torch.zeros(2, SPANS, dtype=torch.float64)
-    if (restored := checkpoint.restore(folder / "checkpoints", device)) is not None:
+    if (restored := checkpoint.restore(folder / CHECKPOINTS, device)) is not None:
         step, state = restored.step, restored.state
         network.load_state_dict(state["network"])
         optimizer.load_state_dict(state["optimizer"])
@@ -245,7 +246,7 @@ def fit(network: nn.Module, data: TrainingSet, settings: FitSettings, seed: int,
             step += 1
             if step % settings.checkpoint_every == 0 and step < settings.steps:
                 state = {"network": network.state_dict(), "optimizer": optimizer.state_dict()}
-                checkpoint.save(folder / "checkpoints", step, {**state, "losses": loss_sums, "counts": counts})
+                checkpoint.save(folder / CHECKPOINTS, step, {**state, "losses": loss_sums, "counts": counts})
     network.eval()
     return {"steps": step, "resumed_at": resumed_at, "losses": (loss_sums / counts)[counts > 0].tolist()}
 
@@ -261,6 +262,12 @@ def _loss(outputs: Tensor, data: TrainingSet, indices: NDArray[np.int64]) -> Ten
         return errors.mean()
     image_weights = weights[torch.from_numpy(data.labels[indices]).to(outputs.device)]
     return (errors * image_weights).sum() / image_weights.sum()  # A weighted mean, as that of cross_entropy
+
+
+def remove_checkpoints(folder: Path) -> None:
+    """Remove what `fit` needs to go on, once its outcome is written."""
+    for path in (folder / CHECKPOINTS).glob("*.pt"):
+        path.unlink()
 
 
 def fit_new(

@@ -7,7 +7,7 @@ import math
 import re
 import secrets
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from pathlib import Path
@@ -56,6 +56,11 @@ class Outcome:
     failure: str | None  # the message of the error; None where it did not fail
     seconds: float  # how long it ran, over all its starts
     threads: int  # CPU threads that it had
+
+
+def failures(outcomes: Mapping[str, Outcome]) -> dict[str, str]:
+    """Why jobs failed, by the names of those that did."""
+    return {name: outcome.failure for name, outcome in outcomes.items() if outcome.failure is not None}
 
 
 def run_jobs(
@@ -185,47 +190,59 @@ def _outcome(folder: Path) -> Outcome:
 @contextlib.contextmanager
 def _progress(jobs: Sequence[Job], folder: Path, workers: int, quiet: bool) -> Iterator[None]:
     """A bar over all jobs with the time left, and the failures as they occur; an interrupt asks workers to stop."""
-    cost = {job.name: job.cost for job in jobs}
-    undone = {job.name: job.cost for job in unfinished(jobs, folder)}
-    taken = {name: _outcome(folder / name).seconds for name in cost if name not in undone}  # seconds of finished jobs
-    last_end = time.monotonic()  # when a job ended last; until one has, when all began
-    last_shown = -math.inf
-    stream = ErrorStream()
     with contextlib.ExitStack() as stack:
         stop = stack.enter_context(StopRequest()) if workers > 1 else None
-        bar = stack.enter_context(progress_bar(
-            total=sum(cost.values()), initial=sum(cost[name] for name in taken), disable=quiet or not undone,
-            bar_format="{desc} {percentage:3.0f}%|{bar}| {elapsed}{postfix}", mininterval=SHOW_EVERY,
-        ))  # fmt: skip
+        progress = _Progress(jobs, folder, workers, quiet)
+        stack.callback(progress.bar.close)
 
-        def seconds_left() -> float:
-            # Unfinished jobs are expected to exceed their cost as much as the finished ones did
-            expected = sum(cost[name] for name in taken)
-            slower = sum(taken.values()) / expected if expected else 1.0
-            seconds = slower * sum(undone.values()) / min(workers, max(len(undone), 1))
-            return max(seconds - (time.monotonic() - last_end), 0.0)
-
-        def update() -> None:
-            nonlocal last_end, last_shown
-            now = time.monotonic()
-            ended = [name for name in undone if (folder / name / RESULT).is_file()]
-            for name in ended:
-                outcome = _outcome(folder / name)
-                if outcome.failure:
-                    bar.write(harmless(f"{name} failed: {outcome.failure}"), file=stream)
-                bar.n += undone.pop(name)
-                taken[name], last_end = outcome.seconds, now
-            if ended or (not bar.disable and now - last_shown > bar.mininterval):
-                last_shown = now
-                bar.set_postfix_str(f"{bar.format_interval(seconds_left())} left", refresh=False)
-                bar.set_description_str(f"{len(jobs) - len(undone)} of {len(jobs)} jobs", refresh=False)
-                bar.refresh()
+        def look() -> None:
+            progress.update()
             if stop is not None and stop.requested:
                 (folder / STOP).touch()
 
-        update()
+        look()
         try:
-            with repeat(update, POLL):
+            with repeat(look, POLL):
                 yield
         finally:
-            update()
+            look()
+
+
+class _Progress:
+    """How far jobs are, shown on a bar."""
+
+    def __init__(self, jobs: Sequence[Job], folder: Path, workers: int, quiet: bool) -> None:
+        self._folder, self._workers = folder, workers
+        self._cost = {job.name: job.cost for job in jobs}
+        self._undone = {job.name: job.cost for job in unfinished(jobs, folder)}
+        done = [name for name in self._cost if name not in self._undone]
+        self._seconds = {name: _outcome(folder / name).seconds for name in done}  # that each finished job took
+        self._last_end = time.monotonic()  # when a job ended last; until one has, when all began
+        self._last_shown, self._stream = -math.inf, ErrorStream()
+        self.bar = progress_bar(
+            total=sum(self._cost.values()), initial=sum(self._cost[name] for name in done), mininterval=SHOW_EVERY,
+            bar_format="{desc} {percentage:3.0f}%|{bar}| {elapsed}{postfix}", disable=quiet or not self._undone,
+        )  # fmt: skip
+
+    def _seconds_left(self) -> float:
+        # Unfinished jobs are expected to exceed their cost as much as the finished ones did
+        expected = sum(self._cost[name] for name in self._seconds)
+        slower = sum(self._seconds.values()) / expected if expected else 1.0
+        seconds = slower * sum(self._undone.values()) / min(self._workers, max(len(self._undone), 1))
+        return max(seconds - (time.monotonic() - self._last_end), 0.0)
+
+    def update(self) -> None:
+        """Take note of the jobs that have ended, tell failures, and show the bar anew where it is time."""
+        now, bar = time.monotonic(), self.bar
+        ended = [name for name in self._undone if (self._folder / name / RESULT).is_file()]
+        for name in ended:
+            outcome = _outcome(self._folder / name)
+            if outcome.failure:
+                bar.write(harmless(f"{name} failed: {outcome.failure}"), file=self._stream)
+            bar.n += self._undone.pop(name)
+            self._seconds[name], self._last_end = outcome.seconds, now
+        if ended or (not bar.disable and now - self._last_shown > bar.mininterval):
+            self._last_shown = now
+            bar.set_postfix_str(f"{bar.format_interval(self._seconds_left())} left", refresh=False)
+            bar.set_description_str(f"{len(self._cost) - len(self._undone)} of {len(self._cost)} jobs", refresh=False)
+            bar.refresh()

@@ -108,9 +108,9 @@ def training_part(experiment: Experiment, dataset: Dataset, places: Indices) -> 
     Raises:
         DataError: the filters ask for what the data do not have, or leave no image of a class.
     """
-    filters_only = {"split": None, "held_out": 0.0, "conditional": False, "balance": 0.0}
-    table = experiment.data.model_copy(update=filters_only)
-    part = prepare(table, experiment.training.seed, dataset.subset(places)).dataset
+    nothing_else = {"split": None, "held_out": 0.0, "conditional": False, "balance": 0.0}
+    filters = experiment.data.model_copy(update=nothing_else)
+    part = prepare(filters, experiment.training.seed, dataset.subset(places)).dataset
     if (counts := class_counts(part)).min() == 0:
         lost = dataset.class_names[int(counts.argmin())]
         raise DataError(f"data: filters leave no image of {lost!r} to learn from; loosen them")

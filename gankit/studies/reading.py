@@ -16,7 +16,7 @@ from gankit.experiments.schema import schema
 from gankit.registry import construct, registry
 from gankit.studies.study import Study
 
-# Settings that no study file may hold, beside those in `Study.decided`, and what to do instead
+# Settings that no study file may hold, like those in `Study.decided`, and what to do instead
 DECIDED_IN_ALL_STUDIES = {
     ("training", "max_minutes"): "a training of a study runs to its end; set training.max_minutes=none, and fewer steps"
 }

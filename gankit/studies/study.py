@@ -2,11 +2,12 @@
 
 import contextlib
 import functools
+import json
 import shlex
 import tomllib
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, final
 
@@ -26,8 +27,8 @@ from gankit.report.pages import render
 from gankit.runs.run import choose_device
 from gankit.seeds import plain_torch
 from gankit.studies.clusters import Cluster, open_cluster
-from gankit.studies.jobs import Job, Outcome, run_jobs, unfinished
-from gankit.terminal.text import say
+from gankit.studies.estimate import estimate
+from gankit.studies.jobs import Job, Outcome, failures, run_jobs, unfinished
 from gankit.training.progress import format_seconds
 
 JOBS, FILE = "jobs", "study.toml"
@@ -67,8 +68,8 @@ class Results:
     @property
     def failures(self) -> str:
         """One line that says which jobs failed, why, and what to do; "" where none did."""
-        failed = [outcome for outcome in self.outcomes.values() if outcome.failure]
-        reasons = "; ".join(f"{outcome.name}: {outcome.failure}" for outcome in failed)
+        failed = failures(self.outcomes)
+        reasons = "; ".join(f"{name}: {failure}" for name, failure in failed.items())
         if not failed:
             return ""
         return (
@@ -91,7 +92,7 @@ class Study(ABC):
     Attributes:
         Settings: a pydantic model of the study's own table; its docstring describes every setting.
         table: the name of that table.
-        file: a TOML file beside the class, which is read where the command names no file; "" for the default recipe.
+        file: a TOML file in the class's folder, read where the command names no file; "" for the default recipe.
         defaults: by table, settings whose defaults are not those of an experiment.
         of_data: those keys of its own table that only fit the data set of `file`, such as names of classes: they are
             dropped where a command names another data set.
@@ -127,7 +128,7 @@ class Study(ABC):
         """All jobs of the study, done or not; each has a sub-folder of its name in the folder `jobs`.
 
         Open and check the data here: nothing is written before this returns. A job must look for files of an earlier
-        one beside its own folder, not under `jobs`, which may have another path on another machine.
+        one in `folder.parent` of its own folder, not in `jobs`, which may have another path on another machine.
 
         Raises:
             GankitError: the data are unsuitable, or something cannot be trained.
@@ -198,7 +199,7 @@ class Study(ABC):
             if threads is None and workers == 1 and choose_device(self.experiment.training.device).type == "cpu":
                 costliest = max(work, key=lambda kind: kind.steps * len(kind.jobs))
                 threads = fastest(thread_options(), costliest.time_step)
-            work = _estimate(work, workers, threads, quiet)
+            work = estimate(work, workers, threads, quiet)
         if not is_begun:
             write_atomically(folder / FILE, self.toml())
         run = functools.partial(run_jobs, folder=jobs, workers=workers, threads=threads, quiet=quiet, cluster=cluster)
@@ -294,23 +295,9 @@ def _leaves(value: Any, path: str = "") -> dict[str, Any]:
     return leaves
 
 
-def _estimate(work: Sequence[Work], workers: int, threads: int | None, quiet: bool) -> list[Work]:
-    """Print on stderr how long a study will take, and return the same work with the costs of jobs in seconds."""
-    work = [kind for kind in work if kind.jobs]
-    # Kinds that share a function share its measurement
-    seconds_per_step = {time_step: time_step(threads) for time_step in dict.fromkeys(kind.time_step for kind in work)}
-    named = [(len(kind.jobs), kind, seconds_per_step[kind.time_step]) for kind in work if kind.name]
-    if named and not quiet:
-        seconds = sum(count * kind.steps * step for count, kind, step in named)
-        at_a_time = min(workers, max(count for count, *_ in named))
-        values = {"named": named, "seconds": seconds, "at_a_time": at_a_time, "format_seconds": format_seconds}
-        say(render("gankit.studies", "estimate.txt.j2", **values), error=True)
-
-    def in_seconds(kind: Work) -> Work:
-        training = seconds_per_step[kind.time_step] * kind.steps
-        return replace(kind, jobs=[replace(job, cost=job.cost * training) for job in kind.jobs])
-
-    return list(map(in_seconds, work))
+def write_metrics(folder: Path, metrics: Mapping[str, Any]) -> None:
+    """Write `metrics.json`, what a study found, into its folder."""
+    write_atomically(folder / "metrics.json", json.dumps(metrics, indent=1) + "\n")
 
 
 def write_page(

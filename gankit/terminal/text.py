@@ -10,16 +10,21 @@ from typing import Any
 
 _UNSEEN = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069]")
 """Control characters except tab and line end, and characters that change the direction of text or break lines."""
+_UNDECODED = re.compile("[\udc80-\udcff]+")
+"""Bytes in names of files that are not letters of the locale, as Python keeps them."""
 _FORMULA = re.compile(r"'*[=+\-@\t\r]")
-_failures: list[OSError] = []
-"""Of standard output, since `end_output`."""
 _NUMBER = re.compile(r"[+-]?\d+(\.\d*)?([eE][+-]?\d+)?")
+_failures: list[OSError] = []
+"""What kept text from standard output since the last `end_output`."""
 LINE_EVERY = 30.0
 """Seconds between the lines of a bar that cannot be drawn."""
 
 
 def harmless(text: str) -> str:
-    """The text with control characters written as Python writes them."""
+    """The text with control characters, and bytes that are not in UTF-8, written as Python writes them."""
+    text = _UNDECODED.sub(
+        lambda match: match[0].encode(errors="surrogateescape").decode(errors="backslashreplace"), text
+    )
     return _UNSEEN.sub(lambda match: match[0].encode("unicode_escape").decode(), text)
 
 

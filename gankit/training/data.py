@@ -135,6 +135,8 @@ def _numeric_column(dataset: Dataset, key: str, name: str) -> NDArray[np.float64
             f"data.{key}: the data have no numeric column {shown(name)}; they have: {', '.join(numeric) or 'none'}"
         )
     values = columns[name].astype(np.float64)
+    if len(values) != len(dataset):
+        raise DataError(f"data.{key}: {name} has {len(values)} values for {len(dataset)} images")
     if (np.abs(values[np.isfinite(values)]) > LARGEST).any():
         raise DataError(f"data.{key}: {name} has values beyond {LARGEST:g}, whose squares overflow")
     return values

@@ -40,6 +40,24 @@ def summarise(data: TrainingData) -> str:
     return f"{image.height} x {image.width} pixels; {'; '.join(parts)}"
 
 
+def data_warnings(data: TrainingData) -> list[str]:
+    """The data set's own remarks, and classes that teach the networks nothing."""
+    lines = [f"data: {remark}" for remark in data.dataset.remarks]
+    if not data.image.classes or data.labels is None:
+        return lines
+    if data.image.classes == 1:
+        lines.append(
+            "data.conditional: there is a single class, so that labels teach nothing; is the folder the right one?"
+        )
+        return lines
+    counts = np.bincount(data.labels.numpy(), minlength=data.image.classes)
+    empty = [name for name, count in zip(data.dataset.class_names, counts, strict=False) if not count]
+    shown = ", ".join(empty[:5]) + (", ..." if len(empty) > 5 else "")
+    if empty:
+        lines.append(f"data: no training image is of class {shown}: what is drawn of it means nothing")
+    return lines
+
+
 def _part(dataset: Dataset) -> str:
     """The number of images, with classes and patients where these are known."""
     known = dataset.known

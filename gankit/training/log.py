@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -14,6 +15,26 @@ from gankit import distributed
 from gankit.errors import PartError, RunError
 from gankit.files import append_line, write_atomically
 from gankit.runs.record import read_log
+
+OWN_NAMES = ("step", "critic_lr", "generator_lr", "seconds", "images_per_second", "metrics")
+"""Entries of a line that gankit writes itself: a part that logged one of them would replace it."""
+
+
+def check_name(name: str) -> None:
+    """Refuse a name under which a part must not log.
+
+    Raises:
+        PartError: it is one of `OWN_NAMES`.
+    """
+    if name in OWN_NAMES:
+        raise PartError(f"a part logs {name}, which is an entry of gankit's own in the log; choose another name")
+
+
+def is_number(value: object) -> bool:
+    """Whether a value is one real number, which `float` takes."""
+    if isinstance(value, Tensor):
+        return value.numel() == 1 and not value.is_complex()
+    return isinstance(value, (int, float, np.integer, np.floating, np.bool_))
 
 
 class TickLog:
@@ -46,8 +67,9 @@ class TickLog:
         """Add a scalar tensor to the running mean of this name.
 
         Raises:
-            PartError: it is no scalar.
+            PartError: it is no scalar, or the name is one of `OWN_NAMES`.
         """
+        check_name(name)
         if value.numel() != 1:
             raise PartError(f"{name} was logged with shape {tuple(value.shape)}: log one number, such as a mean")
         zero = value.new_zeros((), dtype=torch.float32)

@@ -1,6 +1,6 @@
 """What a turn minimises: the weighted sum of the losses that are due."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import final
 
 from torch import Tensor
@@ -10,6 +10,9 @@ from gankit.interfaces import Side, Turn
 from gankit.registry import Schedule, value_at
 from gankit.runs.networks import describe_value
 from gankit.training.assembly import LossTerm
+
+LOST_PENALTY = 100.0
+"""A lazy penalty whose value times its weight exceeds this no longer restrains the critic; a diverged one had 1190."""
 
 
 @final
@@ -23,6 +26,7 @@ class Objective:
 
     def __init__(self, losses: Sequence[LossTerm], like: Tensor) -> None:
         self._losses = losses
+        self._lost: set[str] = set()  # names of the penalties that the user was warned of
         # Tensors, since a CUDA graph keeps a plain number as it was when recorded.
         self._moving = {term.name: like.new_ones(()) for term in losses if isinstance(term.weight, Schedule)}
 
@@ -56,3 +60,19 @@ class Objective:
                 weight = self._moving.get(term.name, value_at(term.weight, 0) * term.every)
                 total = weight * value if total is None else total + weight * value
         return total
+
+    def lost_penalties(self, means: Mapping[str, float], step: int) -> Iterator[str]:
+        """A warning, once, for each lazy penalty that lost its hold on the critic; see docs/measured/lazy-penalty.md.
+
+        `means` holds the mean values of the losses up to a step, by the names under which they are logged.
+        """
+        for term in self._losses:
+            is_lazy = term.every > 1 and term.loss.per_sample
+            value = means.get(f"critic/{term.name}", 0.0)
+            if is_lazy and value_at(term.weight, step) * value > LOST_PENALTY and term.name not in self._lost:
+                self._lost.add(term.name)
+                yield (
+                    f"losses.{term.name}: {value:.3g} up to step {step}: computed on each update number {term.every} "
+                    f"alone, it does not hold the critic; start anew with losses.{term.name}.every=1, or with a lower "
+                    "training.critic_lr"
+                )

@@ -1,4 +1,4 @@
-"""Optimisers by name, and their state when a run resumes."""
+"""Optimisers by name, their rates at each step, and their state when a run resumes."""
 
 import copy
 import inspect
@@ -9,13 +9,14 @@ from torch import Tensor, nn
 
 from gankit.errors import PartError, one_line
 from gankit.experiments.experiment import Training
-from gankit.registry import value_at
+from gankit.interfaces import Side
+from gankit.registry import Schedule, value_at
 
 CANNOT_TRAIN = {"LBFGS": "needs to compute the loss again within a step", "SparseAdam": "accepts only sparse gradients"}
 
 
-def build_optimizer(settings: Training, network: nn.Module, rate: float) -> torch.optim.Optimizer:
-    """The optimiser that the settings name, for all parameters of a network, at a learning rate.
+def build_optimizer(settings: Training, network: nn.Module, side: Side) -> torch.optim.Optimizer:
+    """The optimiser that the settings name, for all parameters of one side's network, as it is at step 0.
 
     Loading a state into it keeps these options, and raises ValueError for a state of another kind of optimiser.
 
@@ -26,7 +27,7 @@ def build_optimizer(settings: Training, network: nn.Module, rate: float) -> torc
     if name in CANNOT_TRAIN:
         raise PartError(f"training.optimizer: {name} {CANNOT_TRAIN[name]}; choose another, for example Adam")
     kind = getattr(torch.optim, name)
-    options: dict[str, Any] = {"lr": rate, "betas": betas_at(settings, 0)}
+    options: dict[str, Any] = {"lr": value_at(_rate(settings, side), 0), "betas": _betas_at(settings, 0)}
     options["fused"] = all(parameter.is_floating_point() for parameter in network.parameters())  # not complex
     options = {key: value for key, value in options.items() if key in inspect.signature(kind).parameters}
     try:
@@ -37,29 +38,58 @@ def build_optimizer(settings: Training, network: nn.Module, rate: float) -> torc
     return optimizer
 
 
-def betas_at(settings: Training, step: int) -> tuple[float, float]:
-    """The optimisers' betas after `step` generator updates."""
+def move_rate(optimizer: torch.optim.Optimizer, settings: Training, side: Side, step: int, lazy_scale: float) -> None:
+    """Set the learning rate and betas of one side's optimiser for a step.
+
+    Args:
+        optimizer: of that side.
+        settings: of the training.
+        side: whose optimiser it is.
+        step: the number of the step, from 0.
+        lazy_scale: from `Gan.lazy_scale`; used where `training.lazy_scaling` is on.
+    """
+    scale = lazy_scale if settings.lazy_scaling else 1.0
+    remaining = 1 - step / settings.steps if settings.lr_decay == "linear" else 1.0
+    first, second = _betas_at(settings, step)
+    for group in optimizer.param_groups:
+        group["lr"] = value_at(_rate(settings, side), step) * remaining * scale
+        if "betas" in group:
+            group["betas"] = first**scale, second**scale
+
+
+def _rate(settings: Training, side: Side) -> float | Schedule[float]:
+    return settings.critic_lr if side == "critic" else settings.generator_lr
+
+
+def _betas_at(settings: Training, step: int) -> tuple[float, float]:
     first, second = (value_at(beta, step) for beta in settings.betas)
     return first, second
 
 
 def _check_and_keep_options(optimizer: torch.optim.Optimizer, state: dict[str, Any]) -> dict[str, Any]:
+    """A saved state with the options of this optimiser; ValueError for the state of another kind or other parameters.
+
+    Torch checks little more than the number of parameters, and its kernels would write beyond tensors of other shapes.
+    """
     own_options, saved_options = optimizer.param_groups[0].keys(), state["param_groups"][0].keys()
     if not (own_options <= saved_options or saved_options <= own_options):  # versions of torch add options
         raise ValueError("it is the state of another optimizer")
-    # Torch checks nothing more, and its kernels would write beyond tensors of other shapes.
+    own = _state_after_a_step(optimizer)
+    own_numbers, saved_numbers = ([group["params"] for group in groups["param_groups"]] for groups in (own, state))
+    same_forms = all(_form(value) == _form(own["state"].get(number)) for number, value in state["state"].items())
+    if own_numbers != saved_numbers or not same_forms:
+        raise ValueError("it is the state of other parameters")
+    pairs = zip(state["param_groups"], optimizer.param_groups, strict=True)
+    return {**state, "param_groups": [{**saved, **group, "params": saved["params"]} for saved, group in pairs]}
+
+
+def _state_after_a_step(optimizer: torch.optim.Optimizer) -> dict[str, Any]:
+    """The state that a copy of the optimiser has after a step: before its first, an optimiser has none."""
     trial = copy.deepcopy(optimizer)
     for parameter in (parameter for group in trial.param_groups for parameter in group["params"]):
         parameter.grad = torch.zeros_like(parameter)
     trial.step()
-    own = trial.state_dict()
-    numbers = [[group["params"] for group in groups["param_groups"]] for groups in (state, own)]
-    if numbers[0] != numbers[1] or any(
-        _form(value) != _form(own["state"].get(i)) for i, value in state["state"].items()
-    ):
-        raise ValueError("it is the state of other parameters")
-    pairs = zip(state["param_groups"], optimizer.param_groups, strict=True)
-    return {**state, "param_groups": [{**saved, **own, "params": saved["params"]} for saved, own in pairs]}
+    return trial.state_dict()
 
 
 def _form(value: Any) -> Any:

@@ -68,15 +68,16 @@ class Progress:
         if self._counted_from == (self._first, self._start):  # the first also loads and compiles, and is left out
             self._counted_from = (step, now)
         done, taken = step - self._first, now - self._start
-        measured = self.MEASURED[-1:] if on_trial else self.MEASURED
-        if not self._cost_said and any(done >= least and taken > seconds for least, seconds in measured):
+        enough = self.MEASURED[-1:] if on_trial else self.MEASURED  # on trial only a long time says enough
+        if not self._cost_said and any(done >= least and taken > seconds for least, seconds in enough):
             self._cost_said = True
             self._say_cost(self.seconds_left())
 
     def count_anew(self) -> None:
         """Measure the time of steps from here on: the number of threads has changed."""
         self._counted_from = (self._step, time.monotonic())
-        self._cost_said = self._cost_said and self._step - self._first > self.JUST_BEGUN
+        if self._step - self._first <= self.JUST_BEGUN:
+            self._cost_said = False
 
     def seconds_left(self) -> float:
         """An estimate for the remaining steps from those done; the first does not count if there are others."""

@@ -24,7 +24,7 @@ from gankit.runs import checkpoint
 from gankit.runs.networks import PROBE_BATCH, build_network, load_state, place
 from gankit.training.assembly import experiment_warnings
 from gankit.training.data import TrainingData, prepare
-from gankit.training.description import describe, summarise
+from gankit.training.description import data_warnings, describe, summarise
 from gankit.training.execution.arithmetic import arithmetic, determinism_warnings
 from gankit.training.inputs import SIDES
 from gankit.training.log import TickLog
@@ -48,9 +48,9 @@ def rehearse(experiment: Experiment, data: TrainingData) -> list[str]:
     Raises:
         PartError: a part cannot be trained, saved, exported or resumed; one line that names it.
     """
-    plain = {"critic_steps": 1, "compile": False, "graphs": False, "tensorboard": False}
+    simple = {"critic_steps": 1, "compile": False, "graphs": False, "tensorboard": False}
     whole_batch = experiment.model_copy(update={
-        "training": experiment.training.model_copy(update=plain),
+        "training": experiment.training.model_copy(update=simple),
         "losses": [table.model_copy(update={"every": 1}) for table in experiment.losses],
     })  # fmt: skip
     n = min(PROBE_BATCH, experiment.training.batch)
@@ -68,7 +68,7 @@ def rehearse(experiment: Experiment, data: TrainingData) -> list[str]:
         for stepper in (first, second):
             _attempt(stepper)
         _check_same_step(first, second)
-        return [*_network_warnings(first), *_data_warnings(data), *_determinism_warnings(first)]
+        return [*_network_warnings(first), *data_warnings(data), *_determinism_warnings(first)]
 
 
 def check(recipe_or_path: str, *overrides: str) -> Iterator[str]:
@@ -94,6 +94,7 @@ def check(recipe_or_path: str, *overrides: str) -> Iterator[str]:
 
 
 def _modules(part: Any) -> list[Any]:
+    """A part and all modules inside it."""
     return list(part.modules()) if isinstance(part, nn.Module) else [part]
 
 
@@ -151,6 +152,7 @@ def _resume(first: Stepper, second: Stepper) -> None:
 
 
 def _unreadable_error(name: str, state: Any) -> PartError:
+    """The error for a state that cannot be read back, with its entries at fault."""
     entries = state.items() if isinstance(state, dict) else []
     broken = [f"{key}, a {type(value).__name__}" for key, value in entries if not _can_be_read(value)]
     return PartError(
@@ -269,8 +271,11 @@ def _check_same_step(first: Stepper, second: Stepper) -> None:
 
 def _attributes(module: Any) -> dict[str, Any]:
     """The buffers and attributes of an object, but for those that every module has."""
-    own = {key: value for key, value in vars(module).items() if key not in vars(nn.Module())}
-    return own | dict(module.named_buffers(recurse=False)) if isinstance(module, nn.Module) else own
+    if not isinstance(module, nn.Module):
+        return dict(vars(module))
+    common = vars(nn.Module())
+    own = {key: value for key, value in vars(module).items() if key not in common}
+    return own | dict(module.named_buffers(recurse=False))
 
 
 def _same(a: Any, b: Any) -> bool:
@@ -293,6 +298,7 @@ def _same(a: Any, b: Any) -> bool:
 
 
 def _network_warnings(stepper: Stepper) -> list[str]:
+    """Signs that a generator or critic does not give what losses and samples expect of it."""
     tables, lines = stepper.experiment, []
     turn = _turn(stepper)
     generator, critic = stepper.averaged_generator().eval(), copied(stepper.critic).eval()
@@ -320,6 +326,7 @@ def _network_warnings(stepper: Stepper) -> list[str]:
 
 
 def _determinism_warnings(stepper: Stepper) -> list[str]:
+    """The parts that cannot compute the same every time on a GPU, where `training.deterministic` asks for it."""
     if stepper.device.type != "cuda" or not stepper.settings.deterministic:
         return []
     turn = _turn(stepper)
@@ -328,20 +335,3 @@ def _determinism_warnings(stepper: Stepper) -> list[str]:
         name: (part, inputs[kind])
         for name, part in stepper.parts.items() for kind in inputs if isinstance(part, kind)
     })  # fmt: skip
-
-
-def _data_warnings(data: TrainingData) -> list[str]:
-    lines = [f"data: {remark}" for remark in data.dataset.remarks]
-    if not data.image.classes or data.labels is None:
-        return lines
-    if data.image.classes == 1:
-        lines.append(
-            "data.conditional: there is a single class, so that labels teach nothing; is the folder the right one?"
-        )
-        return lines
-    counts = np.bincount(data.labels.numpy(), minlength=data.image.classes)
-    empty = [name for name, count in zip(data.dataset.class_names, counts, strict=False) if not count]
-    shown = ", ".join(empty[:5]) + (", ..." if len(empty) > 5 else "")
-    if empty:
-        lines.append(f"data: no training image is of class {shown}: what is drawn of it means nothing")
-    return lines

@@ -11,6 +11,7 @@ from gankit.errors import RunError, first_of, one_line
 from gankit.runs import checkpoint
 from gankit.runs.networks import load_state
 from gankit.runs.run import open_run
+from gankit.training.averaging import new_average
 from gankit.training.step import Stepper
 
 NAMED = 4
@@ -63,7 +64,7 @@ def load_networks(stepper: Stepper, state: dict[str, Any], folder: Path) -> None
                 f"training.start_from: {len(network.state_dict()) - len(unmatched)} of {len(network.state_dict())} "
                 f"tensors of the {kind} are those of {folder}; new are {first_of(unmatched, NAMED)}"
             )
-    stepper.averaged = stepper.new_average()
+    stepper.averaged = new_average(stepper.generator, stepper.settings.averaging)
     if stepper.averaged is not None and "averaged" in state:
         saved = {name.removeprefix("module."): value for name, value in state["averaged"].items()}
         _load_matching(stepper.averaged.module, "averaged", {"averaged": saved}, folder)

@@ -5,10 +5,8 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, final
 
-import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.optim.swa_utils import AveragedModel
 
 from gankit import distributed, seeds
 from gankit.distributed import Shard
@@ -16,22 +14,19 @@ from gankit.errors import PartError
 from gankit.experiments.experiment import Experiment
 from gankit.interfaces import Augment, Critic, Generator, Loss, Side, Turn
 from gankit.nn.compilation import Compilation
-from gankit.nn.copies import copied
 from gankit.nn.modes import bfloat16
-from gankit.registry import value_at
 from gankit.runs import checkpoint
 from gankit.runs.networks import describe_value, load_state, not_finite, place, step_hooks
 from gankit.runs.run import choose_device
 from gankit.training.assembly import Gan, build
+from gankit.training.averaging import averaged_copy, new_average, update_average
 from gankit.training.data import TrainingData
 from gankit.training.execution.choice import choose
 from gankit.training.execution.work import Log, Read, Work
-from gankit.training.inputs import Inputs
-from gankit.training.log import TickLog
+from gankit.training.inputs import SIDES, Inputs
+from gankit.training.log import TickLog, check_name, is_number
 from gankit.training.objective import Objective
-from gankit.training.optimizers import betas_at, build_optimizer
-
-NUMBERS = (int, float, np.generic, Tensor)
+from gankit.training.optimizers import build_optimizer, move_rate
 
 
 @final
@@ -74,20 +69,15 @@ class Stepper:
         self.gan: Gan = build(experiment, data.image)
         self.generator: Generator = self._place("generator")
         self.critic: Critic = self._place("critic")
-        # Without the parameters that the critic's author froze, such as those of a pretrained network.
+        # Without those that are frozen throughout, by `training.freeze` or in a pretrained network.
         self._trained_critic_parameters = [p for p in self.critic.parameters() if p.requires_grad]
         self.parts = self._parts()
         self._losses_and_augment = [part for part in self.parts.values() if isinstance(part, (Loss, Augment))]
         for part in self._losses_and_augment:
             if isinstance(part, nn.Module):
                 part.to(self.device)
-        self.averaged = self.new_average()
-        self._rates: dict[Side, Any] = {"critic": self.settings.critic_lr, "generator": self.settings.generator_lr}
-        self._scales = {side: self.gan.lazy_scale(side) if self.settings.lazy_scaling else 1.0 for side in self._rates}
-        self.optimizers = {
-            side: build_optimizer(self.settings, getattr(self, side), value_at(rate, 0))
-            for side, rate in self._rates.items()
-        }
+        self.averaged = new_average(self.generator, self.settings.averaging)
+        self.optimizers = {side: build_optimizer(self.settings, getattr(self, side), side) for side in SIDES}
         self.inputs = Inputs(experiment, data, self.like, self.generator.latent_dim)
         self.objective = Objective(self.gan.losses, self.like)
         self.warnings: list[str] = []
@@ -115,7 +105,8 @@ class Stepper:
         return network
 
     def _compilation(self) -> Compilation:
-        # What a turn may change before the optimiser's step is restored when the compiled turn fails.
+        """What compiles the networks, where `training.compile` asks for it."""
+        # Where a compiled turn fails, what it may have changed is restored.
         stateful = [part for part in [*self.parts.values(), self.log] if hasattr(part, "state_dict")]
         compilation = Compilation(stateful, self.warnings.append, self.settings.compile == "all")
         if self.settings.compile and distributed.has_synchronised_norms(self.generator, self.critic):
@@ -124,6 +115,7 @@ class Stepper:
         return compilation
 
     def _parts(self) -> dict[str, Any]:
+        """Networks, losses and the augment, by kind and name."""
         tables = self.experiment
         parts: dict[str, Any] = {
             f"generator {tables.generator.name}": self.generator,
@@ -136,43 +128,22 @@ class Stepper:
         """Free the memory of recorded turns."""
         self.execution.close()
 
-    def new_average(self) -> AveragedModel | None:
-        """An average of the generator's weights that begins with the present ones; None where it is turned off."""
-        if not self.settings.averaging:
-            return None
-        return AveragedModel(copied(self.generator))
-
-    @torch.no_grad()
-    def _update_average(self, average: AveragedModel) -> None:
-        """Do what `average.update_parameters` does, which would copy its counter to the device and wait for it."""
-        averaged, current = (
-            [parameter.detach() for parameter in network.parameters()] for network in (average.module, self.generator)
-        )
-        if updates := int(average.n_averaged):
-            # The first, poor weights are forgotten quickly. An average that was taken over from another run keeps its
-            # number of updates, and so is not forgotten.
-            decay = min(self.settings.averaging, (2 + updates) / (11 + updates))
-            torch._foreach_lerp_(averaged, current, 1 - decay)
-        else:
-            torch._foreach_copy_(averaged, current)
-        for own, buffer in zip(average.module.buffers(), self.generator.buffers(), strict=True):
-            own.copy_(buffer)
-        average.n_averaged += 1
-
     def go_to(self, step: int) -> None:
         """Set the number of generator updates done, and call `before_step` of every part.
 
         Raises:
-            PartError: one of them returns something other than numbers by name, or None.
+            PartError: one of them returns something other than numbers by name, or None; or a name is `OWN_NAMES`.
         """
         self.step, self.hook_values = step, {}
         self.objective.go_to(step)
         for hook in self._hooks:
             if (values := hook(step)) is None:
                 continue
-            if not isinstance(values, Mapping) or not all(isinstance(value, NUMBERS) for value in values.values()):
+            if not isinstance(values, Mapping) or not all(map(is_number, values.values())):
                 name = getattr(hook, "__qualname__", "before_step")
                 raise PartError(f"{name} returned {describe_value(values)}: return numbers by name, or None")
+            for name in values:
+                check_name(name)
             self.hook_values.update(values)
 
     def advance(self, is_stopped: Callable[[], bool] = lambda: False) -> None:
@@ -192,18 +163,12 @@ class Stepper:
         self.turns = 0
         self.go_to(self.step + 1)
         if self.averaged is not None:
-            self._update_average(self.averaged)
+            update_average(self.averaged, self.generator, self.settings.averaging)
 
     def move_rates(self, step: int) -> None:
         """Set the optimisers' rates and betas for a step, by its number from 0."""
-        remaining = 1 - step / self.settings.steps if self.settings.lr_decay == "linear" else 1.0
-        first, second = betas_at(self.settings, step)
-        for side, rate in self._rates.items():
-            scale = self._scales[side]
-            for group in self.optimizers[side].param_groups:
-                group["lr"] = value_at(rate, step) * remaining * scale
-                if "betas" in group:
-                    group["betas"] = first**scale, second**scale
+        for side, optimizer in self.optimizers.items():
+            move_rate(optimizer, self.settings, side, step, self.gan.lazy_scale(side))
 
     @contextlib.contextmanager
     def frozen_critic(self) -> Iterator[None]:
@@ -218,27 +183,29 @@ class Stepper:
 
     def update(self, side: Side, batch: int, index: int) -> None:
         """Do the `index`-th update of one side, on `batch` samples over all processes; nothing where no loss is due."""
-        turn = None
-        for number, shard in enumerate(distributed.shard(batch).parts(self.settings.accumulate)):
-            turn = self.execution.run(self._work(side, shard, index, number))
+        turn = None  # of the last part of the batch
+        for part, shard in enumerate(distributed.shard(batch).parts(self.settings.accumulate)):
+            turn = self.execution.run(self._work(side, shard, index, part))
         if turn is not None:
             distributed.sum_gradients(getattr(self, side).parameters())
             self.optimizers[side].step()
-            for part in self._losses_and_augment:
-                part.after_step(turn)
+            for loss_or_augment in self._losses_and_augment:
+                loss_or_augment.after_step(turn)
 
     def _work(self, side: Side, shard: Shard, index: int, part: int) -> Work:
+        """The turn of an update, or of its `part`-th part where `training.accumulate` divides the batch, as work."""
         return Work(
             side=side,
             key=(side, *(term.name for term in self.objective.due(side, index))),
             network=getattr(self, side),
             inputs=self.inputs.of(side, shard, index),
-            seed=lambda: self._seed(side, index, part),
+            seed=lambda: self._seed_draws(side, index, part),
             turn=lambda read, log: self.turn(side, shard, index, read, log),
             differentiate=lambda turn: self._differentiate(turn, shard, index, part),
         )
 
-    def _seed(self, side: Side, index: int, part: int) -> None:
+    def _seed_draws(self, side: Side, index: int, part: int) -> None:
+        """Seed torch's own draws and those of the losses for a turn."""
         # Unequal seeds, so that no two processes or parts of a batch augment alike.
         number = distributed.rank() * self.settings.accumulate + part
         seeds.seed_torch(self.settings.seed, f"{side} turn", index, *([number] if number else []))
@@ -262,15 +229,11 @@ class Stepper:
             side: whose update.
             shard: this process's rows of the batch.
             index: the number of the update.
-            read: returns an input by its name, after the caller has seeded the losses' draws (`Inputs.seed`). By
-                default inputs are made here, and draws seeded.
-            log: takes what losses log; by default the training's log does.
+            read: returns an input by its name; the caller has then seeded the losses' draws (`Inputs.seed`). None makes
+                the inputs and seeds the draws here.
+            log: takes what losses log; None for the training's log.
         """
-        if read is None:
-            inputs = self.inputs.of(side, shard, index)
-            self.inputs.seed(side, index)
-        read_input: Read = read or (lambda name: inputs[name]())
-        add_to_log = log or self.log.add
+        read_input, add_to_log = read or self._make_inputs(side, shard, index), log or self.log.add
         has_labels = self.data.labels is not None
 
         def held_out() -> tuple[Tensor, Tensor | None]:
@@ -294,15 +257,15 @@ class Stepper:
             log=lambda name, value: add_to_log(name, value.detach()),
         )
 
+    def _make_inputs(self, side: Side, shard: Shard, index: int) -> Read:
+        """Seed the draws of the losses of an update, and return the function that makes its inputs."""
+        self.inputs.seed(side, index)
+        inputs = self.inputs.of(side, shard, index)
+        return lambda name: inputs[name]()
+
     def averaged_generator(self) -> Generator:
         """A copy of the generator with the averaged weights, where there are any."""
-        network = copied(self.generator)
-        distributed.synchronise(network, on=False)  # its batch normalisation must not wait for other processes
-        if self.averaged is not None:
-            averaged = dict(self.averaged.module.named_parameters())
-            for name, parameter in network.named_parameters():
-                parameter.data.copy_(averaged[name].data)
-        return network
+        return averaged_copy(self.generator, self.averaged)
 
     def stateful(self) -> dict[str, Any]:
         """All objects whose state a resumed training needs, by their names in checkpoints."""

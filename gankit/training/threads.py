@@ -66,21 +66,22 @@ class StepThreads:
             stepper.advance(is_stopped)
             return ""
         torch.set_num_threads(self.at(step) or 1)  # 1 where the first record is damaged
-        was_first, self._is_first = self._is_first, False
-        is_partial = stepper.turns > 0  # whether a part of it was done before
+        begins_whole = stepper.turns == 0  # else a part of the step was done before
         start = perf_counter()
         stepper.advance(is_stopped)
         seconds = perf_counter() - start
-        is_partial = is_partial or stepper.turns > 0
-        if was_first or is_partial:  # the first step also loads and compiles: the time says nothing of other steps
-            return ""
-        if step < self._rows[-1]["step"]:  # a run before this one has made and recorded the next choice
-            return ""
-        threads, was_trying = choice.threads, choice.trying
+        is_whole = begins_whole and stepper.turns == 0
+        was_first, self._is_first = self._is_first, False  # the first step also loads and compiles
+        is_repeated = step < self._rows[-1]["step"]  # a run before this one has recorded the next choice already
+        return "" if was_first or not is_whole or is_repeated else self._note(choice, seconds, stepper.step)
+
+    def _note(self, choice: ThreadChoice, seconds: float, step: int) -> str:
+        """Tell the choice what a whole step took; record what it chooses for `step`, the next, and put it in words."""
+        before = choice.threads, choice.trying
         choice.note(seconds)
-        if (threads, was_trying) == (choice.threads, choice.trying):
+        if (choice.threads, choice.trying) == before:
             return ""
-        self._record(stepper.step)
+        self._record(step)
         if choice.trying or choice.threads == self._announced:
             return ""
         self._announced = choice.threads
@@ -89,6 +90,7 @@ class StepThreads:
         )
 
     def _record(self, step: int) -> None:
+        """Record the number of threads from a step on, with the seconds per step where it is settled."""
         assert self._choice is not None
         row: dict[str, Any] = {"step": step, "threads": self._choice.threads}
         if not self._choice.trying:

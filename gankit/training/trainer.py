@@ -4,7 +4,7 @@ import contextlib
 import dataclasses
 import math
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, final
 
@@ -14,7 +14,6 @@ from gankit.experiments.experiment import Experiment
 from gankit.files import write_atomically
 from gankit.interfaces import Dataset, Generator
 from gankit.nn.threads import torch_threads
-from gankit.registry import value_at
 from gankit.runs import checkpoint
 from gankit.runs.record import check_same_data, export_config, read_log, record_run
 from gankit.runs.run import BEST, LAST, Run, open_run
@@ -34,8 +33,7 @@ from gankit.training.stopping import BrokenOff, StopRequest
 from gankit.training.threads import StepThreads
 
 OnTick = Callable[[dict[str, Any]], None]
-LOST_PENALTY = 100.0
-"""A lazy penalty whose value times its weight exceeds this no longer restrains the critic; a diverged one had 1190."""
+INTERRUPTED = "interrupted"
 
 
 @final
@@ -71,8 +69,7 @@ class Trainer:
         self.stepper.warnings += experiment_warnings(experiment)
         self.evaluator = Evaluator(self.stepper, self.record)
         self._saved = 0  # step of the newest checkpoint
-        self._sampler: Generator | None = None  # from the present weights
-        self._lost: set[str] = set()  # names of penalties that the user was warned of
+        self._sampler: Generator | None = None  # a copy of the generator as it is after the present step
 
     def rehearse(self) -> None:
         """Rehearse the training on a small batch (`gankit.training.rehearsal`), and print a summary of its data."""
@@ -132,44 +129,61 @@ class Trainer:
             StopRequest(answer if is_writer else "") as stop, contextlib.closing(self.log), contextlib.closing(bar),
             contextlib.closing(stepper), self._report_lost_steps(bar), torch_threads(self.threads.at(stepper.step - 1)),
         ):  # fmt: skip
-
-            def is_stopped() -> bool:  # one interrupted process stops all at the same update
-                return distributed.any_rank(stop.requested)
-
             self._say_warnings(bar)
             if stepper.step == 0 and is_writer:
                 self._write_grid()
             if self._lacks_line():
                 stepper.move_rates(stepper.step - 1)  # the line holds them
                 self._tick(bar, on_tick, stop)
-            stopped, out_of_time = is_stopped(), False
-            while stepper.step < settings.steps and not stopped and not out_of_time:
-                self._sampler = None
-                thread_choice = self.threads.advance(stepper, is_stopped)
-                self._say_warnings(bar)
-                last = stepper.step == settings.steps
-                if not stepper.turns:  # else the step was stopped half-way; it gets no line and no samples
-                    bar.step(stepper.step, self.threads.on_trial)
-                    if thread_choice:
-                        bar.say(thread_choice)
-                        bar.count_anew()
-                    if stepper.step % settings.tick_every == 0 or last:
-                        self._tick(bar, on_tick, stop)
-                    if (stepper.step % settings.sample_every == 0 or last) and is_writer:
-                        self._write_grid()
-                stopped, out_of_time = is_stopped(), distributed.any_rank(time.monotonic() > deadline)
-                if stepper.step % settings.checkpoint_every == 0 or last or stopped or out_of_time:
-                    self._save()
-            unfinished = stepper.step < settings.steps or self._lacks_line()
-            if unfinished:
-                bar.say_stopped("interrupted" if stopped else "training.max_minutes is used up", self.folder)
-        if unfinished and stopped:
+            why_stopped = self._do_steps(bar, on_tick, stop, deadline)
+            if why_stopped is not None:
+                bar.say_stopped(why_stopped, self.folder)
+        if why_stopped == INTERRUPTED:
             raise KeyboardInterrupt
         distributed.wait()  # for what process 0 writes
         run = open_run(self.folder)
         if not run.exported.is_file() and is_writer:  # deleted from a finished run that is resumed
             self._export(LAST, self._generator())
         return run
+
+    def _do_steps(self, bar: Progress, on_tick: OnTick | None, stop: StopRequest, deadline: float) -> str | None:
+        """Do the remaining steps, each with what is due after it: a line of the log, a grid, a checkpoint.
+
+        An interrupt ends them after the present update, and `deadline`, a time of `time.monotonic`, after the present
+        step; both save a checkpoint.
+
+        Returns:
+            Why it stopped; None where nothing remains to be done.
+        """
+        settings, stepper = self.settings, self.stepper
+
+        def is_stopped() -> bool:  # one interrupted process stops all at the same update
+            return distributed.any_rank(stop.requested)
+
+        stopped, out_of_time = is_stopped(), False
+        while stepper.step < settings.steps and not stopped and not out_of_time:
+            self._sampler = None
+            thread_choice = self.threads.advance(stepper, is_stopped)
+            self._say_warnings(bar)
+            if not stepper.turns:  # else the step was stopped half-way; it gets no line and no samples
+                bar.step(stepper.step, self.threads.on_trial)
+                if thread_choice:
+                    bar.say(thread_choice)
+                    bar.count_anew()
+                if self._is_due(settings.tick_every):
+                    self._tick(bar, on_tick, stop)
+                if self._is_due(settings.sample_every) and distributed.rank() == 0:
+                    self._write_grid()
+            stopped, out_of_time = is_stopped(), distributed.any_rank(time.monotonic() > deadline)
+            if self._is_due(settings.checkpoint_every) or stopped or out_of_time:
+                self._save()
+        if stepper.step == settings.steps and not self._lacks_line():
+            return None
+        return INTERRUPTED if stopped else "training.max_minutes is used up"
+
+    def _is_due(self, every: int) -> bool:
+        """Whether what is done every so many steps, and after the last one, is due after the present step."""
+        return self.stepper.step % every == 0 or self.stepper.step == self.settings.steps
 
     @contextlib.contextmanager
     def _report_lost_steps(self, bar: Progress) -> Iterator[None]:
@@ -183,7 +197,7 @@ class Trainer:
     def _lacks_line(self) -> bool:
         """Whether the log lacks the line of this step, because a stop broke off its evaluation."""
         step = self.stepper.step
-        if distributed.size() > 1 or not step or (step % self.settings.tick_every and step < self.settings.steps):
+        if distributed.size() > 1 or step == 0 or not self._is_due(self.settings.tick_every):
             return False
         rows = read_log(self.log.path)
         return not rows or rows[-1]["step"] < step
@@ -195,7 +209,7 @@ class Trainer:
     def _tick(self, bar: Progress, on_tick: OnTick | None, stop: StopRequest) -> None:
         """Write a line of the log; process 0 alone does so, with the means of all processes.
 
-        Where there is a single process, a stop breaks off the evaluation, and the resumed run writes the line.
+        No line is written where a stop breaks off its evaluation: the resumed run writes it.
         """
         step, sums = self.stepper.step, self.log.state_dict()
         losses = distributed.means(self.log.means())
@@ -204,38 +218,37 @@ class Trainer:
         self._raise_if_diverged([name for name, value in logged.items() if not math.isfinite(value)])
         if distributed.rank():
             return
-        for line in self._lost_penalties(losses):
-            bar.say(f"warning: {line}")
+        if step > self.settings.steps / 10:  # at first, penalties may be large
+            self.stepper.warnings += self.stepper.objective.lost_penalties(losses, step)
+            self._say_warnings(bar)
         rates = {f"{side}_lr": optimizer.param_groups[0]["lr"] for side, optimizer in self.stepper.optimizers.items()}
         row: dict[str, Any] = {"step": step, **losses, **rates, **bar.speed(), **hook_values}
         if self.evaluator.is_due(step):
-            generator = self._generator()
             try:
-                with stop.breaking_off() if distributed.size() == 1 else contextlib.nullcontext():
-                    row["metrics"] = self.evaluator.values(generator)
-                self._keep_best(generator, row["metrics"])
+                row |= self._evaluate(bar, stop)
             except BrokenOff:
-                return self.log.load_state_dict(sums)
-            except GankitError as error:  # some metrics fail on collapsed images; the training goes on
-                bar.say(f"warning: step {step} could not be evaluated: {error}")
+                self.log.load_state_dict(sums)  # for the line that the resumed run writes
+                return
         self.log.write(row)
         bar.show(losses)
         if on_tick is not None:
             on_tick(row)
 
-    def _lost_penalties(self, losses: Mapping[str, float]) -> Iterator[str]:
-        """A line, once, for each lazy penalty that lost its hold on the critic; see docs/measured/lazy-penalty.md."""
-        step = self.stepper.step
-        for term in self.stepper.gan.losses:
-            value = losses.get(f"critic/{term.name}", 0.0)
-            is_lazy = term.every > 1 and term.loss.per_sample and step > self.settings.steps / 10
-            if is_lazy and value_at(term.weight, step) * value > LOST_PENALTY and term.name not in self._lost:
-                self._lost.add(term.name)
-                yield (
-                    f"losses.{term.name}: {value:.3g} up to step {step}: computed on each update number {term.every} "
-                    f"alone, it does not hold the critic; start anew with losses.{term.name}.every=1, or with a lower "
-                    "training.critic_lr"
-                )
+    def _evaluate(self, bar: Progress, stop: StopRequest) -> dict[str, Any]:
+        """Evaluate the generator, and keep it if it is the best so far; returns its metrics for the log.
+
+        Raises:
+            BrokenOff: a stop was requested. Only where there is a single process: others would wait for this one.
+        """
+        generator = self._generator()
+        try:
+            with stop.breaking_off() if distributed.size() == 1 else contextlib.nullcontext():
+                values = self.evaluator.values(generator)
+            self._keep_best(generator, values)
+        except GankitError as error:  # some metrics fail on collapsed images; the training goes on
+            bar.say(f"warning: step {self.stepper.step} could not be evaluated: {error}")
+            return {}
+        return {"metrics": values}
 
     def _raise_if_diverged(self, not_finite: list[str]) -> None:
         if not_finite:

@@ -10,7 +10,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from gankit.studies.agreement.arms import Arm
-from gankit.studies.agreement.findings import CANNOT, METRICS, Difference, Findings, Where
+from gankit.studies.agreement.contrasts import CANNOT, Difference, contrast
+from gankit.studies.agreement.findings import Findings, Where
+from gankit.studies.agreement.judging import DISTANCES
 
 
 @dataclass(frozen=True)
@@ -69,8 +71,8 @@ def _compare(
     """
     facts |= {"pairs": pairs, "where": where, "same_reals": same_reals}
     differences: dict[Where, Difference] = {}
-    for at in (dataclasses.replace(where, metric=metric) for metric in METRICS):
-        difference = findings.contrast(pairs, at, same_reals=same_reals)
+    for at in (dataclasses.replace(where, metric=metric) for metric in DISTANCES):
+        difference = contrast(findings, pairs, at, same_reals=same_reals)
         if difference is None:
             return _without_values(findings, question, [arm for pair in pairs for arm in pair], **facts)
         differences[at] = difference
@@ -94,7 +96,7 @@ def _conclude_kept(findings: Findings, lowest: Arm, highest: Arm, row: str) -> C
     facts = {"row": row, "word": word, "where": where, "pairs": [arms]}
     values = [value for arm in arms if (value := findings.estimate(arm, where)) is not None]
     noise = [chance for arm in arms if (chance := findings.by_chance(arm, "frechet")) is not None]
-    difference = findings.contrast([arms], where, same_reals=False)
+    difference = contrast(findings, [arms], where, same_reals=False)
     if difference is None or len(noise) < 2:
         return _without_values(findings, "kept", arms, **facts)
     (mean_at_lowest, _), (mean_at_highest, _) = noise
@@ -119,19 +121,29 @@ def difference_from_reals(findings: Findings, row: str) -> Conclusion:
     Medicine 17:873, method 10).
     """
     spread_known = findings.spread_of_shares(row)[1] > 0
-    parts, answers = [], []
-    for arm in findings.arms_of():
-        fake, real = findings.count_measured(arm, row), findings.count_measured(arm, None)
-        change, ends, answer = 0.0, None, CANNOT
-        if fake.measured and real.measured:
-            fake_share, real_share = fake.positive / fake.measured, real.positive / real.measured
-            change = fake_share - real_share
-            if spread_known:
-                fake_low, fake_high = findings.share_interval(arm, row)
-                real_low, real_high = findings.share_interval(arm, None)
-                ends = (change - math.hypot(fake_share - fake_low, real_high - real_share),
-                        change + math.hypot(fake_high - fake_share, real_share - real_low))  # fmt: skip
-                answer = "yes" if ends[1] < 0 else "no, more do" if ends[0] > 0 else CANNOT
-        parts.append({"arm": arm, "fake": fake, "real": real, "change": change, "ends": ends})
-        answers.append((arm.words, answer))
+    parts = [_share_difference(findings, arm, row, spread_known) for arm in findings.arms_of()]
+    answers = [(part["arm"].words, _answer_of_shares(part["ends"])) for part in parts]
     return Conclusion("measured", _join_answers(answers, "{answer} at {name}", "; "), {"row": row, "parts": parts})
+
+
+def _share_difference(findings: Findings, arm: Arm, row: str, spread_known: bool) -> dict[str, Any]:
+    """The change of the share from real to generated images and, where trainings' spread is known, its interval."""
+    fake, real = findings.count_measured(arm, row), findings.count_measured(arm, None)
+    part: dict[str, Any] = {"arm": arm, "fake": fake, "real": real, "change": 0.0, "ends": None}
+    if fake.measured and real.measured:
+        fake_share, real_share = fake.positive / fake.measured, real.positive / real.measured
+        part["change"] = change = fake_share - real_share
+        if spread_known:
+            fake_low, fake_high = findings.share_interval(arm, row)
+            real_low, real_high = findings.share_interval(arm, None)
+            below = math.hypot(fake_share - fake_low, real_high - real_share)
+            above = math.hypot(fake_high - fake_share, real_share - real_low)
+            part["ends"] = change - below, change + above
+    return part
+
+
+def _answer_of_shares(ends: tuple[float, float] | None) -> str:
+    """Whether fewer generated images than real ones are positive, by the interval of the difference."""
+    if ends is None or ends[0] <= 0 <= ends[1]:
+        return CANNOT
+    return "yes" if ends[1] < 0 else "no, more do"

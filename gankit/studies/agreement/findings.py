@@ -1,4 +1,4 @@
-"""What a study found: values of arms over their seeds, and differences with intervals that allow for training noise."""
+"""What a study found: the values of every arm over its trainings, and shares of images that measure as positive."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gankit.evaluation.design import Estimate as ErrorParts
-from gankit.evaluation.design import Part, student_quantile
+from gankit.evaluation.design import Part
 from gankit.evaluation.draws import pooled_variance
 from gankit.evaluation.tables import title
 from gankit.evaluation.uncertainty import wilson
@@ -23,10 +23,6 @@ from gankit.studies.jobs import Outcome
 if TYPE_CHECKING:
     from gankit.studies.agreement.study import Agreement
 
-# The distances on which conclusions rest. The Frechet distance of few images has a bias, which may differ between
-# generators; KID has none
-METRICS = ("frechet", "kid")
-CANNOT = "cannot be told"
 # The choices among a generator's drawn images, all or the best and worst by the critic's score, with their words
 ROWS = {"all": "All", "top": "Top", "bottom": "Bot"}
 
@@ -59,7 +55,7 @@ class Estimate:
     fake_variance: float | None  # the part of its variance that comes from the generated images
     real_error: float | None  # the part of its standard error that comes from the real images
     # (k,) how far each part of the real images moves the mean: the sum of squares is the variance that comes from the
-    # real images. None where this is unknown, or trainings were judged beside different real images
+    # real images. None where this is unknown, or trainings were judged against different real images
     influences: NDArray[np.float64] | None
     seeds: int  # trainings over which the mean is
     n_real: int  # real images
@@ -73,25 +69,6 @@ class Spread:
     total: float  # standard deviation between trainings of an arm
     sampling: float  # the standard deviation that would come from the sampling of generated images alone
     freedom: int  # degrees of freedom
-
-
-@dataclass(frozen=True)
-class Difference:
-    """One arm's value minus another's, or the mean of several such differences."""
-
-    value: float
-    low: float  # lower end of its 95 % interval
-    high: float  # upper end
-    whole: bool  # whether the interval allows for how much trainings differ; without several seeds it cannot
-    matched: int  # pairs of trainings of the same seed over which it is; 0 where trainings are not paired
-    by_pairs: bool = False  # whether its error follows from the spread of these pairs, not from that between trainings
-
-    @property
-    def verdict(self) -> str:
-        """ "lower", "higher", or "cannot be told"; the last also wherever it is unknown how much trainings differ."""
-        if not self.whole or self.low <= 0 <= self.high:
-            return CANNOT
-        return "lower" if self.high < 0 else "higher"
 
 
 class Count(NamedTuple):
@@ -175,7 +152,7 @@ class Findings:
         return Estimate(
             value=float(np.mean([entry["value"] for entry in entries])),
             error=_root_mean_square(entry["standard_error"] for entry in entries),
-            fake_variance=_mean(entry["fake_variance"] for entry in entries),
+            fake_variance=mean_of_known(entry["fake_variance"] for entry in entries),
             real_error=_root_mean_square(math.sqrt(sum(value**2 for value in values)) for values in influences),
             influences=np.mean(influences, axis=0) if comparable else None,
             seeds=len(entries),
@@ -192,67 +169,9 @@ class Findings:
         sampling = float(np.mean([entry["fake_variance"] or 0.0 for entries in arms for entry in entries]))
         return Spread(math.sqrt(variance), math.sqrt(sampling), freedom)
 
-    def contrast(self, pairs: Sequence[tuple[Arm, Arm]], where: Where, *, same_reals: bool) -> Difference | None:
-        """The value of the second arm of a pair minus that of the first, mean over pairs; None where an arm has none.
-
-        Trainings of one seed (and one warm start) have much in common, so those of the same seed are compared. The
-        variance between trainings is the residual of a two-way layout by arm and seed, over all arms with several
-        seeds; its degrees of freedom are those of Student's interval. There are two exceptions: where no two arms have
-        several seeds, it is the spread between trainings, at least that of sampling; for several pairs whose arms have
-        one seed, it is the spread of the pairs' differences, which alone shows there how arm and seed interact.
-
-        The variance from the real images is added: from their influences on both values where these were judged beside
-        the same ones (`same_reals`), else as the sum for both.
-        """
-        shared = [self.common_seeds(pair, where) for pair in pairs]
-        residual = self._residual_variance(where) if all(shared) else None
-        some_trained_once = any(len(self._entries(arm, where)) < 2 for pair in pairs for arm in pair)
-        by_pairs = residual is not None and some_trained_once and len(pairs) > 1
-        estimates = []
-        for (first, second), seeds in zip(pairs, shared, strict=True):
-            one, other = (self.estimate(arm, where, seeds if residual else None) for arm in (first, second))
-            if one is None or other is None:
-                return None
-            estimates.append((one, other))
-        if not estimates:
-            return None
-        changes = [other.value - one.value for one, other in estimates]
-        sides = [estimate for pair in estimates for estimate in pair]
-        trainings = [side.seeds for side in sides]  # over which each value is a mean
-        if by_pairs:
-            variance, freedom = float(np.var(changes, ddof=1)) / 2, len(pairs) - 1  # half, as both sides vary
-            trainings = [1] * len(sides)  # The values' own spread is that of means already
-        elif residual:
-            variance, freedom = residual
-        else:
-            variance, freedom = self._unpaired_variance(sides, where)
-        real_variance = _real_variance(estimates, same_reals)
-        total = sum(variance / n for n in trainings) / len(pairs) ** 2 + (real_variance or 0.0)
-        half = student_quantile(freedom or 1e6) * math.sqrt(total)
-        value, whole = float(np.mean(changes)), freedom > 0 and real_variance is not None
-        return Difference(value, value - half, value + half, whole, sum(map(len, shared)) if residual else 0, by_pairs)
-
-    def _residual_variance(self, where: Where) -> tuple[float, int] | None:
-        """Variance between trainings beyond what arm and seed explain, and its degrees of freedom."""
-        arms = [arm for arm in self.arms() if len(self._entries(arm, where)) > 1]
-        seeds = self.common_seeds(arms, where)
-        if len(arms) < 2 or len(seeds) < 2:
-            return None
-        values = np.array([[self.by_seed(arm, where)[seed] for seed in seeds] for arm in arms])
-        residuals = values - values.mean(0) - values.mean(1, keepdims=True) + values.mean()
-        freedom = (len(arms) - 1) * (len(seeds) - 1)
-        return float((residuals**2).sum()) / freedom, freedom
-
-    def _unpaired_variance(self, estimates: Sequence[Estimate], where: Where) -> tuple[float, int]:
-        """Variance between trainings of one arm, at least that of sampling, and its degrees of freedom, which may be 0.
-
-        `estimates` are the values that are compared.
-        """
-        sampling, spread = _mean(estimate.fake_variance for estimate in estimates) or 0.0, self.spread(where)
-        return (sampling, 0) if spread is None else (max(spread.total**2, sampling), spread.freedom)
-
     def between_reals(self, arm: Arm, where: Where) -> dict[str, float] | None:
         """{"mean", "sd", "n"} of real images in the place of generated ones, or None where it is not known."""
+        # Held-out images of one SR are compared with training images of that SR, whatever the arm was trained on
         control = "" if where.row == "held-out-same" else arm.control
         of_arm = self.reals["arms"][arm_at(arm.threshold, control).name]  # The same for every scope
         if where.group == "drawn":
@@ -268,8 +187,8 @@ class Findings:
         sd = _root_mean_square(entry["sd"] for entry in entries)
         return None if sd is None else (float(np.mean([entry["mean"] for entry in entries])), sd)
 
-    def measured_by_training(self, arm: Arm, row: str | None) -> list[tuple[int, int, int]]:
-        """The `Count` of each training's images of `ROWS`; for None the single one of the real images."""
+    def measured_by_training(self, arm: Arm, row: str | None) -> list[Count]:
+        """The count of each training's images of `ROWS`; for None the single one of the real images."""
         assert self.measurement is not None
         fact, reals = self.measurement.fact, self.reals["arms"][arm_at(arm.threshold, arm.control).name]
         counts = [trial.outcome.result[fact][row] for trial in self.trials_of(arm)] if row else [reals[fact]]
@@ -277,7 +196,12 @@ class Findings:
 
     def count_measured(self, arm: Arm, row: str | None) -> Count:
         """The sum over all trainings of the arm; for None the count of the real images."""
-        return Count(*(sum(numbers) for numbers in zip((0, 0, 0), *self.measured_by_training(arm, row), strict=True)))
+        counts = self.measured_by_training(arm, row)
+        return Count(
+            positive=sum(count.positive for count in counts),
+            measured=sum(count.measured for count in counts),
+            n=sum(count.n for count in counts),
+        )
 
     def spread_of_shares(self, row: str) -> tuple[float, int]:
         """Variance between trainings of an arm in the share of positive images, pooled over arms.
@@ -285,7 +209,9 @@ class Findings:
         Returns it with its degrees of freedom: 0 where no arm has several trainings.
         """
         counts = [self.measured_by_training(arm, row) for arm in self.arms()]
-        return pooled_variance([[positive / known for positive, known, _ in of_arm if known] for of_arm in counts])
+        return pooled_variance([
+            [count.positive / count.measured for count in of_arm if count.measured] for of_arm in counts
+        ])  # fmt: skip
 
     def independent_reals(self, arm: Arm) -> float:
         """As how many independent cases the measured real images count: all those of one patient as one."""
@@ -301,19 +227,19 @@ class Findings:
         It allows for how much trainings differ where any arm has several, and counts the real images of one patient as
         one case.
         """
-        positive, known, _ = self.count_measured(arm, row)
-        if not known:
+        count = self.count_measured(arm, row)
+        if not count.measured:
             return 0.0, 1.0
+        share = count.positive / count.measured
         if row is None:
             cases = self.independent_reals(arm)
-            return wilson(positive / known * cases, cases)
+            return wilson(share * cases, cases)
         variance, freedom = self.spread_of_shares(row)
         if not freedom:
-            return wilson(positive, known)
-        share = positive / known
-        sampling = share * (1 - share) / known
+            return wilson(count.positive, count.measured)
+        sampling = share * (1 - share) / count.measured
         part = Part(max(variance / len(self.trials_of(arm)), sampling), freedom)
-        return ErrorParts(share, {"trainings": part}).share_interval(known, known)
+        return ErrorParts(share, {"trainings": part}).share_interval(count.measured, count.measured)
 
     def metric_name(self, metric: str) -> str:
         """The heading of a metric's values; that of the Frechet distance names the features, which all share."""
@@ -322,17 +248,7 @@ class Findings:
         return "KID" if metric == "kid" else metric
 
 
-def _real_variance(pairs: Sequence[tuple[Estimate, Estimate]], same_reals: bool) -> float | None:
-    """The part of the variance of a mean difference that comes from the real images; None where it is unknown."""
-    if same_reals:
-        changes = [other.influences - one.influences for one, other in pairs
-                   if one.influences is not None and other.influences is not None]  # fmt: skip
-        return None if len(changes) < len(pairs) else float((np.mean(changes, axis=0) ** 2).sum())
-    errors = [error for pair in pairs for estimate in pair if (error := estimate.real_error) is not None]
-    return None if len(errors) < 2 * len(pairs) else float(np.sum(np.square(errors))) / len(pairs) ** 2
-
-
-def _mean(values: Iterable[float | None]) -> float | None:
+def mean_of_known(values: Iterable[float | None]) -> float | None:
     """The mean of the known values; None where none is known."""
     known = [value for value in values if value is not None]
     return float(np.mean(known)) if known else None
@@ -340,5 +256,5 @@ def _mean(values: Iterable[float | None]) -> float | None:
 
 def _root_mean_square(values: Iterable[float | None]) -> float | None:
     """The root mean square of the known values; None where none is known."""
-    mean = _mean(None if value is None else value * value for value in values)
+    mean = mean_of_known(None if value is None else value * value for value in values)
     return None if mean is None else math.sqrt(mean)

@@ -21,11 +21,13 @@ from gankit.studies.agreement.arms import Arm
 if TYPE_CHECKING:
     from gankit.studies.agreement.study import Agreement
 
-DRAWN_METRICS = ("frechet", "kid")  # Of all drawn images, the best and the worst
-EQUAL_METRICS = (*DRAWN_METRICS, "precision-recall")  # Where both sides have equal n
+# The metrics of all drawn images, the best and the worst, on which conclusions rest too. The Frechet distance of few
+# images has a bias, which may differ between generators; KID has none
+DISTANCES = ("frechet", "kid")
+EQUAL_METRICS = (*DISTANCES, "precision-recall")  # Where both sides have equal n
 CHANCE_DRAWS = 100  # Random draws of `kept` images, which show how noisy values of so few images are
 REAL_DRAWS = 20  # Draws of real images, over which a value between reals is a mean
-# The real images beside which generated ones are judged at equal n, with their words in tables
+# The real images against which generated ones are judged at equal n, with their words in tables
 REFERENCES = {
     "subset": "own training images", "full": "all training images", "held-out": "held-out images",
     "held-out-same": "held-out images of this SR",
@@ -79,7 +81,7 @@ class Estimator:
 
 @final
 class Judge:
-    """Judges generators beside the real images of a study, which pass through the extractor once.
+    """Judges generators against the real images of a study, which pass through the extractor once.
 
     Attributes:
         full: features of all training images, and their groups where there are any.
@@ -119,9 +121,7 @@ class Judge:
         ranks = [[place, int(i), f"{ranking.scores[i]:.6g}"] for place, i in enumerate(ranking.order, 1)]
         write_csv(folder / "ranking.csv", [["rank", "image", "score"], *ranks])
         reals = self.full.take(images.training_of(arm, seed))
-        drawn = {
-            name: values_with_influences(DRAWN_METRICS, reals, fakes.take(chosen)) for name, chosen in choices.items()
-        }
+        drawn = {name: values_with_influences(DISTANCES, reals, fakes.take(chosen)) for name, chosen in choices.items()}
         result = {
             "drawn": drawn, "chance": self._chance(Pool(reals, fakes.take(choices["all"]))),
             "equal": self._equal(arm, reals, fakes), "n_real": reals.count,
@@ -138,7 +138,7 @@ class Judge:
         return spreads(["frechet"], pool, [(pool.real_places, pool.fake_places[places]) for places in draws])
 
     def _equal(self, arm: Arm, reals: Rows, fakes: Rows) -> dict[str, Values]:
-        """The values of the first `equal_n` generated images beside as many of each of `REFERENCES`."""
+        """The values of the first `equal_n` generated images against as many of each of `REFERENCES`."""
         n = self.images.equal_n
         first, same = fakes.take(np.arange(n)), self.held_out.take(self.images.held_out_at(arm.threshold))
         return {
@@ -149,7 +149,7 @@ class Judge:
     def reals(self) -> dict[str, Any]:
         """The values of held-out real images in the place of generated ones, of as many images.
 
-        Held-out images have no image (and no patient) in common with the training images beside which they stand.
+        Held-out images have no image (and no patient) in common with the training images to which they are compared.
         """
         whole = _between_reals(Pool(self.full, self.held_out), self.images.equal_n)
         return {
@@ -169,11 +169,11 @@ class Judge:
         for name, wanted, count in (("all", settings.drawn, REAL_DRAWS), ("kept", settings.kept, CHANCE_DRAWS)):
             n = min(wanted, held_out.count)
             draws = [random_places(held_out.count, n, name, number) for number in range(count)]
-            values = spreads(DRAWN_METRICS, pool, [(pool.real_places, pool.fake_places[draw]) for draw in draws])
+            values = spreads(DISTANCES, pool, [(pool.real_places, pool.fake_places[draw]) for draw in draws])
             entry[name] = {**values, "n": n}
         entry["equal"] = _between_reals(pool, images.equal_n)
         if not arm.control:
-            # What perfect generators would get: of all images beside these, and of these beside all
+            # What perfect generators would get: of all images against these, and of these against all
             entry["all beside these"] = _between_reals(Pool(self.full, held_out), images.equal_n)
             entry["these beside all"] = _between_reals(Pool(trained, self.held_out), images.equal_n)
         if self.estimator:
@@ -182,7 +182,7 @@ class Judge:
 
 
 def _between_reals(pool: Pool, n: int) -> Values:
-    """The values of n held-out images beside n training images, over random draws of both."""
+    """The values of n held-out images against n training images, over random draws of both."""
     return spreads(EQUAL_METRICS, pool, [
         (pool.real_places[random_places(pool.real.count, n, "reals", number)],
          pool.fake_places[random_places(pool.fake.count, n, "held-out reals", number)])

@@ -8,13 +8,14 @@ import numpy as np
 
 from gankit.images.pictures import grid_png, png_uri
 from gankit.report.pages import draw_lines, draw_png, render
-from gankit.runs.run import Run, open_run
+from gankit.runs.run import Run
 from gankit.studies.agreement.arms import CONTROLS, Arm, heading, percent
 from gankit.studies.agreement.conclusions import conclusions
 from gankit.studies.agreement.findings import ROWS, Findings, Trial, Where
 from gankit.studies.agreement.tables import EQUAL, block_title, blocks, rows, table1, write_tables
 from gankit.studies.study import Results, write_page
-from gankit.studies.trainings import RUN
+from gankit.studies.trainings import finished_run
+from gankit.studies.worker import check_made
 from gankit.training.progress import format_seconds
 
 SHOWN = 10  # Images in a row of the picture of reals, which has two
@@ -25,7 +26,7 @@ def write_report(results: Results) -> None:
     findings: Findings = results.values
     arms, full = findings.arms(), findings.images.full
     write_tables(findings, results.folder)
-    runs = [open_run(trial.folder / RUN) for trial in findings.trials if not trial.outcome.failure]
+    runs = [finished_run(trial.folder) for trial in findings.trials if not trial.outcome.failure]
     all_blocks = blocks(rows(findings))
     by_threshold, losses = _draw_by_threshold(findings), _draw_losses(runs)
     seed_counts = {arm: len(findings.study.seeds_of(arm)) for arm in arms}
@@ -40,7 +41,7 @@ def write_report(results: Results) -> None:
         arms_by_seed_count={n: [arm for arm in arms if seed_counts[arm] == n] for n in seed_counts.values()},
         by_threshold=by_threshold and png_uri(by_threshold), losses=losses and png_uri(losses),
         real_grid=png_uri(grid_png(full.read(places), full.value_range, SHOWN)),
-        grids={arm: _grids(trials[0]) if (trials := findings.trials_of(arm)) else {} for arm in arms},
+        grids={arm: read_pictures(trials[0]) if (trials := findings.trials_of(arm)) else {} for arm in arms},
         block_title=block_title, format_seconds=format_seconds,
     )  # fmt: skip
 
@@ -62,9 +63,15 @@ def warnings_of(findings: Findings) -> list[str]:
     return text.split("\n")[:-1]
 
 
-def _grids(trial: Trial) -> dict[str, str]:
-    """The pictures of a training's drawn images, by the keys of `ROWS`."""
-    return {row: png_uri((trial.folder / f"{row}.png").read_bytes()) for row in ROWS}
+def read_pictures(trial: Trial) -> dict[str, str]:
+    """The pictures of a training's drawn images, by the keys of `ROWS`.
+
+    Raises:
+        RunError: one of them was changed or lost since.
+    """
+    files = {row: f"{row}.png" for row in ROWS}
+    check_made(trial.folder, *files.values())
+    return {row: png_uri((trial.folder / file).read_bytes()) for row, file in files.items()}
 
 
 def _draw_by_threshold(findings: Findings) -> bytes | None:
@@ -90,28 +97,34 @@ def _draw_by_threshold(findings: Findings) -> bytes | None:
 
 
 def _draw_lines(axes: Any, findings: Findings, lines: list[tuple[str, list[Arm], Where]], reals: str) -> None:
-    """Draw a line of the first seed with errors and crosses of the other seeds for each (label, arms, where).
+    """Draw a line for each (label, arms, where).
 
     A dashed line, labelled `reals`, shows the values of real images in the place of the first line's generated ones.
     """
     for number, (label, arms, where) in enumerate(lines):
         shift = 0.8 * (number - (len(lines) - 1) / 2)  # So that bars of different lines do not cover each other
-        known = [arm for arm in arms if findings.by_seed(arm, where)]
-        seeds = findings.common_seeds(known, where)[:1]
-        points = [(arm, estimate) for arm in known if (estimate := findings.estimate(arm, where, seeds or None))]
-        if points:
-            x, y = [100 * arm.threshold + shift for arm, _ in points], [estimate.value for _, estimate in points]
-            style = {"label": label, "color": f"C{number}", "marker": "o", "capsize": 3, "linewidth": 1.2}
-            axes.errorbar(x, y, [estimate.error or 0.0 for _, estimate in points], **style)
-        for arm, _ in points:
-            others = [value for seed, value in findings.by_seed(arm, where).items() if seed not in seeds]
-            axes.plot([100 * arm.threshold + shift] * len(others), others, "x", color=f"C{number}", alpha=0.6)
+        _draw_line(axes, findings, label, arms, where, shift, f"C{number}")
     _, arms, where = lines[0]
     between = [(100 * arm.threshold, entry["mean"]) for arm in arms if (entry := findings.between_reals(arm, where))]
     if between:
         axes.plot(*zip(*between, strict=True), "--", color="0.4", linewidth=1, label=reals)
     axes.set(xlabel="selection rate, %", ylabel=findings.metric_name("frechet"))
     axes.legend(frameon=False, fontsize=8)
+
+
+def _draw_line(
+    axes: Any, findings: Findings, label: str, arms: list[Arm], where: Where, shift: float, color: str
+) -> None:
+    """Draw the values of the first seed that all arms have as a line with errors, and those of others as crosses."""
+    known = [arm for arm in arms if findings.by_seed(arm, where)]
+    seeds = findings.common_seeds(known, where)[:1]
+    points = [(100 * arm.threshold + shift, arm, findings.estimate(arm, where, seeds or None)) for arm in known]
+    values = [(x, estimate.value, estimate.error or 0.0) for x, _, estimate in points if estimate]
+    if values:
+        axes.errorbar(*zip(*values, strict=True), label=label, color=color, marker="o", capsize=3, linewidth=1.2)
+    for x, arm, _ in points:
+        others = [value for seed, value in findings.by_seed(arm, where).items() if seed not in seeds]
+        axes.plot([x] * len(others), others, "x", color=color, alpha=0.6)
 
 
 def _draw_losses(runs: list[Run]) -> bytes | None:

@@ -1,4 +1,4 @@
-"""The founding experiment: generators of images on which ever more raters agree, beside the controls that it lacked."""
+"""The founding experiment: generators of images on which ever more raters agree, and the controls that it lacked."""
 
 import functools
 import itertools
@@ -89,9 +89,9 @@ class AgreementSettings(Settings):
 
 @final
 class Agreement(Study):
-    """Generators that are trained on images on which ever more raters agree, and the controls beside them.
+    """Generators that are trained on images on which ever more raters agree, and their controls.
 
-    `data.held_out` is 0.2 by default and cannot be 0: generators are judged beside images kept from training. A study
+    `data.held_out` is 0.2 by default and cannot be 0: generators are judged against images kept from training. A study
     file must leave out `data.min_agreement`, `data.subset` and `data.subset_seed`, which the arms decide, and
     `training.max_minutes`, since every training runs to its end. `training.start_from` and `study.warm_start` exclude
     each other.
@@ -119,7 +119,7 @@ class Agreement(Study):
     def check_settings(self, refuse: Refuse) -> None:
         """Refuse a study without held-out images, with two networks to start from, or with scopes of no augment."""
         if not self.experiment.data.held_out:
-            why = "a study judges beside images kept from training; set data.held_out=0.2, say"
+            why = "a study judges against images kept from training; set data.held_out=0.2, say"
             raise refuse("data", "held_out", why)
         if self.settings.warm_start and self.experiment.training.start_from:
             raise refuse("study", "warm_start", "training.start_from names a run to start from already; leave out one")

@@ -10,10 +10,10 @@ from gankit.evaluation.latex import Table, tabular
 from gankit.files import write_atomically, write_csv
 from gankit.report.pages import render
 from gankit.studies.agreement.arms import heading, percent
-from gankit.studies.agreement.findings import METRICS, ROWS, Estimate, Findings, Spread, Where
-from gankit.studies.agreement.judging import REFERENCES
+from gankit.studies.agreement.findings import ROWS, Estimate, Findings, Spread, Where
+from gankit.studies.agreement.judging import DISTANCES, REFERENCES
 
-EQUAL = "Equal n"  # What rows call the generated images that are judged beside as many real ones
+EQUAL = "Equal n"  # What rows call the generated images that are judged against as many real ones
 
 
 @dataclass(frozen=True)
@@ -57,7 +57,7 @@ class Row:
     variant: str  # "" for training by agreement, else the control or the scope of the arms
     images: str  # which generated images: "All", "Top 10", "Bot 10", "Equal n"
     metric: str  # the heading of the metric's values
-    beside: str  # which real images
+    reference: str  # the real images, in words
     cells: list[Cell]  # one for each selection rate
     spread: Spread | None  # between trainings; None where no arm of the row has several
 
@@ -95,7 +95,7 @@ def rows(findings: Findings) -> list[Row]:
     scope.
     """
     # (what rows call the generated images, the value, the key in `REFERENCES` of the real images)
-    values = [(findings.row_words(row), Where("drawn", row, metric), "subset") for metric in METRICS for row in ROWS]
+    values = [(findings.row_words(row), Where("drawn", row, metric), "subset") for metric in DISTANCES for row in ROWS]
     values += [(EQUAL, Where("equal", row, metric), row) for row in REFERENCES for metric in KEPT_VALUES]
     table = []
     for variant, (images, where, reference) in itertools.product(findings.variants(), values):
@@ -107,7 +107,7 @@ def rows(findings: Findings) -> list[Row]:
         has_several = any(len(cell.by_seed) > 1 for cell in cells)
         table.append(Row(
             variant=findings.variant_words(*variant), images=images, metric=findings.metric_name(where.metric),
-            beside=REFERENCES[reference], cells=cells, spread=findings.spread(where) if has_several else None,
+            reference=REFERENCES[reference], cells=cells, spread=findings.spread(where) if has_several else None,
         ))  # fmt: skip
     return table
 
@@ -128,7 +128,7 @@ def table2(findings: Findings) -> Table:
     for row in rows(findings):
         numbers = [number for cell in row.cells for number in _numbers(cell)]
         numbers += [row.spread.total, row.spread.sampling, row.spread.freedom] if row.spread else [None] * 3
-        table.append([row.images, row.variant, row.metric, row.beside, row.n_fake, *map(_text, numbers)])
+        table.append([row.images, row.variant, row.metric, row.reference, row.n_fake, *map(_text, numbers)])
     return table
 
 
@@ -167,18 +167,18 @@ def measured(findings: Findings) -> Table:
 
 
 def blocks(table: list[Row]) -> list[list[Row]]:
-    """Rows that belong under one heading: of one variant, beside the same real images; of one metric but at equal n."""
-    by_heading = itertools.groupby(table, lambda row: (row.variant, row.beside, row.images == EQUAL or row.metric))
+    """Rows that belong under one heading: of one variant and the same real images; of one metric unless at equal n."""
+    by_heading = itertools.groupby(table, lambda row: (row.variant, row.reference, row.images == EQUAL or row.metric))
     return [list(block) for _, block in by_heading]
 
 
 def block_title(block: list[Row]) -> str:
     """The heading of a block of rows."""
     first = block[0]
+    what = first.images + " against" if first.images == EQUAL else first.metric + " to"
     sizes = [str(cell.estimate.n_real) if cell.estimate else "-" for cell in first.cells]
     n_real = sizes[0] if len(set(sizes)) == 1 else "/".join(sizes)  # One for each selection rate where they differ
-    what = f"{first.images} beside {first.beside}" if first.images == EQUAL else f"{first.metric} to {first.beside}"
-    return f"{what} ({n_real} reals)" + (f", {first.variant}" if first.variant else "")
+    return f"{what} {first.reference} ({n_real} reals)" + (f", {first.variant}" if first.variant else "")
 
 
 def trainings(findings: Findings) -> Table:

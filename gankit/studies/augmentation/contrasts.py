@@ -35,10 +35,6 @@ def contrast(
     the smallest true difference that such a study would find with a probability of 80 %. Without any fold all entries
     are None, with a single one all but "value".
 
-    A few folds can agree by chance, and then Student's interval over folds is far too short. It is therefore made at
-    least as wide as the normal interval of the error that test patients alone cause; and if they cause none either, as
-    wide as if one patient of one fold had been judged otherwise.
-
     Args:
         differences: of gains, one (generators, seeds) array for each fold; every fold has seeds of its own.
         test_to_train: images of a fold's test part, divided by all its other images.
@@ -51,22 +47,36 @@ def contrast(
     table = np.full((len(differences), generators, differences[0].shape[1]), np.nan)
     for place, of_fold in enumerate(differences):  # the source chosen in one fold may have more generators
         table[place, : len(of_fold)] = of_fold
-    estimate = cross_validated(table, test_to_train)
+    of_folds = cross_validated(table, test_to_train)
     if len(differences) < 2:
-        return {**UNKNOWN, "value": estimate.value}
-    folds, count = estimate.parts["folds"], len(differences)
-    overlap = 1 / count + test_to_train  # as in `cross_validated`
-    # Student's interval of a variance times this is as wide as the normal interval of the variance itself
-    normal_to_student = (student_quantile(math.inf) / student_quantile(folds.freedom)) ** 2
-    variance = max(folds.variance, normal_to_student * overlap * float(np.mean(patient_variances)))
-    if variance < ROUNDING**2:
-        variance = overlap * patient_step**2 / count
-    estimate = Estimate(estimate.value, {"folds": Part(variance, folds.freedom)})
+        return {**UNKNOWN, "value": of_folds.value}
+    overlap = 1 / len(differences) + test_to_train  # as in `cross_validated`
+    of_patients = overlap * float(np.mean(patient_variances))
+    of_one_patient = overlap * patient_step**2 / len(differences)
+    estimate = Estimate(of_folds.value, {"folds": _widen(of_folds.parts["folds"], of_patients, of_one_patient)})
     (low, high), (low90, high90) = estimate.interval(), estimate.interval(1 - 2 * LEVEL)
     return {
         "value": estimate.value, "low": low, "high": high, "low90": low90, "high90": high90, "p": estimate.p_value,
         "visible": estimate.detectable(), "variances": variance_split(table),
     }  # fmt: skip
+
+
+def _widen(folds: Part, of_patients: float, of_one_patient: float) -> Part:
+    """The variance of a mean difference over folds, raised to what test patients alone cause.
+
+    A few folds can agree by chance, and then Student's interval over folds is far too short. It is therefore made at
+    least as wide as the normal interval of the error that test patients alone cause; and if they cause none either, as
+    wide as if one patient of one fold had been judged otherwise.
+
+    Args:
+        folds: the variance as the spread of the folds has it.
+        of_patients: the variance that test patients cause.
+        of_one_patient: the variance that one patient of one fold causes, judged otherwise.
+    """
+    # Student's interval of a variance times this is as wide as the normal interval of the variance itself
+    normal_to_student = (student_quantile(math.inf) / student_quantile(folds.freedom)) ** 2
+    variance = max(folds.variance, normal_to_student * of_patients)
+    return Part(variance if variance >= ROUNDING**2 else of_one_patient, folds.freedom)
 
 
 def verdict(primary: Mapping[str, Any], margin: float, has_remedy: bool) -> dict[str, str]:

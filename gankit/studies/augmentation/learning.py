@@ -19,7 +19,16 @@ from gankit.seeds import derive_seed
 from gankit.studies.augmentation.arms import COPIES, FILL, HELD_OUT, Ratio, Variant
 from gankit.studies.augmentation.estimators import FeatureLearner
 from gankit.studies.augmentation.folds import Fold, values_of
-from gankit.studies.fitting import Classical, Images, TrainingSet, apply, class_weights, fit_new, noised_copies
+from gankit.studies.fitting import (
+    Classical,
+    Images,
+    TrainingSet,
+    apply,
+    class_weights,
+    fit_new,
+    noised_copies,
+    remove_checkpoints,
+)
 from gankit.studies.labelled import class_counts, class_labels
 from gankit.studies.worker import check_made
 
@@ -153,8 +162,7 @@ def train_variant(
         raise RunError(f"the classifier diverged: {advice}")
     with open_atomically(folder / OUTPUTS) as file:
         np.savez(file, validation=outputs["validation"], test=outputs["test"])
-    for path in (folder / "checkpoints").glob("*.pt"):  # no longer needed
-        path.unlink()
+    remove_checkpoints(folder)
     real = len(fold.learn) if variant.arm.kind.real else 0
     steps = {"steps": progress["steps"]} if progress else {}  # an estimator takes none
     return {**steps, "real": real, "added": len(data.images) - real}

@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from scipy.special import softmax
 
 from gankit.evaluation.latex import tabular
 from gankit.files import write_atomically, write_csv
 from gankit.images.pictures import grid_png
 from gankit.report.pages import draw_intervals
 from gankit.studies.augmentation.arms import CONTROLS
-from gankit.studies.augmentation.judging import Cells, is_leak, predictions
+from gankit.studies.augmentation.judging import Cells, is_leak
 from gankit.studies.augmentation.learning import MADE
 from gankit.studies.formats import interval, number
+from gankit.studies.labelled import class_labels, groups_of
 from gankit.studies.study import JOBS, Results, write_page
+from gankit.studies.worker import check_made
 from gankit.terminal.text import as_columns
 
 if TYPE_CHECKING:
@@ -104,7 +107,24 @@ def write_tables(study: AugmentationStudy, metrics: Mapping[str, Any], cells: Ce
         for (g, s), test in np.ndenumerate(cell.test):
             gains.append([fold, variant, g, s, cell.validation[g, s], test])
     write_csv(folder / "gains.csv", gains)
-    write_csv(folder / "predictions.csv", predictions(study, cells, metrics["arms"]))
+    write_csv(folder / "predictions.csv", _predictions(study, cells, metrics["arms"]))
+
+
+def _predictions(study: AugmentationStudy, cells: Cells, arms: Mapping[str, Any]) -> Iterator[list[object]]:
+    """Rows of the outputs of the chosen variants for every test case, a header first."""
+    numeric, classes = study.outputs == 1, study.division.dataset.class_names
+    names = [str(study.settings.number)] if numeric else [f"p_{name}" for name in classes]
+    yield ["fold", "case", "group", "label", "arm", "variant", "generator", "seed", *names]
+    for arm, entry in arms.items():
+        for row in entry["chosen"]:
+            fold, cell = study.fold(row["fold"]), cells[row["fold"], row["variant"]]
+            cases, labels = fold.places["test"], class_labels(fold.test)
+            groups = groups_of(study.division.dataset, cases)
+            shown = cell.outputs if numeric else softmax(cell.outputs, axis=-1)
+            for (g, s), _ in np.ndenumerate(cell.test):
+                for case, group, label, values in zip(cases, groups, labels, shown[g, s], strict=True):
+                    texts = [f"{value:.5f}" for value in values]
+                    yield [fold.number, case, group, classes[label], arm, row["variant"], g, s, *texts]
 
 
 def write_report(study: AugmentationStudy, results: Results) -> None:
@@ -135,6 +155,7 @@ def _pictures(study: AugmentationStudy, results: Results) -> dict[str, bytes]:
     for source in study.settings.sources:
         path = results.folder / JOBS / study.image_jobs(fold, source)[0] / MADE
         if path.is_file():
+            check_made(path.parent, MADE)
             with np.load(path) as file:
                 labels, images = file["labels"], file["images"]
             places = [np.flatnonzero(labels == label)[:SHOWN] for label in np.unique(labels)]

@@ -90,7 +90,7 @@ def _export_folds(study: AugmentationStudy, exported: Path, own: Path) -> None:
     # A study's folder must be empty at first, and a fold's folder must hold nothing else
     if place.is_relative_to(folder) or any(folder.is_relative_to(place / fold.name) for fold in study.folds):
         raise RunError(
-            f"augmentation.export_folds: {exported} and the study's own folder, {own}, overlap; choose one beside it"
+            f"augmentation.export_folds: {exported} and the study's own folder, {own}, overlap; choose one outside it"
         )
     for fold in study.folds:
         write_fold(study, fold, exported / fold.name)

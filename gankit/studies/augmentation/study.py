@@ -2,7 +2,6 @@
 
 import functools
 import itertools
-import json
 import time
 from collections.abc import Mapping, Sequence
 from functools import cached_property
@@ -13,20 +12,20 @@ import numpy as np
 
 from gankit.evaluation.design import visible_difference
 from gankit.experiments.experiment import Experiment
-from gankit.files import write_atomically
 from gankit.seeds import derive_seed
 from gankit.studies.augmentation.arms import GENERATOR, HELD_OUT, KINDS, Arm, Variant, make_arms, variants
+from gankit.studies.augmentation.endpoint import Endpoint
 from gankit.studies.augmentation.estimators import FeatureLearner
 from gankit.studies.augmentation.folds import Division, Fold, divide, flow
-from gankit.studies.augmentation.judging import Endpoint, judge, read_cells
+from gankit.studies.augmentation.judging import judge, read_cells
 from gankit.studies.augmentation.learning import train_variant, training_set
 from gankit.studies.augmentation.report import summary, write_report, write_tables
 from gankit.studies.augmentation.settings import AugmentationSettings
 from gankit.studies.augmentation.sources import check_sources, make_images
 from gankit.studies.fitting import time_fit
-from gankit.studies.jobs import Job, Outcome
+from gankit.studies.jobs import Job, Outcome, failures
 from gankit.studies.labelled import class_labels, generator_of_part, groups_of, package_versions
-from gankit.studies.study import Refuse, Results, Study, Work
+from gankit.studies.study import Refuse, Results, Study, Work, write_metrics
 from gankit.studies.trainings import check_training, time_training
 
 
@@ -181,9 +180,9 @@ class AugmentationStudy(Study):
         findings = judge(self, outcomes, cells, lacking)
         metrics = {**findings, "protocol": self._protocol(outcomes, folder), "flow": flow(self.division)}
         metrics["notes"] = [*findings["notes"], *self.division.notes]
-        metrics["failures"] = {name: outcome.failure for name, outcome in outcomes.items() if outcome.failure}
+        metrics["failures"] = failures(outcomes)
         write_tables(self, metrics, cells, folder)
-        write_atomically(folder / "metrics.json", json.dumps(metrics, indent=1) + "\n")
+        write_metrics(folder, metrics)
         return metrics
 
     def _protocol(self, outcomes: Mapping[str, Outcome], folder: Path) -> dict[str, Any]:

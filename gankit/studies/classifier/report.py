@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,13 +15,12 @@ from gankit.evaluation.design import Floats
 from gankit.files import write_csv
 from gankit.images.pictures import grid_png, png_uri
 from gankit.report.pages import draw_intervals, draw_lines, draw_png
-from gankit.runs.run import open_run
 from gankit.studies.classifier.arms import Arm
-from gankit.studies.classifier.training import load_outputs
-from gankit.studies.formats import interval
+from gankit.studies.classifier.training import REGRESSION, load_outputs
+from gankit.studies.formats import NONE, interval, number
 from gankit.studies.labelled import class_labels, numeric_facts
 from gankit.studies.study import JOBS, Results, write_page
-from gankit.studies.trainings import RUN
+from gankit.studies.trainings import finished_run
 from gankit.terminal.text import as_columns
 
 if TYPE_CHECKING:
@@ -29,25 +28,89 @@ if TYPE_CHECKING:
 
 SHOWN = 16  # Images of a class in a picture
 HEADLINES = (*SCORES, "AUC")
+PRESENCE = ("sensitivity", "specificity", "AUC")  # Scores of a grouping
 
 
 def text_table(metrics: Mapping[str, Any]) -> str:
     """Scores of the arms, differences with intervals, and notes, as lines for a terminal."""
-    scores = [[arm, *(interval(values[name]) for name in HEADLINES)] for arm, values in metrics["arms"].items()]
-    differences = [
-        [pair[0], f"less {pair[1]}", *(interval(row, signed=True) for row in rows if row["score"] in SCORES)]
-        for pair, rows in _by_pair(metrics).items()
-    ]
-    lines = as_columns([["arm", *HEADLINES], *scores])
-    if differences:
-        lines += as_columns([["difference", "", *SCORES], *differences])
+    lines = as_columns(score_rows(metrics, HEADLINES))
+    if metrics["differences"]:
+        lines += as_columns(difference_rows(metrics, SCORES))
     return "\n".join([*lines, *(f"note: {note}" for note in metrics["protocol"]["notes"])])
 
 
-def _by_pair(metrics: Mapping[str, Any]) -> dict[tuple[str, str], list[dict[str, Any]]]:
-    """The differences of every score, by the (arm, against) that are compared."""
+def score_rows(metrics: Mapping[str, Any], names: Collection[str]) -> list[list[str]]:
+    """Scores of the arms by their names, those that are mere numbers too; as text, a header first."""
+
+    def cell(entry: Any) -> str:
+        return interval(entry) if isinstance(entry, dict) else number(entry)
+
+    return _by_arm(metrics, names, lambda values: [cell(values[name]) for name in names])
+
+
+def difference_rows(metrics: Mapping[str, Any], names: Collection[str]) -> list[list[str]]:
+    """Differences of these scores between arms, as text, a header first."""
     pairs = itertools.groupby(metrics["differences"], lambda row: (row["arm"], row["against"]))
-    return {pair: list(rows) for pair, rows in pairs}
+    rows = [
+        [arm, f"less {against}", *(interval(row, signed=True) for row in of_pair if row["score"] in names)]
+        for (arm, against), of_pair in pairs
+    ]
+    return [["difference", "", *names], *rows]
+
+
+def _by_arm(
+    metrics: Mapping[str, Any], titles: Iterable[str], cells: Callable[[dict[str, Any]], Iterable[str]]
+) -> list[list[str]]:
+    """A row for each arm, a header first; `cells` makes those of a row from what `metrics` holds of the arm."""
+    return [["trained on", *titles], *([arm, *cells(values)] for arm, values in metrics["arms"].items())]
+
+
+def _page_tables(study: ClassifierStudy, metrics: Mapping[str, Any]) -> dict[str, Any]:
+    """The tables of the page, as text, a header first: by name, or several by class, arm or grouping."""
+    arms, cases = metrics["arms"], metrics["protocol"]["cases"]
+    first: dict[str, Any] = next(iter(arms.values()), {"recall": {}, "groupings": {}})
+    classes, groups = list(cases["test"]), metrics["protocol"]["groups"]
+    more = ["Brier score", "calibration error"] if study.settings.calibration else []
+    compared = list(dict.fromkeys(row["score"] for row in metrics["differences"]))
+
+    def confusion(arm: str) -> list[list[str]]:
+        rows = zip(classes, arms[arm]["confusion"], strict=True)
+        return [["true", *classes], *([name, *(number(count, 1) for count in row)] for name, row in rows)]
+
+    def presence(grouping: str) -> list[list[str]]:
+        sensitivity, specificity = (first["groupings"][grouping][name] for name in PRESENCE[:2])
+        titles = [f"sensitivity (n = {sensitivity['n']})", f"specificity (n = {specificity['n']})", "AUC"]
+        return _by_arm(metrics, titles, lambda arm: [interval(arm["groupings"][grouping][name]) for name in PRESENCE])
+
+    return {
+        "scores": score_rows(metrics, [*HEADLINES, *more]),
+        "differences": difference_rows(metrics, compared),
+        "recalls": _by_arm(
+            metrics,
+            [f"{name} (n = {entry['n']})" for name, entry in first["recall"].items()],
+            lambda values: map(interval, values["recall"].values()),
+        ),
+        "confusions": {arm: confusion(arm) for arm in arms},
+        "presence": {grouping: presence(grouping) for grouping in first["groupings"]},
+        "regression": [
+            ["trained on real images", "value"],
+            *([name, interval(entry)] for name, entry in metrics.get("regression", {}).items()
+              if isinstance(entry, dict)),
+        ],
+        "cases": [
+            ["part", *classes, "groups"],
+            *([side, *map(str, counts.values()), NONE if groups[side] is None else str(groups[side])]
+              for side, counts in cases.items()),
+        ],
+        "effort": _by_arm(
+            metrics,
+            ["images", "added", "steps of each seed", "seconds of each seed"],
+            lambda values: [
+                str(values["real"]), str(values["added"]), ", ".join(map(str, dict.fromkeys(values["steps"]))),
+                ", ".join(map(str, values["seconds"])),
+            ],
+        ),
+    }  # fmt: skip
 
 
 def write_tables(study: ClassifierStudy, metrics: dict[str, Any], logits: dict[Arm, Floats], folder: Path) -> None:
@@ -77,7 +140,7 @@ def _scores(metrics: Mapping[str, Any]) -> list[tuple[str, str, dict[str, Any]]]
         scores += [(arm, name, values[name]) for name in HEADLINES]
         scores += [(arm, f"recall of {name}", entry) for name, entry in values["recall"].items()]
         for grouping, entry in values["groupings"].items():
-            scores += [(arm, f"{name} of {grouping}", entry[name]) for name in ("sensitivity", "specificity", "AUC")]
+            scores += [(arm, f"{name} of {grouping}", entry[name]) for name in PRESENCE]
     regression = metrics.get("regression", {})
     scores += [("regression", name, entry) for name, entry in regression.items() if isinstance(entry, dict)]
     return scores
@@ -101,8 +164,7 @@ def write_report(study: ClassifierStudy, results: Results) -> None:
     metrics = results.values
     write_page(
         study, results, "classifier/report.html.j2", warnings=metrics["protocol"]["notes"], metrics=metrics,
-        differences=_by_pair(metrics), headlines=HEADLINES,
-        arms=[arm for arm in study.arms() if arm.name in metrics["arms"]], interval=interval,
+        tables=_page_tables(study, metrics), arms=[arm for arm in study.arms() if arm.name in metrics["arms"]],
         pictures=_pictures(study, results), grids=_grids(study, results),
         generator=study.experiment.generator.name if study.needs_generators else None,
         weights=study.settings.weights and Path(study.settings.weights).name,
@@ -117,7 +179,7 @@ def _grids(study: ClassifierStudy, results: Results) -> dict[str, str]:
     if not any(arm.generator for arm in study.arms() if arm.name in results.values["arms"]):
         return {}
     train, seed, grids = study.split.train, study.experiment.training.seed, {}
-    run = open_run(results.folder / JOBS / f"generator-{seed}" / RUN)
+    run = finished_run(results.folder / JOBS / f"generator-{seed}")
     for name in study.classes_to_fill:
         real = train.read(np.flatnonzero(class_labels(train) == train.class_names.index(name))[:SHOWN])
         grids[f"Real images of {name}"] = real
@@ -149,7 +211,7 @@ def _draw_regression(study: ClassifierStudy, folder: Path) -> bytes:
     """The numbers that the network of the first seed predicts, over the true ones."""
     name = str(study.settings.regression)
     true = numeric_facts(study.split.test)[name]
-    predicted = load_outputs(folder, "regression", [study.experiment.training.seed])[0, :, 0]
+    predicted = load_outputs(folder, REGRESSION, [study.experiment.training.seed])[0, :, 0]
 
     def draw(axes: Any) -> None:
         axes.plot(true, true, color="black", linewidth=1)

@@ -10,26 +10,26 @@ from typing import Any, final
 
 import numpy as np
 
-from gankit.evaluation.classification import Scorer
 from gankit.experiments.experiment import Experiment
-from gankit.files import write_atomically
 from gankit.report.pages import render
 from gankit.runs.classifiers import FILE, Classifier, load_classifier
 from gankit.studies.classifier.arms import ARMS, Arm, added_labels, training_set
 from gankit.studies.classifier.data import Split, data_notes, split_data
+from gankit.studies.classifier.judging import judge
 from gankit.studies.classifier.report import text_table, write_report, write_tables
 from gankit.studies.classifier.settings import ClassifierSettings
-from gankit.studies.classifier.training import load_outputs, train_arm, train_regression
+from gankit.studies.classifier.training import REGRESSION, train_arm, train_regression
 from gankit.studies.fitting import time_fit
 from gankit.studies.jobs import Job, Outcome
-from gankit.studies.labelled import class_counts, class_labels, generator_of_part, numeric_facts, package_versions
+from gankit.studies.labelled import class_counts, generator_of_part, package_versions
 from gankit.studies.reading import load_study
-from gankit.studies.study import JOBS, Refuse, Results, Study, Work
+from gankit.studies.study import JOBS, Refuse, Results, Study, Work, write_metrics
 from gankit.studies.trainings import RUN, check_training, time_training, train_or_resume
+from gankit.studies.worker import check_made
 
 __all__ = ["Classifier", "load_classifier", "load_classifier_study", "run_classifier_study"]
 
-GENERATOR, REGRESSION = "generator", "regression"  # Jobs are named so or after an arm, and after their seed
+GENERATOR = "generator"  # What jobs that train one are called, before their seed
 
 
 @final
@@ -115,46 +115,21 @@ class ClassifierStudy(Study):
 
     def judge(self, outcomes: Mapping[str, Outcome], folder: Path) -> dict[str, Any]:
         """What `metrics.json` holds; written with all tables and one of the classifiers: of the bar to beat, if any."""
-        settings, test, seeds = self.settings, self.split.test, self.seeds(self.settings.seeds)
-        scorer = Scorer(class_labels(test), test.groups, test.class_names)
-        failures = {name: outcome.failure for name, outcome in outcomes.items() if outcome.failure is not None}
-
-        def succeeded(name: str) -> bool:
-            return not any(f"{name}-{seed}" in failures for seed in seeds)
-
-        arms = [arm for arm in self.arms() if succeeded(arm.name)]
-        logits = {arm: load_outputs(folder, arm.name, seeds) for arm in arms}
-        metrics: dict[str, Any] = {
-            "protocol": self._protocol(outcomes, folder),
-            "arms": {
-                arm.name: {
-                    **_effort([outcomes[f"{arm.name}-{seed}"] for seed in seeds]),
-                    **scorer.scores(of_arm, settings.groupings, settings.calibration),
-                }
-                for arm, of_arm in logits.items()
-            },
-            "differences": [
-                {"arm": arm.name, "against": against.name, "score": score, **values}
-                for arm, against in _compared(arms)
-                for score, values in scorer.difference(logits[arm], logits[against], self.split.rarest).items()
-            ],
-            "failures": failures,
-        }
-        if settings.regression is not None and succeeded(REGRESSION):
-            true = numeric_facts(test)[settings.regression]
-            training_mean = outcomes[f"{REGRESSION}-{seeds[0]}"].result["mean"]
-            metrics["regression"] = {
-                "number": settings.regression,
-                **scorer.errors(load_outputs(folder, REGRESSION, seeds)[..., 0], true),
-                "mean absolute error of the training mean": float(np.abs(true - training_mean).mean()),
-            }
+        found, logits = judge(self, outcomes, folder)
+        metrics = {"protocol": self._protocol(outcomes, folder), **found}
         write_tables(self, metrics, logits, folder)
-        if arms:
-            exported = next((arm for arm in arms if arm.bar), arms[0])
-            shutil.copyfile(folder / JOBS / f"{exported.name}-{seeds[0]}" / FILE, folder / FILE)
-            metrics["classifier"] = {"file": FILE, "arm": exported.name, "seed": seeds[0]}
-        write_atomically(folder / "metrics.json", json.dumps(metrics, indent=1) + "\n")
+        if logits:
+            metrics["classifier"] = self._export(list(logits), folder)
+        write_metrics(folder, metrics)
         return metrics
+
+    def _export(self, arms: list[Arm], folder: Path) -> dict[str, Any]:
+        """Copy the classifier of the first seed into the study's folder; what `metrics.json` says of it."""
+        arm, seed = next((arm for arm in arms if arm.bar), arms[0]), self.experiment.training.seed
+        job = folder / JOBS / f"{arm.name}-{seed}"
+        check_made(job, FILE)
+        shutil.copyfile(job / FILE, folder / FILE)
+        return {"file": FILE, "arm": arm.name, "seed": seed}
 
     def _notes(self) -> list[str]:
         """What a reader of the numbers should know."""
@@ -198,23 +173,6 @@ class ClassifierStudy(Study):
     def summary(self, results: Results) -> str:
         """Scores of the arms, differences with intervals, and notes."""
         return text_table(results.values)
-
-
-def _compared(arms: list[Arm]) -> list[tuple[Arm, Arm]]:
-    """The pairs (arm, against) to compare: each arm with the baseline, then the others with the bar to beat."""
-    pairs = [(arm, against) for against in arms if against.baseline for arm in arms if arm != against]
-    bars = [against for against in arms if against.bar]
-    return pairs + [(arm, against) for against in bars for arm in arms if arm != against and not arm.baseline]
-
-
-def _effort(outcomes: list[Outcome]) -> dict[str, Any]:
-    """From the trainings of one arm, one for each seed: numbers of images, steps, seconds, and mean losses."""
-    return {
-        **{key: outcomes[0].result[key] for key in ("real", "added")},
-        "steps": [outcome.result["steps"] for outcome in outcomes],
-        "seconds": [outcome.seconds for outcome in outcomes],
-        "losses": np.mean([outcome.result["losses"] for outcome in outcomes], axis=0).tolist(),
-    }
 
 
 load_classifier_study = functools.partial(load_study, "classifier")

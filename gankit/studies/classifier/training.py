@@ -14,15 +14,17 @@ from gankit.files import open_atomically
 from gankit.runs import checkpoint
 from gankit.runs.classifiers import FILE
 from gankit.studies.classifier.arms import Arm, training_set
-from gankit.studies.fitting import TrainingSet, apply, fit_new
+from gankit.studies.fitting import TrainingSet, apply, fit_new, remove_checkpoints
 from gankit.studies.labelled import numeric_facts
 from gankit.studies.study import JOBS
+from gankit.studies.worker import check_made
 from gankit.version import __version__
 
 if TYPE_CHECKING:
     from gankit.studies.classifier.study import ClassifierStudy
 
 OUTPUTS = "logits.npy"
+REGRESSION = "regression"  # What jobs that learn a number are called, before their seed; others have an arm's name
 
 
 def train_arm(study: ClassifierStudy, arm: Arm, seed: int, generator: str | None, folder: Path) -> dict[str, Any]:
@@ -71,8 +73,7 @@ def _train(study: ClassifierStudy, data: TrainingSet, folder: Path, facts: dict[
     checkpoint.export(folder / FILE, network, facts)
     with open_atomically(folder / OUTPUTS) as file:
         np.save(file, outputs)
-    for path in (folder / "checkpoints").glob("*.pt"):
-        path.unlink()
+    remove_checkpoints(folder)
     return {**progress, "real": len(train), "added": len(data.images) - len(train)}
 
 
@@ -80,5 +81,11 @@ def load_outputs(folder: Path, name: str, seeds: list[int]) -> Floats:
     """The outputs of all n test cases by the networks of some seeds, (seeds, n, outputs).
 
     `name` is that of an arm, or of the regression: what the networks' jobs are called before the seed.
+
+    Raises:
+        RunError: what a job wrote was changed or lost since.
     """
-    return np.stack([np.load(folder / JOBS / f"{name}-{seed}" / OUTPUTS) for seed in seeds])
+    jobs = [folder / JOBS / f"{name}-{seed}" for seed in seeds]
+    for job in jobs:
+        check_made(job, OUTPUTS)
+    return np.stack([np.load(job / OUTPUTS) for job in jobs])

@@ -8,35 +8,20 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, final
 
 import numpy as np
-from numpy.typing import NDArray
 
-from gankit.errors import DataError, RunError
+from gankit.errors import RunError
 from gankit.evaluation.copies import find_copies
-from gankit.evaluation.sources import TRAINING, Drawn, notes, open_images, open_named
 from gankit.files import refuse_nonempty, write_atomically, write_folder
 from gankit.images.pictures import image_png, png_uri
-from gankit.interfaces import Dataset
 from gankit.ranking.key import Sealed, new_ids, new_secret, read_key
 from gankit.ranking.page import page_text
 from gankit.ranking.rating_files import REAL
-from gankit.ranking.shown import Opened, check_shapes, class_texts, open_reals
-from gankit.runs.run import Run
+from gankit.studies.readers.sources import Picture, SourceImages
 
 if TYPE_CHECKING:
     from gankit.studies.readers.study import ReadersStudy
 
 KEY, SET, PAGE, IMAGES = "key.json", "for-readers", "page.html", "images"
-
-
-@final
-@dataclass(frozen=True)
-class Picture:
-    """Where an image comes from."""
-
-    source: str  # "real", or the name of a source of generated images
-    number: int  # its index there
-    label: str  # the class that it was drawn with, or that a real one has; "" where there is none
-    patient: str  # its group; "" where that is not known
 
 
 @final
@@ -74,68 +59,12 @@ class SetKey(Sealed):
     images: tuple[Shown, ...]  # in the page's order
 
 
-@dataclass(frozen=True)
-class SourceImages:
-    """The images of a source."""
-
-    images: Dataset
-    what: str  # in words
-    notes: list[str]  # what a reader of the numbers should know
-
-    def pictures(self, source: str, numbers: NDArray[np.int64]) -> list[Picture]:
-        """What is known of the (k,) images of these numbers."""
-        groups = self.images.groups
-        labels = class_texts(self.images, numbers) if self.images.image.classes else [""] * len(numbers)
-        return [
-            Picture(source, number, label, "" if groups is None else str(groups[number]))
-            for number, label in zip(numbers.tolist(), labels, strict=True)
-        ]
+Placed = tuple[tuple[Picture, ...], int | None]
+"""A single image or a pair, and the place of what it repeats, if it does."""
 
 
-def open_sources(study: ReadersStudy) -> dict[str, SourceImages]:
-    """The real images and those of every source, all of one size and enough of them.
-
-    Raises:
-        GankitError: they cannot be opened, no real ones are named, sizes differ, or there are too few.
-    """
-    settings = study.settings
-    named, runs = {}, list[Opened]()
-    window = None  # of black and white: that of the first run, also for files that do not say it
-    for name, place in settings.generated.items():
-        what, source = open_named(place, name, window)
-        named[name] = what, source
-        if isinstance(source, Run):
-            runs.append(Opened(what, source))
-            window = runs[0].source.value_range
-    if settings.real is None and not runs:
-        raise DataError("readers.real: no real images are named, and no source is a run that has some; name a folder")
-    what, reals = open_reals(runs, settings.real)
-    remarks = notes(reals, what)
-    if what == TRAINING:
-        remarks.append("the real images are training images, which the generator of their run has seen")
-    opened = {REAL: SourceImages(reals, what, remarks)}
-    for name, (what, source) in named.items():
-        if isinstance(source, Run):
-            images: Dataset = Drawn(source, settings.images + settings.pairs, study.experiment.training.seed)
-            opened[name] = SourceImages(images, what, [])
-        else:
-            images = open_images(source, what, window=window)
-            opened[name] = SourceImages(images, what, notes(images, what))
-    check_shapes([(source.what, source.images.image.shape) for source in opened.values()])
-    for name, of_source in opened.items():
-        count = settings.real_images if name == REAL else settings.images + settings.pairs
-        if len(of_source.images) < count:
-            raise DataError(
-                f"readers: {count} images of {name} are to be shown, and {of_source.what} has "
-                f"{len(of_source.images)}: lower readers.images or readers.pairs"
-            )
-    return opened
-
-
-def _in_order(
-    items: list[tuple[Picture, ...]], repeats: float, random: np.random.Generator
-) -> list[tuple[tuple[Picture, ...], int | None]]:
-    """Single images, or pairs, as they are shown; each with the place of the one that it repeats, or None.
+def _in_order(items: list[tuple[Picture, ...]], repeats: float, random: np.random.Generator) -> list[Placed]:
+    """Single images, or pairs, in the order in which they are shown.
 
     They are shuffled, and a share `repeats` of them is shown again: something of the first half in the second half.
     """
@@ -154,26 +83,34 @@ def seal_set(study: ReadersStudy, opened: Mapping[str, SourceImages]) -> SetKey:
     random = np.random.default_rng(int(secret, 16))
     chosen = {name: source.pictures(name, random.permutation(len(source.images))) for name, source in opened.items()}
     singles = [(picture,) for name in opened for picture in chosen[name][: settings.images]]
-    reals = iter(chosen[REAL][settings.images :])
+    reals_of_pairs = iter(chosen[REAL][settings.images :])
     pairs = []
     for name in settings.generated:
         for generated in chosen[name][settings.images : settings.images + settings.pairs]:
-            real = next(reals)
-            real_is_left = random.choice([-1, 1]) == 1
-            pairs.append((real, generated) if real_is_left else (generated, real))
+            pair = (next(reals_of_pairs), generated)
+            pairs.append(pair if random.choice([-1, 1]) == 1 else pair[::-1])
     parts = [_in_order(list(items), settings.repeats, random) for items in (singles, pairs)]
-    ids, images = new_ids(secret, sum(map(len, parts))), list[Shown]()
-    for part in parts:
-        part_ids = ids[len(images) : len(images) + len(part)]
-        images += [
-            Shown(shown_id, pictures, None if repeated is None else part_ids[repeated])
-            for shown_id, (pictures, repeated) in zip(part_ids, part, strict=True)
-        ]
-    classes = dict[str, str]()
-    for name in (name for source in opened.values() for name in source.images.class_names):
-        classes.setdefault(name.casefold(), name)  # readers choose between meanings, not spellings
+    ids = iter(new_ids(secret, sum(map(len, parts))))
+    images = [shown for part in parts for shown in _with_ids(part, [next(ids) for _ in part])]
     sources = {name: source.what for name, source in opened.items()}
-    return SetKey(secret, sources, tuple(classes.values()), tuple(images))
+    return SetKey(secret, sources, _class_names(opened), tuple(images))
+
+
+def _with_ids(part: list[Placed], ids: list[str]) -> list[Shown]:
+    """What is shown under these ids; what repeats something names its id."""
+    return [
+        Shown(shown_id, pictures, None if repeated is None else ids[repeated])
+        for shown_id, (pictures, repeated) in zip(ids, part, strict=True)
+    ]
+
+
+def _class_names(opened: Mapping[str, SourceImages]) -> tuple[str, ...]:
+    """The classes of all sources, each meaning once in the first of its spellings."""
+    names = dict[str, str]()
+    for source in opened.values():
+        for name in source.images.class_names:
+            names.setdefault(name.casefold(), name)
+    return tuple(names.values())
 
 
 def _copies(opened: Mapping[str, SourceImages], key: SetKey) -> list[str]:

@@ -39,9 +39,8 @@ class Question:
     chance: float | None  # the value of readers who guess
     of_pairs: bool = False
     bounded: bool = True  # whether values are in [0, 1]
-    detects: Literal["real", "generated"] | None = (
-        None  # the kind that is told from the other; None where kinds do not count
-    )
+    # the kind that is told from the other; None where kinds do not count
+    detects: Literal["real", "generated"] | None = None
 
 
 QUESTIONS = (

@@ -12,7 +12,7 @@ from gankit.evaluation.latex import tabular
 from gankit.files import write_atomically, write_csv
 from gankit.images.decoding import Decoder, decode_all, open_picture
 from gankit.images.pictures import grid_png
-from gankit.ranking.rating_files import REAL
+from gankit.ranking.rating_files import REAL, Rater
 from gankit.report.pages import draw_intervals
 from gankit.studies.formats import NONE, interval, number
 from gankit.studies.readers.answers import RATINGS, Answers, call_of, right_of_pair
@@ -66,31 +66,34 @@ def diagnosis_rows(metrics: Mapping[str, Any]) -> list[list[str]]:
 
 
 def answer_rows(answers: Answers) -> list[list[object]]:
-    """Every answer beside what the image is, a header first."""
-    rows: list[list[object]] = [[
+    """Every answer with what the image is, a header first."""
+    header: list[object] = [
         "reader", "image", "source", "number", "label", "patient", "beside", "repeats", "score", "diagnosis", "call",
         "right",
-    ]]  # fmt: skip
-    for rater in answers.raters:
-        for image in answers.key.images:
-            if image.id not in rater.calls:
-                continue
-            own = next(picture for picture in image.pictures if picture.source == image.source)
-            other = next((picture for picture in image.pictures if picture != own), None)
-            beside = "" if other is None else f"{other.source} {other.number}"
-            said = [rater.scores.get(image.id, ""), rater.diagnoses[image.id], rater.calls[image.id]]
-            right: object = ""  # without a call
-            if rater.calls[image.id]:
-                called_generated = call_of(rater, image) == 1
-                is_right = right_of_pair(rater, image) if image.is_pair else called_generated == (image.source != REAL)
-                right = int(is_right)
-            rows.append([rater.name, image.id, own.source, own.number, own.label, own.patient, beside,
-                         image.repeats or "", *said, right])  # fmt: skip
-    return rows
+    ]  # fmt: skip
+    return [header, *(
+        _answer_row(rater, image)
+        for rater in answers.raters for image in answers.key.images if image.id in rater.calls
+    )]  # fmt: skip
+
+
+def _answer_row(rater: Rater, image: Shown) -> list[object]:
+    """What a reader said of an image or pair; of a pair the picture is the generated one, and `beside` the real one."""
+    call = rater.calls[image.id]
+    picture = next(picture for picture in image.pictures if picture.source == image.source)
+    others = [f"{other.source} {other.number}" for other in image.pictures if other != picture]
+    right: object = ""  # without a call
+    if call:
+        called_generated = call_of(rater, image) == 1
+        right = int(right_of_pair(rater, image) if image.is_pair else called_generated == (image.source != REAL))
+    return [
+        rater.name, image.id, picture.source, picture.number, picture.label, picture.patient, "".join(others),
+        image.repeats or "", rater.scores.get(image.id, ""), rater.diagnoses[image.id], call, right,
+    ]  # fmt: skip
 
 
 def write_tables(metrics: Mapping[str, Any], answers: Answers, folder: Path) -> None:
-    """Write the tables as LaTeX, their numbers as CSV, and every answer beside what the image is."""
+    """Write the tables as LaTeX, their numbers as CSV, and every answer with what the image is."""
     columns_of = {
         "findings": ["source", "what", "value", "low", "high", "chance", "readers", "cases", "independent"],
         "agreement": ["who", "what", "value", "low", "high", "n"],

@@ -1,23 +1,22 @@
 """Do readers tell generated images from real ones? `gankit study readers`."""
 
 import functools
-import json
 from collections.abc import Mapping
 from functools import cached_property
 from pathlib import Path
 from typing import Any, final
 
 from gankit.errors import RunError, first_of
-from gankit.files import write_atomically
 from gankit.ranking.rating_files import REAL
 from gankit.studies.jobs import Job, Outcome, unfinished
 from gankit.studies.labelled import package_versions
 from gankit.studies.readers.answers import RATINGS, read_answers
-from gankit.studies.readers.blinding import SourceImages, export_set, flow, open_key, open_sources
+from gankit.studies.readers.blinding import export_set, flow, open_key
 from gankit.studies.readers.judging import judge
 from gankit.studies.readers.report import over_readers, summary, write_report, write_tables
 from gankit.studies.readers.settings import ReadersSettings
-from gankit.studies.study import JOBS, Arm, Refuse, Results, Study, Work
+from gankit.studies.readers.sources import SourceImages, open_sources
+from gankit.studies.study import JOBS, Arm, Refuse, Results, Study, Work, write_metrics
 
 SET_JOB = "set"
 
@@ -93,7 +92,7 @@ class ReadersStudy(Study):
             },
         }  # fmt: skip
         write_tables(metrics, answers, folder)
-        write_atomically(folder / "metrics.json", json.dumps(metrics, indent=1) + "\n")
+        write_metrics(folder, metrics)
         return metrics | {"answers": answers}
 
     def report(self, results: Results) -> None:

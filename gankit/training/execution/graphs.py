@@ -21,7 +21,7 @@ from gankit.errors import typed_line
 from gankit.interfaces import Turn
 from gankit.nn.copies import buffers_of, restore_buffers
 from gankit.training.execution.arithmetic import noting_nondeterminism
-from gankit.training.execution.work import Eager, Log, Work
+from gankit.training.execution.work import Eager, Log, Read, Work
 
 WARM_UPS = 2
 """Turns of each kind that run eagerly before the one that is recorded: libraries choose their kernels in the first."""
@@ -50,14 +50,27 @@ class Recorder(Protocol):
 
 
 @dataclass
+class _Results:
+    """What a turn has computed, in the memory where it stands.
+
+    Attributes:
+        turn: holds the images, scores and features that were asked for, without autograd graph.
+        gradients: of each parameter of the turn's network.
+        logged: the values that losses logged, with their names.
+    """
+
+    turn: Turn
+    gradients: list[Tensor | None]
+    logged: list[tuple[str, Tensor]]
+
+
+@dataclass
 class _Recording:
-    """The operations of one kind of turn, and the memory that they read and fill."""
+    """The recorded operations of one kind of turn: `replay` reads `inputs` and fills the memory of `results`."""
 
     replay: Callable[[], None]
     inputs: dict[str, Tensor]
-    gradients: list[Tensor | None]
-    turn: Turn
-    logged: list[tuple[str, Tensor]]
+    results: _Results
 
 
 @final
@@ -89,7 +102,7 @@ class Graphs:
         self._recorder, self._modules, self._generators = recorder, modules, generators
         self._log, self._report, self._exact = log, report, exact
         self._eager: Eager | None = None  # once graphs are given up
-        self._done: Counter[tuple[str, ...]] = Counter()
+        self._done: Counter[tuple[str, ...]] = Counter()  # turns that were not replayed, by key
         self._recordings: dict[tuple[str, ...], _Recording] = {}
 
     @property
@@ -120,24 +133,32 @@ class Graphs:
         for name, memory in recording.inputs.items():
             memory.copy_(work.make(name), non_blocking=True)
         recording.replay()
-        return self._finish(work, recording)
+        return self._finish(work, recording.inputs, recording.results)
 
-    def _finish(self, work: Work, recording: _Recording) -> Turn:
-        """Set the gradients that a replay has computed, log its values, and return its turn."""
-        for parameter, gradient in zip(work.network.parameters(), recording.gradients, strict=True):
+    def _finish(self, work: Work, inputs: dict[str, Tensor], results: _Results) -> Turn:
+        """Set the gradients of a turn that was computed from these inputs, log its values, and return it."""
+        for parameter, gradient in zip(work.network.parameters(), results.gradients, strict=True):
             parameter.grad = gradient
-        for name, value in recording.logged:
+        for name, value in results.logged:
             self._log(name, value)
-        # `after_step` may read an input that the recorded turn did not read: it is made when read.
-        turn = work.turn(
-            lambda name: recording.inputs[name] if name in recording.inputs else work.make(name), self._log
-        )
-        turn.copy_results(recording.turn)
+        # `after_step` may read an input that the turn did not read before: it is made when read.
+        turn = work.turn(lambda name: inputs[name] if name in inputs else work.make(name), self._log)
+        turn.copy_results(results.turn)
         return turn
+
+    def _compute(self, work: Work, read: Read) -> _Results | None:
+        """Do a turn from the present state; None where no loss has a value. Keeps no memory of an autograd graph."""
+        logged: list[tuple[str, Tensor]] = []
+        computed = work.compute(read, lambda name, value: logged.append((name, value.clone())))
+        if computed is None:
+            return None
+        turn = work.turn(read, self._log)
+        turn.copy_results(computed)
+        return _Results(turn, [parameter.grad for parameter in work.network.parameters()], logged)
 
     def _record(self, work: Work) -> Turn | None:
         """Do a turn eagerly, record it, replay it from the same state, and compare."""
-        before, inputs, logged = buffers_of(self._modules), {}, []
+        before, inputs = buffers_of(self._modules), dict[str, Tensor]()
 
         def keep(name: str) -> Tensor:
             if name not in inputs:
@@ -146,37 +167,34 @@ class Graphs:
 
         work.seed()
         with self._recorder.aside(), noting_nondeterminism() as operations:
-            computed = work.compute(keep, lambda name, value: logged.append((name, value.clone())))
-        if computed is None:
+            eager = self._compute(work, keep)
+        if eager is None:
             return None
-        turn = work.turn(keep, self._log)
-        turn.copy_results(computed)  # keeps no autograd graph, whose memory is then free for the recording
-        del computed
-        eager = _Recording(lambda: None, inputs, self._gradients(work.network), turn, logged)
         after, random = buffers_of(self._modules), self._random_state()
         recorded: list[_Recording] = []
-        exact = self._exact and not operations
 
         def record() -> None:
             recorded.append(self._recording(work, inputs, before))
 
         def replay() -> str | None:
             recorded[0].replay()
-            return self._difference(work, eager, after, recorded[0], buffers_of(self._modules), exact)
+            exact = self._exact and not operations
+            difference = _difference(work.network, eager, recorded[0].results, exact)
+            return difference or _first_unequal("buffers", after, buffers_of(self._modules), exact)
 
         # All processes agree on each outcome before they go on, since a replay may sum over all of them.
         problem = _problem(record) or _problem(replay)
         if problem is None:
             self._recordings[work.key] = recorded[0]
-            return self._finish(work, recorded[0])
+            return self._finish(work, inputs, recorded[0].results)
         recorded.clear()
         self._recorder.recover()
         restore_buffers(self._modules, after)
         self._set_random_state(random)
         self._report(f"training.graphs: turns go on eagerly, since the {work.side}'s {problem}")
-        result = self._finish(work, eager)
+        turn = self._finish(work, inputs, eager)
         self.close()
-        return result
+        return turn
 
     def _recording(self, work: Work, inputs: dict[str, Tensor], before: list[Tensor]) -> _Recording:
         """Record a turn, and leave buffers and generators in the state before it, for the first replay."""
@@ -184,49 +202,17 @@ class Graphs:
         for parameter in work.network.parameters():  # so that gradients are made in the memory of the recording
             parameter.grad = None
         self._recorder.free()
-        kept: list[Turn] = []
-        logged: list[tuple[str, Tensor]] = []
+        computed: list[_Results] = []
 
         def compute() -> None:
-            computed = work.compute(inputs.__getitem__, lambda name, value: logged.append((name, value.clone())))
-            assert computed is not None
-            kept.append(work.turn(inputs.__getitem__, self._log))
-            kept[0].copy_results(computed)
+            results = self._compute(work, inputs.__getitem__)
+            assert results is not None  # as in the eager turn
+            computed.append(results)
 
         work.seed()
         replay = self._recorder.record(compute)
         work.seed()
-        return _Recording(replay, inputs, self._gradients(work.network), kept[0], logged)
-
-    def _difference(
-        self,
-        work: Work,
-        eager: _Recording,
-        eager_buffers: list[Tensor],
-        replayed: _Recording,
-        replayed_buffers: list[Tensor],
-        exact: bool,
-    ) -> str | None:
-        """What differs between an eager turn and a replay, or None."""
-        names = [name for name, _ in work.network.named_parameters()]
-        if [name for name, _ in eager.logged] != [name for name, _ in replayed.logged]:
-            return "first replay logs other values than an eager turn"
-        values = [value for _, value in eager.logged], [value for _, value in replayed.logged]
-        groups: list[tuple[list[str], Sequence[Tensor | None], Sequence[Tensor | None]]] = [
-            ([f"the gradient of {name}" for name in names], eager.gradients, replayed.gradients),
-            ([name for name, _ in eager.logged], *values),
-            (["buffers"] * len(eager_buffers), eager_buffers, replayed_buffers),
-        ]
-        for labels, expected, found in groups:
-            # Relative to the largest: some values, such as gradients of a last bias, are zero but for rounding.
-            largest = max((float(a.double().norm()) for a in expected if a is not None), default=0.0)
-            for label, a, b in zip(labels, expected, found, strict=True):
-                if (a is None) != (b is None) or (a is not None and b is not None and _differ(a, b, largest, exact)):
-                    return f"first replay differs from an eager turn in {label}"
-        return None
-
-    def _gradients(self, network: nn.Module) -> list[Tensor | None]:
-        return [parameter.grad for parameter in network.parameters()]
+        return _Recording(replay, inputs, computed[0])
 
     def _all_generators(self) -> list[torch.Generator]:
         """Those from which turns draw, with torch's own of the same devices."""
@@ -255,7 +241,33 @@ def _problem(attempt: Callable[[], str | None]) -> str | None:
     return problem or ("recording failed in another process" if elsewhere else None)
 
 
+def _difference(network: nn.Module, eager: _Results, replayed: _Results, exact: bool) -> str | None:
+    """What an eager turn and a replay compute differently, in words, or None; `network` is that of the turn."""
+    logged = [name for name, _ in eager.logged]
+    if logged != [name for name, _ in replayed.logged]:
+        return "first replay logs other values than an eager turn"
+    gradients = [f"the gradient of {name}" for name, _ in network.named_parameters()]
+    eager_values, replayed_values = ([value for _, value in results.logged] for results in (eager, replayed))
+    difference = _first_unequal(gradients, eager.gradients, replayed.gradients, exact)
+    return difference or _first_unequal(logged, eager_values, replayed_values, exact)
+
+
+def _first_unequal(
+    names: list[str] | str, expected: Sequence[Tensor | None], found: Sequence[Tensor | None], exact: bool
+) -> str | None:
+    """The first tensor of a replay that is not as expected, in words, or None; `names` is one each, or one for all."""
+    if isinstance(names, str):
+        names = [names] * len(expected)
+    # Relative to the largest: some tensors, such as gradients of a last bias, are zero but for rounding.
+    largest = max((float(tensor.double().norm()) for tensor in expected if tensor is not None), default=0.0)
+    for name, a, b in zip(names, expected, found, strict=True):
+        if (a is None) != (b is None) or (a is not None and b is not None and _differ(a, b, largest, exact)):
+            return f"first replay differs from an eager turn in {name}"
+    return None
+
+
 def _differ(a: Tensor, b: Tensor, largest: float, exact: bool) -> bool:
+    """Whether two tensors are unequal; unless `exact`, up to rounding, relative to the norm `largest`."""
     if exact or not a.is_floating_point():
         return not torch.allclose(a, b, rtol=0, atol=0, equal_nan=True)
     return bool((a.double() - b.double()).norm() > ROUNDING * largest)

@@ -80,21 +80,22 @@ def check_alike(
 def _check_windows(
     names: Sequence[str], headers: Sequence[Header], show: Show, *, by_file: bool, function: Function | None
 ) -> None:
-    views = [(name, *view) for name, header in zip(names, headers, strict=True) for view in header.views]
-    for name, _, _, window in views:
-        if by_file and window and (problem := _problem(window, function)):
-            raise DataError(f"{show(name)} {problem}")
-    with_window = [name for name, _, has_window, _ in views if has_window]
-    without = [name for name, _, has_window, _ in views if not has_window]
-    if by_file and with_window and without:
-        raise DataError(
-            f"{show(without[0])} has no window of its own, and {show(with_window[0])} has one; "
-            'set window = [centre, width] for all, or window = "full"'
-        )
-    if by_file and with_window:
-        return
-    for name, span, _, _ in views:
-        if span != views[0][1]:
+    views = [(name, view) for name, header in zip(names, headers, strict=True) for view in header.views]
+    if by_file:
+        for name, view in views:
+            if view.window and (problem := _problem(view.window, function)):
+                raise DataError(f"{show(name)} {problem}")
+        with_window = [name for name, view in views if view.has_window]
+        without = [name for name, view in views if not view.has_window]
+        if with_window and without:
+            raise DataError(
+                f"{show(without[0])} has no window of its own, and {show(with_window[0])} has one; "
+                'set window = [centre, width] for all, or window = "full"'
+            )
+        if with_window:
+            return
+    for name, view in views:
+        if view.span != views[0][1].span:
             raise DataError(
                 f"{show(name)} can hold another range of values than {show(views[0][0])}, so that black and white "
                 "would differ; set window = [centre, width]"

@@ -33,7 +33,8 @@ def guarded(action: Callable[[], Result]) -> Result:
         except Problem as problem:
             text = str(problem)
         except Exception as error:
-            text = f"cannot be read as an image ({type(error).__name__}); replace it or take it out"
+            advice = "free some memory, or " if isinstance(error, MemoryError) else ""
+            text = f"cannot be read as an image ({type(error).__name__}); {advice}replace it or take it out"
     raise Problem(text)
 
 

@@ -7,7 +7,7 @@ import zlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import pydicom
 from pydicom import Dataset
@@ -44,7 +44,13 @@ _PERSON = (
     *_IDS, *_NAMES, "BurnedInAnnotation", "OtherPatientIDsSequence", "SpecificCharacterSet", "StudyInstanceUID",
 )  # fmt: skip
 
-View = tuple[tuple[float, float], bool, tuple[float, float, str] | None]
+
+class View(NamedTuple):
+    """What black and white of grey frames follow from, as in `Tones`."""
+
+    span: tuple[float, float]
+    has_window: bool
+    window: tuple[float, float, str] | None
 
 
 @dataclass(frozen=True)
@@ -58,8 +64,7 @@ class Header:
         width: pixels.
         bits: of each channel.
         burned_in: whether the file says that its pixels show who the patient is.
-        views: of its grey frames, the span of the modality values, whether there is a window or table of shades, and
-            the window.
+        views: of its grey frames.
         problem: why its pixels cannot be read, or None.
         patient: id, or "".
         study: unique id, or "".
@@ -160,7 +165,7 @@ def _image(header: Dataset, size: int) -> Header:
     if header.original_encoding[1] is False and _has_tables(header):
         raise Problem("has lookup tables in big-endian order; convert it to Explicit VR Little Endian")
     grey = () if colour else _all_tones(header, frames)
-    views = frozenset((tones.span, tones.has_window, tones.window) for tones in grey)
+    views = frozenset(View(each.span, each.has_window, each.window) for each in grey)
     bits = int(header.RedPaletteColorLookupTableDescriptor[2]) if kind == "PALETTE COLOR" else stored
     burned_in = str(header.get("BurnedInAnnotation") or "").strip().upper() == "YES"
     return Header(frames, 3 if colour else 1, height, width, bits, burned_in, views)

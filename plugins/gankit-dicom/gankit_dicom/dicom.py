@@ -13,7 +13,7 @@ from typing import Any, Literal, final
 
 import numpy as np
 import pydicom
-from gankit.cache import fingerprint
+from gankit.cache import fingerprint, user_path
 from gankit.errors import DataError
 from gankit.images.labels_csv import find_table, read_table
 from gankit.images.resizing import Fit
@@ -83,8 +83,8 @@ class Dicom(DecodedDataset):
             DataError: the window is invalid; all other errors are raised when the images are first needed.
         """
         super().__init__(in_memory=in_memory, mirror_keeps_label=mirror_keeps_label)
-        self.path = Path(path).expanduser()
-        self.table = None if table is None else Path(table).expanduser()
+        self.path = user_path(path)
+        self.table = None if table is None else user_path(table)
         self.unlisted = unlisted
         self.sub_folders = sub_folders
         self.window = _valid_window(window, function)

@@ -13,6 +13,7 @@ import safetensors.torch
 import torch
 from annotated_types import Ge, Le
 from cleanfid.resize import make_resizer
+from gankit.cache import user_path
 from gankit.errors import PartError
 from gankit.interfaces import Features, ImageSpec
 from pydantic import StringConstraints
@@ -54,7 +55,7 @@ class Timm(Features):
         super().__init__()
         self._check_channels(image.channels)
         name = _known(network)
-        path = Path(weights).expanduser()
+        path = user_path(weights)
         tensors, self._sha256 = _read(path, sha256, network)
         self.network: Any = _load(name, tensors, path, size).eval()
         stated = self.network.pretrained_cfg

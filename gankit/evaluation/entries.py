@@ -1,0 +1,166 @@
+"""The entries of a metrics file: values of metrics, each with its standard error, baseline and p-value."""
+
+import itertools
+from collections.abc import Container, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from gankit.errors import GankitError
+from gankit.evaluation.extraction import as_part
+from gankit.evaluation.uncertainty import (
+    Floats,
+    Values,
+    closed_form,
+    influences,
+    p_values,
+    real_against_real,
+    standard_errors,
+    variances_of,
+)
+from gankit.interfaces import Metric, Pool, Resampling, Result
+from gankit.registry import Part
+
+MOST_WITH_INFLUENCES = 2000
+"""With more images on a side, `influences`, which are slow, are left out if there is an error in closed form."""
+
+
+def evaluate_metrics(
+    parts: Sequence[Part], pool: Pool, seed: int, permutations: int = 0, by_default: bool = False
+) -> tuple[dict[str, dict[str, Any]], list[str]]:
+    """The entries of a metrics file for some metrics, by the names of their values, and warnings.
+
+    Of metrics that nobody chose (`by_default`), those that cannot judge the images are left out with a warning, and kid
+    within classes follows where both sides have several classes. Other arguments are those of `evaluate_metric`.
+
+    Raises:
+        GankitError: a metric cannot judge these images; of default ones, all of them.
+    """
+    chosen = [*parts]
+    if by_default and _has_classes(pool):
+        chosen.append(as_part("metric", {"name": "intra-class", "metric": "kid"}))
+    values: dict[str, dict[str, Any]] = {}
+    warnings = []
+    for part in chosen:
+        try:
+            entries, of_metric = evaluate_metric(part, pool, seed, permutations)
+        except GankitError as error:
+            if not by_default or (part is parts[-1] and not values):
+                raise
+            warnings.append(f"{part.name} is left out: {error}")
+            continue
+        warnings += of_metric
+        for name, entry in entries.items():
+            values[free_name(name, values)] = entry
+    if permutations and not any("p_value" in entry for entry in values.values()):
+        warnings.append("no p-values: of these metrics, neither larger nor smaller values are better")
+    return values, warnings
+
+
+def _has_classes(pool: Pool) -> bool:
+    """Whether each side has images of several classes."""
+    labels = [rows.labels for rows in (pool.real, pool.fake)]
+    return all(classes is not None and classes.ndim == 1 and len(np.unique(classes)) > 1 for classes in labels)
+
+
+def evaluate_metric(
+    part: Part, pool: Pool, seed: int, permutations: int = 0
+) -> tuple[dict[str, dict[str, Any]], list[str]]:
+    """The entries of a metrics file for one metric, by the names of its values, and the warnings that belong to them.
+
+    Args:
+        part: the metric.
+        pool: real and generated images with what the metric needs.
+        seed: of groups, splits and permutations.
+        permutations: of a permutation test; 0 for none.
+
+    Raises:
+        GankitError: the metric cannot judge these images.
+    """
+    metric: Metric = part.build()
+    statistics = pool.real.statistics
+    spread, between_reals = _Spread(), {}
+    if statistics is not None:  # no images to resample
+        result = Result.of(metric, pool.real, pool.fake)
+    else:
+        resampling = metric.resampling(pool)
+        result = resampling.whole()
+        spread = _spread(resampling, result.values)
+        between_reals = real_against_real(resampling, result.values, seed)
+    warnings = [*result.warnings, *metric.warnings({name: entry["value"] for name, entry in between_reals.items()})]
+    p_entries: dict[str, dict[str, Any]] = {}
+    if permutations and metric.better:
+        try:
+            p_entries = p_values(part, pool, metric.better, permutations, seed)
+        except GankitError as error:
+            warnings.append(f"{part.name}: no p-value: it cannot be computed for some random regroupings ({error})")
+    counts_of_all = pool.real.count if statistics is None else statistics.n, pool.fake.count
+    entries: dict[str, dict[str, Any]] = {}
+    for name, value in result.values.items():
+        n, m = result.counts.get(name, counts_of_all)
+        standard_error = spread.errors.get(name)
+        entries[name] = {
+            "value": value,
+            "standard_error": _of_share(standard_error, value) if metric.meaning(name).share else standard_error,
+            "n_real": n,
+            "n_fake": m,
+            "real_vs_real": _baseline(between_reals.get(name), n, m),
+            **(p_entries.get(name, {}) if m else {}),
+            "metric": part.table(),
+            **spread.for_compare(name),
+        }
+    if result.details:
+        entries[next(iter(entries))]["details"] = dict(result.details)
+    return entries, warnings
+
+
+@dataclass(frozen=True)
+class _Spread:
+    """How far a metric's values vary, by their names: standard errors, and what of these each side contributes.
+
+    A name is missing, or its number None, where it is not known.
+    """
+
+    errors: Mapping[str, float | None] = field(default_factory=dict)
+    real_influences: Mapping[str, Floats | None] = field(default_factory=dict)
+    fake_variances: Mapping[str, float | None] = field(default_factory=dict)
+
+    def for_compare(self, name: str) -> dict[str, Any]:
+        """What an entry holds for `compare`, where two values have the same reals; empty where it is not known."""
+        of_reals, of_fakes = self.real_influences.get(name), self.fake_variances.get(name)
+        if of_reals is None or of_fakes is None:
+            return {}
+        return {"real_influences": [float(f"{each:.4g}") for each in of_reals], "fake_variance": of_fakes}
+
+
+def _spread(resampling: Resampling, values: Values) -> _Spread:
+    """The spread of the values of all images."""
+    larger_side = max(resampling.pool.real.count, resampling.pool.fake.count)
+    if larger_side > MOST_WITH_INFLUENCES and closed_form(resampling) is not None:
+        return _Spread(standard_errors(resampling, values))
+    real_influences = influences(resampling, "real", values)
+    fake_variances = variances_of(influences(resampling, "fake", values))
+    errors = standard_errors(resampling, values, [variances_of(real_influences), fake_variances])
+    return _Spread(errors, real_influences, fake_variances)
+
+
+def _of_share(error: float | None, share: float) -> float | None:
+    """The error, or None where the jackknife has failed: numbers in [0, 1] with this mean cannot spread so far."""
+    return None if error is None or error**2 > share * (1 - share) else error
+
+
+def _baseline(found: dict[str, Any] | None, n: int | None, m: int) -> dict[str, Any] | None:
+    """The entry of `real_against_real` for a value that uses n of the reals and m of the generated images.
+
+    A half has at most n // 2 of these reals. m is 0 for a value of the reals alone.
+    """
+    if found is None or n is None or n + m == 0:
+        return found
+    return found | {"n": min(found["n"], m or found["n"], max(n // 2, 1))}
+
+
+def free_name(name: str, taken: Container[str]) -> str:
+    """The name of a value, or where it is taken the name with the next free number: "kid-2"."""
+    numbered = (f"{name}-{number}" for number in itertools.count(2))
+    return next(free for free in itertools.chain([name], numbered) if free not in taken)

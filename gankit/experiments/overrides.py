@@ -1,0 +1,57 @@
+"""Overrides: settings as `key.path=value`, from the command line or a program."""
+
+import os
+from typing import Any, NamedTuple
+
+from gankit.errors import SettingsError
+from gankit.experiments.values import DEEPEST, LONGEST_KEY, copy_values, parse_value
+from gankit.registry.messages import shown
+
+
+class Override(NamedTuple):
+    """One setting that replaces what a document says.
+
+    Attributes:
+        keys: its path of keys.
+        value: the value.
+        text: the override as the user wrote it, for messages.
+    """
+
+    keys: list[str]
+    value: Any
+    text: str
+
+
+def parse_override(text: str) -> Override:
+    """An override from `key.path=value`.
+
+    Raises:
+        SettingsError: it has no "=", its path is empty or too long, or its value cannot be one of an experiment.
+    """
+    path, equals, value = text.partition("=") if isinstance(text, str) else ("", "", "")
+    keys = path.strip().split(".")
+    if not equals or not all(keys) or len(keys) > DEEPEST:
+        is_folder = isinstance(text, str) and 0 < len(text) < LONGEST_KEY and os.path.isdir(text)
+        example = f"data.name=folder data.path={text}" if is_folder else "training.steps=1000"
+        hint = ""
+        if not equals and not is_folder:
+            hint = '; no space beside =, and quotes round a value with spaces: data.path="a b"'
+        raise SettingsError(f"override {shown(str(text))}: write key.path=value, for example {example}{hint}")
+    return Override(keys, copy_values(parse_value(value), f"override {shown(text)}"), text)
+
+
+def names_first(overrides: list[Override]) -> list[Override]:
+    """Move each override of a `name` ahead of overrides of other settings, since a new name clears its table.
+
+    It is not moved ahead of another override of a `name`, nor of one that replaces the whole table.
+    """
+    ordered: list[Override] = []
+    for override in overrides:
+        keys, index = override.keys, len(ordered)
+        while keys[-1] == "name" and index:
+            before = ordered[index - 1].keys
+            if before[-1] == "name" or before == keys[: len(before)]:
+                break
+            index -= 1
+        ordered.insert(index, override)
+    return ordered

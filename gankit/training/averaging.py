@@ -1,0 +1,41 @@
+"""The moving average of the generator's weights, from which samples are drawn (`training.averaging`)."""
+
+import torch
+from torch.optim.swa_utils import AveragedModel
+
+from gankit import distributed
+from gankit.interfaces import Generator
+from gankit.nn.copies import copied
+
+
+def new_average(generator: Generator, decay: float) -> AveragedModel | None:
+    """An average that begins with the generator's present weights; None for a decay of 0, which turns averaging off."""
+    return AveragedModel(copied(generator)) if decay else None
+
+
+@torch.no_grad()
+def update_average(average: AveragedModel, generator: Generator, decay: float) -> None:
+    """Do what `average.update_parameters` does, which would copy its counter to the device and wait for it."""
+    averaged, current = (
+        [parameter.detach() for parameter in network.parameters()] for network in (average.module, generator)
+    )
+    if updates := int(average.n_averaged):
+        # The first, poor weights are forgotten quickly. An average that was taken over from another run keeps its
+        # number of updates, and so is not forgotten.
+        torch._foreach_lerp_(averaged, current, 1 - min(decay, (2 + updates) / (11 + updates)))
+    else:
+        torch._foreach_copy_(averaged, current)
+    for own, buffer in zip(average.module.buffers(), generator.buffers(), strict=True):
+        own.copy_(buffer)
+    average.n_averaged += 1
+
+
+def averaged_copy(generator: Generator, average: AveragedModel | None) -> Generator:
+    """A copy of the generator with the averaged weights, where there are any, and its own buffers."""
+    network = copied(generator)
+    distributed.synchronise(network, on=False)  # its batch normalisation must not wait for other processes
+    if average is not None:
+        averaged = dict(average.module.named_parameters())
+        for name, parameter in network.named_parameters():
+            parameter.data.copy_(averaged[name].data)
+    return network
