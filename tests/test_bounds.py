@@ -179,6 +179,7 @@ def test_an_experiment_is_a_name_a_file_or_tables(what: Any) -> None:
         ("training.device=cuda:99", RunError, "training.device: 'cuda:99' cannot be used here"),
         ("training.device=meta", RunError, "training.device: 'meta' cannot be used here"),
         ("training.start_from=nowhere", RunError, "training.start_from: nowhere: there is no run here"),
+        ("training.start_from=eyes", RunError, "eyes has no checkpoint to start from, and an exported generator is"),
         ("training.optimizer_options={eps = 'x'}", PartError, "training.optimizer_options: Adam refuses them"),
         ("generator.width=1000000000", PartError, "cannot be built"),
         ("generator.width=1000000", PartError, "GB of weights, of which a training needs 4 times as much, and this"),

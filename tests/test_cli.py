@@ -412,6 +412,23 @@ def tiles(path: Path) -> np.ndarray[Any, Any]:
     return sheet.swapaxes(1, 2)[:, :, :8, :8]
 
 
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["demo", "--steps", 500, "--out", "x"], "override '--steps=500': .*; did you mean training.steps?"),
+        (["demo", "training.batch=4", "--steps=500"], "did you mean training.steps?"),
+        (["demo", "--data.size", 32], "did you mean 'data'?"),
+        (["demo", "--steps"], "override '--steps': write key.path=value"),
+        (
+            ["--steps", 500, "demo"],
+            "there is no such option; a setting comes after a recipe .*: demo training.steps=500",
+        ),
+    ],
+)
+def test_a_setting_in_the_place_of_an_option_is_told_how_it_is_written(call: Call, words: list[Any], said: str) -> None:
+    assert re.search(said.replace("?", r"\?"), call("train", *words).line)
+
+
 def test_a_walk_goes_from_sample_to_sample_and_back(call: Call, runs: dict[str, Path], tmp_path: Path) -> None:
     answer = call("walk", runs["plain"], "--stops", 2, "--frames", 8, "--seed", 3, "--out", tmp_path / "walk")
     assert answer.code == 0

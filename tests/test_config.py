@@ -295,6 +295,7 @@ def test_overrides_do_not_change_what_they_were_given() -> None:
         ("foo.bar=3", "override 'foo.bar=3': foo: there is no such setting; known: data, generator, critic, losses"),
         ("steps=500", "override 'steps=500': steps: there is no such setting; did you mean training.steps?"),
         ("size=32", "override 'size=32': size: there is no such setting; did you mean data.size?"),
+        ("--max-minutes=5", "--max-minutes: there is no such setting; did you mean training.max_minutes?"),
         ("data.part=3", "override 'data.part=3': data.part: there is no such setting"),
         ("data.size=[1, 2, 3]", "override 'data.size=[1, 2, 3]': data.size: a whole number is needed"),
         ("training.betas=[0.5]", "override 'training.betas=[0.5]': training.betas: the list is too short"),

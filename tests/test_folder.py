@@ -347,12 +347,22 @@ class TestSubFolders:
             "test": [0], "train": [1, 2], "val": [3],
         }  # fmt: skip
 
-    def test_splits_in_other_words(self, tmp_path: Path) -> None:
-        for name in ("Training/x/1.png", "Testing/x/2.png", "Validation/y/3.png"):
+    @pytest.mark.parametrize(("first", "second"), [("Train", "Test"), ("Training", "Testing"), ("TRAIN", "test")])
+    def test_splits_in_other_words(self, first: str, second: str, tmp_path: Path) -> None:
+        for name in (f"{first}/x/1.png", f"{first}/y/2.png", f"{second}/x/3.png"):
             save(tmp_path / name, pixels(3, 3))
-        data = Folder(path=tmp_path)
-        assert data.class_names == ("x", "y")
-        assert sorted(data.splits) == ["test", "train", "val"]
+        of_folders = Folder(path=tmp_path)
+        assert (of_folders.class_names, sorted(of_folders.splits)) == (("x", "y"), ["test", "train"])
+        names = [(f"{first}/x/1.png", first), (f"{first}/y/2.png", first), (f"{second}/x/3.png", second)]
+        (tmp_path / "labels.csv").write_text("\n".join(["file,split", *map(",".join, names)]))
+        assert sorted(Folder(path=tmp_path).splits) == ["test", "train"]
+
+    def test_folders_beside_splits(self, tmp_path: Path) -> None:
+        for name in ("car/1.png", "train/2.png"):  # vehicles
+            save(tmp_path / name, pixels(3, 3))
+        assert Folder(path=tmp_path).class_names == ("car", "train")
+        save(tmp_path / "test" / "3.png", pixels(3, 3))
+        assert "test, train are splits, and beside them is car" in error(lambda: Folder(path=tmp_path).image)
 
     def test_a_picture_outside_the_classes(self, tmp_path: Path) -> None:
         save(tmp_path / "x" / "1.png", pixels(3, 3))

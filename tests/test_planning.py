@@ -146,11 +146,32 @@ def test_splits_of_the_data_s_own_are_used(tmp_path: Path) -> None:
     assert "none are held out" in said
 
 
+@pytest.mark.usefixtures("fast")
+def test_a_split_that_is_trained_on_is_not_the_one_to_judge_with(tmp_path: Path) -> None:
+    np.savez(tmp_path / "a.npz", test_images=noise(64, 32, 32, 3))  # without images to train on, all are trained on
+    said = "\n".join(lines(str(tmp_path / "a.npz"), tmp_path / "a.toml"))
+    assert "64 training images: a precision or recall" in said
+    assert "none are held out" in said
+
+
+@pytest.mark.usefixtures("fast")
+@pytest.mark.parametrize("side", [32, 64])
+def test_deep_images_get_the_range_that_they_use(side: int, tmp_path: Path) -> None:
+    images = noise(100, side, side).astype(np.uint16) * 16
+    images[3, 5, 5] = 5000  # a bright pixel that resizing blurs
+    said = "\n".join(lines(arrays(tmp_path / "a.npz", images), tmp_path / "a.toml"))
+    assert "data.value_range = [0, 8191]: no value is above 5000" in said
+    assert gankit.load(tmp_path / "a.toml").data.settings.value_range == (0, 8191)
+    assert "near-blank" not in said
+
+
 @pytest.mark.parametrize(
     ("place", "minutes", "message"),
     [
         ("few.npz", 60, "images to train on: 5, too few to learn from"),
-        ("enough.npz", 0.01, "0.01 minutes are 54 steps here .* give --minutes"),
+        ("enough.npz", 0.01, "--minutes 0.01 is enough for 54 steps here .* give --minutes"),
+        ("labels.csv", 60, "labels.csv: it is no folder and no npz or npy file; name the folder"),
+        ("demo", 60, "demo: it is a recipe, and a plan starts from images"),
         ("divided.npz", 60, "images to train on: 3, too few"),
         ('{name = "npz", path = "enough.npz", held_out = 0.9}', 60, "images to train on: 4, too few"),
         ("nothing", 60, "there is no folder, npz file or data set of this name"),
@@ -163,6 +184,7 @@ def test_what_cannot_be_planned_writes_nothing(
     place: str, minutes: float, message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
+    (tmp_path / "labels.csv").touch()
     arrays(tmp_path / "few.npz", noise(5, 32, 32, 3))
     arrays(tmp_path / "enough.npz", noise(40, 32, 32, 3))
     np.savez(tmp_path / "divided.npz", train_images=noise(3, 32, 32, 3), test_images=noise(40, 32, 32, 3))

@@ -17,11 +17,11 @@ from PIL import Image
 import gankit
 from gankit import seeds
 from gankit.errors import GankitError, RunError
-from gankit.runs import checkpoint
+from gankit.runs import checkpoint, networks, walk
 from gankit.runs.networks import generate_batches, recompute_norms
 from gankit.runs.record import check_same_data
 from gankit.runs.sampling import write_samples
-from gankit.runs.walk import write_walk
+from gankit.terminal.text import progress_bar
 
 Small = Callable[..., list[str]]
 
@@ -116,7 +116,21 @@ def test_labels_for_a_run_without(plain: gankit.Run) -> None:
     with pytest.raises(GankitError, match="-3 images cannot be drawn"):
         gankit.evaluate(plain, count=-3)
     with pytest.raises(RunError, match="too much for the memory"):
-        write_walk(plain, plain.path / "walk", stops=10**5, frames=10**5)
+        walk.write_walk(plain, plain.path / "walk", stops=10**5, frames=10**5)
+
+
+def test_long_drawing_shows_how_far_it_is(plain: gankit.Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    shown: list[str] = []
+
+    def bar(*arguments: Any, desc: str = "", **options: Any) -> Any:
+        shown.append(desc)
+        return progress_bar(*arguments, desc=desc, **options)
+
+    for module in (networks, walk):
+        monkeypatch.setattr(module, "progress_bar", bar)
+    plain.sample(2)
+    walk.write_walk(plain, plain.path / "walk", stops=2, frames=1)
+    assert shown == ["drawing", "drawing", "animating"]
 
 
 def test_a_generator_that_cannot_truncate(plain: gankit.Run) -> None:

@@ -128,8 +128,8 @@ def test_files_of_close_pairs_are_named(tmp_path: Path) -> None:
             shown = 2 if name in ("copy", "c") else 10 * len(folder) + seed
             Image.fromarray(noise(1, shown)[0, 0]).save(tmp_path / folder / f"{name}.png")
     report = gankit.evaluate(tmp_path / "test", tmp_path / "train", ["leakage"], "pixels")
-    assert "leakage: copy.png is close to c.png, distance 0" in text_table(report)
-    assert "is close to" not in text_table(evaluate("memorisation"))  # arrays have no files
+    assert "leakage: among the closest pairs: copy.png and c.png, distance 0" in text_table(report)
+    assert "closest pairs:" not in text_table(evaluate("memorisation"))  # arrays have no files
 
 
 def test_an_evaluation_is_a_dictionary_that_shows_its_table() -> None:

@@ -53,9 +53,9 @@ def open_source(place: Place, window: Window = None) -> Run | Dataset | Statisti
     if path.is_dir():
         # A folder that `gankit sample` wrote holds its grid beside the images that labels.csv lists.
         return _open_table({"name": "folder", "path": str(path), "unlisted": "skip"}, window)
-    if path.suffix == ".npz" and Statistics.is_file(path):
+    if path.suffix.lower() == ".npz" and Statistics.is_file(path):
         return Statistics.read(path)
-    if path.suffix in (".npz", ".npy"):
+    if path.suffix.lower() in (".npz", ".npy"):
         return _open_table({"name": "npz", "path": str(path)}, window)
     if len(path.parts) > 1 or path.exists():
         reason = "there is no such folder or file"

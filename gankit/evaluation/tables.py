@@ -208,7 +208,7 @@ def pairs(report: dict[str, Any]) -> list[str]:
         named = [pair for pair in entry.get("details", {}).get("pairs", []) if {"fake_file", "real_file"} & set(pair)]
         for pair in named[:PAIRS_PRINTED]:
             fake, real = (pair.get(f"{side}_file", f"image {pair[side]}") for side in ("fake", "real"))
-            lines.append(f"{name}: {fake} is close to {real}, distance {pair['distance']:.3g}")
+            lines.append(f"{name}: among the closest pairs: {fake} and {real}, distance {pair['distance']:.3g}")
         if len(named) > PAIRS_PRINTED:
             lines.append(f"{name}: {len(named) - PAIRS_PRINTED} more pairs")
     return lines

@@ -261,9 +261,10 @@ def _refuse_path_or_setting(name: str) -> None:
             f"{path} is a folder without an experiment.toml: name a recipe, a file or a run; for its pictures a recipe "
             f"with data.name=folder data.path={path}"
         )
-    if "=" in name:
-        comes_after = f"a setting comes after a recipe or a file, for example: demo {name}"
-        raise SettingsError(f"{shown(name)}: there is no such file; {comes_after}")
+    if "=" in name or name.startswith("-"):
+        what, setting = ("option", "training.steps=500") if name.startswith("-") else ("file", name)
+        comes_after = f"a setting comes after a recipe or a file, for example: demo {setting}"
+        raise SettingsError(f"{shown(name)}: there is no such {what}; {comes_after}")
     if path.suffix.lower() in FORMATS or "/" in name:
         raise SettingsError(f"{name}: there is no such experiment file")
 

@@ -7,7 +7,22 @@ import typer
 
 from gankit.experiments.values import parse_metrics, parse_value, parse_window
 
-Overrides = Annotated[list[str] | None, typer.Argument(help="Settings as key.path=value.", show_default=False)]
+
+def _join_options(words: list[str] | None) -> list[str] | None:
+    """Words with `--key value` as the one word `--key=value`, of which an error can say what the setting is called."""
+    joined: list[str] = []
+    for word in words or ():
+        if joined and joined[-1].startswith("-") and "=" not in joined[-1]:
+            joined[-1] += f"={word}"
+        else:
+            joined.append(word)
+    return joined
+
+
+Overrides = Annotated[
+    list[str] | None,
+    typer.Argument(help="Settings as key.path=value.", show_default=False, callback=_join_options),
+]
 Out = Annotated[Path | None, typer.Option("--out", help="The folder to write.", show_default=False)]
 RunFolder = Annotated[Path, typer.Argument(help="A run's folder.", show_default=False)]
 AnyRun = Annotated[Path, typer.Argument(help="A run's folder, or eyes, which comes with gankit.", show_default=False)]

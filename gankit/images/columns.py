@@ -1,7 +1,10 @@
 """What columns of a table, or arrays of a file, hold: by gankit's own titles, else by the usual words for the same."""
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+
+import numpy as np
+from numpy.typing import NDArray
 
 from gankit.errors import DataError
 
@@ -12,6 +15,11 @@ _WORDS = {
     "group": r"(group|patient|subject|case|person|participant|individual|proband|family)"
     r"(id|no|nr|number|code|name)?|pid|mrn",
 }
+SPLITS = {
+    "train": "train", "training": "train", "val": "val", "valid": "val", "validation": "val",
+    "test": "test", "testing": "test",
+}  # fmt: skip
+"""Gankit's own names of splits, by the usual words for them."""
 _MEANS = {
     "file": "may name the image", "label": "may be the label", "group": "may say which images are of one patient",
 }  # fmt: skip
@@ -48,3 +56,9 @@ def find(titles: Iterable[str], role: str, where: str, own: str | None = None) -
         names = " and ".join(f"`{title}`" for title in found)
         raise DataError(f"{where} has {names}, of which each {_MEANS[role]}; call the one that does `{own}`")
     return found[0] if found else None
+
+
+def split_indices(names: Sequence[str]) -> dict[str, NDArray[np.int64]]:
+    """(k,) indices of each split, by gankit's own name for a usual word in any letter case; "" is in none."""
+    array = np.array([SPLITS.get(name.casefold(), name) for name in names])
+    return {str(name): np.flatnonzero(array == name) for name in sorted(set(array.tolist())) if name}

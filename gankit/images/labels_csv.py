@@ -19,10 +19,6 @@ from gankit.images.csv_table import CsvTable, read_csv
 from gankit.images.known import Known
 from gankit.images.names import escaped, look, spelling, two_spellings
 
-_SPLITS = {
-    "train": "train", "training": "train", "val": "val", "valid": "val", "validation": "val", "test": "test",
-    "testing": "test",
-}  # fmt: skip
 _BESIDE = (".csv", ".txt", ".json", ".md")
 _SYSTEM = ("Thumbs.db", "desktop.ini")  # files that a file manager leaves behind
 
@@ -75,7 +71,7 @@ def read_table(path: Path, files: Sequence[str], *, skip_unlisted: bool) -> Know
         groups=None if groups is None else np.array(_cells_without_gaps(rows, roles["group"])),
         agreement=_agreement(rows, classes, votes),
         raters=max(map(len, votes)) if votes else 0,
-        splits={} if splits is None else split_indices(splits),
+        splits={} if splits is None else columns.split_indices(splits),
         left_out=unlisted,
         facts={title: _fact(rows, title) for title in rows.columns if title not in used},
         read_as={**read_as, **{title: "vote" for title in raters if not columns.is_vote(title)}},
@@ -119,12 +115,6 @@ def sorted_names(names: Sequence[str]) -> list[str]:
     unique = sorted(set(names))
     # Python reads no numbers of thousands of digits.
     return sorted(unique, key=int) if all(name.isdecimal() and len(name) < 100 for name in unique) else unique
-
-
-def split_indices(names: Sequence[str]) -> dict[str, NDArray[np.int64]]:
-    """(k,) indices of each split; an empty name is in none."""
-    array = np.array(names)
-    return {str(name): np.flatnonzero(array == name) for name in sorted(set(names)) if name}
 
 
 def check_folder(folder: Path, content: str) -> None:
@@ -175,12 +165,20 @@ def folders_of(files: Sequence[str]) -> tuple[dict[str, NDArray[np.int64]], list
         files: paths with forward slashes, relative to the folder of the images.
 
     Returns:
-        (k,) indices of each split, where every file is below a folder named as one ("train", "Validation"), else
-        nothing; and the names of the folders that each file is in, without those.
+        (k,) indices of each split, where every file is below a folder named train, val or test, else nothing; and the
+        names of the folders that each file is in, without those.
+
+    Raises:
+        DataError: there are other folders beside those of several splits.
     """
     folders = [name.split("/")[:-1] for name in files]
-    splits = [_SPLITS.get(names[0].casefold(), "") if names else "" for names in folders]
-    return (split_indices(splits), [names[1:] for names in folders]) if all(splits) else ({}, folders)
+    others = {names[0] for names in folders if names and names[0].casefold() not in columns.SPLITS}
+    if others and len(splits := sorted({names[0] for names in folders if names} - others)) > 1:
+        advice = "move it, or list all files with a column `split` in labels.csv"
+        raise DataError(f"the folders {', '.join(splits)} are splits, and beside them is {min(others)}: {advice}")
+    if others or not all(folders):
+        return {}, folders
+    return columns.split_indices([names[0] for names in folders]), [names[1:] for names in folders]
 
 
 def _fold(title: str) -> str:
@@ -206,9 +204,8 @@ def _roles(rows: CsvTable) -> dict[str, str]:
     where = str(rows.path)
     found = {role: columns.find(rows.columns, role, where) for role in columns.OWN}
     if found["split"] is None:
-        distinct = {title: {cell.casefold() for cell in cells} for title, cells in rows.columns.items()}
-        of_splits = [title for title, cells in distinct.items() if len(cells) > 1 and cells <= _SPLITS.keys()]
-        found["split"] = next(iter(of_splits), None)
+        cells = {title: {cell.casefold() for cell in column} for title, column in rows.columns.items()}
+        found["split"] = next((t for t, texts in cells.items() if len(texts) > 1 and texts <= {*columns.SPLITS}), None)
     group = found["group"] or ""
     if group.casefold() == "case" and len(rows.lines) > 4 and len(set(rows.columns[group])) < 3:  # case or control?
         raise DataError(

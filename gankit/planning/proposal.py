@@ -30,7 +30,7 @@ from gankit.registry import registry
 from gankit.runs.run import choose_device
 from gankit.terminal.text import harmless
 from gankit.training.data import prepare
-from gankit.training.description import describe
+from gankit.training.description import describe, used_levels
 from gankit.training.log import TickLog
 from gankit.training.step import Stepper
 
@@ -80,6 +80,11 @@ def plan(place: str, minutes: float, out: Path, recipe: str | None = None) -> It
     data = {**table, **{key: choice.value for key, choice in choices.items()}}
     settings = load({"data": data}).data
     dataset = open_dataset(settings)
+    if "value_range" in type(settings.settings).model_fields and (used := used_levels(dataset)):
+        choices["value_range"] = Choice([0, used[1]], f"no value is above {used[0]}; without it white would be 65535")
+        data["value_range"] = choices["value_range"].value
+        settings = load({"data": data}).data
+        dataset = open_dataset(settings)
     yield from describe(settings, dataset)
     for line in findings(dataset):
         yield f"look: {line}"
@@ -109,8 +114,8 @@ def _steps(minutes: float, seconds: float) -> int:
     steps = int(60 * minutes * OF_THE_TIME / seconds)
     if steps < FEWEST_STEPS:
         raise GankitError(
-            f"plan: {minutes:g} minutes are {steps} steps here ({seconds:.2g} s each): too few to learn anything; give "
-            f"--minutes {np.ceil(FEWEST_STEPS * seconds / 60 / OF_THE_TIME):g} or more"
+            f"--minutes {minutes:g} is enough for {steps} steps here ({seconds:.2g} s each), too few to learn from: "
+            f"give --minutes {np.ceil(FEWEST_STEPS * seconds / 60 / OF_THE_TIME):g} or more"
         )
     unit: int = 10 ** (len(str(steps)) - 2)
     return steps // unit * unit
@@ -141,7 +146,11 @@ def _table(place: str) -> dict[str, Any]:
         return {"name": "dicom" if any(map(_is_dicom, islice(files_below(path), NAMED))) else "folder", "path": place}
     if path.suffix.lower() in (".npz", ".npy"):
         return {"name": "npz", "path": place}
-    if len(path.parts) > 1 or path.exists() or place not in registry("dataset").names():
+    if path.exists():
+        raise DataError(f"{place}: it is no folder and no npz or npy file; name the folder that holds your pictures")
+    if place in [*recipes.names(), *recipe_names()]:
+        raise DataError(f"{place}: it is a recipe, and a plan starts from images: name a folder of pictures")
+    if len(path.parts) > 1 or place not in registry("dataset").names():
         raise DataError(f"{place}: there is no folder, npz file or data set of this name")
     return {"name": place}
 
@@ -209,7 +218,9 @@ def _choose_size(dataset: Dataset, sides: tuple[int, int], on_gpu: bool, minutes
 
 def _split_to_judge_with(dataset: Dataset, split: str | None) -> str | None:
     """A split of the data's own that is not among what is trained on."""
-    return next((name for name in ("test", "val") if name in dataset.known.splits and split not in (name, "all")), None)
+    splits = dataset.known.splits
+    trained = split or ("train" if "train" in splits else "all")
+    return next((name for name in ("test", "val") if name in splits and trained not in (name, "all")), None)
 
 
 def _choose_held_out(dataset: Dataset, split: str | None) -> Choice:

@@ -32,6 +32,7 @@ class Settings(BaseModel):
     @classmethod
     def _in_tables(cls, name: str) -> str:
         """A hint that names the tables within this one that have a setting of this name; "" where none has."""
+        name = name.lstrip("-").replace("-", "_")  # it may have been written as an option
         fields = cls.model_fields.items()
         tables = [table for table, field in fields if name in getattr(field.annotation, "model_fields", ())]
         return f"did you mean {' or '.join(f'{table}.{name}' for table in tables)}?" if tables else ""

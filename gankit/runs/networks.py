@@ -19,6 +19,7 @@ from gankit.interfaces import Generator, ImageSpec
 from gankit.nn.layers import label_layers
 from gankit.nn.modes import exact
 from gankit.registry import registry
+from gankit.terminal.text import progress_bar
 
 SAMPLE_BATCH = 64
 PROBE_BATCH = 4
@@ -159,7 +160,12 @@ def load_state(part: Any, name: str, states: Mapping[str, Any], folder: Path) ->
 
 
 def generate_pixels(
-    generator: Generator, z: Tensor, labels: Tensor | None, dtype: str, value_range: tuple[float, float]
+    generator: Generator,
+    z: Tensor,
+    labels: Tensor | None,
+    dtype: str,
+    value_range: tuple[float, float],
+    quiet: bool = False,
 ) -> NDArray[Any]:
     """Draw images as `generate_batches` does, in the data's type; only one batch at a time is held as floats.
 
@@ -169,11 +175,17 @@ def generate_pixels(
         labels: None, (n,) int64 classes, or (n, k) float conditions.
         dtype: "uint8", "uint16" or "float32".
         value_range: black and white of that type.
+        quiet: show no progress bar, as for few images none is shown.
 
     Returns:
         (n, channels, height, width) of that type, within the range.
     """
-    return np.concatenate([to_pixels(images, dtype, value_range) for images in generate_batches(generator, z, labels)])
+    pixels = []
+    with progress_bar(total=len(z), unit="image", desc="drawing", delay=2, disable=quiet) as bar:
+        for images in generate_batches(generator, z, labels):
+            pixels.append(to_pixels(images, dtype, value_range))
+            bar.update(len(images))
+    return np.concatenate(pixels)
 
 
 def generate_batches(generator: Generator, z: Tensor, labels: Tensor | None) -> Iterator[Tensor]:

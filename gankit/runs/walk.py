@@ -20,6 +20,7 @@ from gankit.images.room import too_many
 from gankit.interfaces import Truncates
 from gankit.runs.run import Run
 from gankit.runs.sampling import label_texts, parse_label
+from gankit.terminal.text import progress_bar
 
 ROWS = 4
 """Rows of a run without classes."""
@@ -83,7 +84,8 @@ def write_walk(
     if animation.upper() not in Image.SAVE_ALL:
         raise RunError(f"this Pillow cannot write {animation}: choose the animation gif")
     labels, rows = _rows(run, label, seed)
-    if reason := too_many(stops * frames * rows, run.image.shape):
+    scale = enlargement(run.image.height, run.image.width)
+    if reason := too_many(stops * frames * rows, (3, run.image.height * scale, run.image.width * scale)):
         raise RunError(f"{run.path}: {reason}")
     latents = seeds.latents(seed, stops * (1 if run.image.classes else rows), run.generator.latent_dim)
     latents = latents.reshape(stops, -1, latents.shape[1]).expand(stops, rows, -1)
@@ -153,9 +155,11 @@ def _picture(run: Run, images: NDArray[Any]) -> bytes:
 def _animate(run: Run, images: NDArray[Any], animation: Animation) -> bytes:
     """(frames, rows, c, h, w) images as an endless animation; the last frame, equal to the first, is left out."""
     columns, scale = min(images.shape[1], 4), enlargement(*images.shape[3:])
-    first, *others = [grid(to_8bit(frame, run.value_range), columns, scale) for frame in images[:-1]]
+    frames = (grid(to_8bit(frame, run.value_range), columns, scale) for frame in images[:-1])
     buffer = io.BytesIO()
     lossless = {"lossless": True} if animation == "webp" else {}
+    first = next(frames)
+    others = progress_bar(frames, desc="animating", total=len(images) - 2, unit="frame", delay=2)
     first.save(
         buffer, animation.upper(), save_all=True, append_images=others, duration=MILLISECONDS, loop=0, **lossless
     )

@@ -77,8 +77,12 @@ class Commands(TyperGroup):
 
     @staticmethod
     def explain(ctx: Any, command: Any) -> Any:
-        """Give a command its summary and its examples, and return it."""
+        """Give a command its summary and its examples, and return it.
+
+        Options that it does not have become overrides, where it takes any: their errors say what a setting is called.
+        """
         command.short_help = (command.help or "").partition("\n\n")[0]
+        command.ignore_unknown_options = any(parameter.name == "overrides" for parameter in command.params)
         command.epilog = epilog(f"{ctx.command_path} {command.name}".partition(" ")[2])
         return command
 

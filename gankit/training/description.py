@@ -9,6 +9,7 @@ from gankit.errors import DataError, counted
 from gankit.experiments.tables import DataTable
 from gankit.images.known import Known
 from gankit.interfaces import Dataset
+from gankit.interfaces.dataset import View
 from gankit.training.data import TrainingData
 
 MOST = 8
@@ -81,12 +82,30 @@ def _levels(dataset: Dataset) -> str:
     """The type and range of the pixel values, with a hint where deep images seem not to use most of their range."""
     dtype = dataset.images.dtype
     black, white = dataset.value_range
-    full = dtype.kind == "u" and (black, white) == (0, np.iinfo(dtype).max)
-    levels = f"{8 * dtype.itemsize} bits" if full else f"{dtype} from {black:g} (black) to {white:g} (white)"
-    if full and dtype.itemsize > 1 and (brightest := int(dataset.images.max())) <= white / 2:
-        window = f"data.value_range=[0,{2 ** brightest.bit_length() - 1}]"
+    levels = (
+        f"{8 * dtype.itemsize} bits" if _is_full(dataset) else f"{dtype} from {black:g} (black) to {white:g} (white)"
+    )
+    if used := used_levels(dataset):
+        brightest, seems_white = used
+        window = f"data.value_range=[0,{seems_white}]"
         levels += f", but no value above {brightest}: white is {white:g} unless {window} says otherwise"
     return levels
+
+
+def _is_full(dataset: Dataset) -> bool:
+    """Whether white is the largest value of the images' type, as it is where nothing else was said."""
+    return dataset.dtype.kind == "u" and dataset.value_range == (0, np.iinfo(dataset.dtype).max)
+
+
+def used_levels(dataset: Dataset) -> tuple[int, int] | None:
+    """The largest value of deep images, and what white seems to be: 4095 for 12 bits; the images are read for it.
+
+    None for images that use more than half of their range, and where something else was declared.
+    """
+    if dataset.dtype.itemsize == 1 or not _is_full(dataset):
+        return None
+    brightest = int((dataset.whole if isinstance(dataset, View) else dataset).images.max())
+    return (brightest, 2 ** brightest.bit_length() - 1) if 0 < brightest <= dataset.value_range[1] / 2 else None
 
 
 def _known(known: Known, table: DataTable) -> Iterator[tuple[str, str]]:
@@ -99,7 +118,7 @@ def _known(known: Known, table: DataTable) -> Iterator[tuple[str, str]]:
             names = "sub-folders, a column `label` in labels.csv, or an array `labels` name them"
         yield "classes", f"none ({names})"
     else:
-        hint = "" if table.conditional else "; data.conditional=true tells the networks"
+        hint = "" if table.conditional or not known.class_names[1:] else "; data.conditional=true tells the networks"
         yield "classes", _classes(known) + _columns(known, "label") + hint
     if known.groups is None:
         source = "a column `patient` in labels.csv, or an array `groups`, says whose each is"

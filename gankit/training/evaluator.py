@@ -52,7 +52,7 @@ class Evaluator:
 
     def _draw(self, generator: Generator, n: int, seed: int, labels: Tensor | None) -> NDArray[Any]:
         latents = seeds.latents(seed, n, generator.latent_dim)
-        return generate_pixels(generator, latents, labels, self._record.dtype, self._record.value_range)
+        return generate_pixels(generator, latents, labels, self._record.dtype, self._record.value_range, quiet=True)
 
     def grid_labels(self) -> Tensor | None:
         """One label per row of the grid: (n,) classes in turn, or (n, k) conditions sorted by the first; or None."""

@@ -34,7 +34,10 @@ def load_start_weights(stepper: Stepper) -> None:
     except RunError as error:
         raise RunError(f"training.start_from: {error}") from error
     if restored is None:
-        raise RunError(f"training.start_from: {folder} has no checkpoint to start from")
+        raise RunError(
+            f"training.start_from: {folder} has no checkpoint to start from, and an exported generator is not enough: "
+            "name a run that was trained here"
+        )
     if restored.skipped:
         stepper.warnings.append(
             f"training.start_from: {'; '.join(restored.skipped)}; starting from step {restored.step} of that run"
@@ -101,7 +104,10 @@ def _load_matching(network: nn.Module, name: str, states: Mapping[str, Any], fol
         if fits := [tensor for tensor in candidates if tensor is not None]:
             taken[key] = fits[0]
     if not any(value.dim() > 1 for value in taken.values()):
-        raise RunError(f"{folder}: the saved {name} does not fit the experiment: no layer of both has the same shape")
+        raise RunError(
+            f"{folder}: the saved {name} does not fit the experiment: no layer of both has the same shape; give the "
+            "networks the names and widths that its experiment.toml has"
+        )
     try:
         network.load_state_dict({**own, **taken})
     except (ValueError, RuntimeError) as error:
