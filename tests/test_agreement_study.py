@@ -417,6 +417,7 @@ def beyond_sampling(spread: Spread) -> float:
     return float(np.sqrt(max(spread.total**2 - spread.sampling**2, 0.0)))
 
 
+@pytest.mark.slow
 def test_without_an_effect_none_is_told(tmp_path: Path) -> None:
     estimates = planted_study(False, tmp_path)
     assert [conclusion.answer for conclusion in conclusions(estimates)] == ["cannot be told"] * 6

@@ -76,6 +76,7 @@ def test_a_table_of_what_diverged_goes_on_where_it_was(run: Run, arrays: Path, t
     assert json.loads(broken.read_text()) == json.loads(kept[broken])
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("eyes_of_noise")
 def test_a_lazy_penalty_goes_on_where_it_was(run: Run, arrays: Path, tmp_path: Path) -> None:
     features = "evaluation.features={name='pixels', side=4}"  # hundreds of images are held out
@@ -109,6 +110,7 @@ def test_a_lazy_penalty_goes_on_where_it_was(run: Run, arrays: Path, tmp_path: P
     assert (lazy / "log.jsonl").read_bytes() == written
 
 
+@pytest.mark.slow
 def test_bf16_beside_float32(run: Run, tmp_path: Path) -> None:
     quick = ["data.counts=[12, 8, 10]", "data.subset=24", "training.batch=4", "training.tick_every=1"]
     narrow = ["generator={name='resnet', width=4}", "critic={name='resnet', width=4}"]
