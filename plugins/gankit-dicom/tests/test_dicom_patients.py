@@ -5,11 +5,14 @@ from __future__ import annotations
 import logging
 import random
 from collections.abc import Callable
+from functools import cache
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
 import gankit
 import numpy as np
+import pydicom
 import pydicom.config
 import pytest
 from dicom_files import error, header, pixels, save
@@ -227,6 +230,15 @@ def marked(pixels_: np.ndarray[Any, Any], **tags: Any) -> Dataset:
     return made
 
 
+@cache
+def example() -> bytes:
+    """A file with the canary, as it lies on disk."""
+    content = BytesIO()
+    with pydicom.config.disable_value_validation():
+        marked(pixels(4, 4)).save_as(content, enforce_file_format=True)
+    return content.getvalue()
+
+
 def write(path: Path, made: Dataset) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     with pydicom.config.disable_value_validation():
@@ -292,9 +304,9 @@ def test_no_error_tells(
     recwarn: pytest.WarningsRecorder,
 ) -> None:  # fmt: skip
     monkeypatch.setattr(pydicom.config, "enforce_valid_values", strict)
-    made = marked(pixels(4, 4))
+    made = pydicom.dcmread(BytesIO(example()))
+    write(tmp_path / "a.dcm", made)
     FAULTS[fault](made)
-    write(tmp_path / "a.dcm", marked(pixels(4, 4)))
     write(tmp_path / "b.dcm", made)
     content = (tmp_path / "b.dcm").read_bytes().replace(PLACE, CANARY.encode()).replace(b"ISO_IR 6", CANARY.encode())
     if fault == "syntax":

@@ -135,6 +135,5 @@ def test_the_recipe_follows_the_images(tmp_path):
     assert gankit.load("fastgan", "data.size=256").training.batch == 16
     with pytest.raises(gankit.GankitError, match="recipe fastgan makes images of 28 to 256 pixels"):
         gankit.load("fastgan", "data.size=16")
-    for side in (28, 32):
-        tiny = gankit.load(gankit.load("fastgan"), *SMALL, f"data.size={side}", "training.steps=1")
-        assert gankit.train(tiny, tmp_path / f"run-{side}").finished
+    tiny = gankit.load(gankit.load("fastgan"), *SMALL, "data.size=28", "training.steps=1")
+    assert gankit.train(tiny, tmp_path / "run").finished
