@@ -273,7 +273,9 @@ def test_the_whole_study_with_its_own_generator(write: Write, tmp_path: Path) ->
 @pytest.mark.parametrize(
     ("overrides", "score"),
     [
-        (["augmentation.endpoint=presence", 'augmentation.positive=["few"]'], "sensitivity"),
+        pytest.param(
+            ["augmentation.endpoint=presence", 'augmentation.positive=["few"]'], "sensitivity", marks=pytest.mark.slow
+        ),
         (["augmentation.endpoint=severity", "augmentation.number=severity", "augmentation.options={alpha=10.0}",
           "augmentation.estimator=sklearn.linear_model.Ridge"], "mean absolute error"),
     ],

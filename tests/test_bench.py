@@ -125,7 +125,7 @@ def test_a_missing_peer_is_said_with_its_remedy(monkeypatch: pytest.MonkeyPatch,
         speed_peers.peer("torch_mimicry_is_not_here")
 
 
-@pytest.mark.parametrize("part", ["loop", "limit", "data"])
+@pytest.mark.parametrize("part", ["loop", pytest.param("limit", marks=pytest.mark.slow), "data"])
 def test_parts_without_peers_run_and_are_written(part: str, tmp_path: Path) -> None:
     measured = speed.PARTS[part](True)
     before = results()

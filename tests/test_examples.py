@@ -98,6 +98,7 @@ def test_many_trainings(run: Run, jobs: int, seeds: int, tmp_path: Path) -> None
     assert (tmp_path / "many" / runs[0] / "log.jsonl").read_bytes() == written
 
 
+@pytest.mark.slow
 def test_a_search_goes_on(run: Run, tmp_path: Path) -> None:
     import optuna
 

@@ -82,7 +82,8 @@ def advanced(of: Stepper, steps: int = STEPS) -> list[Any]:
 
 
 @pytest.mark.parametrize(
-    "name", [pytest.param(name, marks=[pytest.mark.slow] * (name in ("sngan", "r3gan", "wgan"))) for name in RECIPES]
+    "name",
+    [pytest.param(name, marks=[pytest.mark.slow] * (name in ("dcgan", "sngan", "r3gan", "wgan"))) for name in RECIPES],
 )
 def test_replays_are_bitwise_what_eager_turns_are(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     recipe, overrides = RECIPES[name]
