@@ -413,7 +413,10 @@ def test_gains_without_each_patient_are_those_of_all_others(write: Write, endpoi
     assert judge.left_out(part, outputs) == pytest.approx(np.array(expected))
 
 
-@pytest.mark.parametrize(("arms", "word"), [('"real"', "no evidence"), ('"real", "weights"', "helps")])
+@pytest.mark.parametrize(
+    ("arms", "word"),
+    [('"real"', "no evidence"), pytest.param('"real", "weights"', "helps", marks=pytest.mark.slow)],
+)
 def test_without_a_remedy_of_imbalance_nothing_helps(
     write: Write, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, arms: str, word: str
 ) -> None:

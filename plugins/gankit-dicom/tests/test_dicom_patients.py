@@ -60,7 +60,7 @@ class TestGroups:
         (tmp_path / "labels.csv").write_text("file,group\n2,b\n1,a\n0,b\n")
         assert Dicom(path=tmp_path).groups.tolist() == [0, 1, 0]
 
-    @pytest.mark.parametrize("seed", range(3))
+    @pytest.mark.parametrize("seed", [0, *(pytest.param(seed, marks=pytest.mark.slow) for seed in (1, 2))])
     def test_no_patient_on_both_sides(self, tmp_path: Path, seed: int) -> None:
         """In trainings, whose losses tell by the pixels whose images they see."""
         draw = random.Random(seed)

@@ -53,6 +53,7 @@ def test_every_loss_is_logged(run):
     assert run.rows[0][names[1]] != run.rows[1][names[1]]
 
 
+@pytest.mark.slow
 def test_classes_train(tmp_path):
     """Each class has samples of its own."""
     made = gankit.train(small("training.steps=2", "data.conditional=true"), tmp_path / "run")
