@@ -218,6 +218,7 @@ def test_a_training_that_diverges_is_marked(
     assert page.count("the training diverged by step 2") == 2  # at the top, and beside its folder
 
 
+@pytest.mark.slow
 def test_a_failed_warm_start_costs_the_trainings_of_its_seed(
     words: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

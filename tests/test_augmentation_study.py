@@ -145,6 +145,7 @@ def test_images_without_information_do_not_help(write: Write, tmp_path: Path) ->
     assert found["verdict"]["word"] != "helps"
 
 
+@pytest.mark.slow
 def test_a_folder_that_copies_the_built_in_arm_gives_the_same_numbers(write: Write, tmp_path: Path) -> None:
     path, arms = write(), 'augmentation.arms=["real", "weights", "synthetic", "classical-synthetic"]'
     built_in = study(path, arms, NO_CONTROLS, 'augmentation.ratios=[0.5, "fill"]')
@@ -450,7 +451,7 @@ for row in csv.DictReader(open(fold / "wanted.csv")):
 """
 
 
-@pytest.mark.parametrize("fails", [False, True])
+@pytest.mark.parametrize("fails", [pytest.param(False, marks=pytest.mark.slow), True])
 def test_a_program_is_run_for_each_fold(
     write: Write, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fails: bool
 ) -> None:

@@ -144,6 +144,7 @@ def test_peers_run(part: str) -> None:
     assert all(row["wall_s"] > 0 for row in rows)
 
 
+@pytest.mark.slow
 def test_the_gpu_benchmark_runs_in_small_on_the_cpu(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     with gankit.testing.isolated_registry():
         results = gpu.main(["--smoke", "--out", str(tmp_path)])

@@ -59,8 +59,8 @@ LABELLED = ["data.conditional=true", "critic.spectral=true", "augment.name=diffa
 @pytest.mark.parametrize(
     ("side", "number", "turns", "recipe"),
     [
-        pytest.param("critic", 12, 1, [], marks=pytest.mark.slow),
-        ("critic", 14, 3, LABELLED),
+        ("critic", 12, 1, []),
+        pytest.param("critic", 14, 3, LABELLED, marks=pytest.mark.slow),
         ("generator", 4, 0, []),
     ],
 )

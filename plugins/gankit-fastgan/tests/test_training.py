@@ -114,6 +114,7 @@ def test_settings_of_the_readme_are_those_of_the_parts():
     assert told == {key: value for key, value in found.items() if not key.endswith(".name")}
 
 
+@pytest.mark.slow
 def test_a_gradient_penalty_needs_another_normalisation(tmp_path):
     """gankit refuses batch statistics beside it; with "layer" it trains."""
     losses = 'losses=[{name="wasserstein"}, {name="gradient-penalty"}, {name="fastgan-reconstruction"}]'
