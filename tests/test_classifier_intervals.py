@@ -226,6 +226,23 @@ def test_the_visible_difference_falls_with_the_root_of_the_cases() -> None:
     assert visible_difference([112, 40]) > visible_difference([76, 76])  # the rare class decides
 
 
+@pytest.mark.parametrize(("counts", "folds"), [([300, 90, 200], 5), ([120, 120], 10)])
+def test_a_visible_difference_is_seen_in_four_of_five_studies_or_somewhat_more(counts: list[int], folds: int) -> None:
+    """Simulated as it is meant: the arms disagree about a fifth of the patients, and the better one gains so much.
+
+    It is more than four of five, since the formula also allows for what overlapping training parts add.
+    """
+    gain, draw, trials = visible_difference(counts, folds), np.random.default_rng(0), 1000
+    of_classes = []
+    for count in counts:
+        drawn = draw.random((trials, folds, count // folds))
+        better, worse = (drawn < 0.1 + gain / 2), (drawn > 0.9 + gain / 2)
+        of_classes.append(better.mean(2) - worse.mean(2))
+    differences = np.mean(of_classes, 0)
+    seen = [cross_validated(trial[:, None, None], 1 / (folds - 1)).interval()[0] > 0 for trial in differences]
+    assert 0.77 < np.mean(seen) < 0.93
+
+
 def test_a_paired_difference_of_known_answer() -> None:
     """With one seed, cases alone and equal classes it is the paired t interval of the cases' differences."""
     labels = np.zeros(40, np.int64)

@@ -191,8 +191,8 @@ def visible_difference(counts: Sequence[int], folds: int = 1) -> float:
     """Roughly the smallest difference of balanced accuracy that a study of so many cases can tell from chance.
 
     "Can tell" is a 95 % interval that excludes 0 with probability 0.8.
-    It can be computed before anything is trained: one arm is assumed to get a fifth of the cases right that the other
-    one gets wrong. It is a lower bound, since the differences between seeds come on top.
+    It can be computed before anything is trained: the arms are assumed to disagree about a fifth of the cases. Arms
+    that disagree about fewer need fewer cases; the differences between seeds come on top.
 
     Args:
         counts: independent test cases (patients) of each class; with folds those of all folds together.
