@@ -10,11 +10,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 from filelock import FileLock
-
-from gankit.testing import isolated_registry
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 REQUIRED = os.environ.get("GANKIT_REQUIRE_BROWSER") == "1"
@@ -23,13 +20,20 @@ SHARED_DATA = Path(__file__).parents[2] / "shared" / "data"
 
 # Files that take longest come first, so that no process is left alone with one of them at the end; then those of which
 # any process that is free takes the next test, since their tests share nothing that takes long to make. Of the two that
-# need the generated pages, one comes early, so that the other does not wait for it.
+# need the generated pages, test_site.py comes early, so that test_docs.py does not wait for it.
 LONGEST = (
     "test_shipped_plugins.py", "test_distributed.py", "test_site.py", "test_conformance.py",
     "test_installed_plugins.py", "test_agreement_study.py", "test_augmentation_study.py", "test_training.py",
-    "test_few_images.py", "test_uncertainty.py", "test_strangers_parts.py", "test_reliability.py", "test_docs.py",
+    "test_uncertainty.py", "test_strangers_parts.py", "test_reliability.py",
 )  # fmt: skip
 DIVIDED = ("test_examples_measured.py", "test_examples.py", "test_docs_how_to.py", "test_docs_pages.py", "test_ring.py")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Load what all tests use, seconds long and not without warnings; not in a process that only hands tests out."""
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # two tests at a time must not fight for two cores
+    if not config.getoption("numprocesses", None):
+        importlib.import_module("gankit.testing")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -97,6 +101,8 @@ def _own_registry() -> Iterator[None]:
     """Parts that a test registers are gone after it; another number of threads, too, which would round differently."""
     import torch
 
+    from gankit.testing import isolated_registry
+
     torch.set_num_threads(1)
     with isolated_registry():
         yield
@@ -128,6 +134,8 @@ def real_data() -> Callable[[str], Path]:
 @pytest.fixture
 def arrays(tmp_path: Path) -> Path:
     """An npz file of 40 colour images of 8x8 in two classes: bright left halves, bright right halves."""
+    import numpy as np
+
     draw = np.random.default_rng(0)
     images = draw.integers(0, 60, (40, 8, 8, 3), dtype=np.uint8)
     labels = np.arange(40) % 2

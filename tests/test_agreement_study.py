@@ -220,6 +220,7 @@ def test_a_training_that_diverges_is_marked(
     assert page.count("the training diverged by step 2") == 2  # at the top, and beside its folder
 
 
+@pytest.mark.slow
 def test_a_failed_warm_start_costs_the_trainings_of_its_seed(
     words: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -419,6 +420,7 @@ def beyond_sampling(spread: Spread) -> float:
     return float(np.sqrt(max(spread.total**2 - spread.sampling**2, 0.0)))
 
 
+@pytest.mark.slow
 def test_without_an_effect_none_is_told(tmp_path: Path) -> None:
     estimates = planted_study(False, tmp_path)
     assert [conclusion.answer for conclusion in conclusions(estimates)] == ["cannot be told"] * 6

@@ -145,6 +145,7 @@ def test_images_without_information_do_not_help(write: Write, tmp_path: Path) ->
     assert found["verdict"]["word"] != "helps"
 
 
+@pytest.mark.slow
 def test_a_folder_that_copies_the_built_in_arm_gives_the_same_numbers(write: Write, tmp_path: Path) -> None:
     path, arms = write(), 'augmentation.arms=["real", "weights", "synthetic", "classical-synthetic"]'
     built_in = study(path, arms, NO_CONTROLS, 'augmentation.ratios=[0.5, "fill"]')
@@ -273,7 +274,9 @@ def test_the_whole_study_with_its_own_generator(write: Write, tmp_path: Path) ->
 @pytest.mark.parametrize(
     ("overrides", "score"),
     [
-        (["augmentation.endpoint=presence", 'augmentation.positive=["few"]'], "sensitivity"),
+        pytest.param(
+            ["augmentation.endpoint=presence", 'augmentation.positive=["few"]'], "sensitivity", marks=pytest.mark.slow
+        ),
         (["augmentation.endpoint=severity", "augmentation.number=severity", "augmentation.options={alpha=10.0}",
           "augmentation.estimator=sklearn.linear_model.Ridge"], "mean absolute error"),
     ],
@@ -411,7 +414,10 @@ def test_gains_without_each_patient_are_those_of_all_others(write: Write, endpoi
     assert judge.left_out(part, outputs) == pytest.approx(np.array(expected))
 
 
-@pytest.mark.parametrize(("arms", "word"), [('"real"', "no evidence"), ('"real", "weights"', "helps")])
+@pytest.mark.parametrize(
+    ("arms", "word"),
+    [('"real"', "no evidence"), pytest.param('"real", "weights"', "helps", marks=pytest.mark.slow)],
+)
 def test_without_a_remedy_of_imbalance_nothing_helps(
     write: Write, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, arms: str, word: str
 ) -> None:
@@ -445,7 +451,7 @@ for row in csv.DictReader(open(fold / "wanted.csv")):
 """
 
 
-@pytest.mark.parametrize("fails", [False, True])
+@pytest.mark.parametrize("fails", [pytest.param(False, marks=pytest.mark.slow), True])
 def test_a_program_is_run_for_each_fold(
     write: Write, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fails: bool
 ) -> None:

@@ -125,7 +125,7 @@ def test_a_missing_peer_is_said_with_its_remedy(monkeypatch: pytest.MonkeyPatch,
         speed_peers.peer("torch_mimicry_is_not_here")
 
 
-@pytest.mark.parametrize("part", ["loop", "limit", "data"])
+@pytest.mark.parametrize("part", ["loop", pytest.param("limit", marks=pytest.mark.slow), "data"])
 def test_parts_without_peers_run_and_are_written(part: str, tmp_path: Path) -> None:
     measured = speed.PARTS[part](True)
     before = results()
@@ -144,6 +144,7 @@ def test_peers_run(part: str) -> None:
     assert all(row["wall_s"] > 0 for row in rows)
 
 
+@pytest.mark.slow
 def test_the_gpu_benchmark_runs_in_small_on_the_cpu(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     with gankit.testing.isolated_registry():
         results = gpu.main(["--smoke", "--out", str(tmp_path)])

@@ -50,7 +50,7 @@ def scripted(
 @pytest.mark.parametrize(
     ("values", "better", "step"),
     [
-        ((5, 3, 4, 3, 9, 9), "lower", 2),
+        pytest.param((5, 3, 4, 3, 9, 9), "lower", 2, marks=pytest.mark.slow),
         ((5, 3, 4, 2, 9, 9), "lower", 4),
         ((5, 3, 4, 7, 7, 1), "higher", 4),
         ((math.nan, 3, math.nan, 4, 5, -math.inf), "lower", 2),

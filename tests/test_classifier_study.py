@@ -572,6 +572,7 @@ def test_the_packaged_study_is_valid() -> None:
     assert packaged.generator_experiment(3).data.conditional is True
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("place", ["bccd_cells/bccd_cells_64.npz", "breastmnist/breastmnist.npz"])
 def test_real_images(place: str, real_data: Callable[[str], Path], tmp_path: Path) -> None:
     path = real_data(place)

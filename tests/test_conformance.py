@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pytest
 import torch
 from pictures import pixels, save
 from torch import Tensor, nn
@@ -98,3 +99,7 @@ globals().update(
         TestTorchscriptFeatures={"write": script, "image": ImageSpec(3, 32, 32)},
     )
 )
+
+# The suites of some losses are enough by default; test_losses.py knows the formulas of all.
+for name in ("Minimax", "NonSaturating", "LeastSquares", "Drift", "WeightClipping", "R2"):
+    globals()[f"Test{name}Loss"].pytestmark = pytest.mark.slow

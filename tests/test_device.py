@@ -252,7 +252,10 @@ FAULTS = {
 }
 
 
-@pytest.mark.parametrize("text", FAULTS)
+@pytest.mark.parametrize(
+    "text",
+    [pytest.param(text, marks=[pytest.mark.slow] * (number not in (0, 2))) for number, text in enumerate(FAULTS)],
+)
 def test_a_fault_of_the_device_takes_one_line_and_keeps_the_checkpoint(
     text: str, small: Small, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

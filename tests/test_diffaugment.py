@@ -219,7 +219,13 @@ def test_memory_format_is_kept():
     torch.testing.assert_close(result, DiffAugment()(images), check_stride=False)
 
 
-@pytest.mark.parametrize("policy", [("color",), ("translation",), ("cutout",), ("color", "translation", "cutout")])
+@pytest.mark.parametrize(
+    "policy",
+    [
+        *(pytest.param((alone,), marks=pytest.mark.slow) for alone in ("color", "translation", "cutout")),
+        ("color", "translation", "cutout"),
+    ],
+)
 def test_differentiable_twice(policy):
     augment = DiffAugment(policy=policy)
 

@@ -61,7 +61,7 @@ def difference(one: Path, other: Path, part: str) -> float:
     ("name", "recipe"),
     [
         pytest.param("wgan-gp", RESNET, marks=pytest.mark.slow),
-        ("a lazy penalty, alone every other time", [*RESNET, LAZY]),
+        pytest.param("a lazy penalty, alone every other time", [*RESNET, LAZY], marks=pytest.mark.slow),
         ("batch norm", DCGAN),
         ("labels", LABELS),
     ],

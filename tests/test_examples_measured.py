@@ -76,6 +76,7 @@ def test_a_table_of_what_diverged_goes_on_where_it_was(run: Run, arrays: Path, t
     assert json.loads(broken.read_text()) == json.loads(kept[broken])
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("eyes_of_noise")
 def test_a_lazy_penalty_goes_on_where_it_was(run: Run, arrays: Path, tmp_path: Path) -> None:
     features = "evaluation.features={name='pixels', side=4}"  # hundreds of images are held out
@@ -109,6 +110,7 @@ def test_a_lazy_penalty_goes_on_where_it_was(run: Run, arrays: Path, tmp_path: P
     assert (lazy / "log.jsonl").read_bytes() == written
 
 
+@pytest.mark.slow
 def test_bf16_beside_float32(run: Run, tmp_path: Path) -> None:
     quick = ["data.counts=[12, 8, 10]", "data.subset=24", "training.batch=4", "training.tick_every=1"]
     narrow = ["generator={name='resnet', width=4}", "critic={name='resnet', width=4}"]
@@ -136,6 +138,7 @@ def test_a_penalty_in_bf16_beside_float64(run: Run) -> None:
         assert 1e-3 < everything < 0.1
 
 
+@pytest.mark.slow
 def test_what_conditional_eyes_measure_as(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     gankit.train(gankit.load("eyes", "data.conditional=false", "critic.class_head=false", "data.balance=0",
@@ -153,12 +156,14 @@ def test_what_conditional_eyes_measure_as(run: Run, tmp_path: Path, monkeypatch:
         assert picture.width > picture.height
 
 
+@pytest.mark.slow
 def test_the_table_of_the_eyes(run: Run) -> None:
     table = run("eyes_table.py")
     for count in ("1250", "451", "999"):
         assert count in table
 
 
+@pytest.mark.slow
 def test_the_tables_of_standard_errors(run: Run) -> None:
     tables = run("standard_errors.py", "--repeats", "3", "--errors", "2", "--sizes", "12", "16", "24")
     for title in ("256 features, one distribution", "by patient", "patients on both sides, exchanged whole"):

@@ -22,6 +22,7 @@ PAPER = np.array([[1250, 1175, 1067, 938], [451, 412, 367, 316], [999, 959, 886,
 SMALL = (40, 24, 36)
 FEW = (20, 12, 18)  # where images are rendered
 LAYOUTS = [(64, 64), (32, 32), (64, 128), (128, 128)]
+WIDE, LARGE = (pytest.param(size, marks=pytest.mark.slow) for size in LAYOUTS[2:])  # many pixels to render
 
 
 def counts(rates: NDArray[np.float64], labels: NDArray[np.int64]) -> NDArray[np.int64]:
@@ -139,7 +140,7 @@ def test_an_empty_class_is_allowed() -> None:
     assert Eyes((32, 32), counts=(0, 0, 0)).images.shape == (0, 3, 32, 32)
 
 
-@pytest.mark.parametrize("size", [(64, 64), (64, 128)])
+@pytest.mark.parametrize("size", [(64, 64), WIDE])
 def test_the_mirror_keeps_the_deviation_and_exchanges_the_eyes(size: tuple[int, int]) -> None:
     eyes = Eyes(size, counts=FEW)
     mirrored = eyes.mirror(eyes.images)
@@ -155,7 +156,7 @@ def test_the_mirror_keeps_the_deviation_and_exchanges_the_eyes(size: tuple[int, 
         assert np.array_equal(mirrored[..., :half, :], eyes.images[..., half:, ::-1])
 
 
-@pytest.mark.parametrize("size", [*LAYOUTS, (32, 64)])
+@pytest.mark.parametrize("size", [(64, 64), (32, 32), WIDE, LARGE, (32, 64)])
 def test_the_estimator_finds_the_truth(size: tuple[int, int]) -> None:
     eyes = Eyes(size, counts=FEW)
     error, abstained = errors(eyes, eyes.images)

@@ -330,6 +330,7 @@ def fidelity(tmp_path_factory: pytest.TempPathFactory) -> tuple[nn.Module, Path]
     return network, path
 
 
+@pytest.mark.slow
 def test_the_file_of_torch_fidelity_is_the_spare_of_clean_fids(fidelity: tuple[nn.Module, Path]) -> None:
     network, path = fidelity
     spare = InceptionV3(weights=path)

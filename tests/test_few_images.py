@@ -44,6 +44,7 @@ def test_time_counts_over_all_starts(tmp_path: Path) -> None:
     assert 40 <= float((tmp_path / few_images_peers.CLOCK).read_text()) < 41
 
 
+@pytest.mark.slow
 def test_it_runs_in_small_and_keeps_what_is_done(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     small = [f"{kind}.{width}" for kind in ("generator", "critic") for width in ("widths=none", "width=4")]
     smoke = ["--smoke", "--out", str(tmp_path), *small]

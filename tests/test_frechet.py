@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import math
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 import mpmath
 import numpy as np
+import processes
 import pytest
 import scipy.linalg
 from hypothesis import given, settings
@@ -347,9 +346,8 @@ before = memory("VmRSS")
 value = Frechet().compute(Rows(features=x[: n // 2]), Rows(features=x[n // 2 :])).values["frechet"]
 print(value, memory("VmHWM") - before)
 """
-        done = subprocess.run(
-            [sys.executable, "-c", code, str(tmp_path / "x.npy")], capture_output=True, text=True, check=True
-        )
+        done = processes.run(str(tmp_path / "x.npy"), code=code)
+        assert done.returncode == 0, done.stderr
         value, growth = map(float, done.stdout.split())
         assert 0 < value < 1
         assert growth < 100

@@ -14,7 +14,7 @@ import page
 from experiments import GOOD, outcome
 
 
-@pytest.mark.parametrize(("kind", "count"), [("experiment", 120), ("rating", 80), ("setting", 16)])
+@pytest.mark.parametrize(("kind", "count"), [("experiment", 50), ("rating", 40), ("setting", 12)])
 def test_files_of_others_are_read_or_refused(
     kind: str, count: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -93,6 +93,7 @@ run_jobs([Job("slow", slow)], Path({str(tmp_path)!r}), quiet=True)
     assert run_jobs([Job("mine", count)], tmp_path, quiet=True)["mine"].result["started"] == 1
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(os.name == "nt", reason="a process does not learn there that its parent has ended")
 def test_workers_end_with_their_parent(tmp_path: Path) -> None:
     script = f"""

@@ -146,7 +146,7 @@ def test_angles_do_not_see_length_or_sign() -> None:
 
 
 @pytest.mark.parametrize("apart", [True, False])
-@pytest.mark.parametrize(("n", "d"), [(30, 2), (30, 32), (200, 8)])
+@pytest.mark.parametrize(("n", "d"), [(30, 2), (30, 32), pytest.param(200, 8, marks=pytest.mark.slow)])
 def test_new_images_are_at_chance(apart: bool, n: int, d: int) -> None:
     """The rank statistic of images as new as held-out ones: mean 0.5, near copies at the share that is stated."""
     values, said, wrong, count = [], 0, 0, 150

@@ -13,6 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.nn.utils.parametrizations import _SpectralNorm
 from torch.utils._python_dispatch import TorchDispatchMode
 
 import gankit
@@ -195,6 +196,13 @@ def test_spectral_normalisation_bounds_every_layer() -> None:
             assert top.item() == pytest.approx(1, abs=0.02)
             checked += 1
     assert checked == 9
+
+
+def test_spectral_normalisation_iterates_on_no_network_that_is_only_sized(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(_SpectralNorm, "_power_method", lambda *_: pytest.fail("there are no values"))
+    with torch.device("meta"):
+        critic = gankit.build("critic", "resnet", ImageSpec(3, 16, 16), width=4, spectral=True)
+    assert parameters(critic) == parameters(gankit.build("critic", "resnet", ImageSpec(3, 16, 16), width=4))
 
 
 @pytest.mark.parametrize("resample", ["up", "down", None])

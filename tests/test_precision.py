@@ -60,7 +60,13 @@ def differences(found: Tensor, reference: Tensor) -> tuple[float, float]:
     return float((found - reference).norm() / reference.norm()), float(1 - cosine)
 
 
-@pytest.mark.parametrize("recipe", RECIPES)
+@pytest.mark.parametrize(
+    "recipe",
+    [
+        pytest.param(recipe, marks=[pytest.mark.slow] * (recipe in ("r1", "augmented", "wasserstein")))
+        for recipe in RECIPES
+    ],
+)
 def test_one_step_gradients_are_those_of_float32_within_bf16_rounding(
     recipe: str, small: Small, tmp_path: Path
 ) -> None:

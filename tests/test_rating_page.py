@@ -383,6 +383,7 @@ def test_a_page_without_classes_and_with_spoilt_storage(browser: Any, run: ganki
     someone.close()
 
 
+@pytest.mark.slow
 def test_what_is_answered_before_the_browser_has_read_what_it_kept(browser: Any, page: Path) -> None:
     someone = Person(browser, page)
     someone.type("4 l g 2 p r 5")

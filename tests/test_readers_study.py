@@ -244,7 +244,7 @@ SKILLS = {"Ada": 0.8, "Bo": 1.2, "Cy": 1.6}
 KEYS = {"left": "l", "right": "i", "real": "r", "generated": "g"}
 
 
-def test_three_readers_of_known_skill_in_a_browser(
+def test_three_readers_of_known_skill_two_of_them_in_a_browser(
     browser: Any, sources: list[str], tmp_path: Path, fixed_secret: None
 ) -> None:
     out, settings = tmp_path / "out", [*sources, "readers.images=24", "readers.pairs=18", "readers.repeats=0.15"]
@@ -252,6 +252,9 @@ def test_three_readers_of_known_skill_in_a_browser(
     key, page = key_of(out), out / "for-readers" / "page.html"
     for seed, (name, skill) in enumerate(SKILLS.items()):
         reader = Simulated(name, skill, seed)
+        if name == "Bo":
+            save(out, name, reader.answers(key), key.digest)
+            continue
         someone = Person(browser, page)
         assert someone.page.title() == "Rate 55 images and 21 pairs"
         someone.page.fill("#rater", name)

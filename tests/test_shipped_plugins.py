@@ -35,10 +35,6 @@ SINGLE |= {
 """Public names of modules that are not public as a whole."""
 
 
-TRAINED = {"gankit-adaptive-augment", "gankit-fastgan", "gankit-stylegan2"}
-"""Those that train their examples in small in their own tests, since their networks are large."""
-
-
 def examples_of(folder: Path) -> list[Path]:
     return [path for path in sorted(folder.glob("*.toml")) if path.name != "pyproject.toml"]
 
@@ -139,11 +135,7 @@ def test_its_parts_load_and_its_examples_are_valid(shipped: Environment, without
         assert f'name = "{without_source.name}:' in answer.out, "an example uses what it is an example of"
 
 
-@pytest.mark.parametrize(
-    "folder",
-    [pytest.param(each, marks=pytest.mark.slow if each.name in TRAINED else [], id=each.name) for each in FOLDERS],
-    indirect=True,
-)
+@pytest.mark.slow  # their own tests train with each of their parts, in small
 def test_its_examples_can_be_trained(shipped: Environment, without_source: Path) -> None:
     if "gankit.datasets" in project(without_source)["entry-points"]:
         scans(shipped.folder)

@@ -57,7 +57,12 @@ LABELLED = ["data.conditional=true", "critic.spectral=true", "augment.name=diffa
 
 
 @pytest.mark.parametrize(
-    ("side", "number", "turns", "recipe"), [("critic", 12, 1, []), ("critic", 14, 3, LABELLED), ("generator", 4, 0, [])]
+    ("side", "number", "turns", "recipe"),
+    [
+        ("critic", 12, 1, []),
+        pytest.param("critic", 14, 3, LABELLED, marks=pytest.mark.slow),
+        ("generator", 4, 0, []),
+    ],
 )
 def test_an_interrupt_breaks_a_step_off_between_updates_and_the_resumed_run_is_bitwise_the_same(
     side: str, number: int, turns: int, recipe: list[str], small: Small, tmp_path: Path,

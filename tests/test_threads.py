@@ -176,6 +176,7 @@ def weights(run: Path) -> dict[str, Tensor]:
     return dict(gankit.open_run(run).generator.state_dict())
 
 
+@pytest.mark.slow
 def test_a_resumed_training_repeats_the_recorded_choices_and_ends_bitwise_the_same(
     small: Small, tmp_path: Path, clock: dict[str, Any], used: list[tuple[int, int]],
     capsys: pytest.CaptureFixture[str],

@@ -66,6 +66,10 @@ def simulated(name: str, draw: Draw, repeats: int, permutations: int = 39) -> di
     return {key: np.array(values) for key, values in found.items()}
 
 
+SHARE = pytest.mark.parametrize("share", [0.4, pytest.param(1.0, marks=pytest.mark.slow)])
+"""Of the repeats of a simulation."""
+
+
 def assert_uniform(p: Array, permutations: int = 39) -> None:
     """On 1 / (N + 1), 2 / (N + 1), ..., 1: chi-square over ten equal cells."""
     steps = np.rint(p * (permutations + 1)).astype(int)
@@ -85,23 +89,29 @@ def assert_valid(p: Array, permutations: int = 39) -> None:
 
 class TestPermutations:
     @pytest.mark.parametrize(("name", "n", "m"), [("kid", 10, 10), ("kid", 8, 14), ("frechet", 10, 10)])
-    def test_uniform_where_the_distributions_are_equal(self, name: str, n: int, m: int) -> None:
-        found = simulated(name, lambda draw: Pool(rows(draw.normal(size=(n, 3))), rows(draw.normal(size=(m, 3)))), 300)
+    @SHARE
+    def test_uniform_where_the_distributions_are_equal(self, name: str, n: int, m: int, share: float) -> None:
+        found = simulated(
+            name, lambda draw: Pool(rows(draw.normal(size=(n, 3))), rows(draw.normal(size=(m, 3)))), int(300 * share)
+        )
         assert_uniform(found[name])
         assert found[name].min() == 1 / 40
 
-    def test_shares_are_tied_often_and_their_p_values_too_large_rather_than_too_small(self) -> None:
+    @SHARE
+    def test_shares_are_tied_often_and_their_p_values_too_large_rather_than_too_small(self, share: float) -> None:
         found = simulated(
-            "precision-recall", lambda draw: Pool(rows(draw.normal(size=(40, 3))), rows(draw.normal(size=(40, 3)))), 200
-        )
+            "precision-recall", lambda draw: Pool(rows(draw.normal(size=(40, 3))), rows(draw.normal(size=(40, 3)))),
+            int(200 * share),
+        )  # fmt: skip
         for p in found.values():
             assert_valid(p)
         assert_uniform(found["density"])  # seldom tied
 
     @pytest.mark.parametrize("name", ["frechet", "kid"])
-    def test_uniform_below_the_number_of_dimensions(self, name: str) -> None:
+    @SHARE
+    def test_uniform_below_the_number_of_dimensions(self, name: str, share: float) -> None:
         found = simulated(
-            name, lambda draw: Pool(rows(draw.normal(size=(9, 20))), rows(draw.normal(size=(9, 20)))), 200
+            name, lambda draw: Pool(rows(draw.normal(size=(9, 20))), rows(draw.normal(size=(9, 20)))), int(200 * share)
         )
         assert_uniform(found[name])
 
@@ -119,22 +129,24 @@ class TestPermutations:
         assert p_of("kid", pool, 99)["kid"] == 1
         assert p_of("precision-recall", pool, 99)["precision"] == 1
 
-    def test_whole_patients_are_exchanged_where_both_sides_have_them(self) -> None:
+    @SHARE
+    def test_whole_patients_are_exchanged_where_both_sides_have_them(self, share: float) -> None:
         def draw(random: np.random.Generator) -> Pool:
             return Pool(rows(*patients(random, 8, 4, 3)), rows(*patients(random, 8, 4, 3)))
 
-        whole = simulated("kid", draw, 300)["kid"]
+        whole = simulated("kid", draw, int(300 * share))["kid"]
         assert_uniform(whole)
         # The fault that this avoids: singly exchanged, images of patients make two sets of one kind look unlike.
-        singly = simulated("kid", lambda random: untold(draw(random)), 100)["kid"]
+        singly = simulated("kid", lambda random: untold(draw(random)), int(100 * share))["kid"]
         assert (singly <= 0.05).mean() > 0.5
         assert stats.kstest(singly, "uniform").pvalue < 1e-6
 
-    def test_one_image_a_patient_takes_part_where_only_one_side_has_patients(self) -> None:
+    @SHARE
+    def test_one_image_a_patient_takes_part_where_only_one_side_has_patients(self, share: float) -> None:
         def draw(random: np.random.Generator) -> Pool:
             return Pool(rows(*patients(random, 10, 4, 3)), rows(random.normal(size=(12, 3)) * math.hypot(1, 0.3)))
 
-        assert_uniform(simulated("kid", draw, 300)["kid"])
+        assert_uniform(simulated("kid", draw, int(300 * share))["kid"])
         singly = simulated("kid", lambda random: untold(draw(random)), 100)["kid"]
         assert (singly <= 0.05).mean() > 0.1
 
@@ -429,31 +441,31 @@ def test_with_patients_a_worse_generator_is_worse_than_the_reals_and_a_perfect_o
     assert worse.mean() > 5 * worse.std() / 30**0.5
 
 
-def test_the_error_of_a_difference_knows_that_both_values_share_their_reals(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("shifts", [(0.7, -0.7), pytest.param((0.7, 0.7), marks=pytest.mark.slow)])
+def test_the_error_of_a_difference_knows_that_both_values_share_their_reals(
+    shifts: tuple[float, float], monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Generators that err in opposite directions: reals that move one value up move the other one down."""
     monkeypatch.setattr("gankit.evaluation.entries.real_against_real", lambda *given: {})  # to save time
-    for shifts, least, most in (((0.7, -0.7), 0.85, 1.25), ((0.7, 0.7), 0.85, 1.25)):
-        differences, errors, independent = [], [], []
-        for seed in range(40):
-            random = np.random.default_rng(seed)
-            real = rows(random.normal(size=(40, 16)))
-            entries = [
-                evaluate_metric(
-                    as_part("metric", "kid"), Pool(real, rows(random.normal(size=(200, 16)) + shift)), seed
-                )[0]
-                for shift in shifts
-            ]
-            one, other = ({"protocol": {"real_content": "same"}, "metrics": entry} for entry in entries)
-            compared = gankit.compare(one, other)["kid"]
-            differences.append(compared["difference"])
-            errors.append(compared["standard_error"])
-            independent.append(math.hypot(*(entry["kid"]["standard_error"] for entry in entries)))
-        true = float(np.std(differences, ddof=1))
-        assert least < np.mean(errors) / true < most
-        covered = np.abs(np.array(differences) - np.mean(differences)) < 1.96 * np.array(errors)
-        assert covered.mean() > 0.9
-        if shifts[0] != shifts[1]:
-            assert np.mean(independent) < 0.9 * np.mean(errors)
+    differences, errors, independent = [], [], []
+    for seed in range(40):
+        random = np.random.default_rng(seed)
+        real = rows(random.normal(size=(40, 16)))
+        entries = [
+            evaluate_metric(as_part("metric", "kid"), Pool(real, rows(random.normal(size=(200, 16)) + shift)), seed)[0]
+            for shift in shifts
+        ]
+        one, other = ({"protocol": {"real_content": "same"}, "metrics": entry} for entry in entries)
+        compared = gankit.compare(one, other)["kid"]
+        differences.append(compared["difference"])
+        errors.append(compared["standard_error"])
+        independent.append(math.hypot(*(entry["kid"]["standard_error"] for entry in entries)))
+    true = float(np.std(differences, ddof=1))
+    assert 0.85 < np.mean(errors) / true < 1.25
+    covered = np.abs(np.array(differences) - np.mean(differences)) < 1.96 * np.array(errors)
+    assert covered.mean() > 0.9
+    if shifts[0] != shifts[1]:
+        assert np.mean(independent) < 0.9 * np.mean(errors)
 
 
 def test_the_error_of_a_difference_is_an_upper_bound_where_files_do_not_say_what_the_reals_do() -> None:

@@ -29,6 +29,10 @@ class SpectralNorm(_SpectralNorm):
             y: Tensor = _Divided.apply(weight, sigma, u, v)
         return y
 
+    def _power_method(self, weight_mat: Tensor, n_power_iterations: int) -> None:
+        if not weight_mat.is_meta:  # where there are no values to iterate on, and each operation takes a millisecond
+            super()._power_method(weight_mat, n_power_iterations)
+
     @torch.no_grad()
     def _iterate(self, matrix: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """One power iteration, algorithm 1: the largest singular value, and its vectors (o,) and (i,)."""

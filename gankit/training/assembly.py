@@ -325,7 +325,7 @@ def mixes_samples(network: nn.Module, shape: tuple[int, ...], image: ImageSpec) 
         for parameter in probe.parameters():
             parameter.add_(0.02 * torch.randn_like(parameter))
         others = torch.randn(PROBE_BATCH - 1, *shape)
-        for scale in (0.1, 3.0):
+        for network_, scale in ((copied(probe), 0.1), (probe, 3.0)):
             torch.manual_seed(2)  # dropout and other random layers draw the same both times
-            outputs.append(copied(probe)(torch.cat([sample, scale * others]), labels)[0])
+            outputs.append(network_(torch.cat([sample, scale * others]), labels)[0])
     return not torch.allclose(outputs[0], outputs[1], rtol=1e-3, atol=1e-6)

@@ -47,6 +47,7 @@ def test_half_precision_images_do_not_make_coins_coarse() -> None:
     assert abs(changed.sum(dtype=torch.float32).item() - 2**8) < 5 * 2**4
 
 
+@pytest.mark.slow
 def test_it_is_twice_differentiable() -> None:
     augment = AdaptiveAugment(inner=DiffAugment(), start=0.5)
 

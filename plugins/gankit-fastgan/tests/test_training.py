@@ -53,6 +53,7 @@ def test_every_loss_is_logged(run):
     assert run.rows[0][names[1]] != run.rows[1][names[1]]
 
 
+@pytest.mark.slow
 def test_classes_train(tmp_path):
     """Each class has samples of its own."""
     made = gankit.train(small("training.steps=2", "data.conditional=true"), tmp_path / "run")
@@ -113,6 +114,7 @@ def test_settings_of_the_readme_are_those_of_the_parts():
     assert told == {key: value for key, value in found.items() if not key.endswith(".name")}
 
 
+@pytest.mark.slow
 def test_a_gradient_penalty_needs_another_normalisation(tmp_path):
     """gankit refuses batch statistics beside it; with "layer" it trains."""
     losses = 'losses=[{name="wasserstein"}, {name="gradient-penalty"}, {name="fastgan-reconstruction"}]'
@@ -135,6 +137,5 @@ def test_the_recipe_follows_the_images(tmp_path):
     assert gankit.load("fastgan", "data.size=256").training.batch == 16
     with pytest.raises(gankit.GankitError, match="recipe fastgan makes images of 28 to 256 pixels"):
         gankit.load("fastgan", "data.size=16")
-    for side in (28, 32):
-        tiny = gankit.load(gankit.load("fastgan"), *SMALL, f"data.size={side}", "training.steps=1")
-        assert gankit.train(tiny, tmp_path / f"run-{side}").finished
+    tiny = gankit.load(gankit.load("fastgan"), *SMALL, "data.size=28", "training.steps=1")
+    assert gankit.train(tiny, tmp_path / "run").finished
