@@ -20,6 +20,7 @@ from gankit.registry import registry
 from gankit.testing._capture import _Crossings
 from gankit.training.averaging import update_average
 from gankit.training.data import prepare
+from gankit.training.log import TickLog
 from gankit.training.step import Stepper
 from gankit.training.trainer import Trainer
 
@@ -253,3 +254,13 @@ def test_parts_and_modules_inside_them_are_told_of_each_step(
     assert [*step[0], *step[1], ("Inner", 2), ("Noting", 2)] == SEEN
     assert [row["inner"] for row in run.log] == [0.1, 0.2]
     assert run.critic.inner.step == 2  # type: ignore[union-attr]
+
+
+def test_sums_of_another_number_of_processes_are_those_of_all_that_have_them() -> None:
+    log = TickLog(Path("unused"), False)
+    one, two = (
+        {"both": [torch.tensor(1.0), 2]},
+        {"both": [torch.tensor(3.0), 2], "second alone": [torch.tensor(6.0), 3]},
+    )
+    log.load_state_dict([one, two])
+    assert log.means() == {"both": 1.0, "second alone": 2.0}

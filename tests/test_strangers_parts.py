@@ -450,6 +450,16 @@ class OneWay(Running):
     load_state_dict = property()  # type: ignore[assignment]
 
 
+class Now(Running):
+    """Has a value only until its state is loaded."""
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.loaded = True
+
+    def critic(self, turn: gankit.Turn) -> Tensor | None:
+        return None if hasattr(self, "loaded") else super().critic(turn)
+
+
 class Vector(gankit.Loss):
     def critic(self, turn: gankit.Turn) -> Tensor:
         return turn.real_scores
@@ -491,6 +501,7 @@ def test_numbers_of_numpy_are_saved_as_numbers(trained: Trained) -> None:
     [
         (Fractions, "the state of loss mine holds gap, a Fraction that a checkpoint cannot restore"),
         (Stateless, "loss mine finds .* in a second step on the critic's turn"),
+        (Now, "loss mine finds .* in a second step on the critic's turn, and no value once all parts are built anew"),
         (OneWay, "loss mine cannot load its own saved state: AttributeError"),
         (Vector, r"loss mine returned \(4,\) on the critic's turn: return one number as a tensor"),
         (Number, r"loss mine returned 0.5 \(float\) on the generator's turn"),

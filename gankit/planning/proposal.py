@@ -156,8 +156,9 @@ def _table(place: str) -> dict[str, Any]:
 
 
 def _is_dicom(path: Path) -> bool:
-    with open(path, "rb") as file:
+    with contextlib.suppress(OSError), open(path, "rb") as file:  # what cannot be read is told where it is opened
         return file.read(132)[128:] == b"DICM"
+    return False
 
 
 def _proposed(device: str) -> str:
@@ -180,15 +181,19 @@ def _choose_data(
         counts = np.bincount(known.labels[split_indices(dataset, split)], minlength=len(known.class_names))
         training, _ = select_images(load({"data": {**table, "held_out": held_out.value}}).data, 0, dataset)
         assert training.labels is not None
-        if np.bincount(training.labels, minlength=len(counts)).min() >= FEWEST_OF_CLASS:
+        left = np.bincount(training.labels, minlength=len(counts))
+        if left.min() >= FEWEST_OF_CLASS:
             choices["conditional"] = Choice(True, "every class has enough images")
             if counts.max() > 3 * counts.min():
                 choices["balance"] = Choice(
                     0.5, f"classes have {counts.min()} to {counts.max()} images: rare ones are drawn more often"
                 )
         else:
-            rare = known.class_names[int(counts.argmin())]
-            why = f"class {rare} has fewer than {FEWEST_OF_CLASS} images to train on ({counts.min()} in all): merge it"
+            rare = int(left.argmin())
+            why = (
+                f"class {known.class_names[rare]} has fewer than {FEWEST_OF_CLASS} images to train on "
+                f"({counts[rare]} in all): merge it"
+            )
             choices["conditional"] = Choice(False, why)
     return {key: choice for key, choice in choices.items() if key not in table or key == "held_out"}
 
@@ -212,7 +217,7 @@ def _choose_size(dataset: Dataset, sides: tuple[int, int], on_gpu: bool, minutes
     why = (
         f"what {'a GPU' if on_gpu else 'a CPU'} learns in {minutes:g} minutes; the smallest image has {shorter} pixels"
     )
-    squeezed = f"; images {max(ratio, 1 / ratio):.0f} times as long as wide are squeezed" if long < wanted else ""
+    squeezed = f"; images {max(ratio, 1 / ratio):.2g} times as long as wide are squeezed" if long < wanted else ""
     return Choice(value, f"{why} a side{squeezed}")
 
 
@@ -291,7 +296,9 @@ def _text(
     lines = [f"# Proposed by gankit plan for {_words(place)}; every line may be changed.", "[data]"]
     lines += [_line(key, value) for key, value in data.items() if key not in choices]
     lines += [f"{_line(key, choice.value)}  # {_words(choice.why)}" for key, choice in choices.items()]
-    lines += ["# flip = true  # doubles the images, where left and right do not matter", ""]
+    if "flip" not in data:
+        lines.append("# flip = true  # doubles the images, where left and right do not matter")
+    lines.append("")
     lines += [f"# The rest is the recipe {recipe} for these images; {time_said}."]
     for name, content in tables.items():
         for entry in content if isinstance(content, list) else [content]:

@@ -44,7 +44,7 @@ def save(folder: Path, step: int, state: Mapping[str, Any], every: int = 1, best
         folder: the run's `checkpoints`.
         step: generator updates done.
         state: tensors, numbers and strings in dicts and lists.
-        every: steps between checkpoints. Older ones at other steps, where a run was stopped, are deleted first.
+        every: steps between checkpoints. Older ones at other steps, where a run was stopped, are deleted.
         best: whether to save it as `best.pt`, for the best generator so far, which is never deleted as an old one.
 
     Raises:
@@ -169,7 +169,7 @@ def _step(path: Path) -> int:
 
 def _step_checkpoints(folder: Path) -> list[Path]:
     """The numbered checkpoints, oldest first."""
-    return sorted(path for path in folder.glob("step-*.pt") if re.fullmatch(r"step-\d+\.pt", path.name))
+    return sorted((path for path in folder.glob("step-*.pt") if re.fullmatch(r"step-\d+\.pt", path.name)), key=_step)
 
 
 def export(path: Path, generator: nn.Module, config: dict[str, Any]) -> None:

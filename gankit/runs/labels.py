@@ -47,13 +47,15 @@ def encode_classes(labels: Labels, n: int, record: RunRecord, run: Path) -> Tens
             labels is neither 1 nor n.
     """
     array = _as_array(labels)
-    sequence = [array.item()] * n if array.ndim == 0 else array.tolist()
+    sequence = np.atleast_1d(array).tolist()
+    if len(sequence) == 1:
+        sequence *= n
     classes = [_find_class(label, record, run) for label in sequence]
     if untrained := [record.class_names[k] for k in dict.fromkeys(classes) if not record.label_counts[k]]:
         raise RunError(f"{run} had no training image of class {untrained[0]}: what is drawn of it would mean nothing")
     if len(classes) != n:
         raise RunError(f"{len(classes)} labels for {n} samples: give one label, or one per sample")
-    return torch.tensor(classes)
+    return torch.tensor(classes, dtype=torch.int64)
 
 
 def _as_array(labels: Labels) -> NDArray[Any]:
@@ -92,5 +94,5 @@ def encode_conditions(labels: Labels, n: int, record: RunRecord) -> Tensor:
         values = values.reshape(1, -1).expand(n, -1)
     if tuple(values.shape) != shape:
         raise RunError(f"conditions have the shape {tuple(values.shape)}; {shape} is needed")
-    mean, scale = torch.tensor(record.condition_mean), torch.tensor(record.condition_scale)
+    mean, scale = (torch.tensor(part, dtype=torch.float64) for part in (record.condition_mean, record.condition_scale))
     return ((values - mean) / scale).float()

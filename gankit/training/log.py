@@ -109,8 +109,9 @@ class TickLog:
         states = state if isinstance(state, list) else [state]
         chosen = [states[distributed.rank()]] if len(states) == distributed.size() else states
         self._sums = {
-            name: (torch.stack([sums[name][0] for sums in chosen if name in sums]).mean(0), count)
-            for name, (_, count) in chosen[0].items()
+            name: (torch.stack([sums[name][0] for sums in having]).mean(0), having[0][name][1])
+            for name in dict.fromkeys(name for sums in chosen for name in sums)
+            if (having := [sums for sums in chosen if name in sums])
         }
 
     def close(self) -> None:

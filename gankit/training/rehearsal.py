@@ -258,18 +258,26 @@ def _check_same_step(first: Stepper, second: Stepper) -> None:
         found, other = (means.get(f"{side}/{term.name}") for means in values)
         if not _same(found, other):
             raise PartError(
-                f"loss {term.name} finds {found:.6g} in a second step on the {side}'s turn, and {other:.6g} once all "
-                f"parts are built anew with their saved state{NOT_SAVED}; draw random numbers with torch or turn.random"
+                f"loss {term.name} finds {_said(found)} in a second step on the {side}'s turn, and "
+                f"{_said(other)} once all parts are built anew with their saved state{NOT_SAVED}; draw random numbers "
+                "with torch or turn.random"
             )
     others = second.parts
     for name, part in first.parts.items():
         if not hasattr(part, "state_dict"):
             continue
-        for own, other in zip(_modules(part), _modules(others[name]), strict=True):
-            after = _attributes(other)
+        modules, anew = list(_modules(part)), list(_modules(others[name]))
+        if len(modules) != len(anew):
+            raise PartError(f"{name} gains or loses modules in a step, which a resumed run would lose{NOT_SAVED}")
+        for own, its_match in zip(modules, anew, strict=True):
+            after = _attributes(its_match)
             changed = [key for key, value in _attributes(own).items() if not _same(value, after.get(key))]
             if changed:
                 raise PartError(f"{name} changes {changed[0]} in a step, which a resumed run would lose{NOT_SAVED}")
+
+
+def _said(value: Tensor | None) -> str:
+    return "no value" if value is None else f"{value:.6g}"
 
 
 def _attributes(module: Any) -> dict[str, Any]:

@@ -55,15 +55,17 @@ def load_networks(stepper: Stepper, state: dict[str, Any], folder: Path) -> None
     Raises:
         RunError: no layer of a network fits, or layers that `training.freeze` names are not in the other run.
     """
+    warnings = []  # of this state alone: it may be refused, and an older one taken
     for kind, network in (("generator", stepper.generator), ("critic", stepper.critic)):
         unmatched = _load_matching(network, kind, state, folder)
         if kind == "critic" and stepper.settings.freeze:
             _refuse_frozen(network, unmatched, folder)
         if unmatched:
-            stepper.warnings.append(
+            warnings.append(
                 f"training.start_from: {len(network.state_dict()) - len(unmatched)} of {len(network.state_dict())} "
                 f"tensors of the {kind} are those of {folder}; new are {first_of(unmatched, NAMED)}"
             )
+    stepper.warnings += warnings
     stepper.averaged = new_average(stepper.generator, stepper.settings.averaging)
     if stepper.averaged is not None and "averaged" in state:
         saved = {name.removeprefix("module."): value for name, value in state["averaged"].items()}

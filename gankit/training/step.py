@@ -194,9 +194,9 @@ class Stepper:
 
     def update(self, side: Side, batch: int, index: int) -> None:
         """Do the `index`-th update of one side, on `batch` samples over all processes; nothing where no loss is due."""
-        turn = None  # of the last part of the batch
+        turn = None  # of the last part of the batch that had a loss
         for part, shard in enumerate(distributed.shard(batch).parts(self.settings.accumulate)):
-            turn = self.execution.run(self._work(side, shard, index, part))
+            turn = self.execution.run(self._work(side, shard, index, part)) or turn
         if turn is not None:
             distributed.sum_gradients(getattr(self, side).parameters())
             self.optimizers[side].step()
