@@ -29,23 +29,18 @@ OWN = re.compile(r"\..+\.\d+\.tmp|(\..+)?\.lock(-holder)?")
 POLL = 0.2  # Seconds between looks at a lock that another process holds
 MARK = b"gankit-digest:"
 BLOCK = 1 << 20
-LONGEST_NAME = 255  # Bytes that file systems allow a name
 
 
 def user_path(path: str | Path) -> Path:
     """A path as the user names it, in which `~` stands for the home folder.
 
     Raises:
-        GankitError: there is no such user, or this one has no home folder; a name is longer than a file's can be.
+        GankitError: there is no such user, or this one has no home folder.
     """
     try:
-        found = Path(path).expanduser()
+        return Path(path).expanduser()
     except RuntimeError:
         raise GankitError(f"{path}: ~ stands for no home folder here; write the path in full") from None
-    for part in found.parts:
-        if len(os.fsencode(part)) > LONGEST_NAME:
-            raise GankitError(f"{part[:40]}...: names of files have at most {LONGEST_NAME} bytes")
-    return found
 
 
 @contextlib.contextmanager

@@ -137,7 +137,7 @@ def test_nothing_is_cut_on_paper(report: Path, tmp_path: Path, opened: Callable[
 def test_every_table_has_a_head_that_printing_repeats() -> None:
     templates = list(Path(gankit.__file__).parent.rglob("*.html.j2"))
     tables = [part.partition("</table>")[0] for path in templates for part in path.read_text().split("<table")[1:]]
-    assert len(tables) > 10
+    assert len(tables) > 3
     assert [table for table in tables if table.count("<thead>") != 1] == []
 
 

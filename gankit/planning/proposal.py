@@ -27,6 +27,7 @@ from gankit.images.labels_csv import files_below
 from gankit.interfaces import Dataset
 from gankit.planning.findings import findings
 from gankit.registry import registry
+from gankit.registry.messages import shown
 from gankit.runs.run import choose_device
 from gankit.terminal.text import harmless
 from gankit.training.data import prepare
@@ -151,7 +152,7 @@ def _table(place: str) -> dict[str, Any]:
     if place in [*recipes.names(), *recipe_names()]:
         raise DataError(f"{place}: it is a recipe, and a plan starts from images: name a folder of pictures")
     if len(path.parts) > 1 or place not in registry("dataset").names():
-        raise DataError(f"{place}: there is no folder, npz file or data set of this name")
+        raise DataError(f"{shown(place)}: there is no folder, npz file or data set of this name")
     return {"name": place}
 
 
