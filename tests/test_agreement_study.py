@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import csv
 import dataclasses
+import functools
 import json
 import re
 import sys
@@ -104,6 +105,20 @@ def done(words: list[str], tmp_path_factory: pytest.TempPathFactory) -> Path:
     with pytest.MonkeyPatch.context() as patch:
         assert run_command(patch, *words, "--out", str(folder)) == 0
     return folder
+
+
+@pytest.mark.parametrize("scopes", [["none", "critic"], ["critic", "none"], ["none"]])
+def test_only_trainings_without_the_augment_start_without_it(
+    scopes: list[str], words: list[str], tmp_path: Path
+) -> None:
+    study = load(None, *words, f"study.scopes={json.dumps(scopes)}")
+    starts, *_ = study.work(tmp_path)
+    augments = {}
+    for job in starts.jobs:
+        assert isinstance(job.run, functools.partial)
+        augments[job.name] = study.experiment_of(*job.run.args).augment
+    assert augments.pop("warm-start-seed0-none") is None
+    assert [augment.scope for augment in augments.values() if augment] == [s for s in scopes if s != "none"]
 
 
 def test_the_command_writes_a_report_tables_and_run_folders(done: Path) -> None:

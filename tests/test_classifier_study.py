@@ -516,7 +516,9 @@ def test_the_command(write: Write, tmp_path: Path, capsys: pytest.CaptureFixture
     assert {"gankit", "torch", "scikit-learn"} <= set(written["protocol"]["versions"])
     shutil.rmtree(tmp_path / "out" / "jobs" / "real-1")  # the same command does what is missing, and no more
     app(arguments, standalone_mode=False)
-    assert " of work" in capsys.readouterr().err
+    assert re.search(
+        r"^1 classifier of 3 steps at [\d.e-]+ s: about \d+ s of work", capsys.readouterr().err, re.MULTILINE
+    )
     app(arguments, standalone_mode=False)
     assert " of work" not in capsys.readouterr().err  # nothing is left to do
     assert json.loads((tmp_path / "out" / "metrics.json").read_text())["differences"] == written["differences"]

@@ -218,7 +218,7 @@ def _choose_size(dataset: Dataset, sides: tuple[int, int], on_gpu: bool, minutes
     why = (
         f"what {'a GPU' if on_gpu else 'a CPU'} learns in {minutes:g} minutes; the smallest image has {shorter} pixels"
     )
-    squeezed = f"; images {max(ratio, 1 / ratio):.2g} times as long as wide are squeezed" if long < wanted else ""
+    squeezed = f"; images {max(ratio, 1 / ratio):.3g} times as long as wide are squeezed" if long < wanted else ""
     return Choice(value, f"{why} a side{squeezed}")
 
 

@@ -1,6 +1,7 @@
 """Clusters that run the jobs of a study: Dask, Ray, or another backend that a program has registered with joblib."""
 
 import contextlib
+import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any, final
@@ -107,8 +108,9 @@ def _ray(address: str, workers: int | None) -> Iterator[Cluster]:
         resources = ray.cluster_resources()
         cpus = int(resources.get("CPU", 0))
         at_a_time = min(workers or cpus, cpus)
-        # Ray hides the GPUs from workers that do not claim a share of them
-        gpu_share = {"num_gpus": min(1, resources["GPU"] / max(at_a_time, 1))} if resources.get("GPU") else {}
+        # Ray hides the GPUs from workers that claim no share of one, and places a share on a single GPU
+        gpus = int(resources.get("GPU", 0))
+        gpu_share = {"num_gpus": 1 / math.ceil(max(at_a_time, 1) / gpus)} if gpus else {}
         with joblib.parallel_config("ray", ray_remote_args={"num_cpus": 1, **gpu_share}):
             yield Cluster(at_a_time, (ray.exceptions.RayError,))
     finally:

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from gankit.report.pages import render
+from gankit.studies.jobs import unfinished
 from gankit.terminal.text import say
 from gankit.training.progress import format_seconds
 
@@ -14,15 +16,26 @@ if TYPE_CHECKING:
     from gankit.studies.study import Work
 
 
-def estimate(work: Sequence[Work], workers: int, threads: int | None, quiet: bool) -> list[Work]:
-    """Time the steps of each kind of work, print on stderr how long the study takes, and return the work.
+def estimate(work: Sequence[Work], folder: Path, workers: int, threads: int | None, quiet: bool) -> list[Work]:
+    """Time the steps of each kind of work, print on stderr how long what is left of the study takes, and return all.
 
-    In what is returned, the costs of jobs are in seconds, and kinds without jobs are left out. `quiet` prints nothing.
+    In what is returned, the costs of jobs are in seconds, and kinds without jobs are left out.
+
+    Args:
+        work: of the whole study.
+        folder: of the jobs, in which those that are done have left their results.
+        workers: jobs at a time.
+        threads: CPU threads of each job.
+        quiet: whether nothing is printed.
     """
     work = [kind for kind in work if kind.jobs]
     # Kinds that share a function share its measurement
     seconds_per_step = {time_step: time_step(threads) for time_step in dict.fromkeys(kind.time_step for kind in work)}
-    named = [(len(kind.jobs), kind, seconds_per_step[kind.time_step]) for kind in work if kind.name]
+    named = [
+        (count, kind, seconds_per_step[kind.time_step])
+        for kind in work
+        if kind.name and (count := len(unfinished(kind.jobs, folder)))
+    ]
     if named and not quiet:
         seconds = sum(count * kind.steps * step for count, kind, step in named)
         at_a_time = min(workers, max(count for count, *_ in named))

@@ -163,7 +163,7 @@ class Study(ABC):
     ) -> Results:
         """Do the jobs that are still missing in the study's folder, judge the outcomes, and write the report.
 
-        Of these arguments only the number of threads can change the results.
+        Only the number of threads can change the results; its default depends on `workers` and `cluster`.
 
         Args:
             out: the study's folder. It is made, or holds a study of the same settings.
@@ -199,7 +199,7 @@ class Study(ABC):
             if threads is None and workers == 1 and choose_device(self.experiment.training.device).type == "cpu":
                 costliest = max(work, key=lambda kind: kind.steps * len(kind.jobs))
                 threads = fastest(thread_options(), costliest.time_step)
-            work = estimate(work, workers, threads, quiet)
+            work = estimate(work, jobs, workers, threads, quiet)
         if not is_begun:
             write_atomically(folder / FILE, self.toml())
         run = functools.partial(run_jobs, folder=jobs, workers=workers, threads=threads, quiet=quiet, cluster=cluster)

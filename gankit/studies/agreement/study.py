@@ -169,10 +169,14 @@ class Agreement(Study):
             changes["data"] |= CONTROLS[arm.control].data(len(self.images.training_at(arm.threshold)), seed)
         elif arm.threshold:
             changes["data"]["min_agreement"] = arm.threshold
-        scope = arm.scope or next(iter(self.settings.scopes), None)
+        scope = self._scope(arm)
         if scope is not None:
             changes["augment"] = None if scope == UNAUGMENTED else {"scope": scope}
         return self.experiment_with(**changes)
+
+    def _scope(self, arm: Arm) -> str | None:
+        """The scope of an arm; None where the experiment's stands."""
+        return arm.scope or next(iter(self.settings.scopes), None)
 
     def work(self, jobs: Path) -> list[Work]:
         """A warm start for each seed, so that seeds have nothing in common; the reals; and every arm's trainings.
@@ -191,9 +195,10 @@ class Agreement(Study):
         for name, (arm, seed) in arms_and_seeds.items():
             start = None
             if self.settings.warm_start:
-                scope = arm.scope if arm.scope == UNAUGMENTED else ""
-                start = f"{WARM_START}-seed{seed}" + (f"-{scope}" if scope else "")
-                train_start = functools.partial(self._train_start, arm_at(0.0, scope=scope), seed)
+                augmented = self._scope(arm) != UNAUGMENTED
+                start = f"{WARM_START}-seed{seed}" + ("" if augmented else f"-{UNAUGMENTED}")
+                scopes = (scope for scope in self.settings.scopes if (scope != UNAUGMENTED) == augmented)
+                train_start = functools.partial(self._train_start, arm_at(0.0, scope=next(scopes, "")), seed)
                 warm_starts.setdefault(start, Job(start, train_start))
             trainings.append(Job(name, functools.partial(self._train_and_judge, arm, seed, start)))
         return [

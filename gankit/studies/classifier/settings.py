@@ -44,7 +44,7 @@ class ClassifierSettings(FitSettings):
     )
     folds: Annotated[int, Ge(2), Le(1000)] = 5
     test_split: str | None = None
-    synthetic_classes: list[str] = Field(default_factory=list)
+    synthetic_classes: Annotated[list[str], AfterValidator(distinct)] = Field(default_factory=list)
     synthetic_fill: Annotated[float, Gt(0), Le(10)] = 1.0
     copy_noise: Annotated[float, Gt(0), Lt(1)] = 0.02
     groupings: dict[str, Annotated[list[str], MinLen(1)]] = Field(default_factory=dict)

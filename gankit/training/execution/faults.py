@@ -6,7 +6,7 @@ import shlex
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from gankit.errors import RunError, is_device_failure, is_short_of_memory, one_line
+from gankit.errors import RunError, is_device_failure, is_short_of_memory
 from gankit.experiments.experiment import Training
 
 ASKED = re.compile(r"tried to allocate ([\d.]+ ?\w+)", re.IGNORECASE)
@@ -40,9 +40,10 @@ def device_faults(folder: Path, settings: Training, step: Callable[[], int] | No
             ) from error
         if is_device_failure(error):
             again = "try again" if step is None else "go on from the last checkpoint"
+            first_line, *_ = text.splitlines() or [""]
             command = "" if step is None else f", with: gankit resume {shlex.quote(str(folder))}"
             raise RunError(
-                f"{folder}: the GPU failed {when} ({one_line(error, 120)}); {again}, once it works again or on "
+                f"{folder}: the GPU failed {when} ({first_line[:120]}); {again}, once it works again or on "
                 f"the CPU (CUDA_VISIBLE_DEVICES=){command}"
             ) from error
         raise
