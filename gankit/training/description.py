@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 
-from gankit.errors import DataError, counted
+from gankit.errors import DataError, counted, first_of
 from gankit.experiments.tables import DataTable
 from gankit.images.known import Known
 from gankit.interfaces import Dataset
@@ -52,9 +52,8 @@ def data_warnings(data: TrainingData) -> list[str]:
         return lines
     counts = np.bincount(data.labels.numpy(), minlength=data.image.classes)
     empty = [name for name, count in zip(data.dataset.class_names, counts, strict=False) if not count]
-    shown = ", ".join(empty[:5]) + (", ..." if len(empty) > 5 else "")
     if empty:
-        lines.append(f"data: no training image is of class {shown}: what is drawn of it means nothing")
+        lines.append(f"data: no training image is of class {first_of(empty, 5)}: what is drawn of it means nothing")
     return lines
 
 

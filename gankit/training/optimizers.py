@@ -40,7 +40,7 @@ def build_optimizer(settings: Training, network: nn.Module, side: Side) -> torch
     return optimizer
 
 
-def move_rate(optimizer: torch.optim.Optimizer, settings: Training, side: Side, step: int, lazy_scale: float) -> None:
+def move_rate(optimizer: torch.optim.Optimizer, settings: Training, side: Side, step: int, scale: float) -> None:
     """Set the learning rate and betas of one side's optimiser for a step.
 
     Args:
@@ -48,9 +48,8 @@ def move_rate(optimizer: torch.optim.Optimizer, settings: Training, side: Side, 
         settings: of the training.
         side: whose optimiser it is.
         step: the number of the step, from 0.
-        lazy_scale: from `Gan.lazy_scale`; used where `training.lazy_scaling` is on.
+        scale: of rate and betas, for penalties that are not computed at each update.
     """
-    scale = lazy_scale if settings.lazy_scaling else 1.0
     remaining = 1 - step / settings.steps if settings.lr_decay == "linear" else 1.0
     first, second = _betas_at(settings, step)
     for group in optimizer.param_groups:

@@ -179,7 +179,8 @@ class Stepper:
     def move_rates(self, step: int) -> None:
         """Set the optimisers' rates and betas for a step, by its number from 0."""
         for side, optimizer in self.optimizers.items():
-            move_rate(optimizer, self.settings, side, step, self.gan.lazy_scale(side))
+            scale = self.gan.lazy_scale(side) if self.settings.lazy_scaling else 1.0
+            move_rate(optimizer, self.settings, side, step, scale)
 
     @contextlib.contextmanager
     def frozen_critic(self) -> Iterator[None]:
