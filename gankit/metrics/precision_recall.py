@@ -229,10 +229,10 @@ class PrecisionRecall(Metric):
 
     Args:
         k: which nearest neighbour gives a ball its radius. The default is 5, but at most a tenth of the smaller set and
-            at least 1. It was chosen by simulations with equal distributions on both sides (1,280 Gaussian dimensions,
-            flat to steep spectra). At 25 images the default, 2, gives a precision of 0.65 to 0.84 and a coverage of
-            0.77, where 5 would give 0.86 to 0.97 and 0.98, near saturation. At 50 images the default, 5, gives a
-            precision of 0.83 to 0.97. From 10 images on it keeps precision and coverage below 0.98.
+            at least 1. In simulations with equal distributions on both sides (1,280 Gaussian dimensions, flat to steep
+            spectra) it keeps precision and coverage below 0.98 from 10 images on. At 25 images it is 2 and gives a
+            precision of 0.65 to 0.84 and a coverage of 0.77; 5 would give 0.86 to 0.97 and 0.98, near saturation. At 50
+            images it is 5 and gives a precision of 0.83 to 0.97.
     """
 
     better = "higher"
