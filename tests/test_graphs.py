@@ -378,7 +378,7 @@ def test_a_gpu_that_disappears_ends_the_run_with_one_line_and_keeps_the_checkpoi
 ) -> None:
     made = replaying(monkeypatch, Lost)
     experiment = gankit.load("wgan-gp", *small("training.checkpoint_every=1"))
-    failed = r"^\S+run: the GPU failed after step (\d) \(CUDA error: unspecified launch failure\); go on from the last"
+    failed = r"^\S+run: the GPU failed after step (\d) \(CUDA error: unspecified launch failure\); when it works"
     with pytest.raises(RunError, match=failed) as caught:
         gankit.train(experiment, tmp_path / "run")
     assert "\n" not in str(caught.value)

@@ -110,7 +110,7 @@ class Trainer:
             self.stepper.go_to(restored.step)
             if restored.skipped:
                 self.stepper.warnings.append(f"{'; '.join(restored.skipped)}; going on from step {restored.step}")
-        distributed.on_rank_zero(lambda: self.log.forget_after(self.stepper.step))
+        distributed.on_rank_zero(lambda: self.log.drop_lines_after(self.stepper.step))
 
     def run(self, on_tick: OnTick | None) -> Run:
         """Do every remaining step, with ticks, sample grids and checkpoints on the way; see `train`.
