@@ -202,7 +202,7 @@ def test_parts_without_a_deterministic_form_are_named() -> None:
     (line,) = determinism_warnings(
         {"augment a": (AnyOrder(), (images,)), "critic b": (Plain(ImageSpec(3, 4, 4)), (images,))}
     )
-    assert line.startswith("training.deterministic: augment a (put_) cannot compute the same every time on this GPU")
+    assert line.startswith("training.deterministic: not deterministic on this GPU: augment a (put_); ")
 
 
 def test_a_rehearsal_names_them(small: Small, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -59,18 +59,16 @@ class Progress:
         # Step and time from which the present speed is measured: the end of this process's first step, which also loads
         # and compiles, or the last change of the number of threads.
         self._counted_from = (done, self._start)
-        self._first_step_done = False
         self._cost_said = False
         self._description = ""
 
     def step(self, step: int, on_trial: bool = False) -> None:
         """Move the bar to a step; while threads are `on_trial`, a step says little about the time of others."""
+        now = time.monotonic()
+        if self._step == self._first:  # this was the first
+            self._counted_from = (step, now)
         self._bar.update(step - self._step)
         self._step = step
-        now = time.monotonic()
-        if not self._first_step_done:
-            self._first_step_done = True
-            self._counted_from = (step, now)
         done, taken = step - self._first, now - self._start
         # While threads are on trial, only a step of a minute says enough.
         enough = self.ANNOUNCED_AFTER[-1:] if on_trial else self.ANNOUNCED_AFTER
