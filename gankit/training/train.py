@@ -119,7 +119,7 @@ def _trainer(
 
 @contextlib.contextmanager
 def _threads_and_random_state(experiment: Experiment) -> Iterator[Sequence[int]]:
-    """Use the experiment's number of threads, or the recorded one; at the end restore the caller's, and its random state.
+    """Use the experiment's or the recorded number of threads; at the end restore the caller's, and its random state.
 
     Yields the numbers of threads to choose from while training; none where the number is fixed.
     """
