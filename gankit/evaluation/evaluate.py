@@ -127,8 +127,8 @@ def evaluate(
     if isinstance(sides.reals, Side):
         folder = None if pictures is None else user_path(pictures)
         show_pairs(values, fake_images, sides.reals.images, training_images, folder)
-    if sides.known:
-        copies, more_warnings = find_copies(fake_images, sides.known.images, sides.held_out, sides.kind_of_known)
+    if originals := sides.possible_originals:
+        copies, more_warnings = find_copies(fake_images, originals.images, sides.held_out, sides.kind_of_original)
         protocol["copies"] = copies
         warnings += more_warnings
     if training_images is not None and sides.held_out is not None:
