@@ -157,7 +157,10 @@ def _common_n(report: dict[str, Any]) -> int | None:
 
 
 def heading(report: dict[str, Any]) -> list[str]:
-    """Two lines: which images are compared, and on which features."""
+    """Two lines: which images are compared, and on which features.
+
+    Three spaces separate the generated from the real images, for `html` to break the line at.
+    """
     protocol = report["protocol"]
     settings = protocol["features_protocol"]
     weights = settings.get("weights_sha256")
