@@ -292,7 +292,7 @@ def planted_study(wider: bool, folder: Path) -> Findings:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(agreement, "train_or_resume", perfect(agreement.train_or_resume, wider))
         # Errors from ten groups of images: to leave out each image would take most of the time.
-        patch.setattr("gankit.evaluation.uncertainty.LEAVE_ONE_OUT", 10)
+        patch.setattr("gankit.evaluation.uncertainty.MOST_LEFT_OUT_SINGLY", 10)
         patch.setattr(Metric, "jackknife_groups", 10)
         return load(None, *overrides).run(folder / "study", quiet=True).values
 

@@ -75,6 +75,12 @@ def test_a_share_of_0_or_1_has_the_interval_of_its_patients() -> None:
     assert found["balanced accuracy"]["low"] == pytest.approx(wilson(60, 60)[0])
 
 
+def test_an_area_of_1_is_no_surer_than_its_rarer_side() -> None:
+    labels = np.repeat([0, 1, 2], [4, 100, 100])
+    area = scores_of(labels, None, labels[None])["groupings"]["b or c"]["AUC"]
+    assert (area["value"], area["low"]) == (1, wilson(4, 4)[0])
+
+
 @pytest.mark.parametrize(("n", "per_group"), [(88, 1), (152, 1), (120, 4)])
 def test_intervals_of_shares_over_seeds_cover(n: int, per_group: int) -> None:
     """Wilson's interval of the cases alone would cover in 50 to 92 %: seeds differ more than cases make them."""
@@ -123,6 +129,17 @@ def test_areas_against_scikit_learn_with_ties_and_weights() -> None:
     assert chances.sum(1) == pytest.approx(np.ones(80))
     assert macro_auc(labels, chances)[0] == pytest.approx(metrics.roc_auc_score(labels, chances, multi_class="ovr"))
     assert np.isnan(auc(np.ones(3, bool), np.arange(3.0))).all()
+
+
+def test_infinite_scores_that_are_equal_count_half() -> None:
+    positive = np.array([True, True, False, False])
+    for infinite in (np.inf, -np.inf):
+        assert auc(positive, np.full(4, infinite)) == 0.5
+        assert auc(positive, np.array([infinite, 0, infinite, 0])) == 0.5
+
+
+def test_without_any_case_there_is_no_balanced_accuracy() -> None:
+    assert np.isnan(balanced_accuracy(np.zeros((2, 3, 3)))).all()
 
 
 def test_calibration_of_known_answer() -> None:
@@ -279,8 +296,17 @@ def test_equal_arms_do_not_differ_for_sure() -> None:
     found = paired_difference(cases, counts, counts, balanced_accuracy)
     half = stats.t.ppf(0.975, 3 * 14) / 15 / CLASSES
     assert (found.value, found.low, found.high) == pytest.approx((0, -half, half))
+    assert (found.cases_error, found.seeds_error) == pytest.approx((1 / 15 / CLASSES, 0))  # those of the interval
     one = paired_difference(cases, counts, counts, recall_of(1))
     assert one.high == pytest.approx(CLASSES * half)
+
+
+def test_an_interval_of_few_cases_stays_in_the_range_of_differences() -> None:
+    cases = Cases.of(np.zeros(3, np.int64), None)
+    first, second = (cases.counts(np.array([called]), 2) for called in ([0, 0, 0], [0, 1, 1]))
+    found = paired_difference(cases, first, second, recall_of(0))
+    assert found.low < found.value == pytest.approx(2 / 3)
+    assert found.high == 1
 
 
 def test_of_one_patient_in_each_class_nothing_is_known() -> None:

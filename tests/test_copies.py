@@ -79,6 +79,18 @@ def test_where_new_images_are_as_near_by_nature_only_exact_copies_are_reported()
     assert warning.endswith("image 0 copies 0")  # and no later one that is only near
 
 
+def test_exact_copies_hide_no_near_copies() -> None:
+    """Held-out images are near in 10 %, as are generated ones but for 6 of the 50 that are no exact copies."""
+    training, held_out, fake = noise(100, 0), noise(100, 1), noise(100, 2)
+    change = np.random.default_rng(3).integers(-2, 3, (1, 8, 8))
+    held_out[:10], fake[:50], fake[50:56] = training[:10] + change, training[:50], training[50:56] + change
+    protocol = evaluate(fake, held_out, training=training)
+    assert protocol["copies"] == {"exact": 50, "near": 6, "near_expected": 0.1}
+    (warning,) = said(protocol, "near copies")
+    assert warning.startswith("6 of 50 other generated images are near copies of a training image")
+    assert "(12.0%; 10.0% of new real images): image 50 copies 50" in warning
+
+
 def test_without_training_images_copies_of_the_reals_are_reported_and_no_real_image_copies_itself() -> None:
     real, fake = noise(100, 0), noise(50, 1)
     fake[5] = real[5]

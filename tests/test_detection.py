@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
+from gankit.evaluation.design import wilson
 from gankit.evaluation.detection import (
     accuracy,
     agreement_interval,
@@ -77,6 +78,7 @@ def test_intervals_of_agreement_are_over_patients() -> None:
     assert interval(near, each)[1] == 1  # type: ignore[index]
     same = agreement_interval(lambda both: float((both[0] == both[1]).mean()), calls[:2], kinds, each, is_share=True)
     assert 0 < same[0] < (calls[0] == calls[1]).mean() < same[1] < 1  # type: ignore[index]
+    assert agreement_interval(lambda both: 1.0, calls, kinds, each, is_share=True) == wilson(40, 40)
 
 
 def test_intervals_are_over_readers_and_patients_together() -> None:

@@ -184,7 +184,7 @@ def test_the_part_of_the_reals_that_plays_the_generator_has_one_image_of_each_of
     report = evaluate(noise(30, 1), real, ["group-spy"])
     assert report["metrics"]["group-spy"]["real_vs_real"]["n"] == 5  # of 11 patients, one is in the first half in part
     assert shared == [0] * 10
-    assert "the half that stands for a generator has one image of each group, 5 in all" in repr(report)
+    assert "the half that stands for a generator has one image of each group, 5 images" in repr(report)
 
 
 def test_a_standard_error_that_cannot_be_told_is_none() -> None:
@@ -285,7 +285,11 @@ def test_a_run_beside_its_own_data_and_its_report(small: Small, tmp_path: Path) 
     assert "<b>" not in page  # names are escaped
     assert "http" not in page.replace("http-equiv", "")  # self-contained
     everything = gankit.train(gankit.load("wgan-gp", *small()), tmp_path / "all")
-    assert "training images" in evaluate(everything, everything)["protocol"]["warnings"][-1]
+    assert "the reference is the training images" in evaluate(everything, everything)["protocol"]["warnings"][-1]
+    images = gankit.wrap("dataset", np.zeros((20, 3, 8, 8), np.uint8))
+    other = gankit.train(gankit.load("wgan-gp", *small("training.steps=1")), tmp_path / "other", data=images)
+    warnings = evaluate(other, everything)["protocol"]["warnings"]  # those of another generator
+    assert not any("the reference is the training images" in warning for warning in warnings)
 
 
 def test_a_stranger_s_extractor() -> None:

@@ -242,5 +242,8 @@ def test_logits_come_from_the_same_pass() -> None:
     report = gankit.evaluate(IMAGES[:70], IMAGES[70:], ["frechet", "inception-score"], network)
     assert network.seen == 150
     assert report["metrics"]["inception-score"]["value"] > 1
+    none = gankit.wrap("dataset", IMAGES).subset(np.arange(0))
+    found = extraction.rows(none, network, ["features", "logits"])
+    assert (found.features.shape, found.logits.shape) == ((0, network.dim), (0, 3))  # type: ignore[union-attr]
     with pytest.raises(GankitError, match="have no class logits"):
         gankit.evaluate(IMAGES[:70], IMAGES[70:], ["inception-score"], "pixels")

@@ -251,7 +251,7 @@ def test_a_broken_file_in_the_cache_is_named(cache: Path, stub: Path) -> None:
     path = cache / "weights" / FILE
     path.parent.mkdir()
     path.write_bytes(stub.read_bytes()[:5000])
-    with pytest.raises(PartError, match=f"{path} is no Inception-v3 archive.*delete it to download it again$"):
+    with pytest.raises(PartError, match=f"{path} is no Inception-v3 archive.*or delete {path} to download it again$"):
         InceptionV3()
 
 
@@ -542,8 +542,8 @@ class Raising(nn.Module):
         (Flat(), r"gives the shape \(2,\) for 2 images; it must be \(2, d\) or \(2, d, 1, 1\)"),
         (nn.Identity(), r"gives the shape \(2, 3, 12, 10\) for 2 images"),
         (One(), r"gives the shape \(1, 3\) for 2 images"),
-        (Mixed(), "other features alone than in a batch"),
-        (Drawn(), "other features alone than in a batch"),
+        (Mixed(), "different features in a batch than alone"),
+        (Drawn(), "different features in a batch than alone"),
         (Logarithm(), "not finite"),
         (Raising(), "fails on images of 3 x 12 x 10 .*only for grey"),
         (nn.Sequential(nn.Conv2d(1, 2, 3), nn.AdaptiveAvgPool2d(1)), "fails on images of 3 x 12 x 10"),

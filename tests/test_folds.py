@@ -16,7 +16,7 @@ from PIL import Image
 import gankit
 from gankit.cli import app
 from gankit.errors import DataError, GankitError
-from gankit.evaluation.folds import _mean, evaluate_folds, fold_folders
+from gankit.evaluation.folds import _mean_with_interval, evaluate_folds, fold_folders
 
 METRICS = ["kid", "variance-ratio"]
 
@@ -60,7 +60,7 @@ def test_each_fold_is_evaluated_as_it_would_be_alone(exported: Path) -> None:
 
 
 def test_folds_of_one_value_have_no_interval() -> None:
-    assert _mean([1.0, 1.0, 1.0], 0.5) == {"value": 1, "low": None, "high": None, "folds": 3}
+    assert _mean_with_interval([1.0, 1.0, 1.0], 0.5) == {"value": 1, "low": None, "high": None, "folds": 3}
 
 
 def test_copies_of_a_folds_training_images_are_told_beside_other_real_images(exported: Path, tmp_path: Path) -> None:
@@ -91,7 +91,7 @@ def test_the_command_writes_one_table(exported: Path, capsys: pytest.CaptureFixt
     assert float(rows[0]["value"]) == stored["folds"]["fold-1"]["metrics"]["kid"]["value"]
     assert float(rows[3]["high"]) == stored["mean"]["kid"]["high"]
     assert "fold-3 & 8 & 12 &" in files["tex"].read_text()
-    assert f"what stood there is now in {exported.parent / 'table-1.json'}" in call("--out", files["json"])
+    assert f"the file that was there is now {exported.parent / 'table-1.json'}" in call("--out", files["json"])
     assert json.loads((exported.parent / "table-1.json").read_text()) == stored
     with pytest.raises(GankitError, match="each fold has training images of its own: leave it out"):
         call("--training", exported)

@@ -49,7 +49,7 @@ def test_copies_are_looked_for_where_the_training_images_are_given(stored: Path)
 
 def test_statistics_have_their_features_already(stored: Path) -> None:
     assert gankit.statistics(stored).moments.n == 90
-    with pytest.raises(GankitError, match=r"real\.npz holds statistics, of features that are chosen already"):
+    with pytest.raises(GankitError, match=r"real\.npz holds statistics, whose features are fixed"):
         gankit.statistics(stored, FEATURES)
 
 

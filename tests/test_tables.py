@@ -18,7 +18,8 @@ import gankit
 from gankit import GankitError
 from gankit.evaluation.comparison import check_files, read_metrics, write_evaluation, write_metrics
 from gankit.evaluation.entries import evaluate_metric
-from gankit.evaluation.tables import Evaluated, cells, html, text_table, title, with_error
+from gankit.evaluation.latex import tabular
+from gankit.evaluation.tables import Evaluated, cells, html, notes, text_table, title, with_error
 from gankit.interfaces import Meaning, Metric, Pool, Rows
 from gankit.registry import registry
 from gankit.registry.parts import list_parts, valid_part
@@ -224,6 +225,39 @@ def test_values_are_added_to_a_metrics_file(tmp_path: Path) -> None:
     both = evaluate({"name": "precision-recall", "k": 3}, {"name": "precision-recall", "k": 2})
     write_metrics(both, path)
     assert set(read_metrics(path)["metrics"]) == set(stored["metrics"])
+
+
+def test_a_number_that_ends_a_class_s_name_is_part_of_it(tmp_path: Path) -> None:
+    real, fake = (
+        gankit.wrap("dataset", noise(40, seed), labels=np.arange(40) % 2, class_names=("grade", "grade-2"))
+        for seed in (1, 2)
+    )
+    report = evaluate({"name": "intra-class", "metric": "kid"}, fake=fake, real=real)
+    assert {"kid of grade", "kid of grade-2"} < set(report["metrics"])
+    assert "KID of grade-2" not in "\n".join(notes(report))  # only the mean over the classes is explained
+    for _ in range(2):
+        write_metrics(report, tmp_path / "metrics.json")
+        assert read_metrics(tmp_path / "metrics.json")["metrics"] == report["metrics"]
+
+
+def test_of_an_old_value_only_its_p_value_is_kept(tmp_path: Path) -> None:
+    path = tmp_path / "metrics.json"
+    report = evaluate("kid", permutations=9)
+    write_metrics(report, path)
+    entry = report["metrics"]["kid"]
+    new = {key: value for key, value in entry.items() if key not in ("real_influences", "fake_variance", "p_value")}
+    write_metrics({**report, "metrics": {"kid": new}}, path)
+    assert read_metrics(path)["metrics"]["kid"] == new | {"p_value": entry["p_value"]}
+    other = new | {"value": 2 * entry["value"]}
+    write_metrics({**report, "metrics": {"kid": other}}, path)
+    assert read_metrics(path)["metrics"]["kid"] == other
+
+
+def test_exponents_in_a_paper_are_powers_of_ten() -> None:
+    table = tabular(["a"], [("", [["1.235e-07 ± 1.2e-09"], ["-3e+06"], ["fold-1e-2"], ["run-12"], ["-0.5"]])])
+    for line in (r"$1.235 \cdot 10^{-7}$ $\pm$ $1.2 \cdot 10^{-9}$", r"$-3 \cdot 10^{6}$", "run-12", "$-$0.5"):
+        assert f"\n{line} \\\\\n" in table
+    assert "fold-1e-2" in table
 
 
 def test_values_of_another_protocol_are_kept_in_a_file_of_their_own(tmp_path: Path) -> None:

@@ -81,7 +81,7 @@ def test_networks_that_do_not_fit_are_refused(tmp_path: Path) -> None:
         (Means(), (3, 8, 8), ANY_BATCH, r"fails on images of 3 x 12 x 10 \(.*\); set size or channels, or export it"),
         (Means(), (3, 12, 10), None, r"fails on images of 3 x 12 x 10 .*with a dynamic batch"),
         (nn.Identity(), (3, 12, 10), ANY_BATCH, r"gives the shape \(2, 3, 12, 10\) for 2 images"),
-        (Drawn(), (3, 12, 10), ANY_BATCH, "other features alone than in a batch"),
+        (Drawn(), (3, 12, 10), ANY_BATCH, "different features in a batch than alone"),
     ):
         path = export(network, tmp_path / "other.pt2", *size, batch=batch)
         with pytest.raises(PartError, match=text) as caught:

@@ -12,7 +12,7 @@ from gankit.evaluation.design import ROUNDING, Estimate, Floats
 from gankit.evaluation.paired import Cases, Score, crossed_estimate, paired_difference, score_estimate
 
 BINS = 10  # for the calibration error, of equal width in confidence
-BLOCK = 256  # groups that are left out at once, each from cases of its own
+BLOCK = 256  # leave-one-group-out weightings that are computed in one batch
 
 
 def _ratio(part: Floats, whole: Floats, otherwise: float = np.nan) -> Floats:
@@ -27,10 +27,10 @@ def recalls(counts: Floats) -> Floats:
 
 
 def balanced_accuracy(counts: Floats) -> Floats:
-    """(..., k, k) confusion matrices to (...) means of the classes' recalls, over the classes that have cases."""
+    """(..., k, k) confusion matrices to (...) means of recalls over the classes with cases; NaN without any."""
     shares = recalls(counts)
     known = ~np.isnan(shares)
-    mean: Floats = np.where(known, shares, 0).sum(-1) / np.maximum(known.sum(-1), 1)
+    mean: Floats = _ratio(np.where(known, shares, 0).sum(-1), known.sum(-1))
     return mean
 
 
@@ -59,35 +59,38 @@ def auc(positive: NDArray[np.bool_], scores: Floats, weights: Floats | None = No
     """
     weights = np.ones((1, len(scores))) if weights is None else weights
     order = np.argsort(scores, kind="stable")
-    starts = np.flatnonzero(np.diff(scores[order], prepend=-np.inf))  # of runs of equal scores
+    starts = np.unique(scores[order], return_index=True)[1]  # the first place of each run of equal scores
     positives, negatives = (
         np.add.reduceat(weights[:, order] * side[order], starts, axis=1) for side in (positive, ~positive)
     )  # (draws, runs)
-    negatives_below = np.cumsum(negatives, axis=1) - negatives / 2  # with half of those in the same run
+    negatives_below = np.cumsum(negatives, axis=1) - negatives / 2  # and half of those in the same run
     return _ratio((positives * negatives_below).sum(1), positives.sum(1) * negatives.sum(1))
 
 
 def macro_auc(labels: NDArray[np.int64], probabilities: Floats, weights: Floats | None = None) -> Floats:
-    """(n,) classes, (n, k) probabilities, weights as in `auc` to (draws,) mean areas of each class against the rest."""
+    """The (draws,) means over classes of the area of each class against the rest.
+
+    From (n,) classes, (n, k) probabilities, and weights as in `auc`.
+    """
     areas = [auc(labels == label, probabilities[:, label], weights) for label in np.unique(labels)]
     mean: Floats = np.mean(areas, axis=0)
     return mean
 
 
 def correlation(x: Floats, y: Floats, weights: Floats | None = None) -> Floats:
-    """(n,) and (n,) numbers, weights as in `auc`, to Pearson's (draws,) correlations; NaN where a side is constant."""
+    """Pearson's (draws,) correlations of (n,) and (n,) numbers; NaN where a side is constant. Weights as in `auc`."""
     x, y = x - x.mean(), y - y.mean()
-    of_x, of_y, of_xy, of_xx, of_yy = (_weighted_mean(values, weights) for values in (x, y, x * y, x * x, y * y))
+    mean_x, mean_y, mean_xy, mean_xx, mean_yy = (_weighted_mean(each, weights) for each in (x, y, x * y, x * x, y * y))
 
-    def spread(of_squares: Floats, of_values: Floats) -> Floats:
-        variance = of_squares - of_values**2
-        return np.where(variance > ROUNDING * of_squares, variance, 0)  # equal numbers would leave a rounding error
+    def variance(mean_square: Floats, mean: Floats) -> Floats:
+        difference = mean_square - mean**2
+        return np.where(difference > ROUNDING * mean_square, difference, 0)  # equal numbers leave a rounding error
 
-    return _ratio(of_xy - of_x * of_y, np.sqrt(spread(of_xx, of_x) * spread(of_yy, of_y)))
+    return _ratio(mean_xy - mean_x * mean_y, np.sqrt(variance(mean_xx, mean_x) * variance(mean_yy, mean_y)))
 
 
 def brier(labels: NDArray[np.int64], probabilities: Floats) -> float:
-    """The mean over cases of the squared distance between (n, k) probabilities and the (n,) classes (Brier 1950)."""
+    """The mean squared distance of (n, k) probabilities from the (n,) classes as one-hot vectors (Brier 1950)."""
     return float(((probabilities - np.eye(probabilities.shape[1])[labels]) ** 2).sum(1).mean())
 
 
@@ -148,9 +151,9 @@ class Scorer:
         """The mean over seeds of `score(seed, weights of the cases)` with its error, and the value of each seed."""
         by_seed = np.array([score(seed, None)[0] for seed in range(seeds)])
         left_out = []
-        for start in range(0, self.cases.groups, BLOCK):
-            block = np.arange(start, min(start + BLOCK, self.cases.groups))
-            weights = (self.cases.group != block[:, None]).astype(np.float64)  # 0 for the cases of the group left out
+        for start in range(0, self.cases.n_groups, BLOCK):
+            block = np.arange(start, min(start + BLOCK, self.cases.n_groups))
+            weights = (self.cases.group_of_case != block[:, None]).astype(np.float64)  # 0 in the group left out
             left_out.append(np.mean([score(seed, weights) for seed in range(seeds)], axis=0))
         return crossed_estimate(self.cases, by_seed, np.concatenate(left_out)), by_seed
 
@@ -160,13 +163,13 @@ class Scorer:
             lambda seed, weights: _weighted_mean(hits[seed][among], None if weights is None else weights[:, among]),
             len(hits),
         )
-        n, groups = int(among.sum()), len(np.unique(self.cases.group[among]))
+        n, groups = int(among.sum()), len(np.unique(self.cases.group_of_case[among]))
         return {**_entry(estimate.value, estimate.share_interval(groups, n), by_seed), "n": n}
 
     def _bounded_entry(self, estimate: Estimate, by_seed: Floats) -> Values:
         """An entry of a score in [0, 1] that is a mean over classes."""
         groups = np.unique(self.cases.stratum, return_counts=True)[1]
-        # The variance of a mean of k shares of n_i groups each is that of one share of k^2 / sum(1 / n_i) groups.
+        # A mean of k equal shares of n_i groups each varies as one share of k^2 / sum(1 / n_i) groups does.
         equivalent = len(groups) ** 2 / float((1 / groups).sum())
         return _entry(estimate.value, estimate.share_interval(equivalent), by_seed)
 
@@ -175,25 +178,27 @@ class Scorer:
         positive = np.isin(self.labels, positive_classes)
         probability = probabilities[..., positive_classes].sum(-1)
         called = probability > 0.5
+        area, by_seed = self._jackknife(lambda seed, weights: auc(positive, probability[seed], weights), len(called))
+        positive_groups = int(np.isin(self.cases.stratum, positive_classes).sum())
+        rarer = min(positive_groups, self.cases.n_groups - positive_groups)  # an area is no surer than the rarer kind
         return {
             "positive": list(chosen),
             "sensitivity": self._share_entry(positive, called),
             "specificity": self._share_entry(~positive, ~called),
-            "AUC": self._bounded_entry(
-                *self._jackknife(lambda seed, weights: auc(positive, probability[seed], weights), len(probability))
-            ),
+            "AUC": _entry(area.value, area.share_interval(rarer), by_seed),
         }
 
-    def difference(self, logits: Floats, against: Floats, rare: int) -> dict[str, Values]:
-        """Each score, and the recall of class `rare`, minus the other classifier's; both are (seeds, n, k) logits."""
-        scores = {**SCORES, f"recall of {self.names[rare]}": recall_of(rare)}
+    def difference(self, logits: Floats, against: Floats, label: int) -> dict[str, Values]:
+        """Each score, and the recall of one class, minus the other classifier's; both are (seeds, n, k) logits."""
+        scores = {**SCORES, f"recall of {self.names[label]}": recall_of(label)}
         sides = self.counts(logits), self.counts(against)
         return {name: vars(paired_difference(self.cases, *sides, score)) for name, score in scores.items()}
 
     def errors(self, predicted: Floats, true: Floats) -> Values:
         """Errors of (seeds, n) predicted numbers, in the units of the (n,) true ones, and their correlation with these.
 
-        None for the correlation of a seed that predicts one number for all, and for unknown ends of an interval.
+        None for the correlation of a seed that predicts one number for all, and for an unknown high end of an error's
+        interval. Unknown ends of a correlation are -1 and 1, and an unknown low end of an error is 0.
         """
         errors, seeds = np.abs(predicted - true), len(predicted)
         squares = errors**2
@@ -218,6 +223,6 @@ def _entry(value: float, ends: tuple[float, float], by_seed: Floats) -> Values:
 
 
 def _weighted_mean(values: NDArray[Any], weights: Floats | None) -> Floats:
-    """(n,) values and (draws, n) weights, None for one draw of equal ones, to (draws,) means; NaN without weight."""
+    """The (draws,) means of (n,) values; weights as in `auc`. NaN where a draw's weights sum to 0."""
     weights = np.ones((1, len(values))) if weights is None else weights
     return _ratio(weights @ values, weights.sum(1))

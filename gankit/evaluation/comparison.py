@@ -12,7 +12,7 @@ from typing import Any
 from pydantic import BaseModel, ValidationError
 
 from gankit.errors import GankitError
-from gankit.evaluation.entries import free_name
+from gankit.evaluation.entries import free_name, unnumbered
 from gankit.evaluation.tables import SUFFIXES, Evaluated, is_table, reads_training, write_table
 from gankit.files import locked, sole_writer, user_path, write_atomically
 
@@ -69,8 +69,8 @@ def compare(a: dict[str, Any] | str | Path, b: dict[str, Any] | str | Path, *, f
     Returns:
         `{metric: {"a", "b", "difference", "standard_error"}}`; the difference is b minus a. Where both values were
         computed beside the same real images, its standard error follows from the influence of each of these on both
-        values. It is the sum of both errors, an upper bound, where a file lacks these influences: those of gankit 0.1,
-        and those with closed forms of more than 2,000 images.
+        values. It is the sum of both errors, an upper bound, where a file lacks these influences: in files of gankit
+        0.1, and for errors in closed form from more than 2,000 images.
 
     Raises:
         GankitError: they differ in features, real images, numbers of images, sizes or settings of a metric, so that the
@@ -82,7 +82,7 @@ def compare(a: dict[str, Any] | str | Path, b: dict[str, Any] | str | Path, *, f
     shared = [name for name in first["metrics"] if name in second["metrics"]]
     if not shared:
         raise GankitError("the evaluations have no value in common: compute the same metrics for both")
-    if not force and (different := _disagreements(first, second, shared)):
+    if not force and (different := _why_not_comparable(first, second, shared)):
         raise GankitError(
             f"the evaluations were not made in the same way ({'; '.join(different)}): evaluate both alike, or use force"
         )
@@ -99,7 +99,7 @@ def compare(a: dict[str, Any] | str | Path, b: dict[str, Any] | str | Path, *, f
     return differences
 
 
-def _disagreements(first: dict[str, Any], second: dict[str, Any], shared: Sequence[str]) -> list[str]:
+def _why_not_comparable(first: dict[str, Any], second: dict[str, Any], shared: Sequence[str]) -> list[str]:
     """What keeps two evaluations from being compared in these values: each fact with what it is in both."""
     keys = [*ALIKE]
     if any(reads_training(first["metrics"][name]) for name in shared):
@@ -161,7 +161,7 @@ def check_files(files: Mapping[str, Path | None], adds: bool = True) -> dict[str
     """The files that an evaluation is to be written to, checked before it is made, which may take long.
 
     Args:
-        files: by the option that names each; None where it names none. ~ is the home folder.
+        files: for each option, such as --csv, the path that it was given, or None. ~ is the home folder.
         adds: whether values are added to a metrics file that is there; else it is set aside, whatever it holds.
 
     Raises:
@@ -179,7 +179,7 @@ def check_files(files: Mapping[str, Path | None], adds: bool = True) -> dict[str
         if path.suffix in SUFFIXES and not is_table(path):
             raise GankitError(f"{option}: {path} holds something else than a table of gankit: name another file")
         if path.suffix not in SUFFIXES and adds:
-            read_metrics(path)
+            read_metrics(path)  # raises if no values can be added to it
     return paths
 
 
@@ -207,8 +207,9 @@ def write_metrics(report: dict[str, Any], path: Path) -> str:
     done = f"written to {path}"
     if path.is_file():
         before = read_metrics(path)
-        if different := _differences(before["protocol"], report["protocol"]):
-            done += f"; what stood there is of other {different[0].replace('_', ' ')}, and is now in {set_aside(path)}"
+        if different := _why_not_mergeable(before["protocol"], report["protocol"]):
+            fact = different[0].replace("_", " ")
+            done += f"; the values that were there have another {fact}, and are now in {set_aside(path)}"
         else:
             report = _merge(before, report)
             done = f"added to {path}: {len(report['metrics'])} values"
@@ -226,7 +227,7 @@ def set_aside(path: Path) -> Path:
     return path.rename(path.with_stem(f"{path.stem}-{number}"))
 
 
-def _differences(first: dict[str, Any], second: dict[str, Any]) -> list[str]:
+def _why_not_mergeable(first: dict[str, Any], second: dict[str, Any]) -> list[str]:
     """The facts in which two protocols differ; training images count only where both evaluations had some."""
     keys = [*ALIKE, "fake_content", "seed"]
     if "training_content" in first and "training_content" in second:
@@ -235,14 +236,17 @@ def _differences(first: dict[str, Any], second: dict[str, Any]) -> list[str]:
 
 
 def _merge(before: dict[str, Any], report: dict[str, Any]) -> dict[str, Any]:
-    """The values of both reports; a new value whose name a metric with other settings has taken gets a number."""
+    """The values of both reports; a new value gets a number if its name belongs to a metric with other settings."""
     metrics, new = dict(before["metrics"]), []
     for name, entry in report["metrics"].items():
-        numbered = re.fullmatch(r"(.+)-\d+", name)  # as "kid-2" beside "kid"; in the file it may get another number
-        base = numbered[1] if numbered and numbered[1] in report["metrics"] else name
+        base = unnumbered(name, report["metrics"])  # the numbers of this file may be others than the report's
         key = free_name(base, [key for key, other in metrics.items() if other["metric"] != entry["metric"]])
-        metrics[key] = metrics.get(key, {}) | entry  # a p-value stays where the new entry has none
+        old = metrics.get(key, {})
+        # A p-value that was not asked for this time is still that of the value.
+        keeps_p_value = "p_value" in old and math.isclose(old["value"], entry["value"], rel_tol=1e-6)
+        metrics[key] = ({"p_value": old["p_value"]} if keeps_p_value else {}) | entry
         new.append(key)
+    # Once all values are new, the old warnings are of none.
     warnings = [] if set(metrics) == set(new) else before["protocol"]["warnings"]
     warnings = list(dict.fromkeys([*warnings, *report["protocol"]["warnings"]]))
     return {"protocol": before["protocol"] | report["protocol"] | {"warnings": warnings}, "metrics": metrics}

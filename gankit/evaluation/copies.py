@@ -17,9 +17,9 @@ from gankit.metrics.leakage import NEAR_COPY, Thumbnail, duplicates, thumbnails
 SIDE = 32
 """Pixels a side, at most, at which images are compared."""
 CHUNK = 512
-"""Images that are read at a time."""
+"""Number of images read at a time."""
 DRAWN = 8
-"""Pairs in a picture, at most."""
+"""The most pairs in a picture."""
 
 
 def find_copies(
@@ -30,7 +30,7 @@ def find_copies(
     A copy is exact if all pixels are equal, and near if the root mean square difference, at no more than 32 pixels a
     side, is below 3 of 255 grey levels. Any exact copy gives a warning. Where images have little contrast, new ones can
     be as near as copies: near ones give a warning only if their share is above that of held-out images or, where none
-    are held out, of training images beside the other training images; those that equal a training image do not count.
+    are held out, of training images compared with the other training images. Exact copies are left out of both shares.
     Held-out images that equal a training image, so that the generator has seen them, give a warning too.
 
     Args:
@@ -58,14 +58,16 @@ def find_copies(
             f"{shared} of {len(held_out)} real images equal a {kind} or its mirror image: beside them a generator "
             "that only copies would score well; compare with images that it was not trained on"
         )
-    for copies, words, most, beside in (
-        (found.exact, f"equal a {kind} or its mirror image", 0.0, ""),
-        (only_near, f"are near copies of a {kind}", expected, f", of real ones that are new {expected:.1%}"),
+    n_other = len(fakes) - int(found.exact.sum())
+    other = f"{n_other} {'other ' if found.exact.any() else ''}"
+    for copies, n, among, words, allowed_share, comparison in (
+        (found.exact, len(fakes), f"{len(fakes)} ", f"equal a {kind} or its mirror image", 0.0, ""),
+        (only_near, n_other, other, f"are near copies of a {kind}", expected, f"; {expected:.1%} of new real images"),
     ):
-        if copies.mean() > most:
+        if copies.any() and (share := copies.sum() / n) > allowed_share:
             first = int(np.flatnonzero(copies)[0])
             warnings.append(
-                f"{copies.sum()} of {len(fakes)} generated images {words} pixel by pixel ({copies.mean():.1%}{beside}):"
+                f"{copies.sum()} of {among}generated images {words} pixel by pixel ({share:.1%}{comparison}):"
                 f" image {_name(fakes, first)} copies {_name(training, int(found.partner[first]))}"
             )
     counts = {"exact": int(found.exact.sum()), "near": int(only_near.sum()), "near_expected": expected}
@@ -75,22 +77,22 @@ def find_copies(
 def show_pairs(
     values: Mapping[str, dict[str, Any]], fakes: Dataset, reals: Dataset, training: Dataset | None, folder: Path | None
 ) -> None:
-    """Add the names of files to the pairs of images in entries of a metrics file; draw the closest pairs in a folder.
+    """In entries of a metrics file, name the files of each pair of images; draw the closest pairs in a folder.
 
     Metrics that read the training images pair generated images with these, all others with the reals.
     """
     for name, entry in values.items():
         if not (pairs := entry.get("details", {}).get("pairs")):
             continue
-        beside = training if training is not None and reads_training(entry) else reals
-        for side, images in (("fake", fakes), ("real", beside)):
+        partners = training if training is not None and reads_training(entry) else reals
+        for side, images in (("fake", fakes), ("real", partners)):
             if files := images.known.files:
                 for pair in pairs:
                     pair[f"{side}_file"] = files[pair[side]]
         if folder is not None:
             folder.mkdir(parents=True, exist_ok=True)
             fake, real = (np.array([pair[side] for pair in pairs[:DRAWN]]) for side in ("fake", "real"))
-            png = pairs_png(fakes.read(fake), fakes.value_range, beside.read(real), beside.value_range)
+            png = pairs_png(fakes.read(fake), fakes.value_range, partners.read(real), partners.value_range)
             write_atomically(folder / f"{name}-pairs.png", png)
 
 
@@ -99,11 +101,11 @@ class _Matches(NamedTuple):
 
     exact: NDArray[np.bool_]  # whether a known image is equal
     near: NDArray[np.bool_]  # whether one is near or equal
-    partner: NDArray[np.int64]  # which one; 0 where there is none
+    partner: NDArray[np.int64]  # which one; without meaning where `near` is False
 
 
 def _match(images: Dataset, known: list[Thumbnail], itself: bool = False) -> _Matches:
-    """Each image, as it is and mirrored, beside the known ones.
+    """Each image, as it is and mirrored, compared with the known ones.
 
     With `itself` the images are the known ones, and none counts as a copy of itself.
     """

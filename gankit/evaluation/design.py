@@ -63,19 +63,19 @@ class Estimate:
         """The interval of a level."""
         return self.value - self.half_width(level), self.value + self.half_width(level)
 
-    def share_interval(self, units: float, cases: float = math.inf) -> tuple[float, float]:
-        """The 95 % interval of a value in [0, 1]: Wilson's, of as many independent cases as have this half-width.
+    def share_interval(self, fallback_n: float, max_n: float = math.inf) -> tuple[float, float]:
+        """The 95 % interval of a value in [0, 1]: Wilson's, for the n independent cases that give this half-width.
 
         Args:
-            units: how many cases to take where that cannot be told: the value is 0 or 1, or nothing varies.
-            cases: how many to take at most elsewhere.
+            fallback_n: n where the half-width gives none: the value is 0 or 1, or nothing varies.
+            max_n: the largest n elsewhere.
         """
         half, spread = self.half_width(), self.value * (1 - self.value)
         if half == math.inf:
             return 0.0, 1.0
-        n = units
+        n = fallback_n
         if self.varies and spread > 0:
-            n = min(cases, student_quantile(math.inf) ** 2 * spread / half**2)
+            n = min(max_n, student_quantile(math.inf) ** 2 * spread / half**2)
         return wilson(self.value * n, n)
 
     @property
@@ -88,8 +88,8 @@ class Estimate:
             return 0.0
         if self.half_width(1 - 1e-12) < abs(self.value):
             return 1e-12
-        ends = optimize.brentq(lambda level: self.half_width(level) - abs(self.value), 0, 1 - 1e-12)
-        return float(1 - ends)
+        level = optimize.brentq(lambda level: self.half_width(level) - abs(self.value), 0, 1 - 1e-12)
+        return float(1 - level)
 
     def detectable(self) -> float:
         """The smallest true difference whose interval would exclude 0 with probability 0.8, given the same errors."""
@@ -107,7 +107,7 @@ def variance_of_mean(values: Floats, factor: float | None = None) -> Part:
 
     Args:
         values: (k,) numbers.
-        factor: the factor of the values' variance; None takes 1 / k.
+        factor: what the values' variance is multiplied by; by default 1 / k.
     """
     known = values[~np.isnan(values)]
     if len(known) < 2:
@@ -124,8 +124,8 @@ def cross_validated(values: Floats, test_to_train: float) -> Estimate:
     and seed before this is called. Give each fold seeds of its own: then the spread of the folds covers that of seeds.
 
     Args:
-        values: (folds, generator seeds, classifier seeds), of all folds of all repeats; an axis has length 1 where
-            there is one seed, or no generator. NaN for a cell that failed.
+        values: (folds, generator seeds, classifier seeds), where "folds" counts those of all repeats; an axis has
+            length 1 where there is one seed, or no generator. NaN for a cell that failed.
         test_to_train: images of the test part of a fold, divided by those of its training part.
 
     Returns:
@@ -152,8 +152,8 @@ def variance_split(values: Floats) -> dict[str, float | None]:
         values: (folds, generator seeds, classifier seeds), as for `cross_validated`.
 
     Returns:
-        "folds", "generators" and "classifiers", at least 0. None for a kind of which there is one: its variance is then
-        part of that of the kind it is nested in.
+        "folds", "generators" and "classifiers", at least 0. None for a source of which there is one: the component
+        above it then includes its variance. Approximate where cells failed, since g and c count these too.
     """
     table = np.asarray(values, np.float64)
     _, g, c = table.shape
@@ -185,7 +185,8 @@ def _mean_variance(rows: Floats) -> float | None:
 def holm(p_values: Mapping[str, float]) -> dict[str, float]:
     """Adjusted p-values of several secondary comparisons, at most 1 (Holm 1979, Scand. J. Stat. 6:65).
 
-    Comparisons with an adjusted value below 0.05 are significant; the chance that any of them is false is at most 5 %.
+    Comparisons with an adjusted value below 0.05 are significant; the probability of one or more false
+    positives is at most 5 %.
     """
     adjusted: dict[str, float] = {}
     largest = 0.0
@@ -208,6 +209,8 @@ def visible_difference(counts: Sequence[int], folds: int = 1) -> float:
     """
     variance = sum(DISAGREEMENT / max(count, 1) for count in counts) / len(counts) ** 2
     if folds > 1:
-        variance *= 1 + folds / (folds - 1)  # as in `cross_validated`
+        # As in `cross_validated`: a fold's variance, folds * variance, times 1 / folds + n_test / n_train, where
+        # n_test / n_train is 1 / (folds - 1).
+        variance *= 1 + folds / (folds - 1)
     freedom = folds - 1 if folds > 1 else sum(counts) - len(counts)
     return (student_quantile(max(freedom, 1)) + float(special.ndtri(POWER))) * math.sqrt(variance)

@@ -13,7 +13,7 @@ from gankit.evaluation.design import Estimate, Floats
 from gankit.evaluation.paired import Cases, crossed_estimate
 
 Kinds = NDArray[np.bool_]  # for each case, whether it is of the kind that is to be told from the other
-FEWEST = 20  # groups; of fewer, intervals of agreement cover too seldom
+FEWEST = 20  # groups: with fewer, intervals of agreement miss the true value too often
 Measure = Callable[[Floats, Kinds], Floats]
 """From (readers, n) answers, NaN where there is none, and (n,) kinds to (readers,) values, NaN where there is none."""
 
@@ -25,12 +25,12 @@ def share(right: Floats, kinds: Kinds) -> Floats:
 
 
 def accuracy(calls: Floats, kinds: Kinds) -> Floats:
-    """The mean of two shares, True cases that are called 1 and others that are called 0; 0.5 is chance."""
+    """The mean of two shares: cases whose kind is True called 1, and other cases called 0; 0.5 is chance."""
     return (share(calls[:, kinds], kinds) + 1 - share(calls[:, ~kinds], kinds)) / 2
 
 
 def discrimination(calls: Floats, kinds: Kinds) -> Floats:
-    """d': z(share of the True cases called 1) - z(share of the others called 1); 0 is chance.
+    """d': z(share called 1 of the cases whose kind is True) - z(share called 1 of the others); 0 is chance.
 
     Half a call is added to each count, and a whole one to each number of images (the log-linear correction of Hautus
     1995, Behavior Research Methods 27:46), so that shares of 0 and 1 have a value too.
@@ -53,7 +53,7 @@ def pair_discrimination(right: ArrayLike, pairs: ArrayLike | None = None) -> Flo
 
 
 def area(scores: Floats, kinds: Kinds) -> Floats:
-    """The AUC: how often a True case has a greater score than another case, over all pairs; ties count half."""
+    """The AUC: the share of pairs in which the case whose kind is True scores above the other; ties count half."""
     readers = zip(scores, ~np.isnan(scores), strict=True)
     return np.array([float(auc(kinds[answered], row[answered])[0]) for row, answered in readers])
 
@@ -76,7 +76,7 @@ class OverReaders:
 
     by_reader: Floats  # (readers,) NaN for one who answered fewer than two cases of a kind
     estimate: Estimate | None  # of the mean over readers; None without a reader
-    groups: int  # independent cases
+    groups: int  # number of independent cases
 
     @property
     def readers(self) -> int:
@@ -84,7 +84,7 @@ class OverReaders:
         return int((~np.isnan(self.by_reader)).sum())
 
     def interval(self, bounded: bool) -> tuple[float, float] | None:
-        """The 95 % interval over readers and cases, of one reader over cases alone.
+        """The 95 % interval over readers and cases; with one reader, over cases only.
 
         None without an estimate; also where all answers are alike and the measure is not `bounded` by 0 and 1.
         """
@@ -110,14 +110,14 @@ def over_readers(measure: Measure, answers: Floats, kinds: ArrayLike, groups: ND
     by_reader = np.where(enough, measure(answers, kinds), np.nan)
     of_these = answers[enough]
     if not len(of_these):
-        return OverReaders(by_reader, None, cases.groups)
+        return OverReaders(by_reader, None, cases.n_groups)
     left_out = _left_out(cases, lambda kept: float(measure(of_these[:, kept], kinds[kept]).mean()))
-    return OverReaders(by_reader, crossed_estimate(cases, by_reader[enough], left_out), cases.groups)
+    return OverReaders(by_reader, crossed_estimate(cases, by_reader[enough], left_out), cases.n_groups)
 
 
 def _left_out(cases: Cases, value: Callable[[NDArray[np.bool_]], float | None]) -> Floats:
-    """(groups,) values, each of the cases that are kept where one group is left out; NaN where there is none."""
-    return np.array([value(cases.group != group) for group in range(cases.groups)], np.float64)
+    """(groups,) values, each without one group; NaN where there is none."""
+    return np.array([value(cases.group_of_case != group) for group in range(cases.n_groups)], np.float64)
 
 
 def agreement_interval(
@@ -129,27 +129,27 @@ def agreement_interval(
 ) -> tuple[float, float] | None:
     """The 95 % interval of how far these readers agree, over cases alone: it says nothing of other readers.
 
-    A jackknife over groups, as the part "cases" of `crossed_estimate`, with Student's t; for a share Wilson's interval
-    of as many cases.
+    A jackknife over groups, as the part "cases" of `crossed_estimate`, with Student's t; for a share
+    `Estimate.share_interval`.
 
     Args:
         agreement: from (readers, n) answers to a value of at most 1; None where it is not defined.
         answers: (readers, n), NaN where a reader did not answer.
-        kinds: n kinds of cases, whose numbers were decided beforehand.
+        kinds: (n,) the kind of each case; how many there are of each was decided beforehand.
         groups: (n,) what cases of one patient share.
         is_share: whether values are shares of cases.
 
     Returns:
-        None where there is no value, fewer groups than `FEWEST`, or no group makes a difference.
+        None where there is no value or fewer groups than `FEWEST`, or where no group changes a value that is no share.
     """
     cases = Cases.of(np.unique(kinds, return_inverse=True)[1], groups)
     value = agreement(answers)
-    if value is None or cases.groups < FEWEST:
+    if value is None or cases.n_groups < FEWEST:
         return None
     left_out = _left_out(cases, lambda kept: agreement(answers[:, kept]))
     estimate = crossed_estimate(cases, np.array([value]), left_out)
     if is_share:
-        return estimate.share_interval(cases.groups)
+        return estimate.share_interval(cases.n_groups)
     low, high = estimate.interval()
     return (low, min(high, 1.0)) if estimate.varies else None
 

@@ -1,4 +1,4 @@
-"""Values of metrics over draws of few images, and how much leaving out some images changes them."""
+"""Values of metrics on small random subsets, and how much leaving out some images changes them."""
 
 import contextlib
 from collections.abc import Sequence
@@ -13,7 +13,7 @@ from gankit.experiments.selection import random_subset
 from gankit.interfaces import Indices, Pool, Rows
 from gankit.metrics.kid import BLOCK
 
-KEPT_VALUES = ("frechet", "kid", "precision", "recall")  # other values are left out
+KEPT_VALUES = ("frechet", "kid", "precision", "recall")  # one value per question: distances, quality, variety
 
 Values = dict[str, dict[str, Any]]
 
@@ -26,9 +26,9 @@ def values_with_influences(names: Sequence[str], reals: Rows, fakes: Rows) -> Va
     """
     entries: Values = {}
     for metric_name in names:
-        metric = as_part("metric", metric_name)
-        used = reals.take(_one_block(np.arange(reals.count))) if metric.name == "kid" else reals
-        resampling = metric.build().resampling(Pool(used, fakes))
+        part = as_part("metric", metric_name)
+        used = reals.take(_one_block(np.arange(reals.count))) if part.name == "kid" else reals
+        resampling = part.build().resampling(Pool(used, fakes))
         values = resampling.whole().values
         real_influences = influences(resampling, "real", values)
         fake_variances = variances_of(influences(resampling, "fake", values))
@@ -45,15 +45,16 @@ def values_with_influences(names: Sequence[str], reals: Rows, fakes: Rows) -> Va
 
 
 def spreads(names: Sequence[str], pool: Pool, draws: list[tuple[Indices, Indices]]) -> Values:
-    """Mean and standard deviation of values over draws: (k,) rows of the real and (m,) rows of the generated images.
+    """Mean and standard deviation of values over draws.
 
-    A metric that cannot judge so few images is left out.
+    A draw is (k,) places among the real images of the pool and (m,) places of generated ones. A metric that
+    cannot judge so few images is left out.
     """
     entries: Values = {}
     for metric_name in names:
-        metric = as_part("metric", metric_name)
-        resampling = metric.build().resampling(pool)
-        limit = _one_block if metric.name == "kid" else np.asarray
+        part = as_part("metric", metric_name)
+        resampling = part.build().resampling(pool)
+        limit = _one_block if part.name == "kid" else np.asarray
         with contextlib.suppress(GankitError):  # too few images for this metric
             values = [resampling.values(limit(real), fake) for real, fake in draws]
             for name in KEPT_VALUES:
@@ -64,12 +65,12 @@ def spreads(names: Sequence[str], pool: Pool, draws: list[tuple[Indices, Indices
 
 
 def _one_block(real: Indices) -> Indices:
-    """These images, or a random block of them that KID takes at once: with more, each value would take a second."""
+    """At most `BLOCK` of these images, chosen at random: KID of more takes a second for each value."""
     return real if len(real) <= BLOCK else real[random_places(len(real), BLOCK, "block of the kernel distance")]
 
 
 def random_places(count: int, size: int, stream: str, number: int = 0) -> Indices:
-    """(size,) different random numbers below `count`, sorted; each stream and number has its own."""
+    """(size,) different random numbers below `count`, sorted: a draw of its own for each stream and number."""
     return random_subset(count, size, 0, f"study {stream}", number)
 
 

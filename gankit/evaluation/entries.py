@@ -1,6 +1,7 @@
 """The entries of a metrics file: values of metrics, each with its standard error, baseline and p-value."""
 
 import itertools
+import re
 from collections.abc import Container, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -32,10 +33,10 @@ def evaluate_metrics(
     """The entries of a metrics file for some metrics, by the names of their values, and warnings.
 
     Of metrics that nobody chose (`by_default`), those that cannot judge the images are left out with a warning, and kid
-    within classes follows where both sides have several classes. Other arguments are those of `evaluate_metric`.
+    within classes is added where both sides have several classes. Other arguments are those of `evaluate_metric`.
 
     Raises:
-        GankitError: a metric cannot judge these images; of default ones, all of them.
+        GankitError: a metric cannot judge these images; with `by_default` only if none can.
     """
     chosen = [*parts]
     if by_default and _has_classes(pool):
@@ -44,13 +45,14 @@ def evaluate_metrics(
     warnings = []
     for part in chosen:
         try:
-            entries, of_metric = evaluate_metric(part, pool, seed, permutations)
+            entries, its_warnings = evaluate_metric(part, pool, seed, permutations)
         except GankitError as error:
-            if not by_default or (part is parts[-1] and not values):
+            none_can = part is parts[-1] and not values  # kid within classes needs more images than any of these
+            if none_can or not by_default:
                 raise
             warnings.append(f"{part.name} is left out: {error}")
             continue
-        warnings += of_metric
+        warnings += its_warnings
         for name, entry in entries.items():
             values[free_name(name, values)] = entry
     if permutations and not any("p_value" in entry for entry in values.values()):
@@ -80,13 +82,13 @@ def evaluate_metric(
     """
     metric: Metric = part.build()
     statistics = pool.real.statistics
-    spread, between_reals = _Spread(), {}
+    errors, between_reals = _Errors(), {}
     if statistics is not None:  # no images to resample
         result = Result.of(metric, pool.real, pool.fake)
     else:
         resampling = metric.resampling(pool)
         result = resampling.whole()
-        spread = _spread(resampling, result.values)
+        errors = _errors_of(resampling, result.values)
         between_reals = real_against_real(resampling, result.values, seed)
     warnings = [*result.warnings, *metric.warnings({name: entry["value"] for name, entry in between_reals.items()})]
     p_entries: dict[str, dict[str, Any]] = {}
@@ -99,16 +101,18 @@ def evaluate_metric(
     entries: dict[str, dict[str, Any]] = {}
     for name, value in result.values.items():
         n, m = result.counts.get(name, counts_of_all)
-        standard_error = spread.errors.get(name)
+        standard_error = errors.errors.get(name)
+        if metric.meaning(name).share:
+            standard_error = _possible_error_of_share(standard_error, value)
         entries[name] = {
             "value": value,
-            "standard_error": _of_share(standard_error, value) if metric.meaning(name).share else standard_error,
+            "standard_error": standard_error,
             "n_real": n,
             "n_fake": m,
             "real_vs_real": _baseline(between_reals.get(name), n, m),
-            **(p_entries.get(name, {}) if m else {}),
+            **(p_entries.get(name, {}) if m else {}),  # m is 0 for a value of the reals alone
             "metric": part.table(),
-            **spread.for_compare(name),
+            **errors.for_compare(name),
         }
     if result.details:
         entries[next(iter(entries))]["details"] = dict(result.details)
@@ -116,8 +120,8 @@ def evaluate_metric(
 
 
 @dataclass(frozen=True)
-class _Spread:
-    """How far a metric's values vary, by their names: standard errors, and what of these each side contributes.
+class _Errors:
+    """The errors of a metric's values, by their names: standard errors, and what each side contributes to them.
 
     A name is missing, or its number None, where it is not known.
     """
@@ -131,33 +135,42 @@ class _Spread:
         of_reals, of_fakes = self.real_influences.get(name), self.fake_variances.get(name)
         if of_reals is None or of_fakes is None:
             return {}
-        return {"real_influences": [float(f"{each:.4g}") for each in of_reals], "fake_variance": of_fakes}
+        short = [float(f"{each:.4g}") for each in of_reals]  # hundreds of numbers in a file that people read
+        return {"real_influences": short, "fake_variance": of_fakes}
 
 
-def _spread(resampling: Resampling, values: Values) -> _Spread:
-    """The spread of the values of all images."""
+def _errors_of(resampling: Resampling, values: Values) -> _Errors:
+    """The errors of the values of all images."""
     larger_side = max(resampling.pool.real.count, resampling.pool.fake.count)
     if larger_side > MOST_WITH_INFLUENCES and closed_form(resampling) is not None:
-        return _Spread(standard_errors(resampling, values))
+        return _Errors(standard_errors(resampling, values))
     real_influences = influences(resampling, "real", values)
     fake_variances = variances_of(influences(resampling, "fake", values))
     errors = standard_errors(resampling, values, [variances_of(real_influences), fake_variances])
-    return _Spread(errors, real_influences, fake_variances)
+    return _Errors(errors, real_influences, fake_variances)
 
 
-def _of_share(error: float | None, share: float) -> float | None:
+def _possible_error_of_share(error: float | None, share: float) -> float | None:
     """The error, or None where the jackknife has failed: numbers in [0, 1] with this mean cannot spread so far."""
     return None if error is None or error**2 > share * (1 - share) else error
 
 
 def _baseline(found: dict[str, Any] | None, n: int | None, m: int) -> dict[str, Any] | None:
-    """The entry of `real_against_real` for a value that uses n of the reals and m of the generated images.
-
-    A half has at most n // 2 of these reals. m is 0 for a value of the reals alone.
-    """
+    """The entry of `real_against_real` for a value that uses n of the reals and m of the generated images."""
     if found is None or n is None or n + m == 0:
         return found
-    return found | {"n": min(found["n"], m or found["n"], max(n // 2, 1))}
+    used = min(found["n"], max(n // 2, 1))  # a half has at most n // 2 of these reals
+    return found | {"n": min(used, m) if m else used}
+
+
+def unnumbered(name: str, entries: Mapping[str, Mapping[str, Any]]) -> str:
+    """The name that a value had before `free_name` numbered it: "kid" for "kid-2" of other settings than "kid".
+
+    A number that ends a class's name stays: "kid of grade-2" and "kid of grade" are values of one metric.
+    """
+    numbered = re.fullmatch(r"(.+)-\d+", name)
+    taken = numbered and entries.get(numbered[1])
+    return numbered[1] if numbered and taken and taken["metric"] != entries[name]["metric"] else name
 
 
 def free_name(name: str, taken: Container[str]) -> str:

@@ -1,4 +1,4 @@
-"""Evaluate generated images beside real ones: features are computed once, and every value comes with its context."""
+"""Compare generated images with real ones: features are computed once, and every value comes with its context."""
 
 import platform
 from collections.abc import Iterable, Sequence
@@ -20,7 +20,7 @@ from gankit.evaluation.sides import Side, open_reals, open_sides
 from gankit.evaluation.sources import Source, Window, notes, open_named
 from gankit.evaluation.statistics import Statistics
 from gankit.evaluation.tables import Evaluated
-from gankit.evaluation.uncertainty import LEAVE_ONE_OUT
+from gankit.evaluation.uncertainty import MOST_LEFT_OUT_SINGLY
 from gankit.experiments.experiment import Evaluation, default_metrics
 from gankit.files import user_path
 from gankit.interfaces import Dataset, Features
@@ -45,7 +45,7 @@ def evaluate(
     permutations: int = 0,
     pictures: str | Path | None = None,
 ) -> Evaluated:
-    """Evaluate images beside real ones, as `gankit evaluate` does.
+    """Compare images with real ones, as `gankit evaluate` does.
 
     Args:
         run_or_images: a run (or its folder), a data set, a folder of images, an npz file, a table with a data set's
@@ -72,16 +72,17 @@ def evaluate(
         "metric"}}}`, a dictionary that prints as a table; with "p_value" on request, and "details" of some metrics.
 
         "standard_error" is the spread of the value at this number of images, not its bias: in closed form for kid, else
-        the jackknife's (Efron and Stein 1981) over both sets, by group where the images have groups. None with too few
-        images or groups to estimate it, at a bound, or where no share can have an error so large.
+        the jackknife's (Efron and Stein 1981) over both sets, by group where the images have groups. None for too
+        few images or groups, for a value at a bound such as 0 or 1, and for an estimate that exceeds what a share in
+        [0, 1] allows.
 
-        "real_vs_real" holds means over ten random divisions of the reals into halves: "value" is that of the second
-        half beside the first, "fake_value_at_n" that of as many generated images beside the first, and "n" their
-        number, at most min(n_fake, n_real // 2). Generated images share no patients: where real images have groups, the
+        "real_vs_real" holds means over ten random divisions of the reals into halves: "value" compares the second half
+        with the first, "fake_value_at_n" as many generated images with the first; "n" is their number, at most
+        min(n_fake, n_real // 2). Generated images share no patients: where real images have groups, the
         second half is cut to one image of each group that is not in the first.
 
         The protocol has "copies", the numbers of generated images that copy pixels of a training image, whatever the
-        metrics; beside a statistics file only where `training` is given. With held-out images it also has "membership":
+        metrics; with a statistics file only where `training` is given. With held-out images it also has "membership":
         how well attacks tell the training images from these. Both add warnings.
 
     Raises:
@@ -92,6 +93,7 @@ def evaluate(
     fake_name, source = open_named(run_or_images, "fake", window)
     settings = source.experiment.evaluation if isinstance(source, Run) else Evaluation()
     given: Any = settings.metrics if metrics is None else metrics
+    # What is no list at all is one metric too, so that `as_part` names the mistake.
     is_one = isinstance(given, (str, dict, Part)) or not isinstance(given, Iterable)
     parts = [as_part("metric", metric) for metric in ([given] if is_one else given)]
     by_default = metrics is None and [part.name for part in parts] == default_metrics()
@@ -127,8 +129,8 @@ def evaluate(
     if isinstance(sides.reals, Side):
         folder = None if pictures is None else user_path(pictures)
         show_pairs(values, fake_images, sides.reals.images, training_images, folder)
-    if sides.known:
-        copies, more_warnings = find_copies(fake_images, sides.known.images, sides.held_out, sides.kind_of_known)
+    if originals := sides.possible_originals:
+        copies, more_warnings = find_copies(fake_images, originals.images, sides.held_out, sides.kind_of_original)
         protocol["copies"] = copies
         warnings += more_warnings
     if training_images is not None and sides.held_out is not None:
@@ -140,7 +142,7 @@ def evaluate(
 
 
 def _check_arguments(metrics: object, permutations: int, pictures: str | Path | None) -> None:
-    """Refuse what cannot be meant, before anything is opened or computed."""
+    """Refuse invalid arguments, before anything is opened or computed."""
     if permutations < 0:
         raise GankitError(f"permutations: there cannot be {permutations} regroupings; 0 is for none")
     if metrics is not None and not metrics:
@@ -170,7 +172,8 @@ def _context(seed: int) -> dict[str, Any]:
     return {
         "seed": seed,
         "standard_error": "the spread of the value at this number of images, not its bias: in closed form for kid, "
-        f"else the jackknife over both sets, one image (group) at a time up to {LEAVE_ONE_OUT}, else groups of them",
+        f"else the jackknife over both sets, one image (group) at a time up to {MOST_LEFT_OUT_SINGLY}, else groups "
+        "of them",
         "versions": {
             "gankit": gankit_version,
             "torch": torch.__version__,
@@ -192,12 +195,14 @@ def statistics(images: Source, features: Named | Features | None = None, *, wind
         window: as in `evaluate`.
 
     Raises:
-        GankitError: as `evaluate`; or features are chosen for a statistics file, which holds no images.
+        GankitError: as `evaluate`; or features are chosen for a statistics file, whose features are fixed.
     """
     reals, _ = open_reals(images, window)
     if isinstance(reals, Statistics):
         if features is not None:
-            raise DataError(f"{reals.name} holds statistics, of features that are chosen already: give the images")
+            raise DataError(
+                f"{reals.name} holds statistics, whose features are fixed: leave features out, or give images"
+            )
         return reals
     features_name, network = extractor(features, reals.images.image.shape)
     rows = reals.rows(network, {"features"})

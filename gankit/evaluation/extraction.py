@@ -29,9 +29,9 @@ from gankit.runs.run import choose_device
 from gankit.terminal.text import harmless, progress_bar, say
 
 BATCH = 64
-"""Images that a network sees at a time; fixed, since its rounding errors may depend on it."""
+"""Number of images that a network sees at a time; fixed, since its rounding errors may depend on it."""
 CHUNK = 256
-"""Images whose features are one file of the cache: a pass that is stopped loses no more than these."""
+"""Number of images per file of the cache: a pass that is stopped loses the features of no more than these."""
 FORMAT = 1
 """Version of the features: raise it when their values change, so that older cached features are not read."""
 MEMORY_MAP_ABOVE_BYTES = 2**28
@@ -142,18 +142,21 @@ def features(
     """
     chunks = [np.arange(start, min(start + CHUNK, len(images))) for start in range(0, len(images), CHUNK)]
     title = f"features of {harmless(name)}"
+    is_alone = not shared or distributed.size() == 1
     with progress_bar(total=len(images), unit="image", desc=title, delay=1, disable=quiet) as bar:
         extraction = _Pass(images, network, name, content, bar)
         try:
-            with torch_threads(extraction.threads.threads):
-                if not shared or distributed.size() == 1:
+            with torch_threads(extraction.thread_choice.threads):
+                if is_alone:
                     return _join(map(extraction.chunk, chunks), len(images), network.dim)
                 own = chunks[distributed.rank() :: distributed.size()]
                 by_process = distributed.gather([extraction.chunk(chunk) for chunk in own])
         except KeyboardInterrupt:
             if extraction.content is not None and not quiet:
                 bar.close()
-                say(f"{title}: interrupted; the same command goes on from image {bar.n - bar.n % CHUNK:,}", error=True)
+                # Of several processes each has every n-th chunk, so that no single image is where they go on.
+                place = f" from image {bar.n - bar.n % CHUNK:,}" if is_alone else ""
+                say(f"{title}: interrupted; the same command goes on{place}", error=True)
             raise
     # Chunk i was the turn of process i % n.
     in_order = (by_process[i % len(by_process)][i // len(by_process)] for i in range(len(chunks)))
@@ -165,13 +168,13 @@ class _Pass:
 
     Attributes:
         content: the images' digest; None where features cannot be kept.
-        threads: how many torch uses, chosen by how long batches take.
+        thread_choice: how many threads torch uses, chosen by how long batches take.
     """
 
     def __init__(self, images: Dataset, network: Features, name: str, content: str | None, bar: Any) -> None:
         self.images, self.network, self.name, self.bar = images, network, name, bar
         self.device = device_of(network)
-        self.threads = ThreadChoice(thread_options() if self.device.type == "cpu" else [own_threads()])
+        self.thread_choice = ThreadChoice(thread_options() if self.device.type == "cpu" else [own_threads()])
         # Without a hash of the weights nothing tells whether features on disk come from the same network.
         self.content = content if "weights_sha256" in network.protocol else None
 
@@ -183,9 +186,9 @@ class _Pass:
         device = {"cuda": "cuda without TF32"}.get(self.device.type, self.device.type)  # CPU and GPU round differently
         facts = [FORMAT, self.content, self.network.protocol, device, first, last, self.images.value_range]
         key = hashlib.blake2b(json.dumps(facts).encode(), digest_size=20).hexdigest()
-        features = stored(key, functools.partial(self._compute, indices), "features")
-        self.bar.update(last + 1 - self.bar.n)  # past a chunk that was on disk
-        return features
+        vectors = stored(key, functools.partial(self._compute, indices), "features")
+        self.bar.update(last + 1 - self.bar.n)  # a chunk from the disk has not moved the bar
+        return vectors
 
     def _compute(self, indices: Indices) -> NDArray[np.float32]:
         batches = []
@@ -193,24 +196,24 @@ class _Pass:
         # Closed before `exact` ends, since the images that its thread reads may be generated on this device.
         with exact(self.device), contextlib.closing(read_ahead):
             for batch in read_ahead:
-                torch.set_num_threads(self.threads.threads)
+                torch.set_num_threads(self.thread_choice.threads)
                 start = perf_counter()
-                batches.append(self._features(batch))
-                self.threads.note(perf_counter() - start)
+                batches.append(self._of_batch(batch))
+                self.thread_choice.note(perf_counter() - start)
                 self.bar.update(len(batch))
-        features = np.concatenate(batches)
-        if not np.isfinite(features).all():
-            wrong = indices[~np.isfinite(features).all(1)]
+        vectors = np.concatenate(batches)
+        if not np.isfinite(vectors).all():
+            wrong = indices[~np.isfinite(vectors).all(1)]
             raise DataError(f"{self.name}: features of image {wrong[0]} are not finite; look for broken images")
-        return features
+        return vectors
 
-    def _features(self, batch: Tensor) -> NDArray[np.float32]:
+    def _of_batch(self, batch: Tensor) -> NDArray[np.float32]:
         network, needed = self.network, (len(batch), self.network.dim)
         part = f"features {type(network).__name__}"
-        features = call_part(part, network, batch.to(self.device))
-        if features.shape != needed:
-            raise PartError(f"{part} gave {tuple(features.shape)} for {len(batch)} images; {needed} is needed")
-        return np.asarray(features.float().cpu().numpy())
+        vectors = call_part(part, network, batch.to(self.device))
+        if vectors.shape != needed:
+            raise PartError(f"{part} gave {tuple(vectors.shape)} for {len(batch)} images; {needed} is needed")
+        return np.asarray(vectors.float().cpu().numpy())
 
 
 def _join(chunks: Iterable[NDArray[np.float32]], count: int, dim: int) -> NDArray[np.float32]:
@@ -238,11 +241,11 @@ def _read_ahead(images: Dataset, indices: Indices, name: str, device: torch.devi
 
     starts = range(0, len(indices), BATCH)
     with contextlib.closing(seeds.Reader(device)) as reader:
-        following = reader.submit(read, 0)
+        next_batch = reader.submit(read, 0)
         for start in starts:
-            batch = reader.result(following)
+            batch = reader.result(next_batch)
             if start + BATCH < len(indices):
-                following = reader.submit(read, start + BATCH)
+                next_batch = reader.submit(read, start + BATCH)
             yield batch
 
 
@@ -251,12 +254,12 @@ def _logits(features: NDArray[np.float32], network: Features) -> NDArray[np.floa
     with torch.no_grad(), exact(device):
         chunks = [
             network.logits(torch.tensor(features[start : start + CHUNK], device=device)).float().cpu().numpy()
-            for start in range(0, len(features), CHUNK)
+            for start in range(0, max(len(features), 1), CHUNK)  # no images still have the shape (0, classes)
         ]
     return np.concatenate(chunks)
 
 
 def device_of(network: Any) -> torch.device:
-    """Where a module's tensors are; the CPU for a module without any, and for a function."""
+    """Where a module's tensors are; the CPU for a module without any, or for a function in its place."""
     tensors = [*network.parameters(), *network.buffers()] if isinstance(network, torch.nn.Module) else []
     return tensors[0].device if tensors else torch.device("cpu")

@@ -20,7 +20,7 @@ from gankit.files import user_path, write_atomically, write_csv
 from gankit.images.csv_table import read_csv
 
 TRAIN, GENERATED, LIST = "train", "generated", "train.csv"
-"""In the folder of a fold: the images to learn from, those that were generated, and the list of the former."""
+"""In the folder of a fold: the images to learn from, the generated ones, and the list of the images to learn from."""
 FOLD = re.compile(r"fold-(\d+)")
 
 
@@ -31,6 +31,7 @@ class EvaluatedFolds(dict[str, Any]):
     def __repr__(self) -> str:
         folds = list(self["folds"].values())
         distinct_warnings = dict.fromkeys(warning for fold in folds for warning in warnings(fold))
+        # Without the first line of the heading, which names the images of one fold.
         lines = [*heading(folds[0])[1:], *aligned(self.cells()), *self["notes"]]
         return "\n".join([*lines, *(f"warning: {text}" for text in distinct_warnings)])
 
@@ -77,13 +78,13 @@ def evaluate_folds(
         metrics: as for `gankit.evaluate`.
         features: as for `gankit.evaluate`.
         options: further arguments of `gankit.evaluate`, but for `training`, which is each fold's own `train`, and
-            `pictures`, which all folds would write.
+            `pictures`, to which every fold would write the same files.
 
     Returns:
         `{"folds": {name: evaluation}, "mean": {metric: {"value", "low", "high", "folds"}}, "notes": [...]}`, a
         dictionary that prints as a table. The interval is Student's over folds; their variance is multiplied by
-        1 / folds + left out / learnt from, as training images are shared (Nadeau and Bengio 2003). "low" and "high" are
-        None where all folds have one value, such as a precision of 1: how much others differ cannot be told.
+        1 / folds + n_left_out / n_training, as the folds' training sets overlap (Nadeau and Bengio 2003). "low" and
+        "high" are None where all folds have one value, such as a precision of 1: their spread is unknown then.
 
     Raises:
         GankitError: as `gankit.evaluate`; or there are fewer than two folds, or folds without generated images or
@@ -99,27 +100,29 @@ def evaluate_folds(
     evaluations = {}
     for fold in folds:
         train = fold / TRAIN
-        beside = train if real is None else real
-        evaluations[fold.name] = evaluate(fold / GENERATED, beside, metrics, features, training=train, **options)
+        reference = train if real is None else real
+        evaluations[fold.name] = evaluate(fold / GENERATED, reference, metrics, features, training=train, **options)
     first, *others = evaluations.values()
     shared = [name for name in first["metrics"] if all(name in other["metrics"] for other in others)]
     notes = ["mean: of the folds; its interval is Student's over folds, wider for the training images that they share"]
     if real is None:
         notes.append("real: what each fold's generator has learnt from: one that only copies would score best")
     means = {
-        name: _mean([fold["metrics"][name]["value"] for fold in evaluations.values()], left_out) for name in shared
+        name: _mean_with_interval([fold["metrics"][name]["value"] for fold in evaluations.values()], left_out)
+        for name in shared
     }
     return EvaluatedFolds(folds=evaluations, mean=means, notes=notes)
 
 
 def _left_out(folds: Sequence[Path]) -> float:
     """The mean over folds of the images that a fold leaves out, divided by those that it learns from."""
+    # Here `fold` says how spellings of a title are made equal.
     learnt = [set(read_csv(fold / LIST, "digest", fold=str.casefold).columns["digest"]) for fold in folds]
     everything = len(set().union(*learnt))
     return float(np.mean([everything / len(images) - 1 for images in learnt]))
 
 
-def _mean(values: Sequence[float], left_out: float) -> dict[str, float | None]:
+def _mean_with_interval(values: Sequence[float], left_out: float) -> dict[str, float | None]:
     """The mean of the folds' values and its interval, where they differ."""
     mean: Estimate = cross_validated(np.array(values)[:, None, None], left_out)
     low, high = mean.interval() if mean.varies else (None, None)
@@ -147,6 +150,6 @@ def write_folds(report: EvaluatedFolds, path: Path) -> str:
         write_csv(path, lines)
     else:
         if path.is_file():
-            done += f"; what stood there is now in {set_aside(path)}"
+            done += f"; the file that was there is now {set_aside(path)}"
         write_atomically(path, json.dumps(report, indent=1) + "\n")
     return done

@@ -14,12 +14,26 @@ _TEX = str.maketrans({
 })  # fmt: skip
 
 
+def _power_of_ten(number: re.Match[str]) -> str:
+    """A number such as 1.2e-07 in mathematical notation."""
+    return rf"${number[1]} \cdot 10^{{{int(number[2])}}}$"
+
+
 def tabular(header: Sequence[str], parts: Sequence[tuple[str, Table]], notes: str = "") -> str:
-    """A LaTeX tabular of a header and of rows under headings, with special characters escaped; notes are comments."""
+    """A LaTeX tabular with special characters escaped.
+
+    Args:
+        header: the titles of the columns.
+        parts: the heading and the rows of each part of the table; a heading "" is left out.
+        notes: lines of comments above it.
+    """
 
     def escape(cell: str) -> str:
-        text = " ".join(harmless(cell).split())  # an empty line would end the table
-        return re.sub(r"(?<![\w.}])-(?=\d)", "$-$", text.translate(_TEX))  # minus signs, not hyphens
+        text = " ".join(harmless(cell).split()).translate(_TEX)  # an empty line would end the table
+        text = re.sub(r"(?<![\w.}-])(-?\d[\d.]*)e([+-]\d+)\b", _power_of_ten, text)
+        # A minus sign is no hyphen. After a letter, a digit, a dot or an escaped character it is the hyphen of a name,
+        # and after a dollar sign or an opening brace already a minus sign.
+        return re.sub(r"(?<![\w.}${])-(?=\d)", "$-$", text)
 
     def line(cells: Sequence[str]) -> str:
         return " & ".join(map(escape, cells)) + r" \\"

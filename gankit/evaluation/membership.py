@@ -17,42 +17,43 @@ from gankit.errors import GankitError
 from gankit.evaluation.design import Estimate, Floats, Part
 from gankit.evaluation.uncertainty import number_groups
 from gankit.images.grey_levels import rescale
-from gankit.interfaces import Dataset, Indices, Pool, Rows
+from gankit.interfaces import Dataset, Indices, Pool
 from gankit.metrics._distances import Rows64, Shortlist
 from gankit.runs.networks import call_part
 from gankit.runs.run import Run
 
 SPLITS = 200
-"""Random divisions of the members for the control."""
+"""Number of random divisions of the members for the control."""
 BATCH = 64
-"""Images that a critic scores at a time."""
+"""Number of images that a critic scores at a time."""
 ATTACKS = {"generator": "distance to the nearest generated image", "critic": "critic score"}
 
 
 def attacks(source: Any, pool: Pool, training: Dataset, held_out: Dataset) -> tuple[dict[str, Any], list[str]]:
-    """Attacks by a generator's images and, for a run, by its critic's scores; with warnings of those that succeed.
+    """Attacks by a generator's images and, for a run, by its critic's scores; and warnings of attacks that succeed.
 
     Args:
         source: what is evaluated; a run has a critic.
-        pool: held-out images, with the training images, and generated ones.
+        pool: `real` are the held-out images, with the members as their `training`, and `fake` the generated ones.
         training: the members.
         held_out: images of the same origin that the generator has not seen.
 
     Returns:
-        For each name in `ATTACKS` whose attack can be made, what `attack` returns and "by", its score in words; and the
-        warnings.
+        `{name: result}` for the names in `ATTACKS` whose attack can be made, where a result is what `attack` returns
+        and "by", the score in words; and the warnings.
     """
     scores: dict[str, tuple[Floats, Floats]] = {}
-    members = pool.real.training
-    if members is not None and members.features is not None and pool.fake.features is not None:
-        scores["generator"] = _nearness(members, pool.fake), _nearness(pool.real, pool.fake)
+    of_members = None if pool.real.training is None else pool.real.training.features
+    of_others, of_fakes = pool.real.features, pool.fake.features
+    if of_members is not None and of_others is not None and of_fakes is not None:
+        scores["generator"] = _nearness(of_members, of_fakes), _nearness(of_others, of_fakes)
     if isinstance(source, Run) and training.image.shape == held_out.image.shape == source.image.shape:
         # The critic may be unable to score these images, or need more memory than there is.
         with contextlib.suppress(GankitError, MemoryError, torch.cuda.OutOfMemoryError):
             scores["critic"] = _critic_scores(source, training), _critic_scores(source, held_out)
     results, warnings = {}, []
-    for name, (of_members, of_others) in scores.items():
-        result = attack(of_members, of_others, training.groups, held_out.groups)
+    for name, (member_scores, other_scores) in scores.items():
+        result = attack(member_scores, other_scores, training.groups, held_out.groups)
         if result is None:
             continue
         results[name] = {"by": ATTACKS[name], **result}
@@ -70,9 +71,10 @@ def attack(
 ) -> dict[str, Any] | None:
     """How well a score tells members from others: the area under the ROC curve, with interval and control.
 
-    The interval is over patients of both sides (Obuchowski 1997, Biometrics 53:567). The control is the same attack on
-    members alone: as many of their patients as there are others, chosen at random, take the place of the others. Its
-    value is the 95 % quantile over 200 such choices: a smaller area can come from the division of the data alone.
+    The interval is over patients of both sides (Obuchowski 1997, Biometrics 53:567), of whom none may be on both: the
+    covariance of the sides is left out. The control is the same attack on members alone: min(m, n // 2) of their n
+    patients, chosen at random, take the place of the m other patients. Its value is the 95 % quantile over 200 such
+    choices: a smaller area can come from the division of the data alone.
 
     Args:
         members: (n,) scores of training images; a larger one says "member".
@@ -90,13 +92,16 @@ def attack(
         return None
     member_shares, other_shares = _above(members, others), 1 - _above(others, members)
     area = float(member_shares.mean())
-    parts = {"members": _part(member_shares, area, patients), "others": _part(other_shares, area, other_patients)}
+    parts = {
+        "members": _variance_part(member_shares, area, patients),
+        "others": _variance_part(other_shares, area, other_patients),
+    }
     low, high = Estimate(area, parts).share_interval(min(n, m))
     control = _control(members, patients, min(m, n // 2))
     return {"area": area, "low": low, "high": high, "control": control, "members": n, "others": m}
 
 
-def _part(shares: Floats, area: float, patients: Indices) -> Part:
+def _variance_part(shares: Floats, area: float, patients: Indices) -> Part:
     """What one side contributes to the area's variance, from how far its patients' shares are from the area."""
     sums = np.bincount(patients, shares - area)
     count = len(sums)
@@ -104,7 +109,7 @@ def _part(shares: Floats, area: float, patients: Indices) -> Part:
 
 
 def _control(members: Floats, patients: Indices, taken: int) -> float:
-    """The 95 % quantile of areas where so many of the members' patients take the place of the others."""
+    """The 95 % quantile of areas where `taken` of the members' patients take the place of the others."""
     areas = []
     for number in range(SPLITS):
         order = torch.randperm(int(patients.max()) + 1, generator=seeds.generator(0, "members", number)).numpy()
@@ -120,13 +125,10 @@ def _above(scores: Floats, others: Floats) -> Floats:
     return np.asarray(below / (2 * len(others)))
 
 
-def _nearness(rows: Rows, fake: Rows) -> Floats:
-    """(n,) minus the distance from each image's features to the nearest generated ones."""
-    assert rows.features is not None
-    assert fake.features is not None
-    fakes = np.asarray(fake.features)
-    nearest = Shortlist(Rows64(np.asarray(rows.features)), Rows64(fakes), k=1)
-    _, distances = nearest.among(np.arange(len(rows.features)), np.ones(len(fakes), bool))
+def _nearness(features: NDArray[Any], fakes: NDArray[Any]) -> Floats:
+    """(n,) minus the distance from each of (n, d) features to the nearest of those of generated images."""
+    nearest = Shortlist(Rows64(np.asarray(features)), Rows64(np.asarray(fakes)), k=1)
+    _, distances = nearest.among(np.arange(len(features)), np.ones(len(fakes), bool))
     return -distances
 
 
@@ -142,6 +144,7 @@ def _critic_scores(run: Run, images: Dataset) -> Floats:
         places = np.arange(start, min(start + BATCH, len(images)))
         pixels = rescale(images.read(places).astype(np.float32), images.value_range, (-1.0, 1.0))
         of_batch = None if labels is None else labels[places].to(run.device)
+        # Without gradients, as `call_part` computes; a run's critic is in evaluation mode.
         scores = call_part("the critic", run.critic, torch.from_numpy(pixels).to(run.device), of_batch)
         batches.append(scores.cpu().double().reshape(len(places), -1).mean(1).numpy())
     values = np.concatenate(batches)
@@ -153,7 +156,7 @@ def _critic_scores(run: Run, images: Dataset) -> Floats:
 def _run_labels(run: Run, images: Dataset) -> Tensor | None:
     """(n,) the images' classes as the run numbers them, by name; None where either has none."""
     if run.image.conditions:
-        raise GankitError("conditions are standardised by the training")
+        raise GankitError("the critic takes conditions as they were standardised for training, which is not known here")
     labels, names = images.labels, images.class_names
     if not run.image.classes or labels is None:
         return None

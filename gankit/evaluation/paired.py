@@ -16,10 +16,10 @@ Score = Callable[[Floats], Floats]  # (..., k, k) confusion matrices to (...) va
 
 @dataclass(frozen=True)
 class Cases:
-    """The test cases in their groups; a group's stratum, within which it is drawn, is its most frequent class."""
+    """The test cases in their groups, which are stratified by their most frequent class."""
 
     labels: NDArray[np.int64]  # (n,) true classes
-    group: NDArray[np.int64]  # (n,) number of each case's group, from 0
+    group_of_case: NDArray[np.int64]  # (n,) from 0
     stratum: NDArray[np.int64]  # (groups,) class of each group
 
     @classmethod
@@ -31,24 +31,24 @@ class Cases:
         return cls(labels, group, counts.argmax(1))
 
     @property
-    def groups(self) -> int:
+    def n_groups(self) -> int:
         """Number of groups."""
         return len(self.stratum)
 
-    def counts(self, predicted: NDArray[np.int64], classes: int) -> Floats:
-        """(seeds, n) predicted classes to (seeds, groups, classes, classes) counts, true classes in rows."""
+    def counts(self, predicted: NDArray[np.int64], n_classes: int) -> Floats:
+        """(seeds, groups, k, k) counts from (seeds, n) predicted classes, true classes in rows."""
         # Each case adds 1 to the cell [group, true class, predicted class], numbered row by row.
-        first_of_row = (self.group * classes + self.labels) * classes
-        size = self.groups * classes * classes
+        first_of_row = (self.group_of_case * n_classes + self.labels) * n_classes
+        size = self.n_groups * n_classes**2
         rows = [np.bincount(first_of_row + of_seed, minlength=size) for of_seed in predicted]
-        return np.array(rows, dtype=np.float64).reshape(-1, self.groups, classes, classes)
+        return np.array(rows, dtype=np.float64).reshape(-1, self.n_groups, n_classes, n_classes)
 
 
 def part_of_cases(cases: Cases, left_out: Floats) -> Part:
     """What test cases contribute to the variance of a value, from (groups,) values where one group is left out.
 
     The jackknife variance within strata (Efron and Stein 1981), with the degrees of freedom of Satterthwaite 1946.
-    Values that are NaN, and strata of one group, contribute nothing; without another stratum nothing is known.
+    NaN values and strata of one group contribute nothing; where no stratum has two groups, the freedom is 0.
     """
     strata = [left_out[(cases.stratum == label) & ~np.isnan(left_out)] for label in np.unique(cases.stratum)]
     parts = [Part((len(inside) - 1) ** 2 / len(inside) * float(inside.var(ddof=1)), len(inside) - 1)
@@ -63,8 +63,8 @@ def crossed_estimate(cases: Cases, by_seed: Floats, left_out: Floats) -> Estimat
     """The mean over seeds of a value on test cases, both taken as samples: parts "cases" and "seeds".
 
     The part of the seeds is the variance of their values, divided by their number; with one seed it is missing, and the
-    interval leaves the seeds out. Both parts contain the randomness of single predictions, so that the interval tends
-    to be too wide.
+    interval leaves the seeds out. The noise of single predictions is in both parts, so counted twice: the interval
+    tends to be too wide.
 
     Args:
         cases: the test cases.
@@ -92,33 +92,36 @@ class PairedDifference:
     high: float  # upper end
     by_seed: list[float]  # one difference per seed
     cases_error: float  # the part of the standard error from the choice of test cases
-    seeds_error: float | None  # the part from the seeds; None for one seed, and the interval then leaves it out
+    seeds_error: float | None  # the part from the seeds; None for one seed: the interval then leaves it out
 
 
 def paired_difference(cases: Cases, first: Floats, second: Floats, score: Score) -> PairedDifference:
     """The paired difference of two arms, with a 95 % t interval over test cases and seeds, as in `crossed_estimate`.
 
     Both arms have (seeds, groups, k, k) counts, paired by seed, and scores between 0 and 1. Where neither cases nor
-    seeds make a difference, which happens by chance, the error is what a single group could have changed. With one
-    group of each class nothing is known, and the interval is from -1 to 1. docs/measured/paired-intervals.md has the
-    measured rates of false positives.
+    seeds make a difference, which happens by chance, the error of the cases is what a single group could have changed.
+    With one group of each class nothing is known, and the interval is from -1 to 1, which no interval exceeds.
+    docs/measured/paired-intervals.md has the measured rates of false positives.
     """
     totals = first.sum(1), second.sum(1)
     by_seed = score(totals[0]) - score(totals[1])
     left_out = (score(totals[0][:, None] - first) - score(totals[1][:, None] - second)).mean(0)
     estimate = crossed_estimate(cases, by_seed, left_out)
-    seeds, of_cases = estimate.parts.get("seeds"), estimate.parts["cases"]
+    if not estimate.varies:
+        change = max(_largest_change(arm, score) for arm in (first, second))
+        parts = {**estimate.parts, "cases": Part(change**2, estimate.parts["cases"].freedom)}
+        estimate = Estimate(estimate.value, parts)
     low, high = estimate.interval()
-    if not (estimate.varies and of_cases.freedom):
-        most = max(_most_of_a_group(arm, score) for arm in (first, second))
-        half = Estimate(estimate.value, {"cases": Part(most**2, of_cases.freedom)}).half_width()
-        low, high = max(-1.0, estimate.value - half), min(1.0, estimate.value + half)
-    errors = math.sqrt(of_cases.variance), math.sqrt(seeds.variance) if seeds else None
-    return PairedDifference(estimate.value, low, high, by_seed.tolist(), *errors)
+    seeds = estimate.parts.get("seeds")
+    errors = math.sqrt(estimate.parts["cases"].variance), math.sqrt(seeds.variance) if seeds else None
+    return PairedDifference(estimate.value, max(low, -1.0), min(high, 1.0), by_seed.tolist(), *errors)
 
 
-def _most_of_a_group(counts: Floats, score: Score) -> float:
-    """The largest change of a score, on average over seeds, if all cases of one group were called the next class."""
+def _largest_change(counts: Floats, score: Score) -> float:
+    """The largest change of a score, on average over seeds, if each case of one group had been called another class.
+
+    The other class is the next one: it makes a right call wrong, but a wrong one right in two classes only.
+    """
     totals = counts.sum(1)
     changed_totals = totals[:, None] - counts + np.roll(counts, 1, axis=-1)
     return float(np.abs(score(changed_totals) - score(totals)[:, None]).mean(0).max())

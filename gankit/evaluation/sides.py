@@ -79,19 +79,19 @@ class Sides:
 
     @property
     def shape(self) -> tuple[int, int, int]:
-        """(channels, height, width) of the images that the network of features is built for."""
+        """(channels, height, width) that the feature network is built for: the reals', unless these are statistics."""
         side = self.reals if isinstance(self.reals, Side) else self.fakes
         return side.images.image.shape
 
     @property
-    def known(self) -> Side | None:
+    def possible_originals(self) -> Side | None:
         """The images that the generator may have copied: training images where they are known, else the reals."""
         reals = self.reals if isinstance(self.reals, Side) else None
         return self.training or reals
 
     @property
-    def kind_of_known(self) -> str:
-        """What messages call an image of `known`."""
+    def kind_of_original(self) -> str:
+        """What messages call an image of `possible_originals`."""
         return "training image" if self.training or self.reals_are_training else "real image"
 
     @property
@@ -139,9 +139,10 @@ class Sides:
 
 
 def _differences(fakes: Side, reals: Side) -> list[str]:
-    """In what the generated images differ from the real ones before anyone looks at them."""
+    """Differences between the sets that show without a look at any image."""
     differences = []
     fake_range, real_range = fakes.images.value_range, reals.images.value_range
+    # Images of 8 bits have a range of their own, whatever the others' is.
     if fake_range != real_range and (0.0, 255.0) not in (fake_range, real_range):
         differences.append(
             f"black and white are {fake_range} in the generated images, but {real_range} in the real ones"
@@ -151,6 +152,7 @@ def _differences(fakes: Side, reals: Side) -> list[str]:
         differences.append(
             f"the generated images are of {fake_size} pixels, the real ones of {real_size}: sharpness differs"
         )
+    # Names of which none is shared are probably other names for the same classes.
     if fakes.classes & reals.classes and fakes.classes != reals.classes:
         differences.append(
             f"the generated images are of {first_of(sorted(fakes.classes))}, the real ones of "
@@ -175,7 +177,7 @@ def open_sides(
     Args:
         source: what is evaluated, as `open_named` returned it.
         fake_name: its name.
-        real: the real images; a run stands for those that it is compared with.
+        real: the real images; for a run its held-out images, or its training images where it has none.
         training: the training images, if they are given; else those of a run that is evaluated or stands for the reals.
         wants_training: whether a metric reads them. Those of a run that stands for the reals are opened in any case.
         count: images to draw from a run; None for as many as there are real ones.
@@ -191,9 +193,9 @@ def open_sides(
         training_side = _given_training(training, window)
     elif isinstance(reals, Side) and (wants_training or reference_run):
         training_side = _training_of(source if isinstance(source, Run) else reference_run)
-    reals_are_training = training_side is None and reference_run is not None and reals.name == TRAINING
-    if training_side and isinstance(reals, Side) and training_side.content == reals.content:
-        training_side, reals_are_training = None, True
+    reals_are_training = bool(training_side and isinstance(reals, Side) and training_side.content == reals.content)
+    if reals_are_training:
+        training_side = None
     return Sides(_open_fakes(source, fake_name, reals, count, seed, window), reals, training_side, reals_are_training)
 
 

@@ -57,7 +57,8 @@ def open_source(place: Place, window: Window = None) -> Run | Dataset | Statisti
         return Statistics.read(path)
     if path.suffix.lower() in (".npz", ".npy"):
         return _open_table({"name": "npz", "path": str(path)}, window)
-    if len(path.parts) > 1 or path.exists():
+    looks_like_path = len(path.parts) > 1
+    if looks_like_path or path.exists():
         reason = "there is no such folder or file"
         if path.exists():
             reason = "it is no folder and no npz or npy file; unpack a zip file, put a picture into a folder"
@@ -81,14 +82,16 @@ def _open_table(table: dict[str, Any], window: Window) -> Dataset:
     settings = dict(table)
     size, split = _height_width(settings.pop("size", None)), settings.pop("split", None)
     part = as_part("dataset", settings)
-    # A window is for images that are not 8-bit; which they are is known once the data set is open.
-    takes_window = getattr(part.settings, "value_range", False) is None  # it has this setting, and the table lacks it
-    tried = as_part("dataset", {**settings, "value_range": window}) if takes_window and window is not None else part
-    dataset: Dataset = tried.build(size)
+    # A window is for images that are not 8-bit; whether they are is known once the data set is open.
+    lacks_range = hasattr(part.settings, "value_range") and part.settings.value_range is None
+    with_window = (
+        as_part("dataset", {**settings, "value_range": window}) if lacks_range and window is not None else part
+    )
+    dataset: Dataset = with_window.build(size)
     _ = dataset.image  # raises the clearest error if there is no image
-    if takes_window and dataset.dtype == np.uint8:
+    if lacks_range and dataset.dtype == np.uint8:
         dataset = part.build(size)
-    elif takes_window and window is None:
+    elif lacks_range and window is None:
         raise _missing_window(_title(table), dataset.dtype)
     if size not in (None, (dataset.image.height, dataset.image.width)):
         dataset = Resized(dataset, size)
@@ -176,7 +179,7 @@ def _title(table: dict[str, Any]) -> str:
 
 
 def notes(images: Dataset, name: str) -> list[str]:
-    """What to know of these images, one line each: what is not used of them, and which splits are joined.
+    """What to know of these images, one line each: which of them are not used, and which splits are joined.
 
     Args:
         images: the set, as it was opened.
@@ -201,6 +204,7 @@ def from_array(images: NDArray[Any] | Tensor, name: str, window: Window = None) 
     """
     if isinstance(images, Tensor):
         images = images.detach().cpu()
+        # numpy has no bfloat16; float16 is widened as well.
         images = (images.float() if images.dtype.itemsize == 2 and images.is_floating_point() else images).numpy()
     try:
         array = np.asarray(images)
@@ -248,7 +252,7 @@ def run_data(run: Run) -> tuple[Dataset, Dataset | None]:
 
     Raises:
         RunError: the run was trained on data that the calling program passed in, which were not saved, or its data have
-            other images now.
+            changed since.
         DataError: its data are gone or broken.
     """
     if in_process(run):
@@ -302,22 +306,22 @@ class Drawn(Dataset):
     @cached_property
     def images(self) -> NDArray[Any]:
         """(n, c, h, w) in the type of the run's data."""
-        return self._run.decode(*self._run.draw(self._count, None, self._seed))
+        return self._run.decode(*self._run.draw(self._count, labels=None, seed=self._seed))
 
     @property
     def dtype(self) -> np.dtype[Any]:
-        """That of the run's data."""
+        """The type of the run's data."""
         return np.dtype(self._run.dtype)
 
     @property
     def value_range(self) -> tuple[float, float]:
-        """That of the run's data."""
+        """Black and white of the run's data."""
         return self._run.value_range
 
     @cached_property
     def known(self) -> Known:
         """The classes or (n, k) standardised conditions that the generator was given, and the names of classes."""
-        labels = self._run.encode_labels(self._count, None, self._seed)
+        labels = self._run.encode_labels(self._count, labels=None, seed=self._seed)
         return Known(labels=None if labels is None else labels.numpy(), class_names=tuple(self._run.class_names))
 
     def __len__(self) -> int:
@@ -329,7 +333,7 @@ class Drawn(Dataset):
         For all images of a built-in generator none is drawn: weights, count, seed, type and versions determine them.
         """
         if indices is not None or self._run.experiment.generator.name not in registry("generator").built_in():
-            # The code of other distributions may change without a change of version.
+            # The code of other packages may change without a change of version.
             return super().digest(indices)
         run, state = self._run, hashlib.blake2b(self._run.export_bytes(), digest_size=16)
         facts = f"{self._count} {self._seed} {run.device.type} {run.dtype} {run.value_range} {gankit_version}"

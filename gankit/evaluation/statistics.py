@@ -39,7 +39,7 @@ class Statistics:
 
     @staticmethod
     def is_file(path: Path) -> bool:
-        """Whether this is a statistics file: an archive with `mu` and `sigma`, and no images beside them."""
+        """Whether this is a statistics file: an archive with `mu` and `sigma`, and no images (3 dimensions or more)."""
         try:
             headers = Archive(path).headers
         except DataError:
@@ -99,8 +99,8 @@ class Statistics:
             return [f"{self.name} does not say which features, resize and weights it was made with"]
         versions = self.protocol.get("features_protocol", {}).get("versions")
         here = features["features_protocol"].get("versions")
-        warning = f"{self.name} was made with versions {versions or 'unknown'}, here are {here}: values may vary"
-        return [] if versions == here else [warning]
+        was_made = f"{self.name} was made with versions {versions or 'unknown'}"
+        return [] if versions == here else [f"{was_made}, and this is {here}: values may differ slightly"]
 
     @staticmethod
     def check_output(path: str | Path) -> Path:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, NamedTuple, final
 
 from gankit.errors import GankitError
+from gankit.evaluation.entries import unnumbered
 from gankit.evaluation.latex import tabular
 from gankit.experiments.experiment import default_features
 from gankit.files import write_atomically, write_csv
@@ -14,7 +15,7 @@ from gankit.interfaces import Meaning, Metric
 from gankit.registry import registry, valid_part
 
 SUFFIXES = (".csv", ".tex")
-"""Of files that hold an evaluation as a table."""
+"""Suffixes of files that hold an evaluation as a table."""
 PAIRS_PRINTED = 8  # of each metric
 REAL_REAL = "two halves of the real images, whose value a perfect generator would have"
 ONE_OF_EACH_GROUP = "; the half that stands for a generator has one image of each group"
@@ -65,10 +66,9 @@ def rows(report: dict[str, Any]) -> list[Row]:
     for name, entry in report["metrics"].items():
         features, meaning = report["protocol"]["features"], Meaning()
         if metric := metric_of(entry["metric"]):
-            meaning = metric.meaning(name)
-            numbered = re.fullmatch(r"(.+)-\d+", name)  # as "kid-2": values of one name differ in the metric's settings
-            if numbered and not meaning.words:
-                meaning = metric.meaning(numbered[1])
+            base = unnumbered(name, report["metrics"])
+            meaning = metric.meaning(base)
+            if base != name and meaning.words:
                 settings = ", ".join(f"{key} {value}" for key, value in entry["metric"].items() if key != "name")
                 meaning = meaning._replace(words=f"{meaning.words} ({settings})")
             if not {"features", "logits"} & set(metric.needs):
@@ -100,18 +100,18 @@ def with_error(value: float, error: float | None) -> str:
     """
     if not error or not math.isfinite(value + error):
         return f"{value:.4g}"
-    decimals = 1 - _exponent(error)  # so many show two digits of the error
+    decimals = 1 - _exponent(error)  # this many show two digits of the error
     return f"{_round(value, decimals)} ± {_round(error, decimals)}"
 
 
 def _exponent(number: float) -> int:
-    """That of a number in scientific notation; 0 for 0."""
+    """The exponent of a number in scientific notation; 0 for 0."""
     return int(f"{number:.1e}".partition("e")[2])
 
 
 def _round(value: float, decimals: int) -> str:
-    """The value with so many decimals; negative ones are tens, hundreds, and so on."""
-    if decimals > 8:  # too small to be read without an exponent
+    """The value with this number of decimals; a negative number rounds to tens, hundreds, and so on."""
+    if decimals > 8:  # too small to be read without an exponent; with one, as many digits reach the same decimal
         return f"{value:.{max(1, decimals + _exponent(value))}e}"
     return f"{round(value, decimals) + 0.0:.{max(decimals, 0)}f}"  # + 0.0: no minus before a zero
 
@@ -121,7 +121,7 @@ def cells(report: dict[str, Any]) -> list[list[str]]:
 
     Its columns are the name, which values are better, the value with its standard error, the baselines "real-real" and
     "fake-real", their number of images ("at n"), those of the value ("n fake", "n real"), and the p-value. A number of
-    images has a column only where rows differ in it: `heading` and `notes` have those that are alike.
+    images has a column only where rows differ in it: `heading` and `notes` give numbers that all rows share.
     """
     values, protocol = rows(report), report["protocol"]
     columns: dict[str, list[str]] = {
@@ -157,7 +157,10 @@ def _common_n(report: dict[str, Any]) -> int | None:
 
 
 def heading(report: dict[str, Any]) -> list[str]:
-    """Two lines: which images are compared, and on which features."""
+    """Two lines: which images are compared, and on which features.
+
+    Three spaces separate the generated from the real images, for `html` to break the line at.
+    """
     protocol = report["protocol"]
     settings = protocol["features_protocol"]
     weights = settings.get("weights_sha256")
@@ -177,12 +180,12 @@ def notes(report: dict[str, Any]) -> list[str]:
         n = _common_n(report)
         sizes = f", {n} images each" if n else ""
         if "n_real_groups" in report["protocol"]:
-            sizes = ONE_OF_EACH_GROUP + (f", {n} in all" if n else "")
+            sizes = ONE_OF_EACH_GROUP + (f", {n} images" if n else "")
         lines += [f"real-real: {REAL_REAL}{sizes}", f"fake-real: {FAKE_REAL}" + (f", {n} images" if n else "")]
     for attack in report["protocol"].get("membership", {}).values():
         lines.append(
             f"membership attack by {attack['by']}: area {attack['area']:.2f} ({attack['low']:.2f} to "
-            f"{attack['high']:.2f}), 0.5 tells nothing; 95 % of attacks among training images alone stay below "
+            f"{attack['high']:.2f}), 0.5 is chance; 95 % of attacks among training images alone stay below "
             f"{attack['control']:.2f}"
         )
     return lines
@@ -196,7 +199,7 @@ def warnings(report: dict[str, Any]) -> list[str]:
     except GankitError:
         limits = ""
     if limits:
-        advice = f"{default} sees more" if default != features else "install gankit[offline] and judge again"
+        advice = f"{default} captures more" if default != features else "install gankit[offline] and judge again"
         limits = f"{limits}; {advice}"
     return [*([limits] if limits else []), *report["protocol"]["warnings"]]
 
@@ -235,13 +238,13 @@ def html(report: dict[str, Any]) -> str:
     """An evaluation as HTML, for notebooks and pages: the meaning of each row is below its name."""
     header, *lines = cells(report)
 
-    def table_row(cells: list[str], words: str) -> str:
+    def table_row(row: list[str], words: str) -> str:
         small = f"<br><small>{escape(words)}</small>" if words else ""
         # On a phone, where the head is not shown, each cell names its column.
         others = (
-            f'<td data-column="{name}">{escape(cell)}</td>' for name, cell in zip(header[2:], cells[2:], strict=True)
+            f'<td data-column="{name}">{escape(cell)}</td>' for name, cell in zip(header[2:], row[2:], strict=True)
         )
-        return f"<tr><td>{escape(cells[0])}{small}</td>{''.join(others)}</tr>"
+        return f"<tr><td>{escape(row[0])}{small}</td>{''.join(others)}</tr>"
 
     explanations = [
         ": ".join(filter(None, [_which_is_better(row.meaning.better), row.meaning.words])) for row in rows(report)

@@ -17,7 +17,7 @@ from gankit.terminal.text import progress_bar
 
 SPLITS = 10
 """Random divisions of the reals into halves: the real-against-real value is the mean over them."""
-LEAVE_ONE_OUT = 200
+MOST_LEFT_OUT_SINGLY = 200
 """Up to this many images or patients the jackknife leaves out one at a time, else `Metric.jackknife_groups` groups."""
 ROUNDING = 1e-9
 """Differences below this share of a value count as rounding errors."""
@@ -54,9 +54,9 @@ def closed_form(resampling: Resampling) -> Mapping[str, float] | None:
     return resampling.standard_errors() if pool.real.groups is None and pool.fake.groups is None else None
 
 
-def variances_of(of_side: Mapping[str, Floats | None]) -> dict[str, float | None]:
-    """The sum of squares of each value's (k,) `influences`, which are those of one side."""
-    return {name: None if changes is None else float((changes**2).sum()) for name, changes in of_side.items()}
+def variances_of(side_influences: Mapping[str, Floats | None]) -> dict[str, float | None]:
+    """One side's part of the variance of each value: the sum of squares of its (k,) `influences`."""
+    return {name: None if each is None else float((each**2).sum()) for name, each in side_influences.items()}
 
 
 def influences(resampling: Resampling, side: str, values: Values) -> dict[str, Floats | None]:
@@ -67,9 +67,9 @@ def influences(resampling: Resampling, side: str, values: Values) -> dict[str, F
 
     The squares of a value's influences sum to this side's part of its variance. Where two generators are compared with
     the same reals, the squares of the differences of their influences sum to the reals' part of the variance of the
-    difference: therefore the blocks depend on the number of units alone.
+    difference. This needs the same blocks in both evaluations: they depend only on the number of images or patients.
 
-    The result is empty with too few blocks or images, and None for a value that is missing without some block.
+    The result is empty with too few blocks or images. A value that cannot be computed without some block is None.
     """
     parts = _jackknife_blocks(resampling, side)
     count = sum(map(len, parts))
@@ -89,14 +89,14 @@ def influences(resampling: Resampling, side: str, values: Values) -> dict[str, F
 
 
 def _jackknife_blocks(resampling: Resampling, side: str) -> list[Indices]:
-    """The places in the pool of each block: one image or patient, or a random group of them where there are many."""
+    """The places in the pool of each block: one image or patient, or a random set of them where there are many."""
     pool = resampling.pool
     places, rows = (pool.real_places, pool.real) if side == "real" else (pool.fake_places, pool.fake)
-    block = number_groups(rows.groups, rows.count)
-    units = int(block.max()) + 1
-    if units > LEAVE_ONE_OUT:
-        order = _shuffle(np.arange(units), 0, "jackknife")
-        block = (order % resampling.metric.jackknife_groups)[block]
+    unit_of_image = number_groups(rows.groups, rows.count)
+    units = block_of_unit = np.arange(int(unit_of_image.max()) + 1)
+    if len(units) > MOST_LEFT_OUT_SINGLY:
+        block_of_unit = _shuffle(units, 0, "jackknife") % resampling.metric.jackknife_groups
+    block = block_of_unit[unit_of_image]
     return [places[block == number] for number in range(int(block.max()) + 1)]
 
 
@@ -120,11 +120,13 @@ def number_groups(groups: NDArray[Any] | None, count: int) -> Indices:
 
 
 def real_against_real(resampling: Resampling, values: Values, seed: int) -> dict[str, dict[str, Any]]:
-    """Mean values over ten random divisions of the reals: the second half, and the fakes, each beside the first half.
+    """Mean values over ten random divisions of the reals: of the second half and of the fakes, against the first half.
 
-    The second half stands for generated images. Images of one patient look alike, generated ones do not: so it is cut
-    to one image of each patient that is not in the first half, and generated images with groups to one of each group.
-    Both are then cut to n images, as many as every division has, and the first half to min(n_fake, n_real // 2).
+    The second half stands for generated images, which share no patients as real ones do. Three cuts make this fair:
+
+    - The second half keeps one image of each patient that is not in the first; of fakes in groups one of each stays.
+    - Both then keep n images, as many as every division has.
+    - The first half keeps min(n_fake, n_real // 2).
     """
     divisions = [_divide(resampling.pool, seed, number) for number in range(SPLITS)]
     n = min(min(len(division.second), len(division.fakes)) for division in divisions)
@@ -143,7 +145,7 @@ def real_against_real(resampling: Resampling, values: Values, seed: int) -> dict
 
 
 class _Division(NamedTuple):
-    """Places in the pool: two halves of the reals, and as many generated images at most."""
+    """Places in the pool: two halves of the reals, and at most as many generated images."""
 
     first: Indices
     second: Indices
@@ -160,6 +162,7 @@ def _divide(pool: Pool, seed: int, number: int) -> _Division:
     patient, fake_patient = (number_groups(rows.groups, rows.count) for rows in (pool.real, pool.fake))
     rank_of_patient = _shuffle(np.arange(int(patient.max()) + 1), seed, "split", number)
     order = np.argsort(rank_of_patient[patient], kind="stable")
+    # Shuffled within, since `real_against_real` keeps the first n of each.
     first = _shuffle(order[:half], seed, "first half", number)
     second = _shuffle(order[-half:], seed, "second half", number)
     second = _one_of_each(second[~np.isin(patient[second], patient[first])], patient)
@@ -202,25 +205,25 @@ def p_values(part: Part, pool: Pool, better: str, permutations: int, seed: int) 
     unit = np.concatenate([real_unit, fake_unit + n_real_units])
 
     def values_by_rank(rank: NDArray[np.int64]) -> Values:
-        is_real = rank[unit] < n_real_units
+        is_real = rank[unit] < n_real_units  # units of the lowest ranks play the reals
         return resampling.values(np.flatnonzero(is_real), np.flatnonzero(~is_real))
 
     n_units = int(unit.max()) + 1
     observed = {name: value for name, value in values_by_rank(np.arange(n_units)).items() if math.isfinite(value)}
-    worse = dict.fromkeys(observed, 1)  # divisions with values as bad or worse; the observed one counts
+    as_bad = dict.fromkeys(observed, 1)  # divisions with values as bad or worse; the observed one counts
     sign = 1 if better == "lower" else -1  # sign * value is larger for worse values
     for number in progress_bar(range(permutations), unit="permutation", desc=f"{part.name} by chance", delay=1):
         values = values_by_rank(_shuffle(np.arange(n_units), seed, "permutation", number))
         for name, value in observed.items():
             slack = ROUNDING * abs(value)  # equal divisions are ties, whatever the order of sums
             is_better = sign * values.get(name, math.nan) < sign * value - slack
-            worse[name] += not is_better  # so that a value that is missing or NaN counts as worse
+            as_bad[name] += not is_better  # so that a value that is missing or NaN counts
     sizes = {"permutations": permutations, "n_real": pool.real.count, "n_fake": pool.fake.count}
-    return {name: {"p_value": {"value": count / (permutations + 1), **sizes}} for name, count in worse.items()}
+    return {name: {"p_value": {"value": count / (permutations + 1), **sizes}} for name, count in as_bad.items()}
 
 
 def _exchangeable(pool: Pool, seed: int) -> Pool:
-    """The whole pool if all groups are of one size, as single images are; else one random image of each group."""
+    """The whole pool if all groups are of one size (1 without groups); else one random image of each group."""
     unit_of_image = [number_groups(rows.groups, rows.count) for rows in (pool.real, pool.fake)]
     if len({int(size) for unit in unit_of_image for size in np.bincount(unit)}) == 1:
         return pool

@@ -17,7 +17,7 @@ from gankit.registry.wrapping import wrap
 
 @final
 class MetricsWhileTraining:
-    """Evaluates a generator in training: metrics beside a fixed subset of the reals, whose features are computed once.
+    """Evaluates a generator in training: metrics against a fixed subset of the reals, whose features are computed once.
 
     Args:
         settings: the experiment's evaluation.
@@ -41,7 +41,7 @@ class MetricsWhileTraining:
         self.settings, self.value_range, self.device = settings, value_range, device
         self._reals = reference
         if settings.subset is not None and settings.subset < len(reference):
-            # Each image has a random key of its own, so that most of those chosen stay when images are added.
+            # Chosen by a random key per image, not by one shuffle: most of them stay when images are added.
             sort_keys = [seeds.derive_seed(settings.seed, "evaluated subset", i) for i in range(len(reference))]
             self._reals = reference.subset(np.sort(np.argsort(sort_keys)[: settings.subset]))
         self.count = settings.count or len(self._reals)
@@ -63,10 +63,10 @@ class MetricsWhileTraining:
             _, self._network = extractor(self.settings.features, self._reals.image.shape, self.device)
             self._real_rows = self._rows(self._reals, self._network, self._reals.digest())
             if self._training is not None and "training" in self._needs:
-                rows = self._rows(self._training, self._network, self._training.digest())
-                self._real_rows = dataclasses.replace(self._real_rows, training=rows)
-        rows = self._rows(wrap("dataset", fake, value_range=self.value_range), self._network, None)
-        fake_rows = dataclasses.replace(rows, labels=labels, class_names=self._real_rows.class_names)
+                training_rows = self._rows(self._training, self._network, self._training.digest())
+                self._real_rows = dataclasses.replace(self._real_rows, training=training_rows)
+        fake_rows = self._rows(wrap("dataset", fake, value_range=self.value_range), self._network, None)
+        fake_rows = dataclasses.replace(fake_rows, labels=labels, class_names=self._real_rows.class_names)
         values: dict[str, float] = {}
         for metric in self._metrics:
             for name, value in Result.of(metric, self._real_rows, fake_rows).values.items():

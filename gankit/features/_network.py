@@ -55,7 +55,7 @@ class Network(Features):
         with torch.no_grad():
             if self.side is None:
                 return self.read(self._on_device(images.float().expand(-1, self.channels, -1, -1)))
-            small = _resize(images.detach().float().cpu().numpy(), self.side)
+            small = _resize(images.detach().float().cpu().numpy(), self.side)  # grey is repeated: one channel is enough
             return self.read(self._on_device(torch.from_numpy(small[:, : self.channels])))
 
     def check_channels(self, channels: int) -> None:
@@ -92,7 +92,9 @@ def _resize(images: NDArray[np.float32], side: int) -> NDArray[np.float32]:
     Each channel is resized by Pillow's bicubic filter in floating point, clipped to [0, 255] and not rounded. Grey is
     repeated, as Pillow's conversion to RGB does.
     """
-    resize: Callable[[NDArray[Any]], NDArray[np.float32]] = make_resizer("PIL", False, "bicubic", (side, side))
+    resize: Callable[[NDArray[Any]], NDArray[np.float32]] = make_resizer(
+        "PIL", quantize_after=False, filter="bicubic", output_size=(side, side)
+    )
     colours = np.broadcast_to(images, (len(images), 3, *images.shape[2:])).transpose(0, 2, 3, 1)
     small = np.empty((len(images), 3, side, side), dtype=np.float32)
 
@@ -114,7 +116,7 @@ def read_weights(path: Path, sha256: str | None = None) -> tuple[bytes, str]:
         content = path.read_bytes()
     except OSError as error:
         raise PartError(
-            f"the weights {shown(str(path))} cannot be read ({error.strerror}); set the path of a file"
+            f"the weights {shown(str(path))} cannot be read ({error.strerror}); give the path of a readable file"
         ) from error
     digest = hashlib.sha256(content).hexdigest()
     if sha256 is not None and digest != sha256.lower():
@@ -124,7 +126,7 @@ def read_weights(path: Path, sha256: str | None = None) -> tuple[bytes, str]:
 
 @contextmanager
 def without_deprecations() -> Iterator[None]:
-    """Silence torch's warnings (since 2.14) that TorchScript is deprecated: it is what people's archives hold."""
+    """Silence torch's warnings (since 2.14) that TorchScript is deprecated: users' archives are TorchScript."""
     with warnings.catch_warnings():
         for category in (FutureWarning, DeprecationWarning):
             warnings.simplefilter("ignore", category)
@@ -137,5 +139,5 @@ def reason(error: BaseException) -> str:
     if lines[0].startswith("Error(s) in loading state_dict"):  # a heading before what is missing
         del lines[0]
     # TorchScript errors begin with the trace and end with the message; others begin with the message.
-    line = lines[-1 if any("TorchScript" in line for line in lines) else 0]
-    return line.partition(". ")[0][:200]
+    ends_with_message = any("TorchScript" in line for line in lines)
+    return (lines[-1] if ends_with_message else lines[0]).partition(". ")[0][:200]

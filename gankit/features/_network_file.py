@@ -20,10 +20,11 @@ class NetworkFile(Network):
     """A network in a file, tried on random images when it is loaded.
 
     Such a file holds a program, which can read and write files: use only those of people you trust. gankit loads one
-    only where you name it yourself, on the command line, in a program, or in the variable GANKIT_TRUST, never because
-    the file of an experiment, a run or a study names it.
+    only where you name it yourself: on the command line, in a program, or in the variable GANKIT_TRUST. That the file
+    of an experiment, a run or a study names it is not enough.
 
     Attributes:
+        program: the setting that names a file with a program.
         remedy: what to do where the network fails on images, for messages.
     """
 
@@ -72,7 +73,7 @@ class NetworkFile(Network):
             both[:1], first, rtol=1e-3, atol=1e-3 * float(first.abs().max())
         ):
             raise PartError(
-                f"{self.path} gives an image other features alone than in a batch; save the network in "
+                f"{self.path} gives an image different features in a batch than alone; save the network in "
                 "evaluation mode, without random layers and without statistics of the batch"
             )
 

@@ -11,7 +11,7 @@ from gankit.errors import PartError
 from gankit.features._network import Network, read_weights, reason
 
 CPU_BATCH = 2
-"""Images per pass on a CPU: with 64, the outputs of layers do not fit its cache, and an image takes 3 times as long."""
+"""Images per pass on a CPU: the outputs of layers for 64 do not fit the CPU's cache, which takes 3 times as long."""
 
 
 @final
@@ -57,7 +57,7 @@ class EfficientNetLite0(Network):
         """(n, 3, 224, 224) in [0, 255] to (n, 1280)."""
         scaled = ((images - 127) / 128).contiguous(memory_format=torch.channels_last)
         batch = CPU_BATCH if images.device.type == "cpu" else max(len(images), 1)
-        starts = range(0, max(len(images), 1), batch)
+        starts = range(0, max(len(images), 1), batch)  # one pass for no images, for its shape
         return torch.cat([self.network.extract_features(scaled[i : i + batch]).mean((2, 3)) for i in starts])
 
     def logits(self, features: Tensor) -> Tensor:

@@ -21,7 +21,7 @@ from gankit.errors import PartError
 from gankit.features._network import Network, read_weights, reason, without_deprecations
 
 _FILE = "inception-2015-12-05.pt"  # the name that clean-fid's loader asks for
-_SPARE = "weights-inception-2015-12-05-6726825d.pth"  # the same weights as torch-fidelity publishes them
+_TORCH_FIDELITY_FILE = "weights-inception-2015-12-05-6726825d.pth"  # the same weights as torch-fidelity publishes them
 
 
 @final
@@ -52,16 +52,16 @@ class InceptionV3(Network):
             sha256: the hash that the file must have, in hexadecimal; by default it is only recorded.
 
         Raises:
-            PartError: the file cannot be read or downloaded, has another sha256, or is not this network; torch-fidelity
-                is not installed, and the file is its.
+            PartError: the file cannot be read or downloaded, has another sha256, or is not this network; the file is
+                torch-fidelity's, which is not installed.
         """
         super().__init__()
         path = _download() if weights is None else user_path(weights)
         content, self.weights_sha256 = read_weights(path, sha256)
-        remedy = f"set weights to NVIDIA's {_FILE} or torch-fidelity's {_SPARE}"
+        remedy = f"set weights to NVIDIA's {_FILE} or torch-fidelity's {_TORCH_FIDELITY_FILE}"
         if weights is None:
-            remedy = f"set weights to torch-fidelity's {_SPARE}, or delete it to download it again"
-        tensors = _state(content)
+            remedy = f"set weights to torch-fidelity's {_TORCH_FIDELITY_FILE}, or delete {path} to download it again"
+        tensors = _torch_fidelity_tensors(content)
         try:
             # Both loaders read a file; from a private folder they load the bytes that were hashed.
             with tempfile.TemporaryDirectory(prefix="gankit-") as folder:
@@ -70,8 +70,8 @@ class InceptionV3(Network):
                     with without_deprecations():
                         self.network: nn.Module = InceptionV3W(folder, download=False).eval()
                 else:
-                    torch.save(tensors, Path(folder) / _SPARE)
-                    self.network = _Spare(Path(folder) / _SPARE)
+                    torch.save(tensors, Path(folder) / _TORCH_FIDELITY_FILE)
+                    self.network = _TorchFidelity(Path(folder) / _TORCH_FIDELITY_FILE)
             shape = tuple(self.forward(torch.zeros(1, 3, self.side, self.side)).shape)
         except ImportError as error:
             raise PartError(f"{path} is torch-fidelity's file, and needs it: pip install torch-fidelity") from error
@@ -110,13 +110,13 @@ class InceptionV3(Network):
     def protocol(self) -> dict[str, str | int]:
         """The weights' sha256, the resize, the kind of logits, and the versions of the packages in use."""
         protocol = {**super().protocol, "logits": "without bias"}
-        if isinstance(self.network, _Spare):
+        if isinstance(self.network, _TorchFidelity):
             protocol["graph"] = f"torch-fidelity {importlib.metadata.version('torch-fidelity')}"
         return protocol
 
 
 @final
-class _Spare(nn.Module):
+class _TorchFidelity(nn.Module):
     """torch-fidelity's graph without its own resize, which would round to 8 bits first."""
 
     def __init__(self, path: Path) -> None:
@@ -126,14 +126,14 @@ class _Spare(nn.Module):
         whole = FeatureExtractorInceptionV3("inception", ["2048"], feature_extractor_weights_path=str(path))
         *layers, head = whole.children()
         self.layers = nn.Sequential(*layers)
-        self.base = nn.ModuleDict({"output": head})  # where NVIDIA's archive has it
+        self.base = nn.ModuleDict({"output": head})  # the class head, where NVIDIA's archive has it
 
     def forward(self, images: Tensor) -> Tensor:
         features: Tensor = self.layers((images - 128) / 128)
         return features.flatten(1)
 
 
-def _state(content: bytes) -> dict[str, Tensor] | None:
+def _torch_fidelity_tensors(content: bytes) -> dict[str, Tensor] | None:
     """The tensors of torch-fidelity's file; None for any other."""
     try:
         with warnings.catch_warnings(action="ignore"):  # torch warns of TorchScript archives, and refuses them
@@ -166,7 +166,7 @@ def _download() -> Path:
         # urllib raises OSError; http.client and proxy settings raise other errors.
         raise PartError(
             f"the Inception-v3 weights {path} are missing and {downloads_helper.inception_url} cannot be downloaded "
-            f"({reason(error)}); fetch it, or torch-fidelity's {_SPARE}, elsewhere and set weights to its path, or "
-            "choose features efficientnet-lite0"
+            f"({reason(error)}); fetch it, or torch-fidelity's {_TORCH_FIDELITY_FILE}, elsewhere and set weights to "
+            "its path, or choose features efficientnet-lite0"
         ) from error
     return path

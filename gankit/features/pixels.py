@@ -17,6 +17,7 @@ class Pixels(Features):
     Distances between pixels see layout and colour, not meaning, and are not comparable with those of other features.
     """
 
+    # Printed with each table of values from these features.
     limits: ClassVar = "pixels see layout and colour, not shapes: blobs in the right places and colours score well"
 
     def __init__(self, image: ImageSpec, *, side: Annotated[int, Field(ge=1, le=256)] = 8) -> None:

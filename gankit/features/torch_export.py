@@ -31,7 +31,7 @@ class TorchExport(NetworkFile):
         Raises:
             PartError: the bytes are no such file, or one of another version of torch.
         """
-        log = logging.getLogger("torch.export")  # prints a traceback before it raises
+        log = logging.getLogger("torch.export")  # where torch.export.load logs a traceback before it raises
         before, log.disabled = log.disabled, True
         try:
             return _Exported(torch.export.load(io.BytesIO(content)).module())

@@ -65,8 +65,8 @@ class Endpoint:
         cases = self.cases(part)
         if self.settings.endpoint == "severity":
             errors = np.abs(outputs[..., 0] - values_of(part, self.settings)).mean(0)
-            sums = errors.sum() - np.bincount(cases.group, errors)
-            numbers = len(errors) - np.bincount(cases.group)
+            sums = errors.sum() - np.bincount(cases.group_of_case, errors)
+            numbers = len(errors) - np.bincount(cases.group_of_case)
             return np.asarray(-sums / np.maximum(numbers, 1))
         counts = cases.counts(self.predicted(outputs), outputs.shape[-1])
         return np.asarray(classification.balanced_accuracy(counts.sum(1, keepdims=True) - counts).mean(0))
