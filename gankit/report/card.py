@@ -48,7 +48,7 @@ def card(run: Run, metrics: dict[str, Any] | None) -> str:
 
 
 def card_html(text: str) -> str:
-    """A card for a page: paragraphs, lists and headings, without the title, which the page has."""
+    """A card as HTML for a page: paragraphs, lists and headings, without the title, which the page has."""
     html = []
     for block in escape(text).strip().split("\n\n")[1:]:
         if block.startswith("## "):
@@ -57,7 +57,8 @@ def card_html(text: str) -> str:
             html.append("<ul>" + "".join(f"<li>{item}</li>" for item in block[2:].split("\n- ")) + "</ul>")
         else:
             html.append(f"<p>{block}</p>")
-    return re.sub(r"\*\*(.+?)\*\*", r"<strong>\1</strong>", "\n".join(html))
+    bold = re.sub(r"\*\*(.+?)\*\*", r"<strong>\1</strong>", "\n".join(html))
+    return re.sub(r"\\([\W_])", r"\1", bold)  # the backslashes of `markdown`
 
 
 def data_name(run: Run) -> str:

@@ -44,7 +44,8 @@ def save(folder: Path, step: int, state: Mapping[str, Any], every: int = 1, best
         folder: the run's `checkpoints`.
         step: generator updates done.
         state: tensors, numbers and strings in dicts and lists.
-        every: steps between checkpoints. Older ones at other steps, where a run was stopped, are deleted.
+        every: steps between checkpoints. Older ones at other steps, where a run was stopped, are deleted once there is
+            one at such a step.
         best: whether to save it as `best.pt`, for the best generator so far, which is never deleted as an old one.
 
     Raises:
@@ -64,10 +65,10 @@ def save(folder: Path, step: int, state: Mapping[str, Any], every: int = 1, best
 def prune(folder: Path, step: int, every: int) -> None:
     """Delete all but the newest checkpoints; `step` and `every` as for `save`, which calls it."""
     # Checkpoints of later steps stay: they could not be read, or the run would have resumed from them.
-    before = [old for old in _step_checkpoints(folder) if _step(old) < step]
-    regular = [old for old in before if _step(old) % every == 0]
-    kept = regular[-(KEPT - 1) :]  # besides the one just written
-    for old in set(before) - set(kept):
+    older = [old for old in _step_checkpoints(folder) if _step(old) < step]
+    regular = [old for old in older if _step(old) % every == 0]
+    kept = (regular or older)[-(KEPT - 1) :]  # besides the one of `step`
+    for old in set(older) - set(kept):
         old.unlink(missing_ok=True)
 
 

@@ -108,7 +108,7 @@ def make_network(
 
 
 def load_weights(network: nn.Module, path: Path, name: str, table: str = "classifier") -> None:
-    """Load weights into a network of torchvision, but for the head, whose shape the classes decide.
+    """Load those weights of a file that have the shapes of a network of torchvision: usually all but the head's.
 
     The file holds tensors by name, as torchvision publishes them, or as safetensors; `name`, the network's, and
     `table`, that of its settings, are for errors.
