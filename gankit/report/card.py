@@ -41,7 +41,7 @@ def card(run: Run, metrics: dict[str, Any] | None) -> str:
         metrics=metrics, told=told, data=data_name(run),
         generator=run.experiment.generator.name, critic=run.experiment.critic.name,
         losses=[loss.name for loss in run.experiment.losses], patients=patients, held_out=held_out, unopened=unopened,
-        classes=dict(zip(run.class_names, record.label_counts, strict=False)),
+        classes=dict(zip(run.class_names, run.label_counts, strict=False)),
     )  # fmt: skip
     # Conditions of the template leave empty lines: none stays between items of a list, and at most one elsewhere.
     return re.sub(r"\n{3,}", "\n\n", re.sub(r"(?m)^(- .*)\n+(?=- )", r"\1\n", text)).rstrip() + "\n"
