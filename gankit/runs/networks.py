@@ -90,7 +90,7 @@ def refuse_large(what: str, build: Callable[[], nn.Module], lower: str) -> None:
         needed = sum(parameter.nbytes for parameter in build().parameters())
     if needed > memory() / COPIES:
         raise PartError(
-            f"{what} has {needed / 1e9:,.0f} GB of weights; training takes {COPIES} times that, and this machine has "
+            f"{what} has {needed / 1e9:,.0f} GB of weights, and training takes {COPIES} times that; this machine has "
             f"{memory() / 1e9:,.0f} GB of memory; lower {lower}"
         )
 
