@@ -36,7 +36,7 @@ with open(pictures / "labels.csv", "w", newline="", encoding="utf-8") as file:
 experiment = gankit.load(
     "demo",  # small networks, quick to train
     "data.name=folder", f"data.path={pictures}",
-    "data.mirror_keeps_label=false", "data.flip=false",  # one eye is above the other: a plain flip would swap them
+    "data.mirror_keeps_label=false", "data.flip=false",  # a left-right flip makes a right eye look like a left one
     "data.conditional=true",  # the networks get the label as an input
     "data.min_agreement=0.7",  # train only on pictures that at least seven of ten raters agree on
     "data.balance=0.5",  # show rare classes more often

@@ -334,7 +334,7 @@ def main() -> None:
         if text is None:
             raise
         if first or not isinstance(error, GankitError) or isinstance(error, ProcessLostError):
-            say(*(f"gankit: {line}" for line in text.splitlines()), error=True)
+            say(*(f"gankit: {line}" for line in text.split("\n")), error=True)
         sys.exit(2)
     finally:
         if reason := end_output():

@@ -1,14 +1,25 @@
 """The errors that gankit raises for mistakes of users: one line that says what is wrong, where, and what to do."""
 
+import re
 from collections.abc import Sequence
+
+_LINE_END = re.compile("[\n-\r\x1c-\x1e\x85\u2028\u2029]")
 
 
 class GankitError(Exception):
-    """A mistake, or a state of files, that the user can fix; the command line prints it and exits with code 2."""
+    """A mistake, or a state of files, that the user can fix; the command line prints it and exits with code 2.
+
+    Its text takes one line: line ends, which names of files may hold, are written as Python writes them.
+    """
+
+    def __str__(self) -> str:
+        return unbroken(super().__str__())
 
 
 class SettingsError(GankitError):
-    """An experiment, a recipe or an override that cannot be read or is not valid."""
+    """An experiment, a recipe or an override that cannot be read or is not valid; one line for each setting."""
+
+    __str__ = Exception.__str__
 
 
 class PartError(GankitError):
@@ -29,6 +40,11 @@ class BusyError(RunError):
 
 class ProcessLostError(RunError):
     """Another process of a training with several processes was lost."""
+
+
+def unbroken(text: str) -> str:
+    """The text with its line ends as Python writes them, "\\n" and so on."""
+    return _LINE_END.sub(lambda match: repr(match[0])[1:-1], text)
 
 
 def one_line(error: BaseException, most: int | None = None) -> str:
@@ -53,7 +69,7 @@ def counted(number: int, what: str) -> str:
 
 def first_of(names: Sequence[str], most: int = 3) -> str:
     """So many of some names at most, and how many there are beside them: "a, b, c and 2 more"."""
-    return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")
+    return unbroken(", ".join(names[:most])) + (f" and {len(names) - most} more" if len(names) > most else "")
 
 
 def plain_words(error: Exception) -> str | None:
@@ -64,7 +80,7 @@ def plain_words(error: Exception) -> str | None:
         # Only folders are made where nothing of their name may be
         in_the_way = "a file is in the place of a folder: move it, or choose another folder"
         said = in_the_way if isinstance(error, FileExistsError) else error.strerror or error
-        return f"{f'{error.filename}: ' if error.filename else ''}{said}"
+        return unbroken(f"{f'{error.filename}: ' if error.filename else ''}{said}")
     reason = next(iter(str(error).splitlines()), "it is used up")
     if is_short_of_memory(error):
         return f"not enough memory ({reason}); set smaller sizes, widths, batches or counts"

@@ -182,7 +182,7 @@ def test_an_experiment_is_a_name_a_file_or_tables(what: Any) -> None:
         ("training.start_from=eyes", RunError, "eyes has no checkpoint to start from, and an exported generator is"),
         ("training.optimizer_options={eps = 'x'}", PartError, "training.optimizer_options: Adam refuses them"),
         ("generator.width=1000000000", PartError, "cannot be built"),
-        ("generator.width=1000000", PartError, "GB of weights, of which a training needs 4 times as much, and this"),
+        ("generator.width=1000000", PartError, "GB of weights, and training takes 4 times that; this machine has "),
         ("data.size=1000000000", DataError, "images of 1000000000 x 1000000000 pixels do not fit into any memory"),
         ("data.value_range=[-1e38, 1e38]", DataError, "leaves float32 too few levels"),
         ("losses.gradient-penalty.weight=1e308", SettingsError, "a number up to 1e+38 in size is needed, not 1e+308"),

@@ -364,6 +364,27 @@ class TestSubFolders:
         save(tmp_path / "test" / "3.png", pixels(3, 3))
         assert "test, train are splits, and beside them is car" in error(lambda: Folder(path=tmp_path).image)
 
+    def test_classes_beside_a_table_of_patients(self, tmp_path: Path) -> None:
+        names = ["good/1.png", "good/2.png", "bad/3.png"]
+        for name in names:
+            save(tmp_path / name, pixels(3, 3))
+
+        def classes(header: str, *cells: str) -> tuple[str, ...]:
+            rows = [f"{name},{cell}" for name, cell in zip(names, cells, strict=True)]
+            (tmp_path / "labels.csv").write_text("\n".join([header, *rows]))
+            return Folder(path=tmp_path).class_names
+
+        assert classes("file,patient", "p1", "p2", "p1") == ("bad", "good")
+        labels = Folder(path=tmp_path).labels
+        assert labels is not None
+        assert labels.tolist() == [1, 1, 0]
+        assert classes("file,patient", "p1", "p1", "p2") == (), "a folder for each patient"
+        assert classes("file,patient,label", "p1,x", "p2,x", "p1,y") == ("x", "y")
+        assert classes("file,age", "1", "2", "3") == ()
+        save(tmp_path / "4.png", pixels(3, 3))
+        names.append("4.png")
+        assert classes("file,patient", "p1", "p2", "p1", "p3") == ()
+
     def test_a_picture_outside_the_classes(self, tmp_path: Path) -> None:
         save(tmp_path / "x" / "1.png", pixels(3, 3))
         save(tmp_path / "2.png", pixels(3, 3))

@@ -70,10 +70,11 @@ def test_copies_leaks_and_empty_images_are_found() -> None:
     patients[20] = patients[0]
     data = Divided(images, labels, patients)
     assert list(findings(data)) == [
-        "2 near-blank images, image 11, image 12: leave out what shows nothing",
+        "2 near-blank images, image 11, image 12: leave out those that show nothing",
         "2 duplicates of other images, such as image 2, image 7: remove them",
         "2 pairs of duplicates with different classes, such as image 2, image 7: correct them",
-        "2 pairs of duplicates of different patients, such as image 2, image 7: held-out images would not be new ones",
+        "2 pairs of duplicates of different patients, such as image 2, image 7: "
+        "keep each pair on one side, or held-out images are not new",
         "1 pair of duplicates across splits, such as image 4, image 9",
         "1 patient in more than one split, such as 0: keep each in one",
     ]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 import io
 import re
 import shutil
@@ -17,9 +18,9 @@ import gankit
 from gankit.errors import RunError
 from gankit.evaluation.comparison import write_metrics
 from gankit.report import write_report
-from gankit.report.card import card
+from gankit.report.card import card, card_html
 from gankit.report.nearest import nearest_png
-from gankit.report.pages import render
+from gankit.report.pages import markdown, render
 
 PHONE, PAPER = 390, 680  # pixels; the second is A4 or Letter without its margins
 NAMES = ["<i>left</i>", "right, both", "neither of them"]
@@ -176,6 +177,22 @@ def test_the_card_of_a_run_says_what_it_was_told(run: gankit.Run, tmp_path: Path
     assert "Kept from training: a share of the images, whose number is not known here" in text
 
 
+@pytest.mark.parametrize(
+    ("name", "as_markdown"),
+    [
+        ("right, both", "right, both"), ("*a*_b_", r"\*a\*\_b\_"), ("<i>&[x](y)", r"\<i\>\&\[x\](y)"),
+        ("a\n\n# b", r"a \# b"),
+        ("1. x", r"1\. x"), ("- x", r"\- x"), ("-0.5", "-0.5"), ("`\\n`", r"\`\\n\`"),
+    ],
+)  # fmt: skip
+def test_names_are_text_in_markdown(name: str, as_markdown: str) -> None:
+    assert markdown(name) == as_markdown
+    shown = html.escape(" ".join(name.split()))
+    assert card_html(f"# title\n\n- {markdown(name)}: **3** images.") == (
+        f"<ul><li>{shown}: <strong>3</strong> images.</li></ul>"
+    )
+
+
 def test_a_folder_with_an_experiment_alone_has_no_report(tmp_path: Path) -> None:
     (tmp_path / "experiment.toml").write_text(gankit.load("wgan-gp").toml())
     with pytest.raises(RunError, match=r"experiment\.toml has no \[run\] table"):
@@ -199,8 +216,9 @@ def test_the_card_has_attacks_and_controls(tmp_path: Path) -> None:
     text = render(
         "gankit.report", "card.md.j2", name="run", steps=5, metrics=metrics, generator="resnet", critic="resnet",
         record={"image": {"channels": 1, "height": 8, "width": 8}, "images": 1200}, data="npz", losses=["wasserstein"],
-        patients=30, held_out=90, unopened="", unread="", told="", classes={},
+        patients=30, held_out=90, unopened="", unread="", told="", classes={"*all*": 4},
     )  # fmt: skip
+    assert r"- \*all\*: 4 images." in text
     assert "1,200 training images of 30 patients" in text
     assert "Membership attack by critic score: area 0.75 (0.60 to 0.85) over 30 training and 9 held-out" in text
     assert "memorisation: 0.60; control, copycat: 1.00 (as it must); control, held-out reals: unknown." in text

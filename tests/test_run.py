@@ -306,6 +306,14 @@ def test_the_number_of_steps_needs_no_tensor_and_is_that_of_the_newest_readable_
         _ = plain.steps
 
 
+def test_two_checkpoints_stay_however_often_a_run_is_stopped(tmp_path: Path) -> None:
+    left = []
+    for step in (1, 3, 5, 10, 12, 20, 25):
+        checkpoint.save(tmp_path, step, {}, every=10)
+        left.append([int(path.stem[5:]) for path in sorted(tmp_path.iterdir())])
+    assert left == [[1], [1, 3], [3, 5], [5, 10], [10, 12], [10, 20], [20, 25]]
+
+
 def test_files_of_a_newer_gankit_are_refused(plain: gankit.Run, monkeypatch: pytest.MonkeyPatch) -> None:
     _, config = checkpoint.read_export(plain.exported)
     assert config["format"] == checkpoint.FORMAT

@@ -10,6 +10,7 @@ import pytest
 from pictures import error, save
 
 from gankit.datasets.folder import Folder
+from gankit.images.labels_csv import read_table
 
 
 @pytest.fixture
@@ -89,6 +90,13 @@ class TestTable:
         assert data.labels is None
         assert data.image.classes == 0
         assert data.facts["severity"].tolist() == [0, 0.5, 1, 1]
+
+    def test_names_of_files_that_the_locale_cannot_decode(self, tmp_path: Path) -> None:
+        (tmp_path / "labels.csv").write_text("file\ncafé.png\n", encoding="utf-8")
+        as_python_keeps_it = "café.png".encode().decode("ascii", "surrogateescape")
+        assert read_table(tmp_path / "labels.csv", [as_python_keeps_it], skip_unlisted=False).files == [
+            as_python_keeps_it
+        ]
 
     def test_another_file(self, pictures: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
         elsewhere = tmp_path_factory.mktemp("tables") / "mine.csv"

@@ -16,10 +16,11 @@ from torch import Tensor, nn
 
 import gankit
 from gankit.cli import main
-from gankit.errors import PartError
+from gankit.errors import DataError, PartError, SettingsError, first_of, plain_words
 from gankit.evaluation.latex import tabular
 from gankit.experiments.schema import schema
 from gankit.files import write_csv
+from gankit.images.known import Known
 from gankit.images.labels_csv import read_csv
 from gankit.ranking.page import page_text
 from gankit.registry.plugins import PlugIn
@@ -154,6 +155,18 @@ def test_names_move_no_cursor(capsys: pytest.CaptureFixture[str], monkeypatch: p
     shown = capsys.readouterr().err
     assert shown.startswith("gankit: there is no recipe or file")
     assert not set(shown) & set("\x1b\x07\x9b\u202e\r")
+
+
+@pytest.mark.parametrize("end", ["\n", "\r\n", "\v", "\f", "\x1c", "\x85", "\u2028"])
+def test_a_line_end_in_a_name_makes_no_second_line(end: str) -> None:
+    name = f"scan{end}1.png"
+    texts = [str(DataError(f"{name} is damaged")), first_of([name]), plain_words(FileNotFoundError(2, "gone", name))]
+    texts += Known(["a.png"], left_out=[name]).remarks
+    for text in texts:
+        assert text is not None
+        assert len(text.splitlines()) == 1
+        assert repr(name)[1:-1] in text
+    assert str(SettingsError("one\ntwo")) == "one\ntwo", "a line for each setting"
 
 
 def test_only_one_place_prints() -> None:

@@ -36,7 +36,8 @@ SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp", ".webp")
 class Folder(DecodedDataset):
     """Pictures below a folder, read at full depth: 8-bit grey and colour, and 16-bit grey.
 
-    What is known of them comes from a CSV file; without one the names of the sub-folders are the classes. Nothing is
+    What is known of them comes from a CSV file; without one the names of the sub-folders are the classes. So they are
+    beside a file that names the patients alone, unless each sub-folder holds a single patient's pictures. Nothing is
     skipped silently and nothing is read with loss: files of unknown types, transparency, 16-bit colour and mixed depths
     are refused with the reason. Classes are in the order of numbers if all their names are numbers, else of text.
     """
@@ -87,7 +88,8 @@ class Folder(DecodedDataset):
         table = find_table(self.path, self.table)
         if table is None:
             return replace(_from_sub_folders(self.path, files), not_read=[file.name for file in tables_in(self.path)])
-        return read_table(table, files, skip_unlisted=self.unlisted == "skip")
+        known = read_table(table, files, skip_unlisted=self.unlisted == "skip")
+        return known if known.labels is not None or known.groups is None else _with_folders(known, known.groups)
 
     @cached_property
     def files(self) -> list[Path]:
@@ -199,3 +201,15 @@ def _from_sub_folders(folder: Path, files: list[str]) -> Known:
             )
     labels, class_names = number_classes([folders[0] for folders in parts])
     return Known(files, labels=labels, class_names=class_names, splits=splits)
+
+
+def _with_folders(known: Known, patients: NDArray[Any]) -> Known:
+    """What a table without classes says, with those of the sub-folders; not where these are the patients' own."""
+    splits, parts = folders_of(known.files)
+    if not all(parts):
+        return known
+    names = [folders[0] for folders in parts]
+    if len(set(names)) == 1 or len(set(zip(names, patients.tolist(), strict=True))) == len(set(names)):
+        return known
+    labels, class_names = number_classes(names)
+    return replace(known, labels=labels, class_names=class_names, splits=known.splits or splits)

@@ -8,6 +8,8 @@ from typing import Any, Self, final
 import numpy as np
 from numpy.typing import NDArray
 
+from gankit.errors import unbroken
+
 GRID = "grid.png"
 """The file in a folder of samples that shows them all."""
 
@@ -76,7 +78,8 @@ class Known:
         left_out = [file for file in self.left_out if file != GRID]
         if not left_out:
             return []
-        return [f"{len(left_out)} images ({left_out[0]} first) are left out, as the table of labels does not list them"]
+        first = unbroken(left_out[0])
+        return [f"{len(left_out)} images ({first} first) are left out, as the table of labels does not list them"]
 
     def take(self, indices: NDArray[np.int64]) -> Self:
         """What is known of the images with these (k,) indices; without splits and images left out, as of the whole."""

@@ -217,7 +217,9 @@ def _roles(rows: CsvTable) -> dict[str, str]:
 
 def _listed_files(rows: CsvTable, title: str, files: Sequence[str]) -> list[str]:
     """The images that the rows name, in their order."""
-    present, composed = set(files), {unicodedata.normalize("NFC", name): name for name in files}
+    # Names of files are bytes, in UTF-8 on most systems, which Python decodes as the locale says.
+    in_utf8 = {os.fsencode(name).decode(errors="replace"): name for name in files}
+    present, composed = set(files), {unicodedata.normalize("NFC", name): file for name, file in in_utf8.items()}
     names = [cell.replace("\\", "/").removeprefix("./") for cell in rows.columns[title]]
     # macOS keeps letters and their accents apart in names of files, keyboards do not.
     names = [name if name in present else composed.get(unicodedata.normalize("NFC", name), name) for name in names]

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from gankit.errors import counted, first_of
+from gankit.errors import counted, first_of, unbroken
 from gankit.interfaces import Dataset, Rows
 from gankit.metrics.leakage import NEAR_COPY, Thumbnail, duplicates, thumbnails
 
@@ -23,7 +23,7 @@ BATCH = 256
 def findings(dataset: Dataset) -> Iterator[str]:
     """One line for each thing that deserves a look before a training; reads `MOST_COMPARED` images at most."""
     n = min(len(dataset), MOST_COMPARED)
-    known, blank, images = dataset.known, [], list[Thumbnail]()
+    known, blank, thumbs = dataset.known, [], list[Thumbnail]()
     low, high = dataset.value_range
     for start in range(0, n, BATCH):
         indices = np.arange(start, min(start + BATCH, n))
@@ -31,21 +31,21 @@ def findings(dataset: Dataset) -> Iterator[str]:
         is_blank = pixels.reshape(len(pixels), -1).std(1, dtype=np.float64) < BLANK * (high - low)
         blank += indices[is_blank].tolist()
         kept = Rows(images=pixels[~is_blank], ids=indices[~is_blank], value_range=dataset.value_range)
-        images += thumbnails(kept, "data")
+        thumbs += thumbnails(kept, "data")
     if len(dataset) > n:
         yield f"the first {n:,} images were compared with each other"
     if blank:
-        yield f"{counted(len(blank), 'near-blank image')}, {_names(dataset, blank)}: leave out what shows nothing"
-    # (p, 2) places of each pair, the lower one first: the higher one is taken for the copy.
+        yield f"{counted(len(blank), 'near-blank image')}, {_names(dataset, blank)}: leave out those that show nothing"
+    # (p, 2) indices of each pair, the smaller first; the later image counts as the copy.
     pairs = np.array(
-        [(images[i].id, images[j].id) for i, j in _pairs(images) if i < j], dtype=np.int64
+        [(thumbs[i].id, thumbs[j].id) for i, j in _pairs(thumbs) if i < j], dtype=np.int64
     ).reshape(-1, 2)  # fmt: skip
     if len(pairs):
         copies = np.unique(pairs[:, 1])
         yield f"{counted(len(copies), 'duplicate')} of other images, such as {_names(dataset, pairs[0])}: remove them"
         for values, of_what, advice in (
             (known.labels, "with different classes", "correct them"),
-            (known.groups, "of different patients", "held-out images would not be new ones"),
+            (known.groups, "of different patients", "keep each pair on one side, or held-out images are not new"),
         ):
             if values is not None and (differ := values[pairs[:, 0]] != values[pairs[:, 1]]).any():
                 count, first = counted(int(differ.sum()), "pair"), _names(dataset, pairs[differ][0])
@@ -54,7 +54,7 @@ def findings(dataset: Dataset) -> Iterator[str]:
 
 
 def _leaks(dataset: Dataset, pairs: NDArray[np.int64]) -> Iterator[str]:
-    """Images and patients that are in two splits."""
+    """Duplicate images, and patients, that occur in more than one split."""
     splits_of: dict[int, set[str]] = defaultdict(set)
     for name, indices in dataset.known.splits.items():
         for index in np.asarray(indices).tolist():
@@ -68,11 +68,12 @@ def _leaks(dataset: Dataset, pairs: NDArray[np.int64]) -> Iterator[str]:
             splits_of_group[str(dataset.known.groups[index])] |= names
         both = [group for group, names in splits_of_group.items() if len(names) > 1]
         if both:
-            yield f"{counted(len(both), 'patient')} in more than one split, such as {both[0]}: keep each in one"
+            first = unbroken(both[0])
+            yield f"{counted(len(both), 'patient')} in more than one split, such as {first}: keep each in one"
 
 
-def _pairs(images: list[Thumbnail]) -> Iterator[tuple[int, int]]:
-    for i, j, _, _ in duplicates(images, images, NEAR_COPY) if images else ():
+def _pairs(thumbs: list[Thumbnail]) -> Iterator[tuple[int, int]]:
+    for i, j, _, _ in duplicates(thumbs, thumbs, NEAR_COPY) if thumbs else ():
         yield from zip(i.tolist(), j.tolist(), strict=True)
 
 

@@ -38,13 +38,13 @@ from gankit.training.step import Stepper
 FEWEST_STEPS = 500
 """Steps below which a training learns nothing."""
 FEWEST_HELD_OUT, FEWEST_PATIENTS = 20, 5
-"""Held-out images, and patients, to hold any out."""
+"""The fewest held-out images, and the fewest patients, with which images are held out."""
 HELD_OUT = 0.2
 TIMED_STEPS, TIMED_SECONDS = 5, 20.0
-"""Steps that are timed, or fewer where they take so many seconds."""
-NAMED = 20
+"""Steps that are timed; fewer where these seconds are over first."""
+OPENED_FILES = 20
 """Files of a folder that are opened to see whether they are DICOM."""
-OF_THE_TIME = 0.9
+TRAINING_SHARE = 0.9
 """The share of the given time that steps take; the rest is for reading, samples and checkpoints."""
 
 
@@ -60,7 +60,7 @@ def plan(place: str, minutes: float, out: Path, recipe: str | None = None) -> It
 
     Args:
         place: a folder of pictures or of DICOM files, an npz or npy file, a data set's name, or its table in TOML.
-        minutes: of training on this machine, for which steps are measured.
+        minutes: of training on this machine, for which steps are timed.
         out: the file to write.
         recipe: one whose settings follow from the images; None takes the first that is proposed on this device.
 
@@ -75,6 +75,7 @@ def plan(place: str, minutes: float, out: Path, recipe: str | None = None) -> It
     table = _table(place)
     settings = load({"data": {"size": 32, **table}}).data  # until a size is chosen, any will do
     unsized = open_dataset(settings)
+    # A single image cannot be divided; `refuse_few` says that more are needed.
     n = len(select_images(settings, 0, unsized)[0]) if len(unsized) > 1 else len(unsized)
     refuse_few(n, place)
     choices = _choose_data(unsized, table, settings.split, recipes.get(recipe).sides, on_gpu, minutes)
@@ -95,15 +96,15 @@ def plan(place: str, minutes: float, out: Path, recipe: str | None = None) -> It
     intervals = {"tick_every": steps // 100, "sample_every": steps // 20, "checkpoint_every": steps // 10}
     tables["training"] |= {key: max(every, 1) for key, every in intervals.items()}
     training, held_out = select_images(settings, 0, dataset)
-    measured = _measured(dataset, settings.split, training, held_out)
-    time_said = f"{seconds:.2g} s a step here, {minutes:g} minutes"
-    text = _text(place, recipe, table, choices, tables, time_said, measured)
+    advice = _judging_advice(dataset, settings.split, training, held_out)
+    time_text = f"{seconds:.2g} s a step here, {minutes:g} minutes"
+    text = _text(place, recipe, table, choices, tables, time_text, advice)
     load(tomllib.loads(text))  # raises before anything is written where a setting does not fit
     for key, choice in choices.items():
         yield f"data.{key} = {json.dumps(choice.value)}: {choice.why}"
     yield f"recipe {recipe}, its settings for {len(training)} images: gankit show {shlex.quote(str(out))}"
-    yield f"training.steps = {steps}: {time_said}"
-    for line in measured:
+    yield f"training.steps = {steps}: {time_text}"
+    for line in advice:
         yield f"to judge: {line}"
     _check_free(out)  # another process may have come first
     write_atomically(out, text)
@@ -111,12 +112,12 @@ def plan(place: str, minutes: float, out: Path, recipe: str | None = None) -> It
 
 
 def _steps(minutes: float, seconds: float) -> int:
-    """The number of steps, of so many seconds each, for the given time, rounded down to two digits."""
-    steps = int(60 * minutes * OF_THE_TIME / seconds)
+    """How many steps of `seconds` each fit into the given time, rounded down to two digits."""
+    steps = int(60 * minutes * TRAINING_SHARE / seconds)
     if steps < FEWEST_STEPS:
         raise GankitError(
             f"--minutes {minutes:g} is enough for {steps} steps here ({seconds:.2g} s each), too few to learn from: "
-            f"give --minutes {np.ceil(FEWEST_STEPS * seconds / 60 / OF_THE_TIME):g} or more"
+            f"give --minutes {np.ceil(FEWEST_STEPS * seconds / 60 / TRAINING_SHARE):g} or more"
         )
     unit: int = 10 ** (len(str(steps)) - 2)
     return steps // unit * unit
@@ -144,7 +145,8 @@ def _table(place: str) -> dict[str, Any]:
         return table
     path = user_path(place)
     if path.is_dir():
-        return {"name": "dicom" if any(map(_is_dicom, islice(files_below(path), NAMED))) else "folder", "path": place}
+        is_dicom = any(map(_is_dicom, islice(files_below(path), OPENED_FILES)))
+        return {"name": "dicom" if is_dicom else "folder", "path": place}
     if path.suffix.lower() in (".npz", ".npy"):
         return {"name": "npz", "path": place}
     if path.exists():
@@ -174,7 +176,7 @@ def _proposed(device: str) -> str:
 def _choose_data(
     dataset: Dataset, table: dict[str, Any], split: str | None, sides: tuple[int, int], on_gpu: bool, minutes: float
 ) -> dict[str, Choice]:
-    """Settings of the data, of whose `split` to train on, that the user's own table does not decide."""
+    """Choose the data settings that the user's table leaves open; `split` is the one to train on."""
     held_out = Choice(table["held_out"], "as given") if "held_out" in table else _choose_held_out(dataset, split)
     choices = {"size": _choose_size(dataset, sides, on_gpu, minutes), "held_out": held_out}
     known = dataset.known
@@ -211,13 +213,13 @@ def _choose_size(dataset: Dataset, sides: tuple[int, int], on_gpu: bool, minutes
     possible = [size for size in (28, 32, 64, 128, 256) if sides[0] <= size <= sides[1]] or [sides[0]]
     side = max([size for size in possible if size <= min(most, shorter)], default=possible[0])
     ratio = float(np.median(sizes[:, 1] / sizes[:, 0]))
-    step = 1 << (side.bit_length() - 3)  # networks double 4 to 7 pixels
+    # Networks double maps of 4 to 7 pixels a side: both sides of the image are multiples of the last factor.
+    step = 2 ** math.floor(math.log2(side / 4))
     wanted = step * round(side / step * max(ratio, 1 / ratio))
     long = min(wanted, sides[1] // step * step)
     value = side if long == side else [side, long] if ratio > 1 else [long, side]
-    why = (
-        f"what {'a GPU' if on_gpu else 'a CPU'} learns in {minutes:g} minutes; the smallest image has {shorter} pixels"
-    )
+    device = "a GPU" if on_gpu else "a CPU"
+    why = f"what {device} learns in {minutes:g} minutes; the smallest image has {shorter} pixels"
     squeezed = f"; images {max(ratio, 1 / ratio):.3g} times as long as wide are squeezed" if long < wanted else ""
     return Choice(value, f"{why} a side{squeezed}")
 
@@ -262,17 +264,17 @@ def _seconds_a_step(tables: dict[str, Any]) -> float:
     return float(np.median(times))
 
 
-def _measured(dataset: Dataset, split: str | None, training: Dataset, held_out: Dataset | None) -> list[str]:
+def _judging_advice(dataset: Dataset, split: str | None, training: Dataset, held_out: Dataset | None) -> list[str]:
     """What the images that are there to judge with allow to be measured, in words."""
     if own := _split_to_judge_with(dataset, split):
-        return list(_measurable(dataset.subset(dataset.known.splits[own]), f"images of the split {own}"))
+        return list(_judging_advice_for(dataset.subset(dataset.known.splits[own]), f"images of the split {own}"))
     if held_out is not None:
-        return list(_measurable(held_out, "held-out images"))
+        return list(_judging_advice_for(held_out, "held-out images"))
     copied = "none are held out: a generator that copies its training images looks perfect; watch memorisation"
-    return [*_measurable(training, "training images"), copied]
+    return [*_judging_advice_for(training, "training images"), copied]
 
 
-def _measurable(images: Dataset, kind: str) -> Iterator[str]:
+def _judging_advice_for(images: Dataset, kind: str) -> Iterator[str]:
     """What so many real images allow to be measured, in words; `kind` is what they are called."""
     n, groups = len(images), images.known.groups
     spread = 140 / n**0.5  # in percentage points: two standard errors of the difference of two shares near 50 %
@@ -284,14 +286,14 @@ def _measurable(images: Dataset, kind: str) -> Iterator[str]:
     elif n < 2000:
         yield "KID and precision and recall rank runs; compare Frechet distances at equal counts only"
     else:
-        yield "all metrics mean something; the Frechet distance still falls with the count: compare at equal ones"
+        yield "all metrics mean something; the Frechet distance still falls with the count: compare it at equal counts"
     if groups is not None:
         yield f"errors are those of {counted(len(np.unique(groups)), 'patient')}, not of images"
 
 
 def _text(
-    place: str, recipe: str, data: dict[str, Any], choices: dict[str, Choice], tables: dict[str, Any], time_said: str,
-    measured: list[str],
+    place: str, recipe: str, data: dict[str, Any], choices: dict[str, Choice], tables: dict[str, Any], time_text: str,
+    advice: list[str],
 ) -> str:  # fmt: skip
     """The experiment as a commented file: the recipe's settings for the data, and what was chosen of the data."""
     lines = [f"# Proposed by gankit plan for {_words(place)}; every line may be changed.", "[data]"]
@@ -300,13 +302,13 @@ def _text(
     if "flip" not in data:
         lines.append("# flip = true  # doubles the images, where left and right do not matter")
     lines.append("")
-    lines += [f"# The rest is the recipe {recipe} for these images; {time_said}."]
+    lines += [f"# The rest is the recipe {recipe} for these images; {time_text}."]
     for name, content in tables.items():
         for entry in content if isinstance(content, list) else [content]:
             lines += [f"[[{name}]]" if isinstance(content, list) else f"[{name}]"]
             table = {"name": entry} if isinstance(entry, str) else entry
             lines += [*(_line(key, value) for key, value in table.items()), ""]
-    lines += ["# To judge:", *(f"# {line}" for line in measured)]
+    lines += ["# To judge:", *(f"# {line}" for line in advice)]
     return "\n".join(lines) + "\n"
 
 

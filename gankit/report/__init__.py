@@ -101,8 +101,7 @@ def _pictures(run: Run, reals: Dataset | None) -> list[Pictures]:
     if not shape.classes:
         return [row(None, everywhere, columns**2)]
     labels = everywhere if reals is None else reals.labels
-    counts = run.experiment.run.label_counts if run.experiment.run else []
-    trained = [number for number, count in enumerate(counts) if count]
+    trained = [number for number, count in enumerate(run.label_counts) if count]
     return [row(run.class_names[k], np.flatnonzero(labels == k), 2 * columns) for k in trained]
 
 

@@ -41,14 +41,14 @@ def card(run: Run, metrics: dict[str, Any] | None) -> str:
         metrics=metrics, told=told, data=data_name(run),
         generator=run.experiment.generator.name, critic=run.experiment.critic.name,
         losses=[loss.name for loss in run.experiment.losses], patients=patients, held_out=held_out, unopened=unopened,
-        classes=dict(zip(run.class_names, record.label_counts, strict=False)),
+        classes=dict(zip(run.class_names, run.label_counts, strict=False)),
     )  # fmt: skip
     # Conditions of the template leave empty lines: none stays between items of a list, and at most one elsewhere.
     return re.sub(r"\n{3,}", "\n\n", re.sub(r"(?m)^(- .*)\n+(?=- )", r"\1\n", text)).rstrip() + "\n"
 
 
 def card_html(text: str) -> str:
-    """A card for a page: paragraphs, lists and headings, without the title, which the page has."""
+    """A card as HTML for a page: paragraphs, lists and headings, without the title, which the page has."""
     html = []
     for block in escape(text).strip().split("\n\n")[1:]:
         if block.startswith("## "):
@@ -57,7 +57,8 @@ def card_html(text: str) -> str:
             html.append("<ul>" + "".join(f"<li>{item}</li>" for item in block[2:].split("\n- ")) + "</ul>")
         else:
             html.append(f"<p>{block}</p>")
-    return re.sub(r"\*\*(.+?)\*\*", r"<strong>\1</strong>", "\n".join(html))
+    bold = re.sub(r"\*\*(.+?)\*\*", r"<strong>\1</strong>", "\n".join(html))
+    return re.sub(r"\\([\W_])", r"\1", bold)  # the backslashes of `markdown`
 
 
 def data_name(run: Run) -> str:

@@ -1,6 +1,7 @@
 """Self-contained HTML pages from templates, with their pictures inside."""
 
 import io
+import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -9,9 +10,12 @@ from jinja2 import ChoiceLoader, Environment, PackageLoader, StrictUndefined
 from gankit.terminal.text import harmless
 from gankit.version import __version__ as gankit_version
 
+_SIGNS, _BULLET = re.compile(r"([\\`*_\[\]<>&~#$])"), re.compile(r"^(\d*)([-+.)])(?=\s)")
+"""What Markdown does not show as it is, anywhere and at the beginning."""
+
 
 def render(package: str, template: str, **values: Any) -> str:
-    """A page from a template. A template of HTML escapes values; a missing value is an error.
+    """A page from a template. Templates of HTML and of Markdown escape texts; a missing value is an error.
 
     Templates may extend `base.html.j2` of this folder, which has the one stylesheet of all reports.
 
@@ -20,12 +24,19 @@ def render(package: str, template: str, **values: Any) -> str:
         template: its file.
         values: the template's variables.
     """
+    finalize = markdown if ".md." in template else harmless
     environment = Environment(
         loader=ChoiceLoader([PackageLoader(package, ""), PackageLoader("gankit.report", "")]),
         autoescape=lambda name: name is None or ".html" in name,
-        undefined=StrictUndefined, finalize=lambda value: harmless(value) if type(value) is str else value,
+        undefined=StrictUndefined, finalize=lambda value: finalize(value) if type(value) is str else value,
     )  # fmt: skip
     return environment.get_template(template).render(gankit_version=gankit_version, **values)
+
+
+def markdown(text: str) -> str:
+    """A text, such as the name of a class, as Markdown that shows it as it is, on one line."""
+    escaped = _SIGNS.sub(r"\\\1", " ".join(harmless(text).split()))
+    return _BULLET.sub(r"\1\\\2", escaped)
 
 
 def draw_png(draw: Callable[..., None], size: tuple[float, float] = (7, 3.2), panels: int = 1) -> bytes:

@@ -22,7 +22,7 @@ FORMAT = 3
 """The version of the format of checkpoints and exports.
 
 Weights of format 1 lack the buffer with the influence that labels have while they fade in; `LabelLayer` supplies it.
-Those of formats 1 and 2 have no digest, and checkpoints hold the sums of the log of one process alone.
+Files of formats 1 and 2 have no digest, and their checkpoints hold the log's sums of one process only.
 """
 KEPT = 2
 """Checkpoints kept: the newest, and one before it in case the newest cannot be read."""
@@ -44,7 +44,8 @@ def save(folder: Path, step: int, state: Mapping[str, Any], every: int = 1, best
         folder: the run's `checkpoints`.
         step: generator updates done.
         state: tensors, numbers and strings in dicts and lists.
-        every: steps between checkpoints. Older ones at other steps, where a run was stopped, are deleted.
+        every: steps between checkpoints. Older ones at other steps, where a run was stopped, are deleted once there is
+            one at such a step.
         best: whether to save it as `best.pt`, for the best generator so far, which is never deleted as an old one.
 
     Raises:
@@ -64,10 +65,10 @@ def save(folder: Path, step: int, state: Mapping[str, Any], every: int = 1, best
 def prune(folder: Path, step: int, every: int) -> None:
     """Delete all but the newest checkpoints; `step` and `every` as for `save`, which calls it."""
     # Checkpoints of later steps stay: they could not be read, or the run would have resumed from them.
-    before = [old for old in _step_checkpoints(folder) if _step(old) < step]
-    regular = [old for old in before if _step(old) % every == 0]
-    kept = regular[-(KEPT - 1) :]  # besides the one just written
-    for old in set(before) - set(kept):
+    older = [old for old in _step_checkpoints(folder) if _step(old) < step]
+    regular = [old for old in older if _step(old) % every == 0]
+    kept = (regular or older)[-(KEPT - 1) :]  # besides the one of `step`
+    for old in set(older) - set(kept):
         old.unlink(missing_ok=True)
 
 
@@ -76,11 +77,9 @@ def plain(state: Any) -> Any:
     if isinstance(state, np.generic):
         return state.item()
     # Subclasses, such as the OrderedDict of a module, may carry more than their items.
-    if type(state) in (list, tuple, dict):
-        items = state.items() if isinstance(state, dict) else enumerate(state)
-        values = {key: plain(value) for key, value in items}
-        return values if isinstance(state, dict) else type(state)(values.values())
-    return state
+    if type(state) is dict:
+        return {key: plain(value) for key, value in state.items()}
+    return type(state)(map(plain, state)) if type(state) in (list, tuple) else state
 
 
 def restore(
@@ -112,7 +111,7 @@ def restore(
         try:
             load(state)
         except RunError as error:
-            refusal = refusal or error
+            refusal = refusal or error  # that of the newest
             skipped.append(str(error))
             continue
         return Restored(step, state, skipped)
@@ -132,25 +131,25 @@ class _DamagedError(Exception):
 
 def _read(path: Path, device: str | torch.device, mmap: bool) -> tuple[int, dict[str, Any]]:
     """The step and the state of a checkpoint."""
-    sealed: bool | None = None  # None: without a digest, as in formats 1 and 2
+    digest_fits: bool | None = None  # None for a file without a digest, as formats 1 and 2 are
     try:
-        sealed = is_sealed(path)
-        if sealed is False:
+        digest_fits = is_sealed(path)
+        if digest_fits is False:
             raise _DamagedError("it was altered after it was written")
         content = torch.load(path, map_location=device, weights_only=True, mmap=mmap)
         number, step, state = content["format"], content["step"], content["state"]
     except _DamagedError:
         raise
     except Exception as error:  # a damaged file may raise anything, and ask for any amount of memory
-        if sealed and is_short_of_memory(error):
+        if digest_fits and is_short_of_memory(error):
             raise RunError(
                 f"{path} does not fit into the memory of {device} ({one_line(error, 100)}); it is not damaged: leave "
                 "the device to this run alone, or use the CPU (CUDA_VISIBLE_DEVICES=)"
             ) from error
-        if sealed and is_device_failure(error):
+        if digest_fits and is_device_failure(error):
             raise
         raise _DamagedError(one_line(error, 100) or type(error).__name__) from error
-    if not isinstance(state, dict) or step != _step(path) or (sealed is None and number not in (1, 2)):
+    if not isinstance(state, dict) or step != _step(path) or (digest_fits is None and number not in (1, 2)):
         raise _DamagedError("it was altered after it was written")
     _check_format(path, number)
     return step, state
@@ -191,7 +190,7 @@ def pack(generator: nn.Module, config: dict[str, Any]) -> bytes:
 
 
 def read_export(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """A generator's weights by name, each of any shape, and its config.
+    """The weights, tensors of any shape by name, and the config of an exported generator or classifier.
 
     Raises:
         RunError: the file is missing, is no export of gankit, was altered, or is of a newer gankit.

@@ -22,19 +22,20 @@ from gankit.runs import checkpoint
 from gankit.runs.networks import refuse_large
 
 FILE = "classifier.safetensors"
-SMALL = "small"  # The name of gankit's own network; others are torchvision's
-MEAN, SPREAD = [0.485, 0.456, 0.406], [0.229, 0.224, 0.225]  # Of channels in [0, 1], as networks of torchvision expect
+SMALL = "small"  # the name of gankit's own network; others are torchvision's
+MEAN, SPREAD = [0.485, 0.456, 0.406], [0.229, 0.224, 0.225]  # of channels in [0, 1], as networks of torchvision expect
 
 
 @final
 class SmallNetwork(nn.Module):
-    """A few convolutions for any number of channels and any size, with a linear head on at most 4x4 places.
+    """A few convolutions for any number of channels and any size, with a linear head on a 4x4 map.
 
     Each level is a 3x3 convolution, batch normalisation, ReLU and 2x2 max-pooling. It is twice as wide as the level
-    before, up to four times the first. There are one to five levels, so many that the shorter side is about 4 pixels
-    long at the end. The head sees positions, since some labels depend on where something lies.
+    before, up to four times the first. After the last of one to five levels the shorter side is about 4 pixels long.
+    The map is not averaged to a single position, since some labels depend on where something lies.
 
-    It has `width` channels at the first level, dropout before the head, and one output for each class, or for a number.
+    It has `width` channels at the first level, dropout before the head, and one output for each class, or one for a
+    regression target.
     """
 
     def __init__(self, image: ImageSpec, outputs: int, width: int = 16, dropout: float = 0.2) -> None:
@@ -56,7 +57,7 @@ class SmallNetwork(nn.Module):
 
 @final
 class TorchvisionNetwork(nn.Module):
-    """A classification network, by torchvision's name, behind gankit's range of images.
+    """A classification network, by torchvision's name, that takes images in gankit's range, [-1, 1].
 
     Grey images are shown to all three channels. Images are resized to `input_size` pixels, where that is not None.
 
@@ -108,10 +109,13 @@ def make_network(
 
 
 def load_weights(network: nn.Module, path: Path, name: str, table: str = "classifier") -> None:
-    """Load weights into a network of torchvision, but for the head, whose shape the classes decide.
+    """Load those weights of a file that have the shapes of a network of torchvision: usually all but the head's.
 
-    The file holds tensors by name, as torchvision publishes them, or as safetensors; `name`, the network's, and
-    `table`, that of its settings, are for errors.
+    Args:
+        network: of torchvision.
+        path: a state dict, as torchvision publishes them or in safetensors.
+        name: the network's, for errors.
+        table: the table of its settings, for errors.
 
     Raises:
         PartError: the file holds no weights of this network.
@@ -120,9 +124,7 @@ def load_weights(network: nn.Module, path: Path, name: str, table: str = "classi
     try:
         tensors: Any = load_file(path) if safe else torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # a damaged file may raise anything
-        raise PartError(
-            f"{table}.weights: {path} cannot be read ({one_line(error, 120)}); give a file of tensors by name"
-        ) from None
+        raise PartError(f"{table}.weights: {path} cannot be read ({one_line(error, 120)}); give a state dict") from None
     state = network.state_dict()
     named = tensors.items() if isinstance(tensors, dict) else ()
     fitting = {
@@ -130,7 +132,7 @@ def load_weights(network: nn.Module, path: Path, name: str, table: str = "classi
         for key, value in named
         if isinstance(value, Tensor) and key in state and value.shape == state[key].shape
     }
-    # Of a network with a second head for training, both heads depend on the classes: at most a weight and a bias each.
+    # Some networks have a second head for training. Both heads depend on the classes: at most a weight and a bias each.
     if len(state) - len(fitting) > 4 or not fitting:
         raise PartError(
             f"{table}.weights: {path} is not of {name}: {len(fitting)} of its {len(state)} tensors are there; name "
@@ -175,7 +177,7 @@ def load_classifier(path: str | Path, *, grey_levels: bool = False) -> Classifie
 
     Args:
         path: the file `classifier.safetensors`, or the folder that holds it.
-        grey_levels: the classifier takes images in [0, 255] instead, as a ranking passes them.
+        grey_levels: the classifier takes images in [0, 255] instead, as rankings by label pass them.
 
     Raises:
         RunError: there is no such file, or it holds no classifier.

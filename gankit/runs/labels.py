@@ -23,7 +23,7 @@ def draw_labels(n: int, record: RunRecord, conditions: Tensor | None, seed: int)
     Args:
         n: how many.
         record: of the run, with the number of training images per class.
-        conditions: (m, k) conditions of training images; whole rows are drawn, so that they fit together.
+        conditions: (m, k) conditions of training images; rows are drawn whole, so that conditions fit together.
         seed: of the draws.
 
     Returns:
@@ -72,9 +72,9 @@ def _find_class(label: Any, record: RunRecord, run: Path) -> int:
     if str(label) in names:
         return names.index(str(label))
     # Where classes are named by numbers, such as grades 1 to 3, a number is always taken as a name.
-    are_numbers = any(name.isdigit() and name != str(number) for number, name in enumerate(names))
+    named_by_other_numbers = any(name.isdigit() and name != str(number) for number, name in enumerate(names))
     text = str(label)
-    if not are_numbers and text.isdecimal() and len(text) < 10 and int(text) < record.image["classes"]:
+    if not named_by_other_numbers and text.isdecimal() and len(text) < 10 and int(text) < record.image["classes"]:
         return int(text)
     known = ", ".join(f"{number} {name}" for number, name in enumerate(names))
     raise RunError(f"there is no class {shown(label)} in {run}; known: {known}")

@@ -34,7 +34,7 @@ def build_network(experiment: Experiment, kind: Literal["generator", "critic"], 
         PartError: the part refuses the image, is larger than the memory, or is a generator without a `latent_dim`.
     """
     part = getattr(experiment, kind).part
-    if part.name in registry(kind).built_in():  # others may read files when they are built, which must not happen twice
+    if part.name in registry(kind).built_in():  # others may do more when they are built than draw weights
         refuse_large(f"{kind} {part.name}", lambda: part.build(image), "its width, widths or latent_dim, or data.size")
     network: nn.Module = part.build(image)
     if kind == "generator" and not isinstance(getattr(network, "latent_dim", None), int):
@@ -42,7 +42,8 @@ def build_network(experiment: Experiment, kind: Literal["generator", "critic"], 
             f"generator {part.name} has no latent_dim: set self.latent_dim, the length of a latent vector, in __init__"
         )
     if any(is_lazy(value) for value in [*network.parameters(), *network.buffers()]):
-        call_part(f"{kind} {part.name}", network.eval(), *probe_inputs(network, image))  # lazy layers take their sizes
+        # Lazy layers take their sizes from a batch; in evaluation mode running statistics stay as they are.
+        call_part(f"{kind} {part.name}", network.eval(), *probe_inputs(network, image))
         network.train()
     if experiment.training.label_fade is not None:
         for layer in label_layers(network):
@@ -79,7 +80,7 @@ def refuse_large(what: str, build: Callable[[], nn.Module], lower: str) -> None:
 
     Args:
         what: the network, for the error.
-        build: builds it, drawing nothing but its weights; here without memory.
+        build: called on torch's device "meta", where tensors take no memory; must do nothing but draw weights.
         lower: what would make it smaller.
 
     Raises:
@@ -89,13 +90,13 @@ def refuse_large(what: str, build: Callable[[], nn.Module], lower: str) -> None:
         needed = sum(parameter.nbytes for parameter in build().parameters())
     if needed > memory() / COPIES:
         raise PartError(
-            f"{what} has {needed / 1e9:,.0f} GB of weights, of which a training needs {COPIES} times as much, and this "
-            f"machine {memory() / 1e9:,.0f} GB of memory; lower {lower}"
+            f"{what} has {needed / 1e9:,.0f} GB of weights, and training takes {COPIES} times that; this machine has "
+            f"{memory() / 1e9:,.0f} GB of memory; lower {lower}"
         )
 
 
 def probe_labels(n: int, image: ImageSpec) -> Tensor | None:
-    """Any valid labels of n samples: (n,) int64 classes, (n, k) float conditions, or None."""
+    """Some valid labels of n samples: (n,) int64 classes, (n, k) float conditions, or None."""
     if image.classes:
         return torch.arange(n) % image.classes
     return torch.randn(n, image.conditions) if image.conditions else None
@@ -130,7 +131,7 @@ def call_part(name: str, part: Callable[..., Any], *inputs: Tensor | None) -> Te
 
 
 def describe_value(value: Any) -> str:
-    """A value in an error: a tensor by its shape, a list or tuple by what it holds, all others by their type."""
+    """A value in an error: a tensor by its shape, a list or tuple by what it holds, all others by value and type."""
     if isinstance(value, Tensor):
         return str(tuple(value.shape))
     if isinstance(value, (list, tuple)):
@@ -236,7 +237,8 @@ def recompute_norms(generator: nn.Module, latent_dim: int, labels: Tensor | None
     generator.train()
     like = _inputs_like(generator)
     # Running statistics, and the vectors of spectral normalisation, are buffers: without any, nothing is to be updated.
-    for batch in range(n_batches if any(True for _ in generator.buffers()) else 0):
+    has_buffers = next(generator.buffers(), None) is not None
+    for batch in range(n_batches if has_buffers else 0):
         z = torch.randn(SAMPLE_BATCH, latent_dim, generator=seeds.generator(seed, "statistics", batch)).to(like)
         label = None
         if labels is not None:

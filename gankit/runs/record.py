@@ -25,14 +25,13 @@ def record_run(experiment: Experiment, dataset: Dataset, **facts: Any) -> RunRec
     Args:
         experiment: the run's.
         dataset: the training images.
-        facts: the other fields of `RunRecord`, which `dataset` alone does not determine: image, condition_mean,
-            condition_scale, held_out, device, data_in_process.
+        facts: the fields of `RunRecord` that follow from neither.
     """
     before = experiment.run
     if experiment.evaluation.features:
         features = ""
     else:  # the default is chosen when a run starts, and kept when it resumes
-        features = (before and before.features) or default_features()
+        features = (before.features if before else "") or default_features()
     return RunRecord(
         versions=_versions(experiment),
         dtype=str(dataset.dtype),
@@ -46,7 +45,7 @@ def record_run(experiment: Experiment, dataset: Dataset, **facts: Any) -> RunRec
 
 
 def _counts(dataset: Dataset) -> dict[str, Any]:
-    """Fields of `RunRecord` that tell which images a data set has, without looking at them."""
+    """Fields of `RunRecord` that describe a data set without reading its pixels."""
     labels = dataset.labels
     counts = [] if labels is None else np.bincount(labels, minlength=dataset.image.classes).tolist()
     return {"class_names": list(dataset.class_names), "label_counts": counts, "images": len(dataset)}
@@ -66,7 +65,7 @@ def _versions(experiment: Experiment) -> dict[str, str]:
 def check_same_images(folder: Path, before: RunRecord, training: Dataset, held_out: Dataset | None) -> None:
     """Refuse images other than those that a run was trained on or held out, as far as its record can tell.
 
-    If the data set has changed, other images are held out now, and some of them the generator has been trained on.
+    If the data set has changed, so has the split: the generator may have been trained on images that are now held out.
 
     Raises:
         RunError: as `check_same_data`.

@@ -103,6 +103,11 @@ class Run:
         """The name of each class, by number."""
         return list(self._record.class_names)
 
+    @property
+    def label_counts(self) -> list[int]:
+        """The number of training images of each class."""
+        return list(self._record.label_counts)
+
     def check_own(self, action: str) -> None:
         """Raise a RunError that names the action if the run is not the user's own but comes with gankit."""
         if self.packaged:
@@ -162,13 +167,13 @@ class Run:
         """Generator updates done, by the newest checkpoint that can be read.
 
         Raises:
-            RunError: there are checkpoints and none can be read, so that nobody can tell.
+            RunError: there are checkpoints and none can be read, so the step is unknown.
         """
         restored = checkpoint.restore(self.path / "checkpoints", mmap=True)
         return restored.step if restored else 0
 
     def known_steps(self) -> tuple[int | None, str]:
-        """`steps` and an empty text; or None and the reason why no checkpoint can be read, for pages to show."""
+        """`steps` and an empty text; or None and the reason why no checkpoint can be read, for display."""
         try:
             return self.steps, ""
         except RunError as error:
@@ -285,9 +290,8 @@ class Run:
                 raise RunError(f"{self.path} was trained without labels: leave the label out")
             return None
         if labels is None:
-            config = checkpoint.read_export(self.exported)[1] if self.image.conditions else {}
-            conditions = torch.tensor(config["conditions"]) if config else None
-            return draw_labels(n, self._record, conditions, seed)
+            drawn_from = checkpoint.read_export(self.exported)[1]["conditions"] if self.image.conditions else None
+            return draw_labels(n, self._record, None if drawn_from is None else torch.tensor(drawn_from), seed)
         if self.image.classes:
             return encode_classes(labels, n, self._record, self.path)
         return encode_conditions(labels, n, self._record)
@@ -296,7 +300,7 @@ class Run:
         """(n, k) standardised conditions to (n, k) in their own units."""
         mean, scale = np.array(self._record.condition_mean), np.array(self._record.condition_scale)
         values: NDArray[np.float64] = labels.double().numpy() * scale + mean
-        return np.where(abs(values) < 1e-6 * scale, 0.0, values)  # rounded labels give almost 0 for it
+        return np.where(abs(values) < 1e-6 * scale, 0.0, values)  # float32 labels give almost 0 for 0
 
 
 def pretrained_names() -> list[str]:
@@ -317,13 +321,13 @@ def open_run(path: str | Path, *, best: bool = False) -> Run:
     """
     folder = user_path(path)
     if not folder.exists() and str(path) in pretrained_names():
-        folder = PRETRAINED / folder
+        folder = PRETRAINED / str(path)
     if not (folder / "experiment.toml").is_file():
         near = _runs_near(folder)
         hint = f"; did you mean {first_of(near)}?" if near else ""
         if folder.is_file():
             hint = "; a run is a folder, which gankit train makes from an experiment file"
-        if str(path) in pretrained_names():
+        if str(path) in pretrained_names():  # and there is a file or folder of this name
             hint = "; a run that comes with gankit has the same name: to open that one, change to another directory"
         raise RunError(f"{folder}: there is no run here (no experiment.toml){hint}")
     if best and not (folder / BEST).is_file():
@@ -335,7 +339,7 @@ def open_run(path: str | Path, *, best: bool = False) -> Run:
 
 
 def _runs_near(folder: Path) -> list[str]:
-    """Runs that may be meant by a folder without one: those in it, else a similar name next to it or in `runs`."""
+    """Runs that the user may have meant by a folder: those in it, else a similar name next to it or in `runs`."""
     inside = [str(file.parent) for file in sorted(folder.glob("*/experiment.toml"))]
     nearby = {
         file.parent.name: str(file.parent)

@@ -40,9 +40,9 @@ def write_samples(
     images = run.decode(latents, labels, truncation)
     digits = max(5, len(str(count - 1)))
 
-    def fill(new: Path) -> None:
-        files = [save_image(new / f"{number:0{digits}d}", image) for number, image in enumerate(images)]
-        write_atomically(new / GRID, grid_png(images[:GRID_IMAGES], run.value_range))
+    def fill(unfinished: Path) -> None:
+        files = [save_image(unfinished / f"{number:0{digits}d}", image) for number, image in enumerate(images)]
+        write_atomically(unfinished / GRID, grid_png(images[:GRID_IMAGES], run.value_range))
         header, rows = ["file"], [[path.name] for path in files]
         if labels is not None:
             conditional = run.experiment.data.conditional
@@ -50,7 +50,7 @@ def write_samples(
             header += condition_names or ["label"]
             for row, text in zip(rows, label_texts(run, labels) or [], strict=True):
                 row += text.split(",") if condition_names else [text]
-        write_csv(new / "labels.csv", [header, *rows])
+        write_csv(unfinished / "labels.csv", [header, *rows])
 
     return write_folder(folder, fill)
 

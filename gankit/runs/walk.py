@@ -59,13 +59,13 @@ def write_walk(
     - `progress.png`, where the run has grids of samples: the run's fixed latents, a column for each of up to 12 steps.
 
     Between latents a and b a walk goes along cos(t) a + sin(t) b, so that every point on the way is as likely as a
-    sample: on a straight line those halfway would be more typical than samples are.
+    sample. Halfway along a straight line latents are shorter, and images more typical, than those of samples.
 
     Args:
         run: whose generator is shown.
         folder: to write.
         stops: latents that the walk visits, at least 2.
-        frames: pictures from one to the next.
+        frames: pictures from one latent to the next.
         label: one class, or conditions separated by commas, for all rows; None for every class.
         seed: of the latents.
         truncation: of the walk, as of `Run.sample`.
@@ -109,9 +109,9 @@ def write_walk(
         files["progress.png"] = _progress(run, steps)
         lines.append(f"progress.png: the same latents at steps {', '.join(str(step) for step in steps)}")
 
-    def fill(new: Path) -> None:
+    def fill(unfinished: Path) -> None:
         for name, content in files.items():
-            write_atomically(new / name, content)
+            write_atomically(unfinished / name, content)
 
     write_folder(folder, fill)
     return lines
@@ -123,9 +123,7 @@ def _rows(run: Run, label: str | None, seed: int) -> tuple[Tensor | None, int]:
         rows = 1 if run.image.classes else ROWS
         return run.encode_labels(rows, parse_label(run, label), seed), rows
     if run.image.classes:
-        record = run.experiment.run
-        counts = record.label_counts if record else []
-        trained = [name for name, count in zip(run.class_names, counts, strict=False) if count][:MOST_CLASSES]
+        trained = [name for name, count in zip(run.class_names, run.label_counts, strict=False) if count][:MOST_CLASSES]
         return run.encode_labels(len(trained), trained), len(trained)
     return run.encode_labels(ROWS, None, seed), ROWS
 
@@ -175,11 +173,12 @@ def _grids(run: Run) -> dict[int, Path]:
 
 
 def _progress(run: Run, grids: dict[int, Path]) -> bytes:
-    """The first column of each grid, side by side: each of its rows has a label of its own."""
+    """The first column of each grid, side by side (images of one column differ in label)."""
     scale, strips = enlargement(run.image.height, run.image.width), []
+    width = (run.image.width + 1) * scale  # of an image and the white line before it, see `grid`
     for path in grids.values():
         with Image.open(path) as picture:
-            strips.append(picture.convert("RGB").crop((0, 0, (run.image.width + 1) * scale, picture.height)))
+            strips.append(picture.convert("RGB").crop((0, 0, width, picture.height)))
     sheet = Image.new("RGB", (sum(strip.width for strip in strips) + scale, strips[0].height), "white")
     for number, strip in enumerate(strips):
         sheet.paste(strip, (number * strip.width, 0))

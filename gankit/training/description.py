@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 
-from gankit.errors import DataError, counted, first_of
+from gankit.errors import DataError, counted, first_of, unbroken
 from gankit.experiments.tables import DataTable
 from gankit.images.known import Known
 from gankit.interfaces import Dataset
@@ -169,4 +169,4 @@ def _classes(known: Known) -> str:
 def _names(names: Iterable[str]) -> str:
     names = list(names)
     more = f", ... ({len(names)} in all)" if len(names) > MOST else ""
-    return ", ".join(names[:MOST]) + more
+    return unbroken(", ".join(names[:MOST])) + more
