@@ -18,6 +18,7 @@ from typer.testing import CliRunner
 import gankit
 from gankit.cli import app
 from gankit.errors import GankitError, SettingsError
+from gankit.experiments.document import SettingsDocument
 from gankit.experiments.lines import json_lines, toml_lines, yaml_lines
 from gankit.experiments.recipe_files import recipe_facts, recipe_names, recipe_text
 from gankit.experiments.schema import schema
@@ -203,7 +204,7 @@ def test_a_folder_among_the_overrides_leads_to_its_pictures(tmp_path: Path, monk
     assert "for example training.steps=1000; no space beside =, and quotes" in errors("demo", "photos")[0]
     (tmp_path / "photos").mkdir()
     assert errors("demo", "photos")[0].endswith("for example data.name=folder data.path=photos")
-    assert errors("photos")[0].endswith("for its pictures a recipe with data.name=folder data.path=photos")
+    assert errors("photos")[0].endswith("to train on its pictures, name a recipe and add data.name=folder data.path=photos")
 
 
 def test_a_setting_of_another_part_leads_to_that_part() -> None:
@@ -454,6 +455,20 @@ def test_files_that_are_none(tmp_path: Path, name: str, content: bytes, message:
 def test_a_byte_order_mark_and_windows_line_ends(tmp_path: Path) -> None:
     (tmp_path / "e.toml").write_bytes(b"\xef\xbb\xbf[training]\r\nsteps = 5\r\nbatsch = 3\r\n")
     assert ":3: training.batsch" in errors(tmp_path / "e.toml")[0]
+
+
+def test_the_place_of_a_part_is_the_override_that_made_it_a_table(tmp_path: Path) -> None:
+    def place(*overrides: str) -> str:
+        document = SettingsDocument.read(path)
+        document.override(overrides)
+        return document.where(("augment", "augment"))
+
+    path = write(tmp_path / "e.toml", '[augment]\nname = "sometimes"\naugment = "diffaugment"\n')
+    inner = "augment.augment.policy=color"
+    assert place("training.steps=3") == f"{path}:3"
+    assert place(inner) == f"override {inner!r}"
+    assert place(inner, "augment.augment.name=none") == "overrides"
+    assert place("augment.augment.name=none", "augment.name=other") == f"{path}:3"  # what it wrote is dropped
 
 
 @pytest.mark.parametrize(

@@ -338,6 +338,18 @@ def test_an_unknown_name_says_which_registration_is_missing() -> None:
     assert "did you mean 'gradient-penalty'?" in refused(lambda: gankit.losses.get("gradient_penalty"))
 
 
+def test_a_name_from_a_plug_in_of_gankits_repository_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("GANKIT_DISABLE_PLUGINS", "*")
+    expected = {"fastgan": "gankit-fastgan", "FastGAN": "gankit-fastgan", "gankit-stylegan2:stylegan2": "gankit-stylegan2"}
+    for name, distribution in expected.items():
+        text = refused(lambda name=name: gankit.generators.get(name))
+        assert f"; the plug-in {distribution} has it, and is not installed" in text
+        assert text.endswith(f"pip install ./plugins/{distribution} in a clone of gankit's repository")
+    with pytest.raises(SettingsError, match="no recipe or file 'fastgan'; the plug-in gankit-fastgan has it"):
+        gankit.load("fastgan")
+    assert "known: " in refused(lambda: gankit.generators.get("other-nets:fastgan"))
+
+
 def test_a_run_of_another_process_names_the_registration(tmp_path: Any) -> None:
     with isolated_registry():
         gankit.augments.register("blur")(Blur)

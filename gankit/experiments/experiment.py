@@ -211,7 +211,7 @@ class Experiment(Settings):
     evaluation: Evaluation = Field(default_factory=Evaluation)
     run: RunRecord | None = None
 
-    # The settings of `OF_DATA`, as (table, key), whose values a recipe chose for its own data set.
+    # The settings of `DATA_SPECIFIC`, as (table, key), whose values a recipe chose for its own data set.
     _recipe_settings: list[tuple[str, str]] = PrivateAttr(default_factory=list)
     # The recipe whose settings follow from the images of the data set that the experiment names; "" where none do.
     _followed_recipe: str = PrivateAttr("")
@@ -258,7 +258,7 @@ class Experiment(Settings):
     __hash__ = None  # type: ignore[assignment]  # settings hold lists and tables
 
     def for_given_data(self) -> Self:
-        """The experiment for a data set of the calling program: settings of `OF_DATA` from a recipe become defaults.
+        """The experiment for a data set of the calling program: settings of `DATA_SPECIFIC` from a recipe become defaults.
 
         Raises:
             SettingsError: its settings follow from the images of another data set.
@@ -313,7 +313,7 @@ def load(
     """
     if isinstance(recipe_or_path, Experiment):
         document = SettingsDocument.from_tables(recipe_or_path.tables())
-        document.from_recipe = recipe_or_path._recipe_settings
+        document.chosen_by_recipe = recipe_or_path._recipe_settings
     elif isinstance(recipe_or_path, Mapping):
         document = SettingsDocument.from_tables(recipe_or_path)
         trust(document.values)  # the user's own program names these files

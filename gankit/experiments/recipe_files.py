@@ -5,6 +5,7 @@ from importlib import resources
 from gankit import recipes
 from gankit.errors import PartError, SettingsError
 from gankit.registry.messages import shown, suggestion
+from gankit.registry.plugins import shipped_hint
 from gankit.terminal.text import as_columns
 
 RECIPES = resources.files("gankit.recipes")
@@ -24,8 +25,8 @@ def recipe_text(name: str) -> str:
         SettingsError: there is no such recipe.
     """
     if name not in recipe_names():
-        names = [*recipe_names(), *recipes.names()]
-        raise SettingsError(f"there is no recipe or file {shown(name)}; {suggestion(name, names)}")
+        reason = shipped_hint("recipe", name) or suggestion(name, [*recipe_names(), *recipes.names()])
+        raise SettingsError(f"there is no recipe or file {shown(name)}; {reason}")
     return (RECIPES / f"{name}.toml").read_text(encoding="utf-8")
 
 

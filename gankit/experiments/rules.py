@@ -8,7 +8,7 @@ from pydantic import Field
 
 from gankit import recipes
 from gankit.errors import DataError, GankitError, PartError, typed_line
-from gankit.experiments.document import OF_DATA, SettingsDocument
+from gankit.experiments.document import DATA_SPECIFIC, SettingsDocument
 from gankit.experiments.reading import read_settings
 from gankit.experiments.selection import select_images
 from gankit.experiments.tables import DataTable, Settings
@@ -49,7 +49,7 @@ def fill_from_recipe(document: SettingsDocument, overrides: tuple[str, ...], dat
     decisive_document = SettingsDocument(
         document.label, {"data": copy.deepcopy(document.values["data"]), "training": {}}
     )
-    of_data = [(table, key) for table, key in OF_DATA if table == "data"]
+    of_data = [(table, key) for table, key in DATA_SPECIFIC if table == "data"]
     if data is not None:
         for _, key in of_data:
             decisive_document.values["data"].pop(key, None)

@@ -31,6 +31,32 @@ def plural(kind: str) -> str:
 
 GROUPS = {f"gankit.{plural(kind)}": kind for kind in KINDS}
 """The kind of each entry point group."""
+SHIPPED: dict[str, dict[str, tuple[str, ...]]] = {
+    "gankit-adaptive-augment": {"augment": ("adaptive", "transforms")},
+    "gankit-dicom": {"dataset": ("dicom",)},
+    "gankit-fastgan": {
+        "generator": ("fastgan",), "critic": ("fastgan",), "loss": ("fastgan-hinge", "fastgan-reconstruction"),
+        "recipe": ("fastgan",),
+    },
+    "gankit-stylegan2": {
+        "generator": ("stylegan2",), "critic": ("stylegan2",), "loss": ("stylegan2-path-length",),
+        "recipe": ("stylegan2",),
+    },
+    "gankit-timm": {"features": ("timm",)},
+}  # fmt: skip
+"""Names by kind that each plug-in in the folder `plugins` of gankit's repository registers."""
+
+
+def shipped_hint(kind: str, name: str) -> str:
+    """Which plug-in of gankit's repository has a part that was not found, and how to install it; "" if none has."""
+    owner, _, part = name.casefold().rpartition(":")
+    for distribution, names in SHIPPED.items():
+        if owner in ("", distribution) and part in names.get(kind, ()):
+            return (
+                f"the plug-in {distribution} has it, and is not installed (or GANKIT_DISABLE_PLUGINS switches it off): "
+                f"pip install ./plugins/{distribution} in a clone of gankit's repository"
+            )
+    return ""
 
 
 @dataclass(frozen=True)

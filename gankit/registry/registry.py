@@ -14,7 +14,7 @@ from pydantic import BaseModel
 
 from gankit.errors import PartError, one_line
 from gankit.registry.messages import shown, suggestion
-from gankit.registry.plugins import FILE_KINDS, PART_KINDS, PlugIn, normalise_name, plural, scan
+from gankit.registry.plugins import FILE_KINDS, PART_KINDS, PlugIn, normalise_name, plural, scan, shipped_hint
 from gankit.registry.settings import derive_settings, interface
 
 PartOrClass = TypeVar("PartOrClass")
@@ -162,16 +162,19 @@ class Registry:
 
     def _unknown_name(self, name: str) -> str:
         """The error for a name that no part has."""
-        known = [*self.names(), *ALIASES.get(self.kind, ())]
-        text = f"there is no {self.kind} named {shown(name)}; {suggestion(name, known, list_all=True)}"
+        reason = shipped_hint(self.kind, name) or self._similar_names(name)
+        return "; ".join([f"there is no {self.kind} named {shown(name)}; {reason}", *scan().faults])
+
+    def _similar_names(self, name: str) -> str:
+        """The known names closest to an unknown one, and why a part of this name may be missing."""
+        text = suggestion(name, [*self.names(), *ALIASES.get(self.kind, ())], list_all=True)
         distribution = name.rpartition(":")[0]
-        plugins, faults = scan().plugins, scan().faults
         if not distribution:
             call = f"@gankit.{plural(self.kind)}.register({shown(name)})"
             text += f" (if a script registers it, run its `{call}` in this process first)"
-        elif (owner := normalise_name(distribution)) not in {plugin.distribution for plugin in plugins}:
+        elif (owner := normalise_name(distribution)) not in {plugin.distribution for plugin in scan().plugins}:
             text += f" (distribution {owner[:100]} is not installed, or GANKIT_DISABLE_PLUGINS switches it off)"
-        return "; ".join([text, *faults])
+        return text
 
     def qualified_name(self, name: str) -> str:
         """The name as runs record it: plain for gankit's own parts, "distribution:name" for plug-ins."""
