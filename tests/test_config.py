@@ -201,10 +201,11 @@ def test_an_error_of_an_optional_setting_says_how_to_unset_it() -> None:
 
 def test_a_folder_among_the_overrides_leads_to_its_pictures(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    assert "for example training.steps=1000; no space beside =, and quotes" in errors("demo", "photos")[0]
+    assert "for example training.steps=1000; write no spaces around =, and quote" in errors("demo", "photos")[0]
     (tmp_path / "photos").mkdir()
-    assert errors("demo", "photos")[0].endswith("for example data.name=folder data.path=photos")
-    assert errors("photos")[0].endswith("to train on its pictures, name a recipe and add data.name=folder data.path=photos")
+    settings = "data.name=folder data.path=photos"
+    assert errors("demo", "photos")[0].endswith("for example " + settings)
+    assert errors("photos")[0].endswith("to train on its pictures, name a recipe and add " + settings)
 
 
 def test_a_setting_of_another_part_leads_to_that_part() -> None:
@@ -276,7 +277,7 @@ def test_overrides_do_not_change_what_they_were_given() -> None:
 @pytest.mark.parametrize(
     ("override", "message"),
     [
-        ("abc", "override 'abc': write key.path=value, for example training.steps=1000; no space beside =, and quotes"),
+        ("abc", "override 'abc': write key.path=value, for example training.steps=1000; write no spaces"),
         ("=3", "write key.path=value"),
         ("a..b=3", "write key.path=value"),
         ("training.steps.x=3", "override 'training.steps.x=3': training.steps holds a value, not a table"),
@@ -439,7 +440,7 @@ def test_an_error_in_a_recipe_names_it(monkeypatch: pytest.MonkeyPatch, tmp_path
         ("e.yaml", b"data: 1\ndata: 2\n", r"e.yaml:2: not YAML: found duplicate key"),
         ("e.yaml", b"data: \x07\n", r"e.yaml: not YAML: "),
         ("e.yaml", b"- 1\n", r"e.yaml: an experiment is a set of tables; this file holds \[1\]"),
-        ("e.yaml", b"1: 2\n", r"e.yaml: 1: keys should be strings"),
+        ("e.yaml", b"1: 2\n", r"e.yaml: 1: a key must be a text"),
         ("e.json", b'{"data": 3}', r"e.json:1: data: a name, or a table with a name, is needed, not 3"),
         ("e.toml", b"training = 3\n", r"e.toml:1: training: a table is needed, not 3"),
         ("e.toml", b"[losses]\nname = 'hinge'\n", r"e.toml:1: losses: a list is needed"),
@@ -740,7 +741,9 @@ def test_long_names_are_shortened_in_errors(override: str) -> None:
 
 def test_an_override_of_several_lines_is_not_read_in_part() -> None:
     (line,) = errors("wgan-gp", "training.steps=5\ntraining.batch=3")
-    assert line.endswith(r"training.steps: '5\ntraining.batch=3' has control characters; give each setting by itself")
+    assert line.endswith(
+        r"training.steps: '5\ntraining.batch=3' has control characters; pass each key=value as an argument of its own"
+    )
     assert gankit.load("wgan-gp", "training.betas=[\n0.5,\n0.9 # less\n]").training.betas == (0.5, 0.9)
 
 

@@ -18,7 +18,7 @@ from gankit.errors import SettingsError
 from gankit.experiments.lines import KeyPath, json_lines, toml_lines, yaml_lines
 from gankit.experiments.overrides import Override, names_first, parse_override
 from gankit.experiments.recipe_files import DEFAULT_RECIPE, recipe_names, recipe_text
-from gankit.experiments.values import LONGEST, copy_values, parse_text
+from gankit.experiments.values import MAX_FILE, copy_values, parse_text
 from gankit.files import user_path
 from gankit.registry import registry
 from gankit.registry.messages import shown
@@ -96,7 +96,7 @@ class SettingsDocument:
         """A TOML, JSON or YAML file; one of another ending is read as TOML."""
         try:
             with open(path, encoding="utf-8-sig") as file:
-                text = file.read(max(LONGEST.values()) + 1)  # one too many, so that a longer file is refused
+                text = file.read(max(MAX_FILE.values()) + 1)  # one too many, so that a longer file is refused
         except (OSError, UnicodeDecodeError) as error:
             raise SettingsError(f"{path}: cannot be read: {error}") from error
         format = FORMATS.get(path.suffix.lower(), ".toml")
@@ -193,7 +193,7 @@ class SettingsDocument:
             SettingsError: names the first of them.
         """
         for path, value in _texts(self.values, ()):
-            if re.search(r"[\x00-\x1f]", value) and path[0] != "run":  # a run's record may hold names of classes with them
+            if re.search(r"[\x00-\x1f]", value) and path[0] != "run":  # a run's record may hold such names
                 hint = BACKSLASH_HINT if "\\" in self._source(path) else "rename the file or folder"
                 if "\n" in value and "=" in value:
                     hint = "pass each key=value as an argument of its own"

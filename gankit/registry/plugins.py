@@ -19,7 +19,7 @@ from gankit.errors import PartError, one_line
 PART_KINDS = ("generator", "critic", "loss", "augment", "metric", "features", "dataset")
 """Kinds of parts that an experiment names. Their interfaces are in `gankit.interfaces`; each part is one file."""
 FILE_KINDS = (*PART_KINDS, "recipe")
-"""Kinds of which gankit's own are one file each. The interface of recipes is in `gankit.recipes`."""
+"""Kinds whose built-in parts are one file each. The interface of recipes is in `gankit.recipes`."""
 KINDS = (*FILE_KINDS, "study")
 """Every kind that is found by name. A study is a folder; its interface is in `gankit.studies.study`."""
 
@@ -187,7 +187,7 @@ def _read_one_by_one(path: tuple[str, ...], faults: dict[str, str]) -> Iterator[
         except (ConfigParserError, UnicodeError, OSError) as error:
             faults[name] = f"distribution {name} has a malformed entry_points.txt: {one_line(error)}"
         entries: list[importlib.metadata.EntryPoint] = []
-        with contextlib.suppress(Exception):  # the fault is recorded already
+        with contextlib.suppress(Exception):  # a malformed file has been recorded above
             entries = list(distribution.entry_points)
         for entry in entries:
             if entry.group in GROUPS:
@@ -206,6 +206,7 @@ def _name_of(distribution: importlib.metadata.Distribution) -> str | None:
 
 def _parse_strictly(text: str) -> None:
     """Parse an entry_points.txt as `entrypoints` does, in the locale's encoding, and raise at what is malformed."""
+    # `entrypoints` opens the file in this encoding; decoding the text again gives the same errors.
     parser = entrypoints.CaseSensitiveConfigParser(delimiters=("=",))
     parser.read_string(text.encode().decode(locale.getpreferredencoding(False)))
     for section in parser.sections():

@@ -1,6 +1,6 @@
 """The registry of one kind of part (generators, critics, losses, ...): names, classes and their settings."""
 
-import builtins
+import builtins  # in `Registry`, `list` is a method
 import contextlib
 import importlib
 import inspect
@@ -23,9 +23,9 @@ POSITIONAL = {"dataset": "size", "study": "experiment"}
 Its value comes from gankit, not from the user."""
 
 ALIASES = {"metric": {"fid": "frechet"}}
-"""Other names of gankit's own parts, by kind. A part that is registered under such a name comes before them."""
+"""Other names of gankit's own parts, by kind. A part that is registered under such a name takes precedence."""
 TABLES = {"generator": "generator", "critic": "critic", "augment": "augment", "dataset": "data"}
-"""The table of an experiment that names a part of a kind, where there is one such table."""
+"""The table of an experiment by the kind of part that it names, for kinds that have one table."""
 
 
 @dataclass(frozen=True)
@@ -96,7 +96,8 @@ class Registry:
         An instance can be registered too; every training then gets a copy of it.
 
         Raises:
-            PartError: the name is one of gankit's own, or none; or what is registered is not a part of this kind.
+            PartError: the name is built in, holds a colon or is not a text; or what is registered is not a part of
+                this kind.
         """
         if not isinstance(name, str):  # the decorator without a name would replace the class, and register nothing
             raise PartError(f'register takes a name: write @gankit.{plural(self.kind)}.register("name")')
@@ -134,11 +135,7 @@ class Registry:
         plain = name.removeprefix("gankit:")
         if plain in self.built_in() or name in self._registered:
             return plain
-        plugins = self._plugins()
-        distribution, _, part = name.rpartition(":")
-        exact = [p for p in plugins if p.qualified_name == name or (p.name == part and not distribution)]
-        # Else the distribution may be spelt in another way: My_Package for my-package.
-        matches = exact or [p for p in plugins if p.name == part and p.distribution == normalise_name(distribution)]
+        matches = self._plugins_named(name)
         if len(matches) == 1:
             return matches[0]
         if matches:
@@ -147,6 +144,14 @@ class Registry:
         if plain in ALIASES.get(self.kind, {}):
             return ALIASES[self.kind][plain]
         raise PartError(self._unknown_name(name))
+
+    def _plugins_named(self, name: str) -> builtins.list[PlugIn]:
+        """The plug-ins of a name, which may be qualified by a distribution, in any spelling (My_Package)."""
+        plugins = self._plugins()
+        distribution, _, part = name.rpartition(":")
+        exact = [plugin for plugin in plugins if name in (plugin.qualified_name, plugin.name)]
+        owner = normalise_name(distribution)
+        return exact or [plugin for plugin in plugins if (plugin.distribution, plugin.name) == (owner, part)]
 
     def __contains__(self, name: str) -> bool:
         """Whether `find` finds a part of this name."""
@@ -272,7 +277,7 @@ class Registry:
                     owners.append(name)
         if not owners:
             return ""
-        hint = f"{' and '.join(owners)} {'have' if owners[1:] else 'has'} it"
+        hint = f"{' and '.join(owners)} {'have' if len(owners) > 1 else 'has'} it"
         return f"{hint}: set {TABLES[self.kind]}.name={owners[0]}" if self.kind in TABLES else hint
 
     @property
@@ -285,11 +290,11 @@ def _copies_of(part: object) -> type:
     """A subclass without settings, whose instances are copies of `part`: the registry holds classes only."""
 
     def new(cls: type) -> object:
-        from gankit.nn.copies import copied  # imported here: it loads torch, which listing parts does not need
+        from gankit.nn.copies import copied  # imported here: `gankit list` need not load torch
 
         return copied(part)
 
     def init(self: object) -> None:
-        pass
+        """Without parameters, so that the part has no settings."""
 
     return type(type(part).__name__, (type(part),), {"__new__": new, "__init__": init})
