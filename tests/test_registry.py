@@ -19,7 +19,7 @@ import gankit
 from gankit.errors import PartError, SettingsError
 from gankit.registry import Part, read_part, registry
 from gankit.registry.messages import suggestion
-from gankit.registry.plugins import KINDS
+from gankit.registry.plugins import KINDS, PlugIn, Scan, shipped_hint
 from gankit.testing import isolated_registry
 
 IMAGE = gankit.ImageSpec(3, 8, 8)
@@ -349,6 +349,9 @@ def test_a_name_from_a_plug_in_of_gankits_repository_says_what_to_install(monkey
     with pytest.raises(SettingsError, match="no recipe or file 'fastgan'; the plug-in gankit-fastgan has it"):
         gankit.load("fastgan")
     assert "known: " in refused(lambda: gankit.generators.get("other-nets:fastgan"))
+    installed = PlugIn("generator", "fastgan", "gankit-fastgan", "gankit_fastgan", "FastGAN")
+    monkeypatch.setattr("gankit.registry.plugins.scan", lambda: Scan((installed,), ()))
+    assert not shipped_hint("generator", "FastGAN"), "another spelling of a part that is installed"
 
 
 def test_a_run_of_another_process_names_the_registration(tmp_path: Any) -> None:

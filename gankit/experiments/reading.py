@@ -33,7 +33,7 @@ def read_settings(model: type[Model], document: SettingsDocument, complete: bool
     # An override such as data.path=2024-05-01 is read as a date, where a text is meant.
     for error in errors:
         path = _path_in_document(document.values, error["loc"], "")
-        if error["ctx"]["error_type"] == "string_type" and document.take_as_text(path):
+        if error["ctx"]["pydantic_type"] == "string_type" and document.take_as_text(path):
             return read_settings(model, document, complete)
     raise SettingsError("\n".join(_error_lines(document, errors)))
 
@@ -45,7 +45,7 @@ def _error_lines(document: SettingsDocument, errors: list[ErrorDetails]) -> list
     """
     sentences: dict[str, list[str]] = {}  # by place and setting
     for error in errors:
-        error_type = error["ctx"]["error_type"]  # from `reword_errors`: pydantic's type, or "part" for a bad name
+        error_type = error["ctx"]["pydantic_type"]  # from `reword_errors`: pydantic's type, or "part" for a bad name
         path = _path_in_document(document.values, error["loc"], error_type)
         place = document.where((*path, "name") if error_type == "part" else path)
         setting = ".".join(map(str, path)) or "experiment"

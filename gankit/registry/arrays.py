@@ -145,6 +145,20 @@ def _label_facts(labels: NDArray[Any], names: tuple[str, ...]) -> dict[str, NDAr
     return {title: labels[:, column].astype(np.float64) for column, title in enumerate(titles)}
 
 
+def _read_labels(
+    n: int, labels: Any, names: tuple[str, ...]
+) -> tuple[NDArray[np.int64] | None, tuple[str, ...], dict[str, NDArray[Any]]]:
+    """The class of each image and the names of the classes; or, where an image can have several labels, facts."""
+    if labels is None:
+        if names:
+            raise DataError(f"class_names has {len(names)} names for 0 classes in labels")
+        return None, (), {}
+    labels = _array(labels, "labels")
+    if labels.ndim == 2 and labels.shape[1] > 1 and np.isin(labels, (0, 1)).all():
+        return None, (), _label_facts(labels, names)
+    return *_classes(_column(labels, "labels", n), names), {}
+
+
 def _distinct(names: Sequence[str] | None) -> tuple[str, ...]:
     """The names of classes, which must be distinct; () for None."""
     if isinstance(names, str):  # whose letters would be the names
@@ -159,19 +173,11 @@ def _read_known(
     n: int, labels: Any, class_names: Sequence[str] | None, groups: Any, agreement: Any, facts: Mapping[str, ArrayLike]
 ) -> Known:
     """What is known of n images, with every array checked."""
-    names, classes = _distinct(class_names), None
+    classes, names, label_facts = _read_labels(n, labels, _distinct(class_names))
     arrays = {name: _array(values, name) for name, values in facts.items()}
-    if labels is not None:
-        labels = _array(labels, "labels")
-        if labels.ndim == 2 and labels.shape[1] > 1 and np.isin(labels, (0, 1)).all():
-            label_facts, names = _label_facts(labels, names), ()
-            if taken := label_facts.keys() & arrays.keys():
-                raise DataError(f"facts has {min(taken)!r}, and so have the labels: give the fact another name")
-            arrays = label_facts | arrays
-        else:
-            classes, names = _classes(_column(labels, "labels", n), names)
-    if names and classes is None:
-        raise DataError(f"class_names has {len(names)} names for 0 classes in labels")
+    if taken := label_facts.keys() & arrays.keys():
+        raise DataError(f"facts has {min(taken)!r}, and so have the labels: give the fact another name")
+    arrays = label_facts | arrays
     for name, values in arrays.items():
         if values.shape[:1] != (n,):
             raise DataError(f"{name} has the shape {values.shape}; there are {n} images")

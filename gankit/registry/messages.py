@@ -72,7 +72,7 @@ def reword_errors(
         hint_for: maps the name of an unknown setting to a hint that names other parts with it, or to "".
 
     Raises:
-        ValidationError: the context of each error holds gankit's text as `sentence` and pydantic's as `error_type`.
+        ValidationError: each error's context holds gankit's text as `sentence` and pydantic's type as `pydantic_type`.
     """
     value = read_none(model, value)
     given = value if isinstance(value, dict) else {}
@@ -147,13 +147,13 @@ def _reword(error: ErrorDetails, known: Collection[str], hint_for: Callable[[str
     context = error.get("ctx", {})
     # An error of a nested table has its sentence already: the model of that table has reworded it.
     if "sentence" in context:
-        return _error(context["sentence"], context["error_type"], error["loc"], error["input"])
+        return _error(context["sentence"], context["pydantic_type"], error["loc"], error["input"])
     return _error(_sentence(error, known, hint_for), error["type"], error["loc"], error["input"])
 
 
 def _error(sentence: str, error_type: str, location: tuple[str | int, ...], value: Any) -> InitErrorDetails:
     """An error of the setting at this location, whose message is the sentence."""
-    reworded = PydanticCustomError("reworded", "{sentence}", {"sentence": sentence, "error_type": error_type})
+    reworded = PydanticCustomError("reworded", "{sentence}", {"sentence": sentence, "pydantic_type": error_type})
     return {"type": reworded, "loc": location, "input": value}
 
 

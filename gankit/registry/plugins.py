@@ -44,14 +44,15 @@ SHIPPED: dict[str, dict[str, tuple[str, ...]]] = {
     },
     "gankit-timm": {"features": ("timm",)},
 }  # fmt: skip
-"""Names by kind that each plug-in in the folder `plugins` of gankit's repository registers."""
+"""The names that each plug-in in the folder `plugins` of gankit's repository registers, by kind."""
 
 
 def shipped_hint(kind: str, name: str) -> str:
     """Which plug-in of gankit's repository has a part that was not found, and how to install it; "" if none has."""
     owner, _, part = name.casefold().rpartition(":")
+    installed = {plugin.distribution for plugin in scan().plugins}
     for distribution, names in SHIPPED.items():
-        if owner in ("", distribution) and part in names.get(kind, ()):
+        if distribution not in installed and owner in ("", distribution) and part in names.get(kind, ()):
             return (
                 f"the plug-in {distribution} has it, and is not installed (or GANKIT_DISABLE_PLUGINS switches it off): "
                 f"pip install ./plugins/{distribution} in a clone of gankit's repository"

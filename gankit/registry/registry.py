@@ -15,7 +15,8 @@ from pydantic import BaseModel
 from gankit.errors import PartError, one_line
 from gankit.registry.messages import shown, suggestion
 from gankit.registry.plugins import FILE_KINDS, PART_KINDS, PlugIn, normalise_name, plural, scan, shipped_hint
-from gankit.registry.settings import derive_settings, interface
+from gankit.registry.settings import derive_settings
+from gankit.registry.settings import interface as interface_class
 
 PartOrClass = TypeVar("PartOrClass")
 POSITIONAL = {"dataset": "size", "study": "experiment"}
@@ -229,7 +230,7 @@ class Registry:
         """The abstract class of this kind."""
         name = self.kind.capitalize()
         if self.kind in PART_KINDS:
-            return interface(name)
+            return interface_class(name)
         module = self.package if self.kind in FILE_KINDS else f"{self.package}.{self.kind}"
         result: type = getattr(importlib.import_module(module), name)
         return result
