@@ -61,8 +61,7 @@ class Training(Settings):
         lr_decay: "linear" lets both rates fall to (almost) zero at the last step.
         lazy_scaling: where a loss is computed on every k-th update only, multiplies the rate of the network that it
             trains by c = k / (k + 1) and raises its betas to the power c, as StyleGAN2 (arXiv 1912.04958, appendix B)
-            and StyleGAN2-ADA do. There the penalty has an optimiser step of its own; in
-            gankit it shares the step of the other losses.
+            and StyleGAN2-ADA do. There penalties have their own optimiser step; in gankit they share the losses' step.
         averaging: decay per step of the moving average of the generator's weights, used for samples; 0 turns it off.
             Early in a training a smaller decay is used, which rises to this one.
         dequantise: adds uniform noise of up to half a grey level, up or down, to integer images.
