@@ -31,9 +31,9 @@ def read_settings(model: type[Model], document: SettingsDocument, complete: bool
     except ValidationError as error:
         errors = error.errors(include_url=False)
     # An override such as data.path=2024-05-01 is read as a date, where a text is meant.
-    for error in errors:
-        path = _path_in_document(document.values, error["loc"], "")
-        if error["ctx"]["pydantic_type"] == "string_type" and document.take_as_text(path):
+    for detail in errors:
+        path = _path_in_document(document.values, detail["loc"], "")
+        if detail["ctx"]["pydantic_type"] == "string_type" and document.take_as_text(path):
             return read_settings(model, document, complete)
     raise SettingsError("\n".join(_error_lines(document, errors)))
 
