@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from gankit import GankitError, build
 from gankit.cache import row_blocks
 from gankit.interfaces import Moments, Pool, Resampling, Rows
+from gankit.metrics import _covariance
 from gankit.metrics._frechet_resampling import trace_roots
 from gankit.metrics.frechet import Frechet, frechet_distance, frechet_distance_from_moments
 
@@ -357,6 +358,12 @@ print(value, memory("VmHWM") - before)
             Moments.of(self.x[:1])
 
 
+def test_a_rounding_error_beyond_its_bound_makes_no_negative_distance(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(_covariance, "_relative_rounding_bound", lambda *sizes: 0.0)
+    factors = [rows(6, 4, seed) for seed in range(20)]
+    assert min(_covariance.covariance_term(a, rotation(6) @ a) for a in factors) == 0
+
+
 class TestParts:
     """Distances between parts of one pool, as standard errors, splits and permutations ask for them."""
 
@@ -380,6 +387,8 @@ class TestParts:
         for found, expected in zip(resampling.values_without(parts), exact, strict=True):
             assert found["frechet"] == pytest.approx(expected["frechet"], rel=1e-6)
         assert resampling.values_without([]) == []
+        with pytest.raises(AssertionError, match="each part must be of one side"):
+            resampling.values_without([np.array([0, n])])
 
     def test_dead_and_repeated_features(self) -> None:
         x, y = rows(40, 12, 1), rows(30, 12, 2)

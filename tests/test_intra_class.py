@@ -283,6 +283,13 @@ def test_training_images_go_to_their_classes() -> None:
     assert values["nearest of 2"] == pytest.approx(own)
 
 
+def test_faults_of_training_labels_are_told_of_the_training_images() -> None:
+    for labels, fault in ((None, "no labels; give a data set with classes"), (np.full(5, -1), "the label -1")):
+        real = dataclasses.replace(rows(REAL), training=Rows(features=np.zeros((5, 2)), labels=labels))
+        with pytest.raises(GankitError, match=f"the training images have {fault}"):
+            IntraClass(metric=Nearest()).compute(real, rows(FAKE))
+
+
 def test_a_class_without_training_images_is_named() -> None:
     """Also where the metric's own resampling refuses it."""
     training = rows(side([6, 5], seed=9))

@@ -128,11 +128,13 @@ def test_variance_estimate_is_unbiased_before_it_is_clamped(n: int, m: int, alte
         if alternative:
             y = y * 1.3 + 0.3
         terms = terms_of(cubic_kernel(np.concatenate([x, y])), n)
-        second = 2 * terms.pairs_x / (n * (n - 1)) + 2 * terms.pairs_y / (m * (m - 1)) + 4 * terms.across / (n * m)
+        of_rows = np.array([terms.row_variance_x / n, terms.row_variance_y / m])
+        of_pairs = terms.pair_variance_x / (n * (n - 1)) + terms.pair_variance_y / (m * (m - 1))
+        second = 2 * of_pairs + 4 * terms.cross_variance / (n * m)
         values.append(terms.estimate)
-        estimates.append(second + 4 * terms.rows_x / n + 4 * terms.rows_y / m)
+        estimates.append(second + 4 * of_rows.sum())
         clamped.append(mean_and_standard_error([terms])[1] ** 2)
-        assert clamped[-1] == pytest.approx(second + 4 * max(0, terms.rows_x) / n + 4 * max(0, terms.rows_y) / m)
+        assert clamped[-1] == pytest.approx(second + 4 * of_rows.clip(min=0).sum())
     truth = np.var(values, ddof=1)
     noise = math.hypot(np.std(np.square(values - np.mean(values))), np.std(estimates)) / math.sqrt(len(values))
     assert abs(np.mean(estimates) - truth) < 3.5 * noise

@@ -55,6 +55,6 @@ def _cross_entropy(turn: Turn, features: Any) -> Tensor:
     """The mean cross-entropy of the turn's (n,) labels and the classes that the critic finds in features; a scalar."""
     critic, labels = turn.critic, turn.labels
     assert isinstance(critic, ClassHead)  # as `needs` says
-    assert labels is not None  # as the constructor has checked
+    assert labels is not None  # images with classes, which the constructor demands, have them
     logits = critic.class_logits(features)
     return F.cross_entropy(logits.to(torch.promote_types(logits.dtype, torch.float32)), labels)

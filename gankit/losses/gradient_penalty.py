@@ -26,8 +26,9 @@ def gradient_penalty(
 
     With x = alpha real + (1 - alpha) fake, the penalty is (norm of d critic(x) / dx - target)^2, where the norm is
     taken over all elements of a sample. It can be differentiated with respect to the critic's parameters, even where
-    the slope is zero; images are detached, so that nothing else receives gradients. Autocast to float16 is off
-    inside; the norm and the penalty are computed in float32 or finer.
+    the slope is zero; images are detached, so that nothing else receives gradients. Autocast
+    to float16, not to bfloat16, is turned off by `score_gradients`; the norm and the penalty are computed in float32
+    or finer.
 
     Args:
         critic: any callable or module that scores each sample without looking at the others (so without batch
@@ -58,7 +59,7 @@ def gradient_penalty(
         raise DataError(f"alpha has shape {tuple(alpha.shape)}, it must be ({n},): one number per sample")
     alpha = alpha.to(real).reshape(n, *[1] * (real.ndim - 1))
     gradients = score_gradients(critic, torch.lerp(fake, real, alpha), labels)
-    rows = gradients[:, None].flatten(1)  # with the new axis also where a sample is a single number
+    rows = gradients[:, None].flatten(1)  # (n, elements of a sample), also for images of shape (n,)
     # Unlike a hand-written root of a sum of squares, this norm has gradient 0 (not NaN) at zero.
     slopes: Tensor = torch.linalg.vector_norm(rows, dim=1)
     excess = slopes - target

@@ -9,7 +9,10 @@ from gankit.interfaces import Loss, Turn
 
 @final
 class Hinge(Loss):
-    """The critic pushes scores of reals above 1 and of fakes below -1, no further; the generator raises the latter."""
+    """The critic pushes scores of reals above 1 and of fakes below -1, but no further.
+
+    The generator raises the scores of its fakes.
+    """
 
     positive_for_reals = "scores"
     capturable = True

@@ -9,9 +9,10 @@ from gankit.interfaces import Loss, Turn
 
 @final
 class Wasserstein(Loss):
-    """The critic widens the gap between the mean scores of reals and fakes; the generator raises that of its fakes.
+    """The critic widens the gap between the mean scores of reals and fakes; the generator raises its fakes' mean score.
 
-    The gap estimates the distance only if the critic is kept Lipschitz, by `gradient-penalty` or `weight-clipping`.
+    The gap estimates the Wasserstein distance, up to a factor, only if the critic is kept Lipschitz, by
+    `gradient-penalty` or `weight-clipping`.
     """
 
     capturable = True

@@ -16,7 +16,7 @@ class WeightClipping(Loss):
     at a learning rate of 5e-5.
 
     Args:
-        clip: the largest absolute value that a parameter of the critic keeps.
+        clip: the largest absolute value of the critic's parameters.
     """
 
     capturable = True

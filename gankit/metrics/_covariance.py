@@ -13,7 +13,7 @@ from gankit.metrics._rows import Matrix
 
 EPS = float(np.finfo(np.float64).eps)
 CONDITION = 1e-10
-"""How small a squared pivot of a Cholesky factor, or a squared singular value, may be beside the largest."""
+"""How small a squared pivot of a Cholesky factor, or a squared singular value, may be relative to the largest."""
 EIGENVALUES_FROM_SIZE = 512
 """Smallest size of a square product for which eigenvalues are tried before a singular value decomposition."""
 
@@ -54,8 +54,8 @@ def root(covariance: Matrix) -> Matrix:
 def compact(rows: Matrix) -> Matrix:
     """Reduce (n, d) centred and scaled rows A to a factor R of at most d rows with R'R = A'A.
 
-    Cholesky's factor if the covariance is well conditioned, else that of a QR decomposition, which does not square the
-    rows and is exact for any rank.
+    Cholesky's factor if the covariance is well conditioned. Otherwise a QR decomposition of the rows: it avoids A'A,
+    whose condition number is the square of theirs, and is exact for any rank.
     """
     if len(rows) <= rows.shape[1]:
         return rows
@@ -64,12 +64,12 @@ def compact(rows: Matrix) -> Matrix:
 
 
 def covariance_term(a: Matrix, b: Matrix) -> float:
-    """tr(A'A) + tr(B'B) - 2 |A B'| in the nuclear norm, of (n, d) and (m, d) factors; 0 if below its rounding error.
+    """tr(A'A) + tr(B'B) - 2 |A B'| in the nuclear norm, of (n, d) and (m, d) factors.
 
-    The exact value is never negative.
+    The exact value is never negative: one that is not above its rounding error counts as 0.
     """
     traces, product = sum_of_squares(a) + sum_of_squares(b), a @ b.T
-    bound = _rounding_error(len(a), len(b), a.shape[1]) * traces
+    bound = _relative_rounding_bound(len(a), len(b), a.shape[1]) * traces
     singular_values = _singular_values(product)
     if singular_values is None:
         singular_values = np.linalg.svd(product, compute_uv=False).astype(np.float64, copy=False)
@@ -77,11 +77,11 @@ def covariance_term(a: Matrix, b: Matrix) -> float:
         # The errors of roots of eigenvalues, see `_singular_values`, added in quadrature.
         bound += EPS * singular_values[-1] ** 2 * float(np.sqrt((1 / singular_values**2).sum()))
     term = traces - 2 * float(singular_values.sum())
-    return 0.0 if abs(term) <= bound else term
+    return 0.0 if term <= bound else term
 
 
-def _rounding_error(n: int, m: int, d: int) -> float:
-    """Bound of the rounding error of `covariance_term` beside tr(A'A) + tr(B'B), which is at least 2 |A| |B|.
+def _relative_rounding_bound(n: int, m: int, d: int) -> float:
+    """Bound of the rounding error of `covariance_term`, relative to tr(A'A) + tr(B'B), which is at least 2 |A| |B|.
 
     Norms without a name are Frobenius norms, u is the machine epsilon. The product A B' errs by sqrt(d) u |A| |B|, and
     its singular value decomposition, which is backward stable, by sqrt(n + m) u |A| |B|: the usual bounds, with square
@@ -92,7 +92,7 @@ def _rounding_error(n: int, m: int, d: int) -> float:
 
 
 def _singular_values(product: Matrix) -> Matrix | None:
-    """Rising singular values as roots of eigenvalues, four times faster than a singular value decomposition.
+    """Singular values in ascending order, as roots of eigenvalues: four times faster than their own decomposition.
 
     None for a small product, one that is not square, or one whose smallest singular value would be inexact.
 

@@ -1,7 +1,7 @@
 """Euclidean distances and nearest rows, fast and exact for equal rows.
 
-|x|^2 + |y|^2 - 2 x.y is fast, but its rounding puts equal rows apart. So, where that matters, it only picks candidates,
-with a margin for its rounding error (Higham 2002, Accuracy, eq. 3.5); their distances are then computed from x - y.
+|x|^2 + |y|^2 - 2 x.y is fast, but its rounding puts equal rows apart. Where that matters, this formula only picks
+candidates, with a margin for its rounding error (Higham 2002, Accuracy, eq. 3.5); their distances come from x - y.
 Equal rows are at exactly 0, and the distance of two rows is the same to the last bit in any order, block and direction.
 """
 
@@ -45,7 +45,7 @@ class Rows64:
 
     Args:
         rows: (n, d).
-        divisors: (m,) numbers by which the rows are divided; None leaves them as they are.
+        divisors: (m,) numbers, which may be negative, by which the rows are divided; None leaves them as they are.
         places: (m,) indices of the rows to use; None for all.
     """
 
@@ -64,7 +64,7 @@ class Rows64:
         return int(self.shape[0])
 
     def __getitem__(self, part: Any) -> Matrix:
-        """Some rows, chosen by a slice or indices."""
+        """Some rows, chosen by a slice or indices, or one."""
         rows: Matrix = self.rows[part if self.places is None else self.places[part]].astype(np.float64)
         return rows if self.divisors is None else rows / self.divisors[part, None]
 
@@ -85,7 +85,7 @@ class Rows64:
 
 
 def _blocks(x: Rows64, y: Rows64, origin: Matrix | float, either_sign: bool = False) -> Iterator[_Block]:
-    """Blocks of rows of x; an origin near the rows is subtracted from x and y first, for precision.
+    """Blocks of rows of x; an origin near the rows (0.0 for none) is subtracted from x and y first, for precision.
 
     With `either_sign` the squares are then the smaller of |x - y|^2 and |x + y|^2.
     """
@@ -165,7 +165,7 @@ def nearest(
     never_match: Codes | None = None,
     either_sign: bool = False,
 ) -> tuple[Indices, Matrix]:
-    """The k rows of y that are nearest to each row of x, nearest first; of equally near rows the first one comes first.
+    """The k rows of y that are nearest to each row of x, nearest first, equally near ones in the order of y.
 
     Args:
         x: (n, d).
@@ -179,7 +179,7 @@ def nearest(
     """
     x, y = Rows64.of(x), Rows64.of(y)
     if either_sign:
-        x, y = _same_side(x, y[:1][0]), _same_side(y, y[:1][0])
+        x, y = _same_side(x, y[0]), _same_side(y, y[0])
         either_sign = _sums_may_be_shorter(x, y)
     # Rows can be centred, for precision, if only differences count.
     origin = 0.0 if either_sign else y.mean()
@@ -212,7 +212,8 @@ def _candidates(block: _Block, k: int, dim: int) -> tuple[Indices, Indices]:
 def _sums_may_be_shorter(x: Rows64, y: Rows64) -> bool:
     """Whether |x + y| may be below |x - y| for some rows, all of length 1.
 
-    Rows of x (y) are within r_x (r_y) of the centre of y. If r_x + r_y < 1, the sum is never the shorter one.
+    Rows of x (y) are within r_x (r_y) of the centre of y, so that |x - y| <= r_x + r_y. The sum is shorter only where
+    |x - y| is above sqrt(2); the limit of 1 leaves room.
     """
     centre = y.mean()
     squares = [[float(np.square(block - centre).sum(1).max()) for _, block in rows.blocks()] for rows in (x, y)]
@@ -274,7 +275,7 @@ class Shortlist:
 
     def _search(self, rows: Indices, subset: Indices) -> tuple[Indices, Matrix]:
         """For (p,) rows of x the nearest of some rows of y, and the distance; -1 and infinity for none."""
-        codes = self._never_match and (self._never_match[0][rows], self._never_match[1][subset])
+        codes = None if self._never_match is None else (self._never_match[0][rows], self._never_match[1][subset])
         x, y = self._x.take(rows), self._y.take(subset)
         found, distances = nearest(x, y, never_match=codes, either_sign=self._either_sign)
         return np.where(found < 0, -1, subset[found])[:, 0], distances[:, 0]

@@ -1,13 +1,14 @@
-"""Frechet distances between many parts of one pool of features, without starting from the rows each time.
+"""Frechet distances between many subsets of one pool of features, without starting from the rows each time.
 
 The equations that the code refers to, of which (2) to (4) are our own derivation:
 
 (1) The squared distance is |mean x - mean y|^2 + tr(Sx) + tr(Sy) - 2 tr sqrt(Sx Sy). With (n, d) and (m, d) centred
     rows X and Y the last trace is the nuclear norm of M = X Y', tr sqrt(M'M), divided by sqrt((n - 1) (m - 1)).
 (2) For positive semi-definite A and B, tr sqrt(A) - tr sqrt(B) is 1 / pi times the integral over s > 0 of
-    log det(A + s^2) - log det(B + s^2), since the integral of 1 / (a + s^2) is pi / (2 sqrt(a)).
-(3) With B diagonal and A = B - Z'Z of few rows Z, the difference of the logarithms is log det(I - Z (B + s^2)^-1 Z'),
-    the determinant of a matrix with only as many rows as Z.
+    log det(A + s^2) - log det(B + s^2): both are 0 for A = B and have the derivative 1 / (2 sqrt(a)) in an eigenvalue a
+    of A, since the integral of 1 / (a + s^2) is pi / (2 sqrt(a)).
+(3) Where B is diagonal and A = B - Z'Z, and Z has few rows, the difference of the logarithms is
+    log det(I - Z (B + s^2)^-1 Z'), the determinant of a matrix with only as many rows as Z.
 (4) Leaving r rows R of X out, whose sum is t, moves the mean by -t / (n - r) and takes R'R + t't / (n - r) from X'X.
     The same rows of M take the same from M'M.
 
@@ -31,7 +32,7 @@ LARGEST_FOR_SVD = 256
 STEP = 0.5
 """Step of the trapezoidal rule: its error is 3e-9 of the integral."""
 MARGIN = 18.0
-"""How far the rule extends, in log s, beyond the roots of the extreme eigenvalues: it misses e^-18 of the integral."""
+"""How far the rule extends, in log s, beyond the extreme eigenvalues' roots: some e^-18 of the integral is cut off."""
 BLOCK = 2_000_000
 """Elements of the arrays that `trace_roots` works on at a time: 16 MB."""
 SPURIOUS = 1e-13
@@ -39,7 +40,7 @@ SPURIOUS = 1e-13
 
 
 class FrechetResampling(Resampling):
-    """Values on parts of a pool from inner products of its features; those without a part from eigenvalues."""
+    """Values on subsets of a pool from inner products of its features, values without a part from eigenvalues."""
 
     def __init__(self, metric: Metric, pool: Pool) -> None:
         super().__init__(metric, pool)
@@ -74,9 +75,11 @@ class FrechetResampling(Resampling):
         """From one or two eigendecompositions for all parts, each of which is by (4) a change of low rank."""
         n = self.pool.real.count
         real, fake = _Side.pair(self.rows[:n], self.rows[n:])
+        in_fake = [part >= n for part in parts]
+        assert all(part.all() or not part.any() for part in in_fake), "each part must be of one side"
         values = np.empty(len(parts))
         for offset, side, other in ((0, real, fake), (n, fake, real)):
-            numbers = [number for number, part in enumerate(parts) if (part[0] >= n) == (offset > 0)]
+            numbers = [number for number, part in enumerate(in_fake) if part[0] == (side is fake)]
             values[numbers] = side.distances_without([parts[number] - offset for number in numbers], other)
         return [{"frechet": float(value)} for value in values]
 
@@ -87,14 +90,14 @@ class _Side:
     Attributes:
         mean: (d,) of the rows.
         centred: (n, d) X, the rows minus their mean.
-        scatter: tr(X'X).
+        total_scatter: tr(X'X).
         eigenvalues: (q,) of M'M, see `_bases`.
         coordinates: (n, q) the rows of M in the basis of the eigenvectors, in which M'M is diagonal.
     """
 
     def __init__(self, mean: Matrix, centred: Matrix, basis: tuple[Matrix, Matrix]) -> None:
         self.mean, self.centred, (self.eigenvalues, self.coordinates) = mean, centred, basis
-        self.scatter = sum_of_squares(centred)
+        self.total_scatter = sum_of_squares(centred)
 
     @classmethod
     def pair(cls, x: Matrix, y: Matrix) -> "tuple[_Side, _Side]":
@@ -105,9 +108,14 @@ class _Side:
         return cls(means[0], centred[0], bases[0]), cls(means[1], centred[1], bases[1])
 
     def distances_without(self, parts: Sequence[Indices], other: "_Side") -> Matrix:
-        """(k,) distances (1) to the other side where each of k parts of the rows, given by indices, is left out."""
+        """(k,) distances (1) to the other side where each of k parts of the rows, given by indices, is left out.
+
+        They are not clamped at 0: a jackknife takes only their differences. At least two rows must remain.
+        """
         other_freedom = len(other.centred) - 1
-        removed, scales, other_terms = [], [], []  # Z of (3), divisor of its trace, and what (1) holds besides
+        removed = []  # Z of (3)
+        scales = []  # divisors of the last trace of (1)
+        shifts_and_traces = []  # the other terms of (1)
         for part in parts:
             rows, left = self.centred[part], len(self.centred) - len(part)
             total = rows.sum(0)
@@ -115,9 +123,9 @@ class _Side:
             removed.append(np.vstack([coordinates, coordinates.sum(0) / math.sqrt(left)]))
             scales.append(math.sqrt((left - 1) * other_freedom))
             squared_shift = sum_of_squares(self.mean - total / left - other.mean)
-            scatter = self.scatter - sum_of_squares(rows) - sum_of_squares(total) / left
-            other_terms.append(squared_shift + scatter / (left - 1) + other.scatter / other_freedom)
-        distances: Matrix = np.array(other_terms) - 2 * trace_roots(self.eigenvalues, removed) / np.array(scales)
+            total_scatter = self.total_scatter - sum_of_squares(rows) - sum_of_squares(total) / left
+            shifts_and_traces.append(squared_shift + total_scatter / (left - 1) + other.total_scatter / other_freedom)
+        distances: Matrix = np.array(shifts_and_traces) - 2 * trace_roots(self.eigenvalues, removed) / np.array(scales)
         return distances
 
 
@@ -145,7 +153,7 @@ def nuclear_norm(matrix: Matrix) -> float:
 def _bases(x: Matrix, y: Matrix) -> list[tuple[Matrix, Matrix]]:
     """For each side, with M as in (1): (q,) eigenvalues of M'M, and the (n, q) rows of M in the basis of eigenvectors.
 
-    With few rows, M = X Y' = U S V' serves both sides: its rows become U S, and those of its transpose V S. With few
+    With few rows, M = X Y' = U S V' serves both sides: in these bases M has the rows U S, and M' has V S. With few
     dimensions each side has its own M = X R', where R'R = Y'Y leaves M M' and so the nuclear norm as they are.
     """
     if min(len(x), len(y)) <= x.shape[1]:

@@ -35,7 +35,7 @@ def check_rows(values: ArrayLike, name: str) -> NDArray[Any]:
 
 def read_rows(rows: Rows, side: str, name: str = "features") -> NDArray[Any]:
     """The features or logits of the "real", "generated" or "training" images; raises as `check_rows`."""
-    return check_rows(rows.required(name, f"the {side}"), f"{name} of the {side} images")
+    return check_rows(rows.required(name, whose=f"the {side}"), f"{name} of the {side} images")
 
 
 def float64_pair(
@@ -47,7 +47,7 @@ def float64_pair(
 
 
 def check_pair(x: ArrayLike, y: ArrayLike, min_rows: int, names: tuple[str, str]) -> tuple[NDArray[Any], NDArray[Any]]:
-    """As `float64_pair`, in the type that they have."""
+    """As `float64_pair`, without converting their types."""
     first, second = (check_rows(rows, name) for rows, name in zip((x, y), names, strict=True))
     for rows, name in ((first, names[0]), (second, names[1])):
         if len(rows) < min_rows:
@@ -62,7 +62,7 @@ def check_pair(x: ArrayLike, y: ArrayLike, min_rows: int, names: tuple[str, str]
 def feature_pair(real: Rows, fake: Rows, min_rows: int) -> tuple[NDArray[Any], NDArray[Any]]:
     """The features of real and of generated images, of any type and of at least `min_rows` each."""
     names = ("features of the real images", "features of the generated images")
-    x, y = real.required("features", "the real"), fake.required("features", "the generated")
+    x, y = real.required("features", whose="the real"), fake.required("features", whose="the generated")
     return check_pair(x, y, min_rows, names)
 
 
@@ -86,15 +86,17 @@ class SumsResampling(Resampling, ABC):
 
     def values(self, real: Indices, fake: Indices) -> Mapping[str, float]:
         chosen = np.zeros((2, len(self.summands)))
-        chosen[0, real] = chosen[1, fake] = 1
-        return self.from_sums(*(chosen @ self.summands)) or super().values(real, fake)
+        chosen[0, real] = chosen[1, fake] = 1  # no place comes twice
+        values = self.from_sums(*(chosen @ self.summands))
+        return super().values(real, fake) if values is None else values
 
     def values_without(self, parts: Sequence[Indices]) -> list[Mapping[str, float]]:
         n, values = self.pool.real.count, []
         real, fake = self.summands[:n].sum(0), self.summands[n:].sum(0)
         for part in parts:
             of_real, of_fake = (self.summands[side].sum(0) for side in (part[part < n], part[part >= n]))
-            values.append(self.from_sums(real - of_real, fake - of_fake) or super().values_without([part])[0])
+            without = self.from_sums(real - of_real, fake - of_fake)
+            values.append(super().values_without([part])[0] if without is None else without)
         return values
 
 
@@ -113,8 +115,8 @@ def permutation(content: Sequence[bytes], which: str = "") -> Indices:
 
     Args:
         content: the digest of each row, from `digests`.
-        which: selects the permutation. Rows that two sets share come in the same order under one name, and
-            independently under two.
+        which: the permutation's name. Two sets permuted under one name have the rows that they share in the same
+            order; under two names the orders are independent.
     """
     copies: dict[bytes, int] = {}
     keys = []

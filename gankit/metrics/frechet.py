@@ -15,8 +15,8 @@ from gankit.metrics._covariance import EPS, compact, covariance_term, root, sum_
 from gankit.metrics._frechet_resampling import FrechetResampling
 from gankit.metrics._rows import Matrix, float64_pair, read_rows
 
-NEGATIVE_SHARE = 1e-10
-"""Negative eigenvalues of a covariance that sum to at most this share of its trace are taken for rounding errors."""
+COVARIANCE_TOLERANCE = 1e-10
+"""Share of a covariance's trace up to which asymmetry and the sum of negative eigenvalues are taken for rounding."""
 
 
 def frechet_distance(x: ArrayLike, y: ArrayLike) -> float:
@@ -84,14 +84,16 @@ class Frechet(Metric):
         """
         first, second = _Gaussian.of(real, "real"), _Gaussian.of(fake, "generated")
         dim = len(first.mean)
-        n = min((side.n for side in (first, second) if side.n is not None), default=dim)
         if dim != len(second.mean):
             raise GankitError(f"features differ in dimension: {dim} of real and {len(second.mean)} of generated images")
-        warning = (
-            f"{n} images in {dim} dimensions: the Frechet distance is mostly bias; read it beside the "
-            "real-against-real value and at equal n only"
-        )
-        return Result({"frechet": _distance(first, second)}, warnings=[warning] if n < dim else [])
+        known_counts = [side.n for side in (first, second) if side.n is not None]
+        warnings = []
+        if known_counts and min(known_counts) < dim:
+            warnings.append(
+                f"{min(known_counts)} images in {dim} dimensions: the Frechet distance is mostly bias; read it beside "
+                "the real-against-real value and at equal n only"
+            )
+        return Result({"frechet": _distance(first, second)}, warnings=warnings)
 
     def resampling(self, pool: Pool) -> Resampling:
         """Shared work for subsets (permutations) and for leaving rows out (the jackknife)."""
@@ -123,19 +125,21 @@ class _Gaussian:
         return cls(len(rows), mean, (rows - mean) / math.sqrt(len(rows) - 1))
 
     @property
-    def magnitude(self) -> Matrix:
-        """(d,) n times the root mean square of each feature; times EPS it bounds the rounding error of the mean."""
-        sizes: Matrix = (self.n or 1) * np.sqrt(np.square(self.mean) + np.square(self.factor).sum(0))
-        return sizes
+    def rounding_scale(self) -> Matrix:
+        """(d,) n (1 if unknown) times each feature's root mean square; times EPS a bound of the mean's rounding."""
+        scale: Matrix = (self.n or 1) * np.sqrt(np.square(self.mean) + np.square(self.factor).sum(0))
+        return scale
 
 
 def _distance(first: _Gaussian, second: _Gaussian) -> float:
     factors = [first.factor, second.factor]
-    # If either factor has no more rows than columns, A B' is small and cheaper than a factorisation.
+    # Worth its time only where both factors have more rows than columns: otherwise A B' is small already.
     if min(map(len, factors)) > len(first.mean):
         factors = [compact(factor) for factor in factors]
     shift = sum_of_squares(first.mean - second.mean)
-    if shift <= sum_of_squares(EPS * (first.magnitude + second.magnitude)):  # equal means, within their rounding error
+    if shift <= sum_of_squares(
+        EPS * (first.rounding_scale + second.rounding_scale)
+    ):  # equal means, within their rounding error
         shift = 0.0
     return shift + covariance_term(*factors)
 
@@ -149,7 +153,7 @@ def _mean_and_root(mu: ArrayLike, sigma: ArrayLike, which: str) -> tuple[Matrix,
         )
     if not (np.isfinite(mean).all() and np.isfinite(covariance).all()):
         raise GankitError(f"mu{which} or sigma{which} has values that are NaN or infinite")
-    tolerance = NEGATIVE_SHARE * np.abs(np.diagonal(covariance)).sum()
+    tolerance = COVARIANCE_TOLERANCE * np.abs(np.diagonal(covariance)).sum()
     if np.abs(covariance - covariance.T).max() > tolerance:
         raise GankitError(f"sigma{which} is not symmetric, so it is no covariance")
     values = np.linalg.eigvalsh(covariance)

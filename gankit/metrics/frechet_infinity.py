@@ -23,7 +23,7 @@ class FrechetInfinity(Metric):
 
     better = "lower"
     meanings: ClassVar = {"frechet-infinity": Meaning("the Frechet distance for infinitely many images", "lower")}
-    jackknife_groups = 10
+    jackknife_groups = 10  # each value takes as many Frechet distances as there are points
 
     def __init__(self, *, points: Annotated[int, Field(ge=3, le=100)] = 15) -> None:
         """
@@ -36,12 +36,13 @@ class FrechetInfinity(Metric):
         """`frechet-infinity`, which may be negative.
 
         Raises:
-            GankitError: either side has fewer than twice as many images as dimensions.
+            GankitError: either side has fewer than 4 images, or than twice as many as dimensions.
         """
-        # Shuffled by content: the first rows are a random sample, whatever order the rows arrived in. Rows that both
-        # sides share come in one order, so that of any size the same share of them is on both: the bias stays in
-        # proportion to 1 / n, which two orders would break.
-        sides = [rows[permutation(digests(rows))] for rows in feature_pair(real, fake, min_rows=2)]
+        # At least 4 rows, so that half of them have a covariance.
+        # Shuffled by content: the first rows are a random sample, whatever order the rows arrived in. Rows common to
+        # both sides come in the same order on both, so that the first n of either side overlap in the same proportion
+        # for every n. With two orders the overlap would grow with n, and the bias would not be in proportion to 1 / n.
+        sides = [rows[permutation(digests(rows))] for rows in feature_pair(real, fake, min_rows=4)]
         n, dim = min(map(len, sides)), sides[0].shape[1]
         if n < 2 * dim:
             raise GankitError(

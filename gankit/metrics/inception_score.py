@@ -20,8 +20,8 @@ def inception_score(logits: NDArray[Any]) -> float:
         logits: (n, k) finite class logits of any float type, n at least 1; not modified.
 
     Returns:
-        In [1, min(n, k)]: 1 if all predictions are the same, k if each image is assigned to one class with certainty
-        and all classes come equally often. Biased downwards for few images: compare at equal n only.
+        In [1, min(n, k)]: 1 within rounding if all predictions are the same, k if each image is assigned to one class
+        with certainty and all classes come equally often. Biased downwards for few images: compare at equal n only.
 
     Raises:
         GankitError: no row, or values that are not finite.
@@ -30,12 +30,11 @@ def inception_score(logits: NDArray[Any]) -> float:
     if not len(rows):
         raise GankitError("logits: there are no rows; at least 1 is needed")
     probabilities = softmax(rows.astype(np.float64), axis=1)
-    # One sum over all entropies, not over the rows' sums: it makes the score of equal predictions exactly 1.
     return _score(np.array([len(rows), *probabilities.sum(0), entr(probabilities).sum()]))
 
 
 def _predictions(logits: NDArray[Any]) -> Matrix:
-    """(n, 1 + k + 1), for each image: 1, p(y|x), and its entropy in nats."""
+    """(n, 1 + k + 1), for each image: 1, so that a sum counts images; p(y|x); and its entropy in nats."""
     probabilities = softmax(logits.astype(np.float64), axis=1)
     return np.column_stack([np.ones(len(logits)), probabilities, entr(probabilities).sum(1)])
 

@@ -1,4 +1,4 @@
-"""Any metric within each class: as intra-FID of Miyato and Koyama 2018, arXiv 1802.05637, section 4."""
+"""Any metric within each class, like the intra-FID of Miyato and Koyama 2018, arXiv 1802.05637, section 4."""
 
 import dataclasses
 import math
@@ -76,14 +76,13 @@ class IntraClass(Metric):
 
 
 def _places_by_class(rows: Rows, side: str, name_lists: NameLists) -> dict[Key, Indices]:
-    """The indices of the images of each class, by its name where any set has names; `side` is for messages."""
+    """The indices of the images of each class, by its name where any set has names; messages name the `side`."""
     labels, names = rows.labels, rows.class_names
     if not rows.count:
         return {}
     if labels is None:
-        advice = (
-            "give a data set with classes" if side == "real" else "train conditionally, or give a folder with labels"
-        )
+        generated = side == "generated"
+        advice = "train conditionally, or give a folder with labels" if generated else "give a data set with classes"
         raise GankitError(f"intra-class needs the class of each image, and the {side} images have no labels; {advice}")
     if labels.ndim != 1 or labels.dtype.kind not in "iu":
         raise GankitError(
@@ -106,8 +105,11 @@ def _places_by_class(rows: Rows, side: str, name_lists: NameLists) -> dict[Key, 
     return {names[label] if names else int(label): np.flatnonzero(labels == label) for label in np.unique(labels)}
 
 
-def _combine(outcomes: Mapping[Key, Outcome]) -> dict[str, float]:
-    """The unweighted mean over the classes of the metric's first value, then its value in each class."""
+def _combine(outcomes: Mapping[Key, Outcome], average: Callable[[list[float]], Any] = np.mean) -> dict[str, float]:
+    """The unweighted mean over the classes of the metric's first value, then its value in each class.
+
+    `average` takes the place of the mean for what is no value, such as a standard error.
+    """
     named_values = {
         key: next(iter(values.items())) for key, values in outcomes.items() if not isinstance(values, GankitError)
     }
@@ -116,12 +118,15 @@ def _combine(outcomes: Mapping[Key, Outcome]) -> dict[str, float]:
         text = "; ".join(reasons[:3]) + ("; ..." if len(reasons) > 3 else "")
         raise GankitError(f"intra-class: no class has enough images on both sides ({text or 'there are no images'})")
     name, _ = next(iter(named_values.values()))
-    mean = {name + WITHIN: float(np.mean([value for _, value in named_values.values()]))}
+    mean = {name + WITHIN: float(average([value for _, value in named_values.values()]))}
     return mean | {f"{name} of {key}": value for key, (_, value) in named_values.items()}
 
 
 def _in_order(keys: set[Key], name_lists: NameLists) -> list[Key]:
-    """Named classes in the order of the names, others by number."""
+    """Classes in the order of the lists of names, without names by number.
+
+    Where lists differ, the first one by the alphabet counts.
+    """
     rank = {name: number for names in sorted(name_lists, reverse=True) for number, name in enumerate(names)}
     return sorted(keys, key=lambda key: (rank.get(str(key), 0), key))
 
@@ -141,7 +146,7 @@ class _ByClass(Resampling):
         name_lists = frozenset(rows.class_names for rows in (pool.real, pool.fake, training) if rows.class_names)
         places_in_real, places_in_fake, places_in_training = (
             _places_by_class(rows, side, name_lists)
-            for rows, side in ((pool.real, "real"), (pool.fake, "generated"), (training, "real"))
+            for rows, side in ((pool.real, "real"), (pool.fake, "generated"), (training, "training"))
         )
         keys = _in_order({*places_in_real, *places_in_fake, *places_in_training}, name_lists)
         none = np.array([], dtype=np.int64)
@@ -209,7 +214,8 @@ class _ByClass(Resampling):
         """The values, without the mean where a class drops out of it: over other classes it is another quantity."""
         values = _combine(outcomes)
         if not all(isinstance(outcomes.get(key), Mapping) for key in self._in_mean):
-            del values[next(iter(values))]
+            mean, *_ = values
+            del values[mean]
         return values
 
     def values_without(self, parts: Sequence[Indices]) -> list[Values]:
@@ -230,15 +236,12 @@ class _ByClass(Resampling):
             if error is None or name not in error:
                 return None
             errors[key] = {name: error[name]}
-        errors_by_name = _combine(errors)
-        mean, *of_classes = errors_by_name
         # Classes hold different images, so that their values are independent.
-        errors_by_name[mean] = math.hypot(*(errors_by_name[name] for name in of_classes)) / len(of_classes)
-        return errors_by_name
+        return _combine(errors, average=lambda of_classes: math.hypot(*of_classes) / len(of_classes))
 
 
 def _resampling(inner: Metric, pool: Pool) -> Resampling:
-    """The metric's own resampling; where it refuses the class the plain one, whose values raise the same error."""
+    """The metric's own resampling or, where that refuses the class, the plain one, whose values raise its error."""
     try:
         return inner.resampling(pool) if min(pool.real.count, pool.fake.count) > 1 else Resampling(inner, pool)
     except GankitError:
@@ -260,17 +263,18 @@ def _values(resampling: Resampling, real: Indices, fake: Indices) -> Outcome:
 
 
 def _values_without(resampling: Resampling, parts: list[Indices]) -> list[Outcome]:
-    n, m = resampling.pool.real.count, resampling.pool.fake.count
+    real, fake = resampling.pool.real_places, resampling.pool.fake_places
+
+    def by_itself(part: Indices) -> Outcome:
+        return _values(resampling, np.setdiff1d(real, part), np.setdiff1d(fake, part))
+
+    n, m = len(real), len(fake)
     enough = [min(n - (part < n).sum(), m - (part >= n).sum()) >= 2 for part in parts]
     try:
         together = iter(resampling.values_without([part for part, fits in zip(parts, enough, strict=True) if fits]))
-    except GankitError:  # some part leaves too little: compute each part by itself
-        enough = [False] * len(parts)
-    real, fake = resampling.pool.real_places, resampling.pool.fake_places
-    return [
-        next(together) if fits else _values(resampling, np.setdiff1d(real, part), np.setdiff1d(fake, part))
-        for part, fits in zip(parts, enough, strict=True)
-    ]
+    except GankitError:  # some part leaves too little for the metric
+        return [by_itself(part) for part in parts]
+    return [next(together) if fits else by_itself(part) for part, fits in zip(parts, enough, strict=True)]
 
 
 def _with_only(rows: Rows, needs: Sequence[str]) -> Rows:

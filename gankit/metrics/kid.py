@@ -26,9 +26,9 @@ def kernel_distance(x: ArrayLike, y: ArrayLike) -> tuple[float, float]:
 
     The standard error is that of independent rows: Hoeffding's (1948, Annals of Mathematical Statistics 19)
     decomposition of the variance into first-order and second-order terms, each estimated without bias (the kernels
-    centred after Székely and Rizzo 2014, Annals of Statistics 42) and the first-order ones clamped at 0. If both sets
-    come from the same distribution it is therefore too large, by 6 to 35 percent in simulations. With fewer than 4 rows
-    on a side the terms cannot be told apart, and all rows are taken for draws of one distribution.
+    centred after Székely and Rizzo 2014, Annals of Statistics 42) and the first-order ones clamped at 0. Because of the
+    clamp it is too large, by 6 to 35 percent in simulations, if both sets come from the same distribution. With fewer
+    than 4 rows on a side the terms cannot be told apart, and all rows are taken for draws of one distribution.
 
     Args:
         x: (n, d) finite features, n at least 2, any float or integer type; not modified.
@@ -42,7 +42,7 @@ def kernel_distance(x: ArrayLike, y: ArrayLike) -> tuple[float, float]:
     """
     first, second = float64_pair(x, y, min_rows=2)
     if max(len(first), len(second)) > BLOCK and _order(first) < _order(second):
-        first, second = second, first
+        first, second = second, first  # the first side is the longer one
     blocks, others = _blocks(first, "longer"), _blocks(second, "shorter")
     terms = []
     for place, block in enumerate(blocks):
@@ -148,19 +148,19 @@ def _blocks(rows: Matrix, shuffle: str) -> list[Matrix]:
 class Terms(NamedTuple):
     """The estimate from one block of either side, and unbiased estimates of what its variance is made of.
 
-    The variance of `estimate` is
-    4 rows_x / n + 4 rows_y / m + 2 pairs_x / (n (n - 1)) + 2 pairs_y / (m (m - 1)) + 4 across / (n m).
+    The variance of `estimate` is 4 row_variance_x / n + 4 row_variance_y / m
+    + 2 pair_variance_x / (n (n - 1)) + 2 pair_variance_y / (m (m - 1)) + 4 cross_variance / (n m).
     """
 
     estimate: float  # the squared discrepancy
     n: int  # rows of the first side
     m: int  # rows of the second side
-    second_block: int  # number of the second side's block; terms that share it are not independent
-    rows_x: float  # variance of a row's mean contribution, the term of first order; its estimate may be below 0
-    rows_y: float  # the same of the second side
-    pairs_x: float  # variance of the kernel within the first side, centred in either argument
-    pairs_y: float  # the same of the second side
-    across: float  # the same between the sides
+    second_block: int  # index of the second side's block; terms that share it are not independent
+    row_variance_x: float  # variance of a row's mean contribution, the term of first order; its estimate may be below 0
+    row_variance_y: float  # the same of the second side
+    pair_variance_x: float  # variance of the kernel within the first side, centred in either argument
+    pair_variance_y: float  # the same of the second side
+    cross_variance: float  # the same between the sides
 
 
 def cubic_kernel(rows: Matrix) -> Matrix:
@@ -187,14 +187,15 @@ def terms_of(kernel: Matrix, n: int, second_block: int = 0) -> Terms:
     if min(n, m) < 4:  # too few to tell the terms apart: as if all rows had one distribution
         variance = _centred(kernel)[1]
         return Terms(estimate, n, m, second_block, 0.0, 0.0, variance, variance, variance)
-    mean_x, pairs_x = _centred(kernel[:n, :n])
-    mean_y, pairs_y = _centred(kernel[n:, n:])
+    mean_x, pair_variance_x = _centred(kernel[:n, :n])
+    mean_y, pair_variance_y = _centred(kernel[n:, n:])
     to_y, to_x = cross.mean(1), cross.mean(0)
-    across = sum_of_squares(cross - to_y[:, None] - (to_x - to_x.mean())) / ((n - 1) * (m - 1))
-    # Row means are averages over finitely many rows: the variance of that noise is subtracted.
-    rows_x = np.var(mean_x - to_y, ddof=1) - pairs_x / (n - 2) - across / m
-    rows_y = np.var(mean_y - to_x, ddof=1) - pairs_y / (m - 2) - across / n
-    return Terms(estimate, n, m, second_block, float(rows_x), float(rows_y), pairs_x, pairs_y, across)
+    cross_variance = sum_of_squares(cross - to_y[:, None] - (to_x - to_x.mean())) / ((n - 1) * (m - 1))
+    # The noise of the row means would count as variance between rows: it is subtracted.
+    row_variance_x = np.var(mean_x - to_y, ddof=1) - pair_variance_x / (n - 2) - cross_variance / m
+    row_variance_y = np.var(mean_y - to_x, ddof=1) - pair_variance_y / (m - 2) - cross_variance / n
+    of_rows, of_pairs = (float(row_variance_x), float(row_variance_y)), (pair_variance_x, pair_variance_y)
+    return Terms(estimate, n, m, second_block, *of_rows, *of_pairs, cross_variance)
 
 
 def _centred(kernel: Matrix) -> tuple[Matrix, float]:
@@ -213,17 +214,17 @@ def _centred(kernel: Matrix) -> tuple[Matrix, float]:
 def mean_and_standard_error(terms: Sequence[Terms]) -> tuple[float, float]:
     """The mean of the blocks' estimates, and its standard error: rows of different blocks are independent.
 
-    Its variance is that in `Terms`, summed over the blocks that count with their shares of the mean, squared. Each
-    block of the first side is in one term; one of the second side may be in several, which then make up its share.
+    The variance of the mean is a sum over the blocks: each one's part in `Terms`, times its squared share of the mean.
+    A block of the first side is in one term; one of the second side may be in several, which then make up its share.
     """
     count = len(terms)
-    estimate, _, _, _, rows_x, rows_y, pairs_x, pairs_y, across = np.mean(terms, axis=0)
-    rows_x, rows_y = max(0.0, rows_x), max(0.0, rows_y)
+    mean = Terms(*np.mean(terms, axis=0))
+    row_variance_x, row_variance_y = max(0.0, mean.row_variance_x), max(0.0, mean.row_variance_y)
     variance = 0.0
-    for part in terms:
-        of_block = 4 * rows_x / part.n + 2 * pairs_x / (part.n * (part.n - 1)) + 4 * across / (part.n * part.m)
-        variance += of_block / count**2
+    for n, m in ((part.n, part.m) for part in terms):
+        of_rows, of_pairs = 4 * row_variance_x / n, 2 * mean.pair_variance_x / (n * (n - 1))
+        variance += (of_rows + of_pairs + 4 * mean.cross_variance / (n * m)) / count**2
     for block, m in {part.second_block: part.m for part in terms}.items():
         share = sum(part.second_block == block for part in terms) / count
-        variance += share**2 * (4 * rows_y / m + 2 * pairs_y / (m * (m - 1)))
-    return float(estimate), math.sqrt(variance)
+        variance += share**2 * (4 * row_variance_y / m + 2 * mean.pair_variance_y / (m * (m - 1)))
+    return float(mean.estimate), math.sqrt(variance)

@@ -18,7 +18,7 @@ NEAR_COPY = 3.0
 """Root mean square difference, of 255 grey levels, below which two images are near copies of each other."""
 LONGEST_SIDE, LONGEST_COARSE_SIDE = 64, 16
 """Pixels a side, at most, at which images are compared, and at which candidates are looked for."""
-PAIRS_LISTED = 50  # of all pairs, the closest
+PAIRS_LISTED = 50  # number of closest pairs in the details
 
 
 class Thumbnail(NamedTuple):
@@ -58,7 +58,7 @@ def duplicates(
 ) -> Iterator[tuple[Indices, Indices, Matrix, NDArray[np.bool_]]]:
     """Batches of p pairs of duplicates: (p,) indices in the first and the second set, RMS differences, whether exact.
 
-    Candidates are looked for at a few pixels a side, where search is cheap: averaging never increases a difference.
+    Candidates are found at 16 pixels a side or fewer, where search is cheap: averaging never increases a difference.
 
     Raises:
         GankitError: images of different numbers of channels, both above 1.
@@ -120,9 +120,11 @@ class Leakage(Metric):
     needs = ("images", "ids", "labels")
     better = "lower"
     meanings: ClassVar = {
-        "leakage": Meaning("share of the first images with an equal or similar one among the second", "lower", True),
-        "exact duplicates": Meaning("share of the first images with an equal one among the second", "lower", True),
-    }
+        "leakage": Meaning("share of the first images with an equal or similar one among the second", "lower",
+                           share=True),
+        "exact duplicates": Meaning("share of the first images with an equal one among the second", "lower",
+                                    share=True),
+    }  # fmt: skip
 
     def __init__(self, *, threshold: Annotated[float, Ge(0)] = NEAR_COPY) -> None:
         """
@@ -171,16 +173,16 @@ def thumbnails(rows: Rows, name: str, side: int = LONGEST_SIDE) -> list[Thumbnai
     return images
 
 
-def _result(fake: Sequence[Thumbnail], real: Sequence[Thumbnail], threshold: float) -> Result:
-    for images, name in ((fake, "first (generated)"), (real, "second (real)")):
+def _result(first: Sequence[Thumbnail], second: Sequence[Thumbnail], threshold: float) -> Result:
+    for images, name in ((first, "first (generated)"), (second, "second (real)")):
         if not images:
             raise GankitError(f"leakage: there are no images of the {name} set; give some")
-    tally = _Tally(fake, real)
-    for batch in duplicates(fake, real, threshold):
+    tally = _Tally(first, second)
+    for batch in duplicates(first, second, threshold):
         tally.add(*batch)
     details = {"pairs": tally.closest(), "exact_pairs": tally.exact_pairs, "near_pairs": tally.near_pairs}
     warnings = []
-    label_types = {type(image.label) for image in [*fake, *real]}
+    label_types = {type(image.label) for image in [*first, *second]}
     if len(label_types) == 1 and label_types != {type(None)}:  # all have labels, of one type
         details["differently_labelled_pairs"] = tally.differently_labelled
         if tally.differently_labelled:
@@ -224,7 +226,7 @@ class _Tally:
         self._closest = first[order], second[order], distances[order]
 
     def closest(self) -> list[dict[str, Any]]:
-        """The closest pairs, closest first, as `Result.details` holds them."""
+        """The closest pairs, closest first, as `Result.details` holds them: "fake" is of the first set."""
         return [
             {"fake": self._first[i].id, "real": self._second[j].id, "distance": float(rms)}
             for i, j, rms in zip(*self._closest, strict=True)
@@ -239,7 +241,10 @@ def _ranks(names: list[str]) -> Indices:
 
 @final
 class _Pairs(Resampling):
-    """Finds the duplicates of the whole pool once; values on a part count the pairs with both images in it."""
+    """Finds the duplicates of the whole pool once; values on a part count the pairs with both images in it.
+
+    As in `Leakage`, generated images are the first set and real ones the second.
+    """
 
     def __init__(self, metric: Leakage, pool: Pool) -> None:
         super().__init__(metric, pool)

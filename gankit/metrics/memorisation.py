@@ -23,17 +23,17 @@ from gankit.metrics._rows import Matrix, digests, read_rows
 
 LEVEL = 0.001
 """Significance level: the probability that images that copy nothing are flagged."""
-PAIRS_SHOWN = 8  # of all pairs of a generated image and its closest training image, the closest
+PAIRS_SHOWN = 8  # number of closest pairs in the details
 
 
 @dataclass(frozen=True, eq=False)
 class _Images:
-    """Features, ids and group codes of some images, sorted by content; `order[i]` is the original place of image i."""
+    """Features, ids and group codes of some images, sorted by content; `original_places[i]` is that of image i."""
 
     features: Rows64
     ids: list[Any]
     codes: Indices
-    order: Indices
+    original_places: Indices
 
     @classmethod
     def of(cls, rows: Rows, whose: str) -> _Images:
@@ -61,13 +61,13 @@ class _Images:
 
 
 class _Distances(NamedTuple):
-    """Of m generated and n held-out images."""
+    """Distances of m generated and n held-out images."""
 
     closest: Indices  # (m,) the training image closest to each generated one
     to_closest: Matrix  # (m,) distances to it
     between_training: Matrix  # (m,) distances from that training image to its own closest other one
-    angle: Matrix  # (m,) distances to the training image closest by angle: min(|x - y|, |x + y|) of rows of length 1
-    held: Matrix  # (n,) distances from each held-out image to its closest training image
+    chord: Matrix  # (m,) distances to the training image closest by angle: min(|x - y|, |x + y|) of rows of length 1
+    held_out: Matrix  # (n,) distances from each held-out image to its closest training image
 
 
 def _effective_number(codes: Indices) -> float:
@@ -76,15 +76,15 @@ def _effective_number(codes: Indices) -> float:
     return float(counts.sum() ** 2 / np.square(counts).sum())
 
 
-def _share_nearer(near: Matrix, held: Matrix) -> float:
-    """The share of pairs whose first distance is below the second; ties count half."""
-    held = np.sort(held)
-    below = np.searchsorted(held, near, "left") + np.searchsorted(held, near, "right")
-    return float(1 - below.sum() / (2 * len(near) * len(held)))
+def _share_nearer(first: Matrix, second: Matrix) -> float:
+    """The share of pairs of distances of which the first is below the second; ties count half."""
+    second = np.sort(second)
+    below = np.searchsorted(second, first, "left") + np.searchsorted(second, first, "right")
+    return float(1 - below.sum() / (2 * len(first) * len(second)))
 
 
 def _rank(n: int, left_one_out: bool) -> int:
-    """Which of n held-out distances, from 1 for the smallest, is the threshold for a near copy.
+    """Which of n held-out distances, from 1 for the smallest, is the threshold for a near copy: k of `Memorisation`.
 
     Two images that are closest to each other have the same leave-one-out distance, so that the smallest distances come
     twice: then the rank is doubled.
@@ -92,23 +92,23 @@ def _rank(n: int, left_one_out: bool) -> int:
     return min(n, 2 * max(1, (n + 2) // 200)) if left_one_out else max(1, (n + 1) // 100)
 
 
-def _share_of_copies(near: Matrix, held: Matrix, left_one_out: bool) -> float:
-    """The share of distances `near` up to the threshold for a near copy, which follows from the distances `held`."""
-    rank = _rank(len(held), left_one_out) - 1
-    return float((near <= np.partition(held, rank)[rank]).mean())
+def _share_of_copies(fake_distances: Matrix, held_out_distances: Matrix, left_one_out: bool) -> float:
+    """The share of the first distances up to the threshold for a near copy, which follows from the second ones."""
+    index = _rank(len(held_out_distances), left_one_out) - 1
+    return float((fake_distances <= np.partition(held_out_distances, index)[index]).mean())
 
 
 def _values(distances: _Distances, left_one_out: bool) -> dict[str, float]:
     if not np.isfinite(distances.between_training).all():
         raise GankitError("memorisation has 1 training image; authenticity needs at least 2")
-    if not np.isfinite(distances.held).all():
+    if not np.isfinite(distances.held_out).all():
         raise GankitError("the real images are of one group, so none is held out; give more, or training images too")
     return {
-        "memorisation": _share_nearer(distances.to_closest, distances.held),
-        "near-copies": _share_of_copies(distances.to_closest, distances.held, left_one_out),
+        "memorisation": _share_nearer(distances.to_closest, distances.held_out),
+        "near-copies": _share_of_copies(distances.to_closest, distances.held_out, left_one_out),
         "authenticity": float((distances.to_closest > distances.between_training).mean()),
-        # Half the squared distance of rows of length 1 is 1 - |cos|.
-        "memorisation distance": float(np.sort(np.square(distances.angle) / 2).mean()),
+        # Half the squared distance of rows of length 1 is 1 - |cos|. Sorted, so that the images' order changes no bit.
+        "memorisation distance": float(np.sort(np.square(distances.chord) / 2).mean()),
     }
 
 
@@ -118,9 +118,9 @@ def _beyond_chance(memorisation: float, near_copies: float, n_tested: float, n_h
 
     deviation = math.sqrt((n_tested + n_held + 1) / (12 * n_tested * n_held))  # of Mann and Whitney's U / (m n)
     m, n = max(1, int(n_tested)), max(1, int(n_held))
-    rank, copies = _rank(n, False), int(near_copies * m + 1e-6)
-    # There are so many copies, or more, if at most rank - 1 of the copies + rank - 1 smallest distances are held-out
-    # ones, which are a random sample of all if nothing is copied.
+    rank, copies = _rank(n, False), int(near_copies * m + 1e-6)  # the share as a number of the m images
+    # So many copies, or more, happen exactly if at most `rank - 1` of the `copies + rank - 1` smallest distances are of
+    # held-out images. If nothing is copied, the held-out images are a random sample of all.
     chance = hypergeom.cdf(rank - 1, n + m, n, copies + rank - 1)
     return memorisation > 0.5 - ndtri(LEVEL) * deviation, bool(chance < LEVEL)
 
@@ -135,20 +135,20 @@ class Memorisation(Metric):
     [0, 1]; the first three are shares:
 
     - memorisation: of all pairs of a generated and a held-out image, those whose generated image is nearer to its
-      closest training image; ties count half (Meehan et al. 2020, without their cells). 0.5 for images as new as
-      held-out ones, 1 for copies, less for images far from all real ones.
+      closest training image than the held-out one is to its own; ties count half (Meehan et al. 2020, without their
+      cells). 0.5 for images as new as held-out ones, 1 for copies, less for images far from all real ones.
     - near-copies: of generated images, those no farther from a training image than the k-th closest of n held-out
       images is, with k = max(1, floor((n + 1) / 100)). For images that copy nothing the expected share is k / (n + 1):
       1 / (n + 1) below 199 images, then close to 1 %. For leave-one-out distances, which come in equal pairs,
       k = 2 max(1, floor((n + 2) / 200)) and the expected share is k / (n + 2). Both assume independent images; similar
       images in a group raise them.
-    - authenticity: of generated images, those whose closest training image has another training image, of any group,
-      closer to it than the generated one (Alaa et al. 2022).
+    - authenticity: of generated images, those farther from their closest training image than that one is from its own
+      closest training image, of any group (Alaa et al. 2022).
     - memorisation distance: 1 - |cos| to the training image closest by angle, mean over generated images (Bai et al.
       2021); 0 for copies.
 
-    Two values are flagged as beyond chance, one-sided at the level 0.001 each. Images of one group count together in n,
-    by Kish's formula; leave-one-out distances count half:
+    Two values are flagged as beyond chance, one-sided at the level 0.001 each. Held-out images of one group count
+    together in n, by Kish's formula, and leave-one-out distances count half; generated images count one by one in m:
 
     - memorisation, if it is above 0.5 by more than 3.09 of the rank sum's standard deviations,
       sqrt((m + n + 1) / (12 m n)).
@@ -166,10 +166,10 @@ class Memorisation(Metric):
                                 "is: 1 for copies", "0.5", share=True),
         "near-copies": Meaning("share of generated images that are as near to a training image as the nearest held-out "
                                "ones", "lower", share=True),
-        "authenticity": Meaning("share of generated images whose nearest training image has a nearer one", "higher",
-                                share=True),
+        "authenticity": Meaning("share of generated images farther from their nearest training image than its nearest "
+                                "neighbour is", "higher", share=True),
         "memorisation distance": Meaning("mean distance by angle to the nearest training image: 0 for copies", "higher",
-                                         share=True),
+                                         share=True),  # 1 - |cos| is in [0, 1] too
     }  # fmt: skip
 
     def compute(self, real: Rows, fake: Rows) -> Result:
@@ -194,7 +194,7 @@ class _Copies(Resampling):
     """Values from lists of the closest training images, which are made at first use.
 
     Without separate training images, the real images are the training images, and each is held out in turn. Each list
-    then has `listed` images: one is enough for values on the whole pool, but may be no member of a part of it.
+    then has `listed` images. One is enough for values on the whole pool, but may be missing from a part of it.
     """
 
     def __init__(self, metric: Metric, pool: Pool, listed: int = 32) -> None:
@@ -210,7 +210,7 @@ class _Copies(Resampling):
         self._listed = listed if self.left_one_out else 1
         self._lists: dict[tuple[str, int], Shortlist] = {}
         # For each place in the pool, the place among the sorted images of its side.
-        self._position = np.concatenate([np.argsort(self.real.order), np.argsort(self.fake.order)])
+        self._sorted_places = np.concatenate([np.argsort(side.original_places) for side in (self.real, self.fake)])
 
     def values(self, real: Indices, fake: Indices) -> Mapping[str, float]:
         if len(real) < 2 or not len(fake) or (self.left_one_out and real.max() >= self.pool.real.count):
@@ -219,12 +219,12 @@ class _Copies(Resampling):
 
     def whole(self) -> Result:
         left_one_out = self.left_one_out
-        distances = self._distances(self.real.order, self.fake.order + self.pool.real.count)
-        values, near, held = _values(distances, left_one_out), distances.to_closest, distances.held
+        distances = self._distances(self.real.original_places, self.fake.original_places + self.pool.real.count)
+        values, near, held_out = _values(distances, left_one_out), distances.to_closest, distances.held_out
         n_held, n_training = self._effective_held_out(self.real.codes), len(self.training.ids)
         controls = {
-            "copycat": _copycat(min(n_training, len(near)), held, n_held, left_one_out),
-            "held-out reals": self._control_of_held_out(held),
+            "copycat": _copycat(min(n_training, len(near)), held_out, n_held, left_one_out),
+            "held-out reals": self._control_of_held_out(held_out),
         }
         details = {
             "pairs": [
@@ -232,7 +232,7 @@ class _Copies(Resampling):
                 for i in np.argsort(near, kind="stable")[:PAIRS_SHOWN]
             ],
             "held_out": "leave-one-out" if left_one_out else "separate",
-            "expected_near_copies": _rank(len(held), left_one_out) / (len(held) + (2 if left_one_out else 1)),
+            "expected_near_copies": _rank(len(held_out), left_one_out) / (len(held_out) + (2 if left_one_out else 1)),
             "controls": controls,
         }
         without_held_out = ("authenticity", "memorisation distance")
@@ -244,22 +244,22 @@ class _Copies(Resampling):
         allowed = np.ones(len(self.training.ids), bool)  # which training images count
         if self.left_one_out:
             allowed[:] = False
-            allowed[self._position[real]] = True
+            allowed[self._sorted_places[real]] = True
         closest, to_closest = self._closest("any", fake, allowed)
         _, between_training = self._list("any", self.training).among(closest, allowed)
-        _, angle = self._closest("angle", fake, allowed)
-        _, held = self._closest("other groups" if self.left_one_out and self.real.grouped else "any", real, allowed)
-        return _Distances(closest, to_closest, between_training, angle, held)
+        _, chord = self._closest("angle", fake, allowed)
+        _, held_out = self._closest("other groups" if self.left_one_out and self.real.grouped else "any", real, allowed)
+        return _Distances(closest, to_closest, between_training, chord, held_out)
 
     def _closest(self, kind: str, places: Indices, allowed: NDArray[np.bool_]) -> tuple[Indices, Matrix]:
-        """The closest allowed training image of each image at these places; real images come first."""
+        """The closest allowed training image of each image at these places, real ones (of permutations) first."""
         is_real = places < len(self.real.ids)
         sides = ((self.real, places[is_real]), (self.fake, places[~is_real]))
-        lists = [self._list(kind, images).among(self._position[part], allowed) for images, part in sides if len(part)]
+        lists = [self._list(kind, side).among(self._sorted_places[part], allowed) for side, part in sides if len(part)]
         return np.concatenate([place for place, _ in lists]), np.concatenate([distance for _, distance in lists])
 
     def _list(self, kind: str, images: _Images) -> Shortlist:
-        """The training images closest to some images, none to itself nor, if `kind` is "other groups", to its group."""
+        """The training images closest to each image, not itself nor, if `kind` is "other groups", one of its group."""
         key = kind, id(images)
         if key not in self._lists:
             by_angle, codes = kind == "angle", np.arange(len(self.training.ids))
@@ -274,7 +274,7 @@ class _Copies(Resampling):
         """Leave-one-out distances come in equal pairs, so that they count half."""
         return _effective_number(codes) / (2 if self.left_one_out else 1)
 
-    def _control_of_held_out(self, held: Matrix) -> dict[str, Any]:
+    def _control_of_held_out(self, held_out: Matrix) -> dict[str, Any]:
         """Half of the held-out images judged beside the other half.
 
         Groups stay whole: each in turn, the largest first, goes to the half that is smaller so far.
@@ -288,12 +288,13 @@ class _Copies(Resampling):
         shown = in_second[codes]  # as if generated
         if shown.all() or not shown.any():
             return {"memorisation": None, "near-copies": None, "passed": False}
-        values = _share_nearer(held[shown], held[~shown]), _share_of_copies(held[shown], held[~shown], left_one_out)
+        as_fakes, others = held_out[shown], held_out[~shown]
+        values = _share_nearer(as_fakes, others), _share_of_copies(as_fakes, others, left_one_out)
         numbers = (self._effective_held_out(codes[half]) for half in (shown, ~shown))
-        flags = [*_beyond_chance(*values, *numbers), self._held_out_too_near(held)]
+        flags = [*_beyond_chance(*values, *numbers), self._held_out_too_near(held_out)]
         return {"memorisation": values[0], "near-copies": values[1], "passed": not any(flags)}
 
-    def _held_out_too_near(self, held: Matrix) -> bool:
+    def _held_out_too_near(self, held_out: Matrix) -> bool:
         """Whether separate held-out images are closer to training images than these are to each other."""
         if self.left_one_out:
             return False
@@ -303,30 +304,30 @@ class _Copies(Resampling):
         if not np.isfinite(between_training).all():
             return False
         n_held, n_training = _effective_number(self.real.codes), _effective_number(self.training.codes) / 2
-        return _beyond_chance(_share_nearer(held, between_training), 0.0, n_held, n_training)[0]
+        return _beyond_chance(_share_nearer(held_out, between_training), 0.0, n_held, n_training)[0]
 
 
-def _copycat(count: int, held: Matrix, n_held: float, left_one_out: bool) -> dict[str, Any]:
-    """Training images shown as generated ones: each finds itself, at 0."""
+def _copycat(count: int, held_out: Matrix, n_held: float, left_one_out: bool) -> dict[str, Any]:
+    """Training images shown as generated ones: each is at distance 0 from itself."""
     near = np.zeros(count)
-    values = _share_nearer(near, held), _share_of_copies(near, held, left_one_out)
+    values = _share_nearer(near, held_out), _share_of_copies(near, held_out, left_one_out)
     return {"memorisation": values[0], "near-copies": values[1], "passed": all(_beyond_chance(*values, count, n_held))}
 
 
 def _warnings(values: dict[str, float], details: dict[str, Any], flags: tuple[bool, bool]) -> list[str]:
     """Controls that failed, and values of the generated images that are flagged."""
-    warnings, copycat, held = [], details["controls"]["copycat"], details["controls"]["held-out reals"]
+    warnings, copycat, held_out = [], details["controls"]["copycat"], details["controls"]["held-out reals"]
     if not copycat["passed"]:
         warnings.append(
             "training images shown as generated ones are not told apart from new images (memorisation "
             f"{copycat['memorisation']:.2f}): with these features, or with so few images, copies would go unnoticed"
         )
-    if held["memorisation"] is None:
+    if held_out["memorisation"] is None:
         warnings.append("the held-out images are of one group, so nothing shows whether they are a fair baseline")
-    elif not held["passed"]:
+    elif not held_out["passed"]:
         warnings.append(
-            "held-out real images are themselves flagged as copies: look for duplicates, or for one patient among both "
-            "training and held-out images; until then memorisation and near-copies say little"
+            "held-out real images fail as a control, nearer to others than new images should be: look for duplicates, "
+            "or for one patient among training and held-out images; until then memorisation and near-copies say little"
         )
     rule = f"beyond chance at the level {LEVEL}"
     if flags[0]:

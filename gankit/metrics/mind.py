@@ -12,7 +12,7 @@ from gankit.interfaces import Indices, Meaning, Metric, Pool, Resampling, Result
 from gankit.metrics._rows import LARGEST_POOL, Matrix, feature_pair, float64_pair, pooled_features
 
 VALUES_AT_ONCE = 2**22
-"""Projected values that are sorted at a time where not all are kept."""
+"""Number of projected values that are sorted at a time, where the projections are not kept."""
 
 
 def monge_distance(x: ArrayLike, y: ArrayLike, *, projections: int = 1000) -> float:
@@ -91,9 +91,9 @@ class Mind(Metric):
         return {"mind": monge_distance(*feature_pair(real, fake, min_rows=1), projections=self.projections)}
 
     def resampling(self, pool: Pool) -> Resampling:
-        """Values from one projection of all images, up to 7,000 of them."""
-        shares = pool.real.count + pool.fake.count <= LARGEST_POOL
-        return _SharedProjections(self, pool) if shares else Resampling(self, pool)
+        """Values from projections that are computed once, for up to 7,000 images."""
+        can_share = pool.real.count + pool.fake.count <= LARGEST_POOL
+        return _SharedProjections(self, pool) if can_share else Resampling(self, pool)
 
 
 class _SharedProjections(Resampling):

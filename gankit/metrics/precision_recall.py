@@ -20,15 +20,17 @@ BallCounts = tuple[NDArray[np.bool_], NDArray[np.int64]]
 """For each ball whether it holds one of the other images, and for each of the others in how many balls it lies."""
 
 LISTED = 16
-"""An image's list holds this times k + 1 of its nearest images; for larger balls all distances are computed."""
+"""An image's list holds (k + 1) times this many of its nearest images; for larger balls all distances are computed."""
 LARGEST_RATIO = 20
 """Above this ratio of the sides' sizes no lists are made, since each value uses few images of the larger side."""
 CENTRES, COLUMNS = 512, 2048
 """Rows and columns of the distances that are held in memory at a time."""
 SATURATED = 0.98
-"""A precision between real images from which on the values tell little."""
+"""If the precision between real images is at least this, the values tell little."""
+FAR_CENTRES = 256
+"""Number of balls larger than their lists that are counted at a time."""
 TIE = 1e-6
-"""Tolerance of squared radii beside their median: rounding may separate equal radii, as of mutual k-th neighbours."""
+"""Relative tolerance above the median squared radius: rounding may separate equal radii, as of mutual neighbours."""
 
 
 def precision_recall(real: ArrayLike, fake: ArrayLike, *, k: int | None = None) -> dict[str, float]:
@@ -77,7 +79,7 @@ def _values(real: NDArray[Any], fake: NDArray[Any], k: int) -> dict[str, float]:
 
 @final
 class _Neighbours:
-    """The images of two sets as one pool, with a list of the nearest ones of each, which tells what lies in its ball.
+    """The images of two sets as one pool, and for each image a list of its nearest ones, from which balls are counted.
 
     Args:
         sets: (n, d) and (m, d) features.
@@ -87,9 +89,9 @@ class _Neighbours:
     def __init__(self, sets: tuple[NDArray[Any], NDArray[Any]], k: int) -> None:
         self.sets, self.content = sets, [digest for rows in sets for digest in digests(rows)]
         self.n = len(self.content)
-        first: dict[bytes, int] = {}
+        first_place: dict[bytes, int] = {}
         # Copies share the distances of the first of them, so that rounding cannot tell them apart.
-        self.first = np.array([first.setdefault(digest, place) for place, digest in enumerate(self.content)])
+        self.first_copy = np.array([first_place.setdefault(digest, place) for place, digest in enumerate(self.content)])
         self.origin = self._rows(np.arange(1))  # one for all blocks, so that their distances round alike
         length = min(self.n - 1, LISTED * (k + 1))
         self.listed, self.listed_squared = np.empty((self.n, length), np.int64), np.empty((self.n, length))
@@ -109,7 +111,7 @@ class _Neighbours:
         x = self._rows(centres)
         for start in range(0, self.n, COLUMNS):
             columns = np.arange(start, min(start + COLUMNS, self.n))
-            distinct, copy_of = np.unique(self.first[columns], return_inverse=True)
+            distinct, copy_of = np.unique(self.first_copy[columns], return_inverse=True)
             yield columns, squared_distances(x, self._rows(distinct), self.origin)[:, copy_of]
 
     def _nearest(self, centres: Indices, length: int) -> tuple[Indices, Matrix]:
@@ -136,6 +138,7 @@ class _Neighbours:
         is_centre[centres] = is_other[others] = True
         listed, squared = self.listed[centres], self.listed_squared[centres]
         centres_so_far = is_centre[listed].cumsum(1)  # how many a list holds up to each place
+        # Of a list with fewer than k centres argmax gives 0; such a list is not enough, see below.
         squared_radii = squared[np.arange(len(centres)), (centres_so_far >= k).argmax(1)]
         inside = (squared <= squared_radii[:, None]) & is_other[listed]
         # A list is enough if it holds the k-th neighbour and goes beyond the radius, or holds all other images.
@@ -144,9 +147,11 @@ class _Neighbours:
         inside &= is_enough[:, None]
         hit, counts = inside.any(1), np.bincount(listed[inside], minlength=self.n)[others]
         too_large = np.flatnonzero(~is_enough)
-        for part in np.array_split(too_large, -(-len(too_large) // 256)) if len(too_large) else []:
-            hit[part], more = self._far_balls(centres[part], centres, others, k)
-            counts = counts + more
+        if len(too_large):
+            for part in np.array_split(too_large, -(-len(too_large) // FAR_CENTRES)):
+                hit_part, counts_of_part = self._far_balls(centres[part], centres, others, k)
+                hit[part] = hit_part
+                counts = counts + counts_of_part
         return hit, counts
 
     def _far_balls(self, centres: Indices, all_centres: Indices, others: Indices, k: int) -> BallCounts:
@@ -182,7 +187,7 @@ def realism_score(real: ArrayLike, fake: ArrayLike, *, k: int = 3) -> NDArray[np
     The radius of a real image is the distance to its k-th nearest other real one. As published, only real images with
     radii up to the median are used: the balls of outliers are too wide. At 1 and above an image lies in one of the
     balls used. A copy of a real image that is used scores infinity, whatever the radius; a real image of radius 0 (one
-    with k copies) gives all others a ratio of 0.
+    with k copies) gives a ratio of 0 to every image that is no copy of it.
 
     Args:
         real: (n, d) finite features.
@@ -223,11 +228,11 @@ class PrecisionRecall(Metric):
     """How many generated images look real, and how much of the real ones the generator covers.
 
     Args:
-        k: which nearest neighbour gives a ball its radius; None: 5, but at most a tenth of the smaller set and at least
-            1. In simulations with equal distributions on both sides (1,280 Gaussian dimensions, flat to steep
-            spectra), k = 5 at 25 images gives a precision of 0.86 to 0.97 and a coverage of 0.98, near saturation;
-            None gives a precision of 0.65 to 0.84 and a coverage of 0.77. From 50 images on None is k = 5, with a
-            precision of 0.83 to 0.97 at 50. With None precision and coverage stay below 0.98 from 10 images on.
+        k: which nearest neighbour gives a ball its radius. The default is 5, but at most a tenth of the smaller set and
+            at least 1. In simulations with equal distributions on both sides (1,280 Gaussian dimensions, flat to steep
+            spectra) it keeps precision and coverage below 0.98 from 10 images on. At 25 images it is 2 and gives a
+            precision of 0.65 to 0.84 and a coverage of 0.77; 5 would give 0.86 to 0.97 and 0.98, near saturation. At 50
+            images it is 5 and gives a precision of 0.83 to 0.97.
     """
 
     better = "higher"
@@ -265,8 +270,8 @@ class PrecisionRecall(Metric):
     def resampling(self, pool: Pool) -> Resampling:
         """Values from lists of the nearest images of each image of the pool, unless one side is many times larger."""
         n, m = pool.real.count, pool.fake.count
-        shares = 0 < n + m <= LARGEST_RATIO * min(n, m)
-        return _SharedNeighbours(self, pool) if shares else Resampling(self, pool)
+        can_share = 0 < n + m <= LARGEST_RATIO * min(n, m)
+        return _SharedNeighbours(self, pool) if can_share else Resampling(self, pool)
 
 
 def _result(values: dict[str, float], n: int, k: int) -> Result:

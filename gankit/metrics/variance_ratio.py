@@ -54,7 +54,9 @@ class VarianceRatio(Metric):
     """
 
     meanings: ClassVar = {
-        "variance-ratio": Meaning("variance of generated over that of real images: below 1 they are too alike", "1")
+        "variance-ratio": Meaning(
+            "variance of generated over that of real images: below 1 the former are too alike", "1"
+        )
     }
     takes_moments = True
 
@@ -94,13 +96,13 @@ class _Sums(SumsResampling):
         rows -= rows.mean(0)
         squares = np.einsum("ij,ij->i", rows, rows)
         self.summands = np.column_stack([np.ones(len(rows)), rows, squares])  # 1, features, squared length
-        self.smallest_exact_scatter = 1e-6 * float(squares.sum())
+        self.least_scatter = 1e-6 * float(squares.sum())  # a smaller difference of sums has lost too many digits
 
     def from_sums(self, real: Matrix, fake: Matrix) -> dict[str, float] | None:
         """None with too few images, or where sums cancel so much that the rows themselves are needed."""
         if min(real[0], fake[0]) < 2:
             return None
         scatter = [float(sums[-1] - np.square(sums[1:-1]).sum() / sums[0]) for sums in (real, fake)]
-        if min(scatter) <= self.smallest_exact_scatter:
+        if min(scatter) <= self.least_scatter:
             return None
         return {"variance-ratio": _ratio(scatter[1] / (fake[0] - 1), scatter[0] / (real[0] - 1))}
