@@ -539,7 +539,7 @@ def test_settings_that_do_not_fit(write: Write, overrides: list[str], words: str
         ({}, ["augmentation.endpoint=severity", "augmentation.number=sevrity"], "did you mean 'severity'"),
         ({"severity": np.full(N, np.nan)}, ["augmentation.endpoint=severity", "augmentation.number=severity"],
          "severity has missing values"),
-        ({}, ["data.min_agreement=0.6"], "the data have no agreement of raters"),
+        ({}, ["data.min_agreement=0.6"], "the data set does not record how many raters agreed"),
         ({"agreement": np.where(np.arange(N) < 3, np.nan, 1)}, ["data.min_agreement=0.6"], "NaN|no ratings|agreement"),
         ({}, ['augmentation.positive=["fw"]'], "npz has no class 'fw'; did you mean 'few'"),
         ({}, ['augmentation.positive=["many", "few"]'], "every class is positive"),

@@ -441,7 +441,7 @@ def test_settings_that_do_not_fit(write: Write, overrides: list[str], words: str
         ({}, ['classifier.groupings={x=["a"]}'], "classifier.groupings.x: npz has no class 'a'"),
         ({}, ['classifier.groupings={x=["many", "few", "some"]}'], "every class is positive"),
         ({}, ["data.split=train"], "data.split: there is no split 'train' in this data set; known: all"),
-        ({}, ["data.min_agreement=0.6"], "the data have no agreement of raters"),
+        ({}, ["data.min_agreement=0.6"], "the data set does not record how many raters agreed"),
         (
             {"agreement": np.repeat([1, 0.5, 1], COUNTS)},
             ["data.min_agreement=0.6"],

@@ -18,6 +18,7 @@ from typer.testing import CliRunner
 import gankit
 from gankit.cli import app
 from gankit.errors import GankitError, SettingsError
+from gankit.experiments.document import SettingsDocument
 from gankit.experiments.lines import json_lines, toml_lines, yaml_lines
 from gankit.experiments.recipe_files import recipe_facts, recipe_names, recipe_text
 from gankit.experiments.schema import schema
@@ -200,10 +201,11 @@ def test_an_error_of_an_optional_setting_says_how_to_unset_it() -> None:
 
 def test_a_folder_among_the_overrides_leads_to_its_pictures(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    assert "for example training.steps=1000; no space beside =, and quotes" in errors("demo", "photos")[0]
+    assert "for example training.steps=1000; write no spaces around =, and quote" in errors("demo", "photos")[0]
     (tmp_path / "photos").mkdir()
-    assert errors("demo", "photos")[0].endswith("for example data.name=folder data.path=photos")
-    assert errors("photos")[0].endswith("for its pictures a recipe with data.name=folder data.path=photos")
+    settings = "data.name=folder data.path=photos"
+    assert errors("demo", "photos")[0].endswith("for example " + settings)
+    assert errors("photos")[0].endswith("to train on its pictures, name a recipe and add " + settings)
 
 
 def test_a_setting_of_another_part_leads_to_that_part() -> None:
@@ -275,7 +277,7 @@ def test_overrides_do_not_change_what_they_were_given() -> None:
 @pytest.mark.parametrize(
     ("override", "message"),
     [
-        ("abc", "override 'abc': write key.path=value, for example training.steps=1000; no space beside =, and quotes"),
+        ("abc", "override 'abc': write key.path=value, for example training.steps=1000; write no spaces"),
         ("=3", "write key.path=value"),
         ("a..b=3", "write key.path=value"),
         ("training.steps.x=3", "override 'training.steps.x=3': training.steps holds a value, not a table"),
@@ -438,7 +440,7 @@ def test_an_error_in_a_recipe_names_it(monkeypatch: pytest.MonkeyPatch, tmp_path
         ("e.yaml", b"data: 1\ndata: 2\n", r"e.yaml:2: not YAML: found duplicate key"),
         ("e.yaml", b"data: \x07\n", r"e.yaml: not YAML: "),
         ("e.yaml", b"- 1\n", r"e.yaml: an experiment is a set of tables; this file holds \[1\]"),
-        ("e.yaml", b"1: 2\n", r"e.yaml: 1: keys should be strings"),
+        ("e.yaml", b"1: 2\n", r"e.yaml: 1: a key must be a text"),
         ("e.json", b'{"data": 3}', r"e.json:1: data: a name, or a table with a name, is needed, not 3"),
         ("e.toml", b"training = 3\n", r"e.toml:1: training: a table is needed, not 3"),
         ("e.toml", b"[losses]\nname = 'hinge'\n", r"e.toml:1: losses: a list is needed"),
@@ -454,6 +456,20 @@ def test_files_that_are_none(tmp_path: Path, name: str, content: bytes, message:
 def test_a_byte_order_mark_and_windows_line_ends(tmp_path: Path) -> None:
     (tmp_path / "e.toml").write_bytes(b"\xef\xbb\xbf[training]\r\nsteps = 5\r\nbatsch = 3\r\n")
     assert ":3: training.batsch" in errors(tmp_path / "e.toml")[0]
+
+
+def test_the_place_of_a_part_is_the_override_that_made_it_a_table(tmp_path: Path) -> None:
+    def place(*overrides: str) -> str:
+        document = SettingsDocument.read(path)
+        document.override(overrides)
+        return document.where(("augment", "augment"))
+
+    path = write(tmp_path / "e.toml", '[augment]\nname = "sometimes"\naugment = "diffaugment"\n')
+    inner = "augment.augment.policy=color"
+    assert place("training.steps=3") == f"{path}:3"
+    assert place(inner) == f"override {inner!r}"
+    assert place(inner, "augment.augment.name=none") == "overrides"
+    assert place("augment.augment.name=none", "augment.name=other") == f"{path}:3"  # what it wrote is dropped
 
 
 @pytest.mark.parametrize(
@@ -725,7 +741,9 @@ def test_long_names_are_shortened_in_errors(override: str) -> None:
 
 def test_an_override_of_several_lines_is_not_read_in_part() -> None:
     (line,) = errors("wgan-gp", "training.steps=5\ntraining.batch=3")
-    assert line.endswith(r"training.steps: '5\ntraining.batch=3' has control characters; give each setting by itself")
+    assert line.endswith(
+        r"training.steps: '5\ntraining.batch=3' has control characters; pass each key=value as an argument of its own"
+    )
     assert gankit.load("wgan-gp", "training.betas=[\n0.5,\n0.9 # less\n]").training.betas == (0.5, 0.9)
 
 

@@ -154,7 +154,7 @@ def test_what_a_class_of_the_user_says_of_its_images_must_fit_them(facts: dict[s
     [
         ({"conditional": True}, {"labels": None}, "data.conditional: the data have no labels"),
         ({"balance": 1.0}, {"labels": None}, "data.balance: the data have no labels"),
-        ({"min_agreement": 0.6}, {"agreement": None}, "data.min_agreement: the data have no agreement"),
+        ({"min_agreement": 0.6}, {"agreement": None}, "data.min_agreement: the data set does not record how many"),
         ({"min_agreement": 1.0}, {}, "0 images are left"),
         ({"subset": 61}, {}, "data.subset: 61 images asked for, 60 are there"),
         ({"flip": True}, {"mirror": None}, "data.flip: mirroring changes the label"),

@@ -161,7 +161,7 @@ def test_images_of_the_program_are_followed_or_the_experiment_is_refused(tmp_pat
     [
         (["data.size=16"], r"data\.size: recipe resnet makes images of 28 to 256 pixels a side, not 16 x 16; set"),
         (["data.size=[256, 512]"], "not 256 x 512"),
-        (["data.counts=[6, 6, 7]"], "images to train on: 19, too few"),
+        (["data.counts=[6, 6, 7]"], "19 training images are too few"),
         (
             ["data.counts=[9, 50, 50]", "data.conditional=true"],
             r"class exotropia has 9 images to train on, fewer than 10",
@@ -254,7 +254,7 @@ def test_a_recipe_that_fails_is_named_and_shares_no_table() -> None:
         with pytest.raises(PartError, match="recipe own returned None; its settings must return tables by name"):
             gankit.load("own")
         Own.tables = []
-        with pytest.raises(PartError, match=r"recipe own cannot follow TrainingImages\(.*: IndexError"):
+        with pytest.raises(PartError, match=r"recipe own failed to compute settings for T.*Images\(.*: IndexError"):
             gankit.load("own")
         network = {"name": "resnet", "width": 8}
         Own.tables = {"generator": network, "critic": network}

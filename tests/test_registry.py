@@ -19,7 +19,7 @@ import gankit
 from gankit.errors import PartError, SettingsError
 from gankit.registry import Part, read_part, registry
 from gankit.registry.messages import suggestion
-from gankit.registry.plugins import KINDS
+from gankit.registry.plugins import KINDS, PlugIn, Scan, shipped_hint
 from gankit.testing import isolated_registry
 
 IMAGE = gankit.ImageSpec(3, 8, 8)
@@ -336,6 +336,22 @@ def test_an_unknown_name_says_which_registration_is_missing() -> None:
     assert "known: " in text
     assert "run its `@gankit.losses.register('my-loss')` in this process first" in text
     assert "did you mean 'gradient-penalty'?" in refused(lambda: gankit.losses.get("gradient_penalty"))
+
+
+def test_a_name_from_a_plug_in_of_gankits_repository_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("GANKIT_DISABLE_PLUGINS", "*")
+    for name, distribution in (
+        ("fastgan", "gankit-fastgan"), ("StyleGAN2", "gankit-stylegan2"), ("gankit-fastgan:fastgan", "gankit-fastgan"),
+    ):  # fmt: skip
+        text = refused(lambda name=name: gankit.generators.get(name))
+        assert f"; the plug-in {distribution} has it, and is not installed" in text
+        assert text.endswith(f"pip install ./plugins/{distribution} in a clone of gankit's repository")
+    with pytest.raises(SettingsError, match="no recipe or file 'fastgan'; the plug-in gankit-fastgan has it"):
+        gankit.load("fastgan")
+    assert "known: " in refused(lambda: gankit.generators.get("other-nets:fastgan"))
+    installed = PlugIn("generator", "fastgan", "gankit-fastgan", "gankit_fastgan", "FastGAN")
+    monkeypatch.setattr("gankit.registry.plugins.scan", lambda: Scan((installed,), ()))
+    assert not shipped_hint("generator", "FastGAN"), "another spelling of a part that is installed"
 
 
 def test_a_run_of_another_process_names_the_registration(tmp_path: Any) -> None:

@@ -19,7 +19,7 @@ from distributions import Environment, wheels
 from packaging.requirements import Requirement
 
 import gankit
-from gankit.registry.plugins import GROUPS, KINDS, plural
+from gankit.registry.plugins import GROUPS, KINDS, SHIPPED, plural
 
 ROOT = Path(__file__).parents[1]
 FOLDERS = sorted(path.parent for path in (ROOT / "plugins").glob("*/pyproject.toml"))
@@ -101,6 +101,14 @@ def test_all_are_here() -> None:
         assert project(folder)["name"] == folder.name
         (requirement,) = [text for text in requirements(folder) if re.match(r"gankit\b(?!-)", text)]
         assert re.fullmatch(r"gankit>=[\d.]+,<[\d.]+", requirement), "it states the versions that it works with"
+
+
+def test_errors_know_the_names_of_all_their_parts() -> None:
+    registered = {
+        folder.name: {GROUPS[group]: tuple(sorted(parts)) for group, parts in project(folder)["entry-points"].items()}
+        for folder in FOLDERS
+    }
+    assert registered == SHIPPED
 
 
 def test_its_requirements_are_met(folder: Path, shipped: Environment) -> None:

@@ -282,6 +282,7 @@ class Unreadable:
         (Unreadable(), {}, r"item 0 cannot be read: OSError: no such file"),
         ([(), ()], {}, r"images have the shape \(2, 0\)"),
         ([(images()[0], None), (images()[1], 1)], {}, "labels has no value for image 0"),
+        ([(images()[0], 1), (images()[1],)], {}, "labels has no value for image 1"),
         (images(), {"labels": [0, 1, 2] * 4, "class_names": "cat"}, "class_names is the text 'cat': give a list"),
         (images(), {"labels": [0, 2] * 6, "class_names": ("a", "b")}, "class_names has 2 names for 3 classes"),
         (images(), {"class_names": ("a", "b")}, "class_names has 2 names for 0 classes"),

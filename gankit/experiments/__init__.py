@@ -1,1 +1,1 @@
-"""From a TOML file to validated settings, with file and line."""
+"""Reads experiments from files into validated settings; errors name file and line."""

@@ -18,15 +18,15 @@ from gankit.errors import SettingsError
 from gankit.experiments.lines import KeyPath, json_lines, toml_lines, yaml_lines
 from gankit.experiments.overrides import Override, names_first, parse_override
 from gankit.experiments.recipe_files import DEFAULT_RECIPE, recipe_names, recipe_text
-from gankit.experiments.values import LONGEST, copy_values, parse_text
+from gankit.experiments.values import MAX_FILE, copy_values, parse_text
 from gankit.files import user_path
 from gankit.registry import registry
 from gankit.registry.messages import shown
 from gankit.registry.trust import trust
 
-OF_DATA = [("data", "size"), ("data", "flip"), ("evaluation", "count")]
-"""Settings, as (table, key), that a recipe chooses for its own data set; dropped where another data set replaces it."""
-BACKSLASH = "write Windows paths in single quotes or with /"
+DATA_SPECIFIC = [("data", "size"), ("data", "flip"), ("evaluation", "count")]
+"""Settings, as (table, key), that a recipe chooses for its own data set; dropped when the user names another one."""
+BACKSLASH_HINT = "write Windows paths in single quotes or with /"
 FORMATS = {".toml": ".toml", ".json": ".json", ".yaml": ".yaml", ".yml": ".yaml"}
 
 
@@ -39,26 +39,25 @@ class SettingsDocument:
         values: its content, which overrides change.
         text: the text of the file, without overrides.
         format: ".toml", ".json" or ".yaml".
-        from_default: the tables that were taken from the default recipe.
-        overridden: for each overridden setting, by its path of keys, the text of the override.
-        widened: for each part that was written as a name alone until an override set one of its settings: by the path
-            of the part, the text of that override.
-        recipe: the name of a recipe whose settings follow from the images; "" for one with fixed settings, and for any
-            other document.
-        is_recipe: whether it is a recipe, of either sort.
-        from_recipe: those of `OF_DATA` that a recipe had set in the experiment of which the document was made.
+        default_tables: names of the tables that were taken from the default recipe.
+        overridden: the text of the override of each overridden setting, by the setting's path of keys.
+        widened: paths of parts that were written as a bare name, which an override turned into a table.
+        recipe: name of the recipe that computes settings from the images; "" for a recipe with fixed settings and for
+            any other document.
+        is_recipe: whether the document is a recipe, of either sort.
+        chosen_by_recipe: those of `DATA_SPECIFIC` that a recipe chose in the experiment that became this document.
     """
 
     label: str
     values: dict[str, Any]
     text: str = ""
     format: str = ".toml"
-    from_default: set[str] = field(default_factory=set)
+    default_tables: set[str] = field(default_factory=set)
     overridden: dict[KeyPath, str] = field(default_factory=dict)
-    widened: dict[KeyPath, str] = field(default_factory=dict)
+    widened: set[KeyPath] = field(default_factory=set)
     recipe: str = ""
     is_recipe: bool = False
-    from_recipe: Collection[tuple[str, str]] = ()
+    chosen_by_recipe: Collection[tuple[str, str]] = ()
 
     @classmethod
     def from_tables(cls, tables: Mapping[str, Any]) -> SettingsDocument:
@@ -97,7 +96,7 @@ class SettingsDocument:
         """A TOML, JSON or YAML file; one of another ending is read as TOML."""
         try:
             with open(path, encoding="utf-8-sig") as file:
-                text = file.read(max(LONGEST.values()) + 1)  # one too many, so that a longer file is refused
+                text = file.read(max(MAX_FILE.values()) + 1)  # one too many, so that a longer file is refused
         except (OSError, UnicodeDecodeError) as error:
             raise SettingsError(f"{path}: cannot be read: {error}") from error
         format = FORMATS.get(path.suffix.lower(), ".toml")
@@ -113,7 +112,7 @@ class SettingsDocument:
         for table in tables:
             if table not in self.values and table in default:
                 self.values[table] = default[table]
-                self.from_default.add(table)
+                self.default_tables.add(table)
 
     def override(self, overrides: tuple[str, ...], of_data: Collection[tuple[str, str]] = ()) -> None:
         """Apply `key.path=value` settings; a changed `name` first drops the other settings of its table.
@@ -127,18 +126,21 @@ class SettingsDocument:
         settings = names_first([parse_override(text) for text in overrides])
         for override in settings:
             trust(override.value)
-        if of_data:
-            trial = copy.deepcopy(self)
-            for override in settings:
-                trial._set(override)
-            if trial._data_set_name() != self._data_set_name():
-                for table, key in of_data:
-                    self.values.get(table, {}).pop(key, None)
+        if of_data and self._name_other_data(settings):
+            for table, key in of_data:
+                self.values.get(table, {}).pop(key, None)
         for override in settings:
             self._set(override)
 
+    def _name_other_data(self, settings: list[Override]) -> bool:
+        """Whether these overrides would change the name of the data set."""
+        trial = copy.deepcopy(self)
+        for override in settings:
+            trial._set(override)
+        return bool(trial._data_set_name() != self._data_set_name())
+
     def _data_set_name(self) -> Any:
-        """What the table `data`, or the name in its place, says of the data set's name."""
+        """The name of the data set, from the table `data` or from the name in its place."""
         data = self.values.get("data")
         return data.get("name") if isinstance(data, dict) else data
 
@@ -149,7 +151,7 @@ class SettingsDocument:
         path: KeyPath = ()
         for key in tables:
             path = (*path, _key_or_index(table, key, override.text, path))
-            table = self._inner_table(table, path, override.text)
+            table = self._open_table(table, path, override.text)
         path = (*path, _key_or_index(table, last, override.text, path))
         if last == "name" and isinstance(table, dict) and table.get("name") != override.value:
             table.clear()
@@ -158,10 +160,10 @@ class SettingsDocument:
         table[path[-1]] = override.value
         self.overridden[path] = override.text
 
-    def _inner_table(self, table: Any, path: KeyPath, text: str) -> Any:
-        """The table or list that `table` holds at the end of a path; made where there is none, or only a part's name.
+    def _open_table(self, table: Any, path: KeyPath, text: str) -> Any:
+        """Return the table or list within `table` at the end of a path, for the override of this text.
 
-        `text` is the override that leads through it.
+        A missing one is created, and a part's bare name becomes the table {name = ...}.
         """
         inner = table.get(path[-1]) if isinstance(table, dict) else table[path[-1]]
         if inner is None:
@@ -169,7 +171,7 @@ class SettingsDocument:
             self.overridden[path] = text
         elif isinstance(inner, str):
             inner = table[path[-1]] = {"name": inner}
-            self.widened[path] = text
+            self.widened.add(path)
         if not isinstance(inner, (dict, list)):
             raise SettingsError(f"override {shown(text)}: {'.'.join(map(str, path))} holds a value, not a table")
         return inner
@@ -191,10 +193,10 @@ class SettingsDocument:
             SettingsError: names the first of them.
         """
         for path, value in _texts(self.values, ()):
-            if re.search(r"[\x00-\x1f]", value) and path[0] != "run":  # a run's record keeps names as they were
-                hint = BACKSLASH if "\\" in self._source(path) else "rename the file or folder"
+            if re.search(r"[\x00-\x1f]", value) and path[0] != "run":  # a run's record may hold such names
+                hint = BACKSLASH_HINT if "\\" in self._source(path) else "rename the file or folder"
                 if "\n" in value and "=" in value:
-                    hint = "give each setting by itself"
+                    hint = "pass each key=value as an argument of its own"
                 setting = ".".join(map(str, path))
                 raise SettingsError(f"{self.where(path)}: {setting}: {value!r} has control characters; {hint}")
 
@@ -207,7 +209,7 @@ class SettingsDocument:
 
     def _forget_within(self, path: KeyPath) -> None:
         """Forget the overrides inside a table that is replaced."""
-        for inner in [key for key in self.overridden if key[: len(path)] == path and key != path]:
+        for inner in [key for key in self.overridden if _is_within(key, path) and key != path]:
             del self.overridden[inner]
 
     @cached_property
@@ -215,27 +217,30 @@ class SettingsDocument:
         return {".toml": toml_lines, ".json": json_lines, ".yaml": yaml_lines}[self.format](self.text)
 
     def recipe_settings(self) -> list[tuple[str, str]]:
-        """Those of `OF_DATA` that have a recipe's value and are not overridden."""
+        """Those of `DATA_SPECIFIC` that have a recipe's value and are not overridden."""
         return [
-            path for path in OF_DATA
-            if (self.is_recipe or path in self.from_recipe or path[0] in self.from_default)
-            and not any(path[: len(keys)] == keys for keys in self.overridden)
+            path for path in DATA_SPECIFIC
+            if (self.is_recipe or path in self.chosen_by_recipe or path[0] in self.default_tables)
+            and not any(_is_within(path, keys) for keys in self.overridden)
         ]  # fmt: skip
 
     def where(self, path: KeyPath) -> str:
         """Where a setting is written: an override, or a file with a line.
 
-        A setting that is not written itself is where the innermost table around it is: at a line, or in an override
-        ("overrides" if several wrote the table).
+        For a setting that is not written out, it is the place of the innermost table that contains it; "overrides" if
+        several overrides wrote that table.
         """
         path_and_parents = [path[:length] for length in range(len(path), 0, -1)]
-        for keys in path_and_parents:
-            if keys in self.overridden:
-                within = {text for place, text in self.overridden.items() if place[: len(keys)] == keys}
-                return f"override {shown(self.overridden[keys])}" if keys == path or len(within) == 1 else "overrides"
-        if path in self.widened:
-            return f"override {shown(self.widened[path])}"
-        if path and path[0] in self.from_default:
+        if path in self.overridden:
+            return f"override {shown(self.overridden[path])}"
+        table = next((keys for keys in path_and_parents if keys in self.overridden), path)
+        if table != path or path in self.widened:
+            texts = {text for keys, text in self.overridden.items() if _is_within(keys, table)}
+            if len(texts) > 1:
+                return "overrides"
+            if texts:  # else a new name has dropped what the overrides set
+                return f"override {shown(texts.pop())}"
+        if path and path[0] in self.default_tables:
             return f"recipe {DEFAULT_RECIPE}"
         for keys in path_and_parents:
             if keys in self._lines:
@@ -243,11 +248,15 @@ class SettingsDocument:
         return self.label
 
 
+def _is_within(path: KeyPath, table: KeyPath) -> bool:
+    """Whether a path of keys is that of a table, or leads to something in it."""
+    return path[: len(table)] == table
+
+
 def settings_file(name: str | Path) -> Path | None:
     """The experiment or study file that a name stands for: itself, or that of a run's folder; None if none is there.
 
-    The command line asks this of a word that may be a file or a setting: it is a file where this finds one, whatever
-    characters the word has; else it is a setting if it has a "=".
+    An argument of the command line that names an existing file is that file, even if it contains "=".
     """
     path = user_path(name)
     return next((file for file in (path / "experiment.toml", path) if os.path.isfile(file)), None)
@@ -258,8 +267,8 @@ def _refuse_path_or_setting(name: str) -> None:
     path = user_path(name)
     if os.path.isdir(path):
         raise SettingsError(
-            f"{path} is a folder without an experiment.toml: name a recipe, a file or a run; for its pictures a recipe "
-            f"with data.name=folder data.path={path}"
+            f"{path} is a folder without an experiment.toml: name a recipe, a file or a run; to train on its pictures, "
+            f"name a recipe and add data.name=folder data.path={path}"
         )
     if "=" in name or name.startswith("-"):
         what, setting = ("option", "training.steps=500") if name.startswith("-") else ("file", name)
@@ -273,10 +282,13 @@ def _texts(value: Any, path: KeyPath) -> Iterator[tuple[KeyPath, str]]:
     """Every setting that is a text, with its path. Entries of lists are left out: they name columns and classes."""
     if isinstance(value, str):
         yield path, value
-    items: Any = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
-    for key, item in items:
-        if not (isinstance(value, list) and isinstance(item, str)):
+    elif isinstance(value, dict):
+        for key, item in value.items():
             yield from _texts(item, (*path, key))
+    elif isinstance(value, list):
+        for index, item in enumerate(value):
+            if not isinstance(item, str):
+                yield from _texts(item, (*path, index))
 
 
 def _parse(text: str, format: str, label: str) -> Any:
@@ -304,7 +316,7 @@ def _parse(text: str, format: str, label: str) -> Any:
 
 def _hint(reason: str) -> str:
     """What to do about an invalid escape sequence; empty if the reason is another."""
-    return f"; {BACKSLASH}" if re.search(r"escape|hex value|\\", reason) else ""
+    return f"; {BACKSLASH_HINT}" if re.search(r"escape|hex value|\\", reason) else ""
 
 
 def _key_or_index(table: dict[str, Any] | list[Any], key: str, text: str, path: KeyPath) -> str | int:
@@ -312,7 +324,7 @@ def _key_or_index(table: dict[str, Any] | list[Any], key: str, text: str, path: 
     if isinstance(table, dict):
         return key
     names = [item.get("name") if isinstance(item, dict) else item for item in table]
-    if key.isdecimal() and len(key) < 10 and int(key) < len(table):
+    if key.isdecimal() and len(key) < 10 and int(key) < len(table):  # int() refuses thousands of digits
         return int(key)
     if names.count(key) == 1:
         return names.index(key)

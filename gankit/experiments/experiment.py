@@ -1,6 +1,5 @@
 """Experiments: a TOML file, a recipe or a mapping becomes validated settings."""
 
-import importlib
 import importlib.util
 import json
 from collections.abc import Mapping
@@ -33,7 +32,7 @@ from gankit.registry.messages import shown, suggestion
 from gankit.registry.settings import as_table
 from gankit.registry.trust import trust
 
-if TYPE_CHECKING:  # torch, which the interfaces import, is not needed to read settings
+if TYPE_CHECKING:  # not at run time: the interfaces load torch, which reading settings does not need
     from gankit.interfaces import Dataset
 
 
@@ -62,19 +61,19 @@ class Training(Settings):
         lr_decay: "linear" lets both rates fall to (almost) zero at the last step.
         lazy_scaling: where a loss is computed on every k-th update only, multiplies the rate of the network that it
             trains by c = k / (k + 1) and raises its betas to the power c, as StyleGAN2 (arXiv 1912.04958, appendix B)
-            and StyleGAN2-ADA do. There the penalty has an optimiser step of its own; here it shares that of the others.
+            and StyleGAN2-ADA do. There penalties have their own optimiser step; in gankit they share the losses' step.
         averaging: decay per step of the moving average of the generator's weights, used for samples; 0 turns it off.
-            At first the average forgets faster: its half-life grows with the steps until it is that of this decay.
+            Early in a training a smaller decay is used, which rises to this one.
         dequantise: adds uniform noise of up to half a grey level, up or down, to integer images.
         precision: "float32", whose convolutions a GPU computes in TF32, as torch does by default; "float32-exact",
             without TF32; "bf16" (autocast, in penalties too); or "float64".
         compile: true compiles the networks with `torch.compile` where that works; "all" also compiles the critic calls
             that penalties differentiate, which is mostly slower on CPUs. The first step takes a minute or more.
-        graphs: records what a turn computes as CUDA graphs and replays it, bitwise equal to an eager turn and several
-            times faster. "auto" does so on a CUDA device if every part says that it can be captured; true refuses
+        graphs: records what one update computes as CUDA graphs and replays it, several times faster and with bitwise
+            equal results. "auto" does so on a CUDA device if every part says that it can be captured; true refuses
             parts that cannot.
         deterministic: uses GPU operations whose results are the same every time, so that a resumed run ends bitwise
-            equal there too; operations without such a form are named when training starts.
+            equal there too; operations that have no deterministic form are listed when training starts.
         channels_last: whether the weights of both networks are laid out channels_last; None: as each network declares.
         device: "auto" uses an NVIDIA or AMD GPU if there is one, else an Apple one ("mps", untested on hardware).
         mixed_penalties: allows losses that differentiate each sample's score, such as r1, with a critic that mixes
@@ -140,10 +139,14 @@ class Training(Settings):
     @field_validator("optimizer_options")
     @classmethod
     def _check_options(cls, options: dict[str, Any]) -> dict[str, Any]:
-        settings = {"lr": "generator_lr and training.critic_lr", "betas": "betas", "params": "optimizer"}
-        for key, setting in settings.items():
+        reasons = {
+            "lr": "set training.generator_lr and training.critic_lr",
+            "betas": "set training.betas",
+            "params": "remove it, since gankit passes the parameters of the networks",
+        }
+        for key, reason in reasons.items():
             if key in options:
-                raise ValueError(f"{key} is decided by training.{setting}; set that")
+                raise ValueError(f"{key} is no option here; {reason}")
         try:
             json.dumps(options, allow_nan=False)
         except (TypeError, ValueError) as error:
@@ -211,10 +214,10 @@ class Experiment(Settings):
     evaluation: Evaluation = Field(default_factory=Evaluation)
     run: RunRecord | None = None
 
-    # The settings of `OF_DATA`, as (table, key), whose values a recipe chose for its own data set.
-    _recipe_settings: list[tuple[str, str]] = PrivateAttr(default_factory=list)
-    # The recipe whose settings follow from the images of the data set that the experiment names; "" where none do.
-    _followed_recipe: str = PrivateAttr("")
+    # Those of `DATA_SPECIFIC`, as (table, key), whose values a recipe chose for its own data set.
+    _chosen_by_recipe: list[tuple[str, str]] = PrivateAttr(default_factory=list)
+    # The recipe that computed settings from the images of the data set that the experiment names; "" if none did.
+    _computed_by: str = PrivateAttr("")
 
     def tables(self) -> dict[str, Any]:
         """The experiment as nested tables, as a file holds it; settings that are None by default are left out."""
@@ -249,7 +252,7 @@ class Experiment(Settings):
 
     def __reduce__(self) -> tuple[Any, ...]:
         # Pickled as plain tables: pickle cannot import the classes of parts' settings, which are created at run time.
-        return _unpickle, (type(self), self.tables(), self._recipe_settings, self._followed_recipe)
+        return _unpickle, (type(self), self.tables(), self._chosen_by_recipe, self._computed_by)
 
     def __eq__(self, other: object) -> bool:
         # Its fields alone: equal settings may come from a recipe or from a file.
@@ -258,18 +261,18 @@ class Experiment(Settings):
     __hash__ = None  # type: ignore[assignment]  # settings hold lists and tables
 
     def for_given_data(self) -> Self:
-        """The experiment for a data set of the calling program: settings of `OF_DATA` from a recipe become defaults.
+        """The experiment for a data set of the calling program, without what a recipe chose for its own data set.
 
         Raises:
-            SettingsError: its settings follow from the images of another data set.
+            SettingsError: a recipe computed the settings from the images of another data set.
         """
-        if self._followed_recipe:
+        if self._computed_by:
             raise SettingsError(
-                f"the settings of recipe {self._followed_recipe} follow from the images: give them to gankit.load as "
+                f"the settings of recipe {self._computed_by} follow from the images: give them to gankit.load as "
                 "data=..."
             )
         changed: dict[str, Settings] = {}
-        for name, key in self._recipe_settings:
+        for name, key in self._chosen_by_recipe:
             table = changed.get(name, getattr(self, name))
             changed[name] = table.model_copy(update={key: type(table).model_fields[key].default})
         return self.model_copy(update=changed)
@@ -283,7 +286,7 @@ def _unpickle(
     kind: type[Experiment], tables: dict[str, Any], recipe_settings: list[tuple[str, str]], followed_recipe: str
 ) -> Experiment:
     experiment = kind.model_validate(tables)
-    experiment._recipe_settings, experiment._followed_recipe = recipe_settings, followed_recipe
+    experiment._chosen_by_recipe, experiment._computed_by = recipe_settings, followed_recipe
     return experiment
 
 
@@ -296,8 +299,8 @@ def load(
 ) -> Experiment:
     """Read an experiment.
 
-    If a recipe's settings follow from the images, the images are read too. An experiment that was read before is
-    complete: overrides change single settings of it, and no others follow from them.
+    If a recipe's settings follow from the images, the images are read too. Overrides of an `Experiment` change only the
+    settings that they name; others that a recipe computed stay as they are.
 
     Args:
         recipe_or_path: a recipe's name, a TOML, JSON or YAML file, a run folder, a mapping of tables, or an experiment.
@@ -313,21 +316,21 @@ def load(
     """
     if isinstance(recipe_or_path, Experiment):
         document = SettingsDocument.from_tables(recipe_or_path.tables())
-        document.from_recipe = recipe_or_path._recipe_settings
+        document.chosen_by_recipe = recipe_or_path._chosen_by_recipe
     elif isinstance(recipe_or_path, Mapping):
         document = SettingsDocument.from_tables(recipe_or_path)
         trust(document.values)  # the user's own program names these files
     else:
         document = SettingsDocument.read(recipe_or_path)
     if document.recipe:
-        importlib.import_module("gankit.experiments.rules").fill_from_recipe(document, overrides, data)  # loads torch
+        from gankit.experiments.rules import fill_from_recipe  # here, since it loads torch
+
+        fill_from_recipe(document, overrides, data)
     document.fill_from_default(TABLES_WITH_DEFAULTS)
     document.override(overrides, document.recipe_settings())
     experiment = read_settings(Experiment, document)
-    experiment._recipe_settings = document.recipe_settings()
+    experiment._chosen_by_recipe = document.recipe_settings()
     if data is not None:
         return experiment.for_given_data()
-    experiment._followed_recipe = (
-        recipe_or_path._followed_recipe if isinstance(recipe_or_path, Experiment) else document.recipe
-    )
+    experiment._computed_by = recipe_or_path._computed_by if isinstance(recipe_or_path, Experiment) else document.recipe
     return experiment

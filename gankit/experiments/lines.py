@@ -5,6 +5,7 @@ from typing import Any, final
 
 KeyPath = tuple[str | int, ...]
 
+# The text of a multi-line string may end in one or two quotes, just before the three that close it.
 _TOKEN = re.compile(
     r"""(?P<skip>[ \t\r]+|\#[^\n]*)
     |(?P<string>\"\"\"(?:\\.|[^\\])*?\"{3,5}|'''.*?'{3,5}|"(?:\\.|[^"\\])*"|'[^'\n]*')
@@ -16,12 +17,14 @@ _TOKEN = re.compile(
 
 def toml_lines(text: str) -> dict[KeyPath, int]:
     """The line, from 1, of every key, table and list entry of a valid TOML file."""
-    return _Scanner(text, "=").read_document()
+    return _Scanner(text, "=", line_ends_matter=True).read_document()
 
 
 def json_lines(text: str) -> dict[KeyPath, int]:
     """The line, from 1, of every key and list entry of a valid JSON file."""
-    return _Scanner(text, ":").read_value(())
+    scanner = _Scanner(text, ":", line_ends_matter=False)
+    scanner.read_value(())
+    return scanner.lines
 
 
 def yaml_lines(text: str) -> dict[KeyPath, int]:
@@ -49,22 +52,27 @@ def yaml_lines(text: str) -> dict[KeyPath, int]:
 
 @final
 class _Scanner:
-    """Reads the tokens of a text that is known to be valid, and notes the lines where keys and list entries begin."""
+    """Reads the tokens of a text that is known to be valid, and notes the lines where keys and list entries begin.
 
-    def __init__(self, text: str, separator: str) -> None:
+    Args:
+        text: the content of a file.
+        separator: stands between a key and its value.
+        line_ends_matter: whether a line's end also ends a value.
+    """
+
+    def __init__(self, text: str, separator: str, line_ends_matter: bool) -> None:
         self.lines: dict[KeyPath, int] = {}
         self._separator = separator
         self._tokens: list[tuple[str, int]] = []
         line = 1
         for match in _TOKEN.finditer(text):
-            # Line ends end a value in TOML, not in JSON.
-            if match.lastgroup != "skip" and not (separator == ":" and match[0] == "\n"):
+            if match.lastgroup != "skip" and (line_ends_matter or match[0] != "\n"):
                 self._tokens.append((match[0], line))
             line += match[0].count("\n")
         self._next = 0
 
     def _peek(self, count: int = 0) -> str:
-        """The token that comes so many after the next one, without reading it; "" at the end."""
+        """The token `count` places after the next one, without reading it; "" at the end."""
         index = self._next + count
         return self._tokens[index][0] if index < len(self._tokens) else ""
 
@@ -90,7 +98,7 @@ class _Scanner:
         """Read a [table], or a [[table]], the next entry of a list. Returns its path, with the index of the entry."""
         line, brackets = self._line, 2 if self._peek(1) == "[" else 1
         self._next += brackets
-        key = self._key("]")
+        key = self._key("]")  # also reads the first closing bracket
         self._next += brackets - 1
         table: KeyPath = ()
         for position, part in enumerate(key, 1):
@@ -98,7 +106,7 @@ class _Scanner:
             if position == len(key) and brackets == 2:
                 last_index[table] = last_index.get(table, -1) + 1
             self.lines.setdefault(table, line)
-            if table in last_index:
+            if table in last_index:  # a list of tables: what follows is in its last entry
                 table = (*table, last_index[table])
                 self.lines.setdefault(table, line)
         return table
@@ -120,8 +128,8 @@ class _Scanner:
         self._next += 1
         return key
 
-    def read_value(self, path: KeyPath) -> dict[KeyPath, int]:
-        """Read a value. Returns the lines of everything read so far."""
+    def read_value(self, path: KeyPath) -> None:
+        """Read a value; `lines` then holds what is in it."""
         if self._peek() == "[":
             self._next += 1
             index = 0
@@ -136,7 +144,6 @@ class _Scanner:
         else:
             while self._peek() not in ("", "\n", ",", "]", "}"):
                 self._next += 1
-        return self.lines
 
     def _advance_to_entry(self, end: str) -> bool:
         """Skip to the next entry and return True; if there is none, skip the closing bracket `end` and return False."""

@@ -9,7 +9,7 @@ from gankit.experiments.values import parse_metrics, parse_value, parse_window
 
 
 def _join_options(words: list[str] | None) -> list[str] | None:
-    """Words with `--key value` as the one word `--key=value`, of which an error can say what the setting is called."""
+    """Words with `--key value` joined to `--key=value`, so that an error can name the setting that was meant."""
     joined: list[str] = []
     for word in words or ():
         if joined and joined[-1].startswith("-") and "=" not in joined[-1]:
@@ -25,7 +25,7 @@ Overrides = Annotated[
 ]
 Out = Annotated[Path | None, typer.Option("--out", help="The folder to write.", show_default=False)]
 RunFolder = Annotated[Path, typer.Argument(help="A run's folder.", show_default=False)]
-AnyRun = Annotated[Path, typer.Argument(help="A run's folder, or eyes, which comes with gankit.", show_default=False)]
+AnyRun = Annotated[Path, typer.Argument(help="A run's folder, or 'eyes' for the included run.", show_default=False)]
 Recipe = Annotated[str, typer.Argument(help="A recipe's name or an experiment file.", show_default=False)]
 Seed = Annotated[int, typer.Option(help="Seed of the latents.", min=0)]
 Label = Annotated[str | None, typer.Option(help="A class by name or number, or conditions as 1.5,0.2.")]
@@ -47,5 +47,5 @@ Metrics = Annotated[
 ]
 Window = Annotated[
     Any,
-    typer.Option(parser=parse_window, metavar="<str>", help="Values of black and white in deeper files, as 0,4095."),
+    typer.Option(parser=parse_window, metavar="<str>", help="Values of black and white beyond 8 bits, such as 0,4095."),
 ]

@@ -4,7 +4,7 @@ import os
 from typing import Any, NamedTuple
 
 from gankit.errors import SettingsError
-from gankit.experiments.values import DEEPEST, LONGEST_KEY, copy_values, parse_value
+from gankit.experiments.values import MAX_DEPTH, MAX_KEY, copy_values, parse_value
 from gankit.registry.messages import shown
 
 
@@ -30,12 +30,12 @@ def parse_override(text: str) -> Override:
     """
     path, equals, value = text.partition("=") if isinstance(text, str) else ("", "", "")
     keys = path.strip().split(".")
-    if not equals or not all(keys) or len(keys) > DEEPEST:
-        is_folder = isinstance(text, str) and 0 < len(text) < LONGEST_KEY and os.path.isdir(text)
+    if not equals or not all(keys) or len(keys) > MAX_DEPTH:
+        is_folder = isinstance(text, str) and 0 < len(text) < MAX_KEY and os.path.isdir(text)
         example = f"data.name=folder data.path={text}" if is_folder else "training.steps=1000"
         hint = ""
         if not equals and not is_folder:
-            hint = '; no space beside =, and quotes round a value with spaces: data.path="a b"'
+            hint = '; write no spaces around =, and quote a value that contains spaces: data.path="a b"'
         raise SettingsError(f"override {shown(str(text))}: write key.path=value, for example {example}{hint}")
     return Override(keys, copy_values(parse_value(value), f"override {shown(text)}"), text)
 
@@ -47,11 +47,14 @@ def names_first(overrides: list[Override]) -> list[Override]:
     """
     ordered: list[Override] = []
     for override in overrides:
-        keys, index = override.keys, len(ordered)
-        while keys[-1] == "name" and index:
-            before = ordered[index - 1].keys
-            if before[-1] == "name" or before == keys[: len(before)]:
-                break
+        index = len(ordered)
+        while index and _may_pass(override, ordered[index - 1]):
             index -= 1
         ordered.insert(index, override)
     return ordered
+
+
+def _may_pass(override: Override, before: Override) -> bool:
+    """Whether an override of a `name` may move ahead of the one before it."""
+    replaces_table = before.keys == override.keys[: len(before.keys)]
+    return override.keys[-1] == "name" and before.keys[-1] != "name" and not replaces_table

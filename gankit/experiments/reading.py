@@ -18,22 +18,23 @@ def read_settings(model: type[Model], document: SettingsDocument, complete: bool
     Args:
         model: what the settings are for.
         document: the settings.
-        complete: whether all parts must be there. If False, those of a run may be missing, but for the generator.
+        complete: whether all parts must be there. If False, a run's parts may be missing, except the generator.
 
     Raises:
-        SettingsError: as `load`.
+        SettingsError: settings are refused, with one line for each.
     """
     document.refuse_control_characters()
     # Parts of a run may have been registered in another program; sampling needs only the generator.
     may_lack_parts = "run" in document.values and not complete
     try:
-        return model.model_validate(document.values, context="run" if may_lack_parts else None)
+        return model.model_validate(document.values, context={"may_be_missing": may_lack_parts})
     except ValidationError as error:
         errors = error.errors(include_url=False)
     # An override such as data.path=2024-05-01 is read as a date, where a text is meant.
-    not_texts = [error["loc"] for error in errors if error["ctx"]["reason"] == "string_type"]
-    if any(document.take_as_text(_path_in_document(document.values, location, "")) for location in not_texts):
-        return read_settings(model, document, complete)
+    for detail in errors:
+        path = _path_in_document(document.values, detail["loc"], "")
+        if detail["ctx"]["pydantic_type"] == "string_type" and document.take_as_text(path):
+            return read_settings(model, document, complete)
     raise SettingsError("\n".join(_error_lines(document, errors)))
 
 
@@ -42,20 +43,21 @@ def _error_lines(document: SettingsDocument, errors: list[ErrorDetails]) -> list
 
     A setting of several types has an error for each of them; its line joins them with "or".
     """
-    messages: dict[str, list[str]] = {}
+    sentences: dict[str, list[str]] = {}  # by place and setting
     for error in errors:
-        reason = error["ctx"]["reason"]  # from `reword_errors`: pydantic's error type, or "part" for a bad name
-        path = _path_in_document(document.values, error["loc"], reason)
-        place = document.where((*path, "name") if reason == "part" else path)
+        error_type = error["ctx"]["pydantic_type"]  # from `reword_errors`: pydantic's type, or "part" for a bad name
+        path = _path_in_document(document.values, error["loc"], error_type)
+        place = document.where((*path, "name") if error_type == "part" else path)
         setting = ".".join(map(str, path)) or "experiment"
-        messages.setdefault(f"{place}: {setting}", []).append(error["msg"])
-    return [f"{where}: {'; or '.join(dict.fromkeys(sentences))}" for where, sentences in messages.items()]
+        sentences.setdefault(f"{place}: {setting}", []).append(error["msg"])
+    return [f"{heading}: {'; or '.join(dict.fromkeys(texts))}" for heading, texts in sentences.items()]
 
 
-def _path_in_document(values: Any, location: tuple[str | int, ...], reason: str) -> KeyPath:
-    """The path of the setting at pydantic's `location`, which also holds the names of branches of unions.
+def _path_in_document(values: Any, location: tuple[str | int, ...], error_type: str) -> KeyPath:
+    """The path of the setting at pydantic's `location`.
 
-    Keys that the document lacks are left out, but for the last one of a setting that is missing.
+    Keys that the document lacks are left out, such as the union member that pydantic tried; the last one of a missing
+    setting is kept.
     """
     keys: list[str | int] = []
     for key in location:
@@ -64,6 +66,6 @@ def _path_in_document(values: Any, location: tuple[str | int, ...], reason: str)
         except (KeyError, IndexError, TypeError):
             continue
         keys.append(key)
-    if reason == "missing" and isinstance(values, dict):
+    if error_type == "missing" and isinstance(values, dict):
         keys.append(location[-1])
     return tuple(keys)

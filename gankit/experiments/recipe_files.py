@@ -1,15 +1,16 @@
-"""Recipes with fixed settings, which are TOML files, and what recipes of both sorts say of themselves."""
+"""Recipes with fixed settings, which are TOML files, and the facts about recipes of both sorts."""
 
 from importlib import resources
 
 from gankit import recipes
 from gankit.errors import PartError, SettingsError
 from gankit.registry.messages import shown, suggestion
+from gankit.registry.plugins import shipped_hint
 from gankit.terminal.text import as_columns
 
 RECIPES = resources.files("gankit.recipes")
 DEFAULT_RECIPE = "wgan-gp"
-"""From which an experiment takes the tables that it lacks."""
+"""The recipe that supplies the tables missing from an experiment."""
 
 
 def recipe_names() -> list[str]:
@@ -24,17 +25,18 @@ def recipe_text(name: str) -> str:
         SettingsError: there is no such recipe.
     """
     if name not in recipe_names():
-        names = [*recipe_names(), *recipes.names()]
-        raise SettingsError(f"there is no recipe or file {shown(name)}; {suggestion(name, names)}")
+        reason = shipped_hint("recipe", name) or suggestion(name, [*recipe_names(), *recipes.names()])
+        raise SettingsError(f"there is no recipe or file {shown(name)}; {reason}")
     return (RECIPES / f"{name}.toml").read_text(encoding="utf-8")
 
 
 def recipe_facts(name: str) -> dict[str, str]:
-    """What a recipe says of itself: its purpose, "For", the "Sizes" of its images, and the "Time" of a training."""
+    """Facts about a recipe: its purpose, "For", the "Sizes" of its images, and the "Time" of a training."""
     if name not in recipe_names():
         recipe = recipes.get(name)
         least, most = recipe.sides
         return {"For": recipe.purpose, "Sizes": f"{least}x{least} to {most}x{most}", "Time": recipe.time}
+    # A recipe that is a file has them as comments, such as "# For: ...".
     lines = (line.removeprefix("# ").partition(": ") for line in recipe_text(name).splitlines())
     return {key: text for key, _, text in lines if key in ("For", "Sizes", "Time")}
 

@@ -14,8 +14,8 @@ class RunRecord(Settings):
 
     Attributes:
         versions: of gankit, Python, torch, numpy, and of the plug-ins in use.
-        image: the channels, height and width of every image, and the numbers of classes and conditions.
-        dtype: pixel type of the data's images, which samples have too.
+        image: the fields of the `ImageSpec`.
+        dtype: pixel type of the data set; samples are saved in the same type.
         value_range: the pixel values of black and white.
         class_names: one per class.
         condition_mean: mean of each float condition over the training images.
@@ -25,7 +25,7 @@ class RunRecord(Settings):
         held_out: the number of images held out; None in older records.
         device: the device in use.
         arithmetic: how precisely the device computes, in words; empty in older records.
-        threads: CPU threads per process; the largest number where it changes, and threads.jsonl has that of each step.
+        threads: CPU threads per process; if the number changed, the largest, and threads.jsonl lists that of each step.
         processes: number of processes that the run was started with.
         data_in_process: whether a program passed the data set as an object; `gankit resume` then cannot resume the run.
         features: the features for evaluations while training, where the experiment names none. A resumed run uses the
@@ -60,7 +60,7 @@ class RunRecord(Settings):
     @model_validator(mode="after")
     def _check_labels(self) -> Self:
         if min(len(self.class_names), len(self.label_counts)) < self.image["classes"]:
-            raise ValueError(f"there are {self.image['classes']} classes, and class_names or label_counts lacks some")
+            raise ValueError(f"there are {self.image['classes']} classes: class_names or label_counts is too short")
         if min(len(self.condition_mean), len(self.condition_scale)) < self.image["conditions"]:
-            raise ValueError(f"there are {self.image['conditions']} conditions, and condition_mean or scale lacks some")
+            raise ValueError(f"there are {self.image['conditions']} conditions: condition_mean or scale is too short")
         return self

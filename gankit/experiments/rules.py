@@ -1,4 +1,4 @@
-"""Recipes whose settings follow from the images: reading the images, and filling in the settings."""
+"""Recipes that compute settings from the images: opening the images, and filling in the settings."""
 
 import copy
 from typing import Any
@@ -8,7 +8,7 @@ from pydantic import Field
 
 from gankit import recipes
 from gankit.errors import DataError, GankitError, PartError, typed_line
-from gankit.experiments.document import OF_DATA, SettingsDocument
+from gankit.experiments.document import DATA_SPECIFIC, SettingsDocument
 from gankit.experiments.reading import read_settings
 from gankit.experiments.selection import select_images
 from gankit.experiments.tables import DataTable, Settings
@@ -16,14 +16,14 @@ from gankit.interfaces import Dataset, ImageSpec
 from gankit.recipes import TrainingImages
 from gankit.registry.messages import shown
 
-FEWEST, FEWEST_OF_CLASS = 20, 10
+MIN_IMAGES, MIN_IMAGES_OF_CLASS = 20, 10
 """Training images, in all and of each class that networks are conditioned on: a recipe refuses fewer."""
 DECISIVE = ("batch", "seed", "steps")
-"""Settings of the table `training` from which others follow; they also follow from every setting of `data`."""
+"""Settings of the table `training` on which a recipe's other settings depend, besides all settings of `data`."""
 
 
 class DecisiveSettings(Settings):
-    """The tables from which the other settings follow.
+    """The tables on which a recipe's other settings depend.
 
     Attributes:
         data: the data table.
@@ -35,26 +35,18 @@ class DecisiveSettings(Settings):
 
 
 def fill_from_recipe(document: SettingsDocument, overrides: tuple[str, ...], data: Dataset | None = None) -> None:
-    """Put the tables of the document's recipe into it, for the images that it and the overrides name.
+    """Compute a recipe's tables for the images that it or the overrides name, and put them into its document.
 
     Args:
-        document: of a recipe whose settings follow from the images; it holds the recipe's own data table.
+        document: the document of a recipe that computes its settings; it holds the recipe's own data table.
         overrides: as for `gankit.load`.
         data: a data set of the calling program, in place of the one that is named.
 
     Raises:
-        SettingsError: what the overrides say of the data is not valid.
+        SettingsError: an override of the data is not valid.
         DataError: as `recipe_tables`; or the images cannot be opened.
     """
-    decisive_document = SettingsDocument(
-        document.label, {"data": copy.deepcopy(document.values["data"]), "training": {}}
-    )
-    of_data = [(table, key) for table, key in OF_DATA if table == "data"]
-    if data is not None:
-        for _, key in of_data:
-            decisive_document.values["data"].pop(key, None)
-    decisive_document.override(tuple(filter(_is_decisive, overrides)), of_data)
-    decisive = read_settings(DecisiveSettings, decisive_document)
+    decisive = _decisive_settings(document, overrides, data is not None)
     training: dict[str, int] = {}
     for key in DECISIVE:
         value = decisive.training.get(key)
@@ -65,30 +57,43 @@ def fill_from_recipe(document: SettingsDocument, overrides: tuple[str, ...], dat
     document.values |= SettingsDocument.from_tables(tables).values
 
 
+def _decisive_settings(document: SettingsDocument, overrides: tuple[str, ...], data_is_given: bool) -> DecisiveSettings:
+    """The recipe's data table and the decisive overrides, without the settings that suit only the recipe's own data."""
+    data = copy.deepcopy(document.values["data"])
+    suits_own_data = [(table, key) for table, key in DATA_SPECIFIC if table == "data"]
+    if data_is_given:
+        for _, key in suits_own_data:
+            data.pop(key, None)
+    decisive = SettingsDocument(document.label, {"data": data, "training": {}})
+    decisive.override(tuple(filter(_is_decisive, overrides)), suits_own_data)
+    return read_settings(DecisiveSettings, decisive)
+
+
 def _is_decisive(override: str) -> bool:
-    """Whether other settings follow from the one that is overridden."""
+    """Whether a recipe's other settings depend on the one that is overridden."""
     setting = str(override).partition("=")[0].strip()
     return setting in ("data", "training", *(f"training.{key}" for key in DECISIVE)) or setting.startswith("data.")
 
 
 def refuse_few(count: int, where: str) -> None:
-    """Refuse fewer training images than `FEWEST`.
+    """Refuse fewer training images than `MIN_IMAGES`.
 
     Raises:
         DataError: there are fewer; its text begins with `where`.
     """
-    if count < FEWEST:
+    if count < MIN_IMAGES:
         raise DataError(
-            f"{where}: images to train on: {count}, too few to learn from; bring at least {FEWEST}, better hundreds"
+            f"{where}: {count} training images are too few; at least {MIN_IMAGES} are needed, hundreds are better"
         )
 
 
 def _refuse_size(name: str, sides: tuple[int, int], image: ImageSpec) -> None:
     least, most = sides
+    usual = min(max(64, least), most)  # detailed enough for most images, and fast
     if min(image.height, image.width) < least or max(image.height, image.width) > most:
         raise DataError(
             f"data.size: recipe {name} makes images of {least} to {most} pixels a side, not {image.height} x "
-            f"{image.width}; set data.size={min(max(64, least), most)}, or take another recipe (gankit list recipes)"
+            f"{image.width}; set data.size={usual}, or take another recipe (gankit list recipes)"
         )
 
 
@@ -97,10 +102,10 @@ def _refuse_rare_class(training: Dataset, classes: int) -> None:
         return
     counts = np.bincount(training.labels, minlength=classes)
     rare = int(counts.argmin())
-    if counts[rare] < FEWEST_OF_CLASS:
+    if counts[rare] < MIN_IMAGES_OF_CLASS:
         raise DataError(
             f"data.conditional: class {training.class_names[rare]} has {counts[rare]} images to train on, fewer "
-            f"than {FEWEST_OF_CLASS}: merge it with another, or set data.conditional=false"
+            f"than {MIN_IMAGES_OF_CLASS}: merge it with another, or set data.conditional=false"
         )
 
 
@@ -120,7 +125,7 @@ def recipe_tables(
 
     Raises:
         DataError: the images are too few, too small or too large for the recipe, or a class has too few of them.
-        PartError: the recipe raised an error, or returned something else.
+        PartError: the recipe raised an error, or returned something other than tables.
     """
     recipe = recipes.get(name)
     training, _ = select_images(table, seed, data)
@@ -138,7 +143,7 @@ def recipe_tables(
     except GankitError:
         raise
     except Exception as error:  # plug-ins may raise anything
-        raise PartError(f"recipe {name} cannot follow {images}: {typed_line(error)}") from error
+        raise PartError(f"recipe {name} failed to compute settings for {images}: {typed_line(error)}") from error
     if not isinstance(tables, dict):
         raise PartError(f"recipe {name} returned {shown(tables)}; its settings must return tables by name")
     return tables

@@ -19,7 +19,7 @@ from gankit.interfaces import Dataset, ImageSpec
 from gankit.interfaces.dataset import View
 from gankit.registry.messages import shown
 
-AT_ONCE = 2**26
+MAX_VALUES_PER_BLOCK = 2**26
 """The most pixel values that are resized at a time, 256 MB in float32."""
 
 
@@ -45,8 +45,8 @@ def select_images(table: DataTable, seed: int, data: Dataset | None = None) -> t
     indices, held_out = _hold_out(dataset, split_indices(dataset, table.split), table.held_out, split_seed)
     if table.min_agreement is not None:
         if dataset.agreement is None:
-            raise DataError("data.min_agreement: the data have no agreement of raters; remove data.min_agreement")
-        indices = indices[dataset.agreement[indices] >= table.min_agreement - 1e-9]  # shares are rounded
+            raise DataError("data.min_agreement: the data set does not record how many raters agreed; remove it")
+        indices = indices[dataset.agreement[indices] >= table.min_agreement - 1e-9]  # tolerates rounding
     if table.subset is not None:
         if table.subset > len(indices):
             raise DataError(f"data.subset: {table.subset} images asked for, {len(indices)} are there")
@@ -69,7 +69,10 @@ def _refuse_flip(table: DataTable, dataset: Dataset) -> None:
 
 
 def random_subset(count: int, size: int, seed: int, stream: str = "subset", *index: int) -> NDArray[np.int64]:
-    """(size,) sorted indices of some of `count` images; with the same seed a larger subset contains a smaller one."""
+    """(size,) sorted indices of some of `count` images; with the same seed a larger subset contains a smaller one.
+
+    Subsets of other names of `stream`, or other numbers `index`, are independent.
+    """
     return np.sort(torch.randperm(count, generator=seeds.generator(seed, stream, *index)).numpy()[:size])
 
 
@@ -97,7 +100,7 @@ class Resized(View):
         if reason := too_many(len(images), self.image.shape, images.dtype.itemsize):
             raise DataError(f"data.size: {reason}")
         result = np.empty((len(images), self.image.channels, *self.size), images.dtype)
-        block = max(min(256, AT_ONCE // math.prod(self.image.shape)), 1)
+        block = max(min(256, MAX_VALUES_PER_BLOCK // math.prod(self.image.shape)), 1)
         for start in range(0, len(images), block):
             result[start : start + block] = self._resize(images[start : start + block])
         return result
@@ -135,7 +138,7 @@ def open_dataset(table: DataTable, data: Dataset | None = None) -> Dataset:
 
 
 def _check_known(dataset: Dataset) -> None:
-    """Refuse labels, groups and agreement that do not fit the images: a program or a plug-in may have defined them."""
+    """Refuse labels, groups and agreement that do not fit the images, as those of a program or a plug-in may."""
     n, classes, known = len(dataset), dataset.image.classes, dataset.known
     for name, values in (("labels", known.labels), ("groups", known.groups), ("agreement", known.agreement)):
         if values is not None and (not isinstance(values, np.ndarray) or len(values) != n):
@@ -183,17 +186,18 @@ def _hold_out(
             f"data.held_out: all {len(indices)} images are of one group (patient), which is never divided; correct the "
             "groups of the data, or set data.held_out=0"
         )
-    from sklearn.model_selection import GroupShuffleSplit, StratifiedShuffleSplit  # a second to load
+    # Imported here, since this takes a second.
+    from sklearn.model_selection import GroupShuffleSplit, StratifiedShuffleSplit
 
     state = seeds.derive_seed(seed, "held-out") % 2**32
     try:
         if dataset.groups is not None:
             groups = dataset.groups[indices]
-            parts = GroupShuffleSplit(1, test_size=share, random_state=state).split(indices, groups=groups)
+            splits = GroupShuffleSplit(1, test_size=share, random_state=state).split(indices, groups=groups)
         else:
             labels = np.zeros(len(indices)) if dataset.labels is None else dataset.labels[indices]
-            parts = StratifiedShuffleSplit(1, test_size=share, random_state=state).split(indices, labels)
-        training, held_out = next(parts)
+            splits = StratifiedShuffleSplit(1, test_size=share, random_state=state).split(indices, labels)
+        training, held_out = next(splits)
     except ValueError as error:
         raise DataError(
             f"data.held_out: {len(indices)} images cannot be divided so that both parts have images of every class, "

@@ -17,21 +17,22 @@ from gankit.registry.settings import as_table
 
 Count = Annotated[int, Ge(1)]
 Repeats = Annotated[int, Ge(1), Le(1000)]
-"""How often something is done or built, such as a training; a larger number must be a typing error."""
+"""A number of repetitions; more than 1000 is surely a typing error."""
 Share = Annotated[float, Ge(0), Lt(1)]
 Rate = Annotated[float, Gt(0), Lt(1)]
 Factor = Annotated[float, Ge(0)]
 
 
 def _read_part(value: object, info: ValidationInfo) -> object:
-    """Read a part from the pair (kind, table) that `PartTable._split` makes; a part that was read before is kept.
+    """Read a part from the pair (kind, table) that `PartTable._split` below makes; a part that was read is kept.
 
     Of a run's parts only the generator must be there, since images are drawn from it.
     """
     if not isinstance(value, tuple):
         return value
     kind, table = value
-    return read_part(kind, table, may_be_missing=bool(info.context) and kind != "generator")
+    may_be_missing = bool(info.context and info.context["may_be_missing"]) and kind != "generator"
+    return read_part(kind, table, may_be_missing)
 
 
 class PartTable(Settings):
@@ -46,6 +47,7 @@ class PartTable(Settings):
 
     @classmethod
     def __pydantic_init_subclass__(cls, **_: Any) -> None:
+        # Parts of this kind may have no settings of these names.
         registry(cls.kind).reserve(key for key in cls.model_fields if key != "part")
 
     @property
@@ -105,7 +107,7 @@ class DataTable(PartTable):
         balance: 0 draws images as they come, 1 draws classes equally often; in between, a class is drawn with a
             probability proportional to count^(1 - balance).
         weights: the name of the column that holds each image's sampling weight, or "agreement" for the share of raters
-            that agree; `balance` then acts on the sums of weights in place of the counts of images.
+            that agree; `balance` then uses the sum of weights of each class in place of its count of images.
     """
 
     kind = "dataset"
@@ -123,7 +125,7 @@ class DataTable(PartTable):
 
     @property
     def title(self) -> str:
-        """What reports call the data: the folder, file or other library's data set that is read, and its reader."""
+        """What reports call the data: the name of the folder, file or other library's data set, and the reader's."""
         source = getattr(self.settings, "path", None) or getattr(self.settings, "dataset", None)
         return f"{Path(source).expanduser().absolute().name} ({self.name})" if source else self.name
 

@@ -14,19 +14,23 @@ from typing import Any
 from gankit.errors import DataError, SettingsError
 from gankit.registry.messages import shown
 
-LONGEST = {".toml": 1_000_000, ".json": 10_000_000, ".yaml": 200_000}
+MAX_FILE = {".toml": 1_000_000, ".json": 10_000_000, ".yaml": 200_000}
 """The most characters of a file by its format: about a second's work for its parser."""
-LONGEST_KEY, LONGEST_TEXT = 200, 4096
-LARGEST = 1e38
+MAX_KEY, MAX_TEXT = 200, 4096
+"""The most characters of a key, and of a text."""
+MAX_NUMBER = 1e38
 """The largest magnitude of a decimal number: networks compute in float32."""
-DEEPEST = 32
+MAX_DEPTH = 32
 """The most tables and lists within each other."""
-MOST = 100_000
+MAX_VALUES = 100_000
 """The most values in all, counting those that YAML repeats by an alias."""
-TOO_DEEP = f"tables and lists are nested more than {DEEPEST} deep"
-TOO_MANY = f"there are more than {MOST:,} values"
-_LONG_KEY = re.compile(rf"""(?<![\w"' \t-])(?:[\w"' \t-]+\.){{{DEEPEST}}}""")
-"""A key with `DEEPEST` dots; tomllib's use of memory grows with the square of their number."""
+TOO_DEEP = f"tables and lists are nested more than {MAX_DEPTH} deep"
+TOO_MANY = f"there are more than {MAX_VALUES:,} values"
+_LONG_KEY = re.compile(rf"""(?<![\w"' \t-])(?:[\w"' \t-]+\.){{{MAX_DEPTH}}}""")
+"""A key with `MAX_DEPTH` dots; tomllib's use of memory grows with the square of their number.
+
+A match starts only where no character of a key comes before it, else the search would take quadratic time.
+"""
 
 
 def parse_text(text: str, format: str) -> Any:
@@ -41,8 +45,8 @@ def parse_text(text: str, format: str) -> Any:
             a JSONDecodeError, which tell the line.
         ruamel.yaml.error.YAMLError: it is not YAML.
     """
-    if len(text) > LONGEST[format]:
-        raise ValueError(f"{len(text):,} characters are too long for settings; at most {LONGEST[format]:,} are read")
+    if len(text) > MAX_FILE[format]:
+        raise ValueError(f"{len(text):,} characters are too long for settings; at most {MAX_FILE[format]:,} are read")
     try:
         if format == ".json":
             return json.loads(text, object_pairs_hook=_table_of_pairs, parse_constant=_refuse_constant)
@@ -77,7 +81,7 @@ def _parse_yaml(text: str) -> Any:
 
     yaml = YAML(typ="safe", pure=True)
     node = yaml.compose(text)
-    if _expanded_size(node, {}) > MOST:
+    if _expanded_size(node, {}) > MAX_VALUES:
         raise ValueError(TOO_MANY)
     return None if node is None else yaml.constructor.construct_document(node)
 
@@ -85,7 +89,7 @@ def _parse_yaml(text: str) -> Any:
 def _expanded_size(node: Any, known: dict[int, float]) -> float:
     """The number of values under a node of YAML where aliases are written out; infinite for one that holds itself."""
     if id(node) not in known:
-        known[id(node)] = math.inf  # what a node finds that holds itself
+        known[id(node)] = math.inf  # found again while it is counted, if the node contains itself
         children = node.value if isinstance(getattr(node, "value", None), list) else []
         # A mapping's children are pairs of nodes, key and value.
         nodes = [inner for child in children for inner in (child if isinstance(child, tuple) else (child,))]
@@ -108,9 +112,9 @@ def copy_values(value: Any, label: str) -> Any:
     def copy(value: Any, path: tuple[str, ...]) -> Any:
         nonlocal count
         count += 1
-        if count > MOST:
+        if count > MAX_VALUES:
             raise ValueError(TOO_MANY)
-        if len(path) > DEEPEST:
+        if len(path) > MAX_DEPTH:
             raise ValueError(f"{path[0]}: {TOO_DEEP}")
         if isinstance(value, Mapping):
             _refuse_keys(value, "".join(f"{parent}." for parent in path))
@@ -130,21 +134,21 @@ def _refuse_keys(table: Mapping[Any, Any], parents: str) -> None:
     """Refuse keys that TOML cannot hold, or that are too long; errors name them with their `parents`."""
     for key in table:
         if not isinstance(key, str) or not _is_unicode(key):
-            raise ValueError(f"{parents}{shown(key)}: keys should be strings; put it into quotes")
-        if len(key) > LONGEST_KEY:
-            raise ValueError(f"{parents}{shown(key)}: a key of more than {LONGEST_KEY} characters")
+            raise ValueError(f"{parents}{shown(key)}: a key must be a text in UTF-8; put it into quotes")
+        if len(key) > MAX_KEY:
+            raise ValueError(f"{parents}{shown(key)}: the key is longer than {MAX_KEY} characters; shorten it")
 
 
 def _refuse_value(value: Any, place: str) -> None:
     """Refuse a number or text that TOML cannot hold, or that is too large; errors begin with its `place`."""
     if isinstance(value, int) and not -(2**63) <= value < 2**63:
-        raise ValueError(f"{place}a number of 64 bits is needed, from -2^63 to 2^63 - 1")
-    if isinstance(value, float) and LARGEST < abs(value) < math.inf:
-        raise ValueError(f"{place}a number up to {LARGEST:g} in size is needed, not {value:g}")
-    if isinstance(value, str) and len(value) > LONGEST_TEXT:
-        raise ValueError(f"{place}a text of more than {LONGEST_TEXT:,} characters")
+        raise ValueError(f"{place}a whole number must fit into 64 bits, from -2^63 to 2^63 - 1")
+    if isinstance(value, float) and MAX_NUMBER < abs(value) < math.inf:
+        raise ValueError(f"{place}a number up to {MAX_NUMBER:g} in size is needed, not {value:g}")
+    if isinstance(value, str) and len(value) > MAX_TEXT:
+        raise ValueError(f"{place}the text is longer than {MAX_TEXT:,} characters; shorten it")
     if isinstance(value, str) and not _is_unicode(value):
-        raise ValueError(f"{place}{shown(value)} is not in UTF-8; files of such names must be renamed")
+        raise ValueError(f"{place}{shown(value)} is not in UTF-8; rename the file")
 
 
 def _is_unicode(text: str) -> bool:
@@ -168,11 +172,11 @@ def parse_value(text: str) -> Any:
         if words := re.fullmatch(r"\[([^\[\]{}\"'=]*)\]", text):
             return [parse_value(word) for word in words[1].split(",") if word.strip()]
         return text
-    return table["value"] if len(table) == 1 else text  # further lines may hold further settings
+    return table["value"] if len(table) == 1 else text  # more keys: the text has several lines, and is no single value
 
 
 def parse_table(text: str) -> dict[str, Any] | None:
-    """A table in braces, as TOML writes it, that names a data set; None for any other text, and for a file or folder.
+    """The TOML table in braces that names a data set; None for any other text, and for a file or folder.
 
     Raises:
         DataError: it begins with a brace and is no TOML table.
@@ -186,7 +190,7 @@ def parse_table(text: str) -> dict[str, Any] | None:
 
 
 def parse_metrics(text: str) -> list[Any]:
-    """Metrics from a TOML list, from one TOML table, or from names with commas between.
+    """Metrics from a TOML list, from one TOML table, or from names separated by commas.
 
     Raises:
         SettingsError: no metric is named.

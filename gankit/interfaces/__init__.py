@@ -1,4 +1,4 @@
-"""The abstract parts of a GAN and what they exchange: all that a part must import."""
+"""The abstract parts of a GAN and what they exchange: everything that the author of a part needs to import."""
 
 from typing import Any
 

@@ -28,9 +28,11 @@ def flip_left_right(images: Images) -> Images:
 class Dataset(ABC):
     """Images and what is known of them, as NumPy arrays that are loaded or rendered at first use.
 
-    Arrays have one row per image; images are channels first. A subclass defines `image`, `images`, and what is known
-    of them in one of two ways: it overrides `known`, one record of everything, and the properties from `labels` to
-    `changed_by_mirror` read that; or it overrides those properties that apply, and `known` gathers them.
+    Arrays have one row per image; images are channels first. A subclass defines `image`, `images`, and one of these:
+
+    - `known`, one record of all that is known of the images; the properties `labels`, `class_names`, `groups`,
+      `agreement`, `splits`, `facts` and `changed_by_mirror` then read it;
+    - those of these properties that apply; `known` then gathers them.
     """
 
     def __repr__(self) -> str:
@@ -42,6 +44,7 @@ class Dataset(ABC):
             return f"{kind}: {error}"
         if labels is None or labels.ndim > 1:
             return text
+        # Not strict: a data set of the user's own may have too few names.
         counts = zip(np.bincount(labels, minlength=spec.classes), self.class_names, strict=False)
         return f"{text}, {', '.join(f'{count} {name}' for count, name in counts)}"
 
@@ -108,7 +111,10 @@ class Dataset(ABC):
 
     @property
     def known(self) -> Known:
-        """What is known of the images besides their pixels, as one record; by default gathered from the properties."""
+        """What is known of the images besides their pixels, as one record; by default gathered from the properties.
+
+        `remarks` are not gathered, as they are no field of it: `Known.remarks` follow from `Known.left_out`.
+        """
         return Known(
             labels=self.labels,
             class_names=self.class_names,
@@ -121,7 +127,7 @@ class Dataset(ABC):
 
     @property
     def _known_if_overridden(self) -> Known:
-        """`known` if the class overrides it, else an empty record: the default `known` would lead back here."""
+        """`known` if the class overrides it, else an empty record: the default `known` reads the properties again."""
         return Known() if type(self).known is Dataset.known else self.known
 
     @property
@@ -205,10 +211,10 @@ class Dataset(ABC):
 class View(Dataset):
     """A subset or changed version of another data set.
 
-    A subclass defines `images`, and all else that differs from the other data set; the rest is that of the other.
+    A subclass defines `images` and all else that differs from the other data set.
 
     Attributes:
-        whole: the other data set.
+        whole: the other data set, whole and unchanged.
     """
 
     def __init__(self, whole: Dataset) -> None:

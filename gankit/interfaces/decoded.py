@@ -43,7 +43,7 @@ class DecodedDataset(Dataset):
 
     @abstractmethod
     def cache_key(self) -> str:
-        """A file name that changes whenever the images would."""
+        """A file name for the cache, different for every different set of images."""
 
     @cached_property
     def images(self) -> NDArray[Any]:
@@ -52,7 +52,10 @@ class DecodedDataset(Dataset):
 
     @property
     def reads_without_decoding(self) -> bool:
-        """Whether `images` holds decoded images, in memory or on disk; the cache on disk is filled when it is read."""
+        """Whether rows are best read from `images`: decoded in memory already, or kept in the cache on disk.
+
+        With the cache, the first read decodes all images and fills it, so that no later read decodes any.
+        """
         return "images" in vars(self) or not self.in_memory
 
     @property

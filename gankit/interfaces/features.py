@@ -14,8 +14,9 @@ class Features(nn.Module, ABC):
     Attributes:
         dim: length of a feature vector.
         limits: a note for tables on what the features cannot see, or empty.
-        program: name of the setting, if any, that takes a file holding a program, such as a TorchScript archive. Such
-            a file is loaded only if the user has named it; an experiment file that names it is not enough.
+        program: name of the setting whose value is a file with executable code, such as a TorchScript archive; None
+            if there is none. The file is loaded only if the user has named it; an experiment file that names it is not
+            enough.
     """
 
     dim: int
@@ -42,7 +43,8 @@ class Features(nn.Module, ABC):
         """The measuring protocol, for the metrics file: all that features depend on besides the images.
 
         It holds the resizing, the weights and their hash, and under the key `versions` the versions of packages. Metric
-        values are compared only if their protocols are equal, `versions` aside. Features are cached on disk only if the
-        protocol has a `weights_sha256`: it promises that they depend on the images and the protocol alone.
+        values are compared only if their protocols are equal, `versions` aside. A protocol with the key
+        `weights_sha256` promises that the features depend only on the images and the protocol; only then are features
+        cached on disk.
         """
         return {}

@@ -1,4 +1,4 @@
-"""What some data sets can measure on the pixels of images like their own, real or generated."""
+"""Quantities that a data set can measure from the pixels of an image, real or generated."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -9,12 +9,12 @@ from numpy.typing import NDArray
 
 @dataclass(frozen=True)
 class Measurement:
-    """A fact of an image that can be measured on its pixels, and the words for it."""
+    """A fact about an image that can be measured from its pixels, and how to name it."""
 
     fact: str  # key of the true values in `Dataset.facts`, to compare the measured values with
     unit: str  # of the values, in words
     symbol: str  # of the unit
-    limit: float  # images whose |value| is at least this are positive; a study may set another limit
+    limit: float  # threshold: images whose |value| is at least this are positive; a study may set another
     positive: str  # what a positive image is called: "strabismic"
     condition: str  # the medical condition that a positive image shows: "strabismus"
     negative_classes: tuple[str, ...]  # names of the classes whose images are not positive
@@ -24,6 +24,6 @@ class Measurement:
 
 @runtime_checkable
 class MeasuresFacts(Protocol):
-    """A data set that can measure a fact of images like its own."""
+    """A data set that can measure a fact about an image like its own."""
 
     measurement: Measurement  # a class attribute

@@ -68,10 +68,15 @@ class Result:
 
 
 def _floats_by_name(values: Any, who: str) -> dict[str, float]:
-    """What a metric returned, if it is one or more numbers by name; errors begin with `who`."""
+    """What a metric returned, as floats by name; raises a PartError, beginning with `who`, if it is anything else."""
     try:
         floats = {str(name): float(value) for name, value in values.items()}
-    except (AttributeError, TypeError, ValueError, RuntimeError):  # the last of tensors with several numbers
+    except (
+        AttributeError,
+        TypeError,
+        ValueError,
+        RuntimeError,
+    ):  # RuntimeError: float() of a long tensor
         floats = {}
     if not floats:
         raise PartError(
@@ -82,7 +87,7 @@ def _floats_by_name(values: Any, who: str) -> dict[str, float]:
 
 
 class Resampling:
-    """A metric's values on a pool and on parts of it: for standard errors, real-against-real values and permutations.
+    """Computes a metric on a pool and on parts of it: for standard errors, real-against-real values and permutations.
 
     This class computes each value from scratch. A metric that can share work between the values (a matrix of distances,
     an eigendecomposition) returns a subclass from `Metric.resampling`.
@@ -103,7 +108,7 @@ class Resampling:
         """The values when these images of the pool are the real and the generated ones.
 
         Args:
-            real: (n,) places in the pool, without repetition; images of either side.
+            real: (n,) places in the pool, without repetition; the images may be real or generated.
             fake: (m,) places, none of them in `real`.
         """
         return Result.of(self.metric, self.pool.rows(real), self.pool.rows(fake)).values
@@ -114,6 +119,7 @@ class Resampling:
         Args:
             parts: the (k,) places of each part, all of one side; at least two images of each side must remain.
         """
+        # As a part is of one side, the difference of the other changes nothing.
         real, fake = self.pool.real_places, self.pool.fake_places
         return [self.values(np.setdiff1d(real, part), np.setdiff1d(fake, part)) for part in parts]
 
@@ -130,7 +136,7 @@ class Metric(ABC):
             and ids are there wherever they are known.
         better: whether lower or higher values are better; None if neither. It decides the tail of a permutation test
             and the best checkpoint of a training.
-        takes_moments: whether `compute` also takes rows that have `statistics` in place of features.
+        takes_moments: whether `compute` also takes rows that have moments, in `Rows.statistics`, in place of features.
         jackknife_groups: number of random groups into which the jackknife divides the images, if leaving out one image
             at a time would take too long.
         meanings: how tables explain the values, by name.

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 
 class Generator(nn.Module, ABC):
-    """Latents to images (Goodfellow et al. 2014, arXiv 1406.2661).
+    """Maps latents to images (Goodfellow et al. 2014, arXiv 1406.2661).
 
     Attributes:
         latent_dim: the length of a latent vector.
@@ -57,12 +57,12 @@ class Truncates(Protocol):
     """A generator that can trade variety for typical images (truncation, arXiv 1812.04948, appendix B)."""
 
     def truncated(self, truncation: float) -> Self:
-        """The generator with the same weights whose samples keep this share of their distance from the mean, 0 to 1."""
+        """The generator with its latents moved towards their mean: 1 changes nothing, 0 gives the mean alone."""
         ...
 
 
 class Critic(nn.Module, ABC):
-    """Images to scores, larger is more real (Arjovsky et al. 2017, arXiv 1701.07875).
+    """Maps images to scores; a larger score means more real (Arjovsky et al. 2017, arXiv 1701.07875).
 
     Attributes:
         channels_last: as in `Generator`.
@@ -81,7 +81,7 @@ class Critic(nn.Module, ABC):
             labels: None, (n,) int64 classes, or (n, k) float conditions.
 
         Returns:
-            (n, ...) unbounded scores, larger is more real.
+            (n, ...) unbounded scores; larger means more real.
         """
 
     if TYPE_CHECKING:

@@ -37,8 +37,8 @@ class Moments:
     def of(cls, features: NDArray[Any]) -> Moments:
         """Moments of (n, d) features; memory-mapped ones are read block by block, never as a whole.
 
-        Blocks are joined after Chan, Golub and LeVeque 1983, American Statistician 37, so that an offset of all rows
-        costs no precision.
+        Blocks are joined as by Chan, Golub and LeVeque 1983, American Statistician 37, so that a large mean costs no
+        precision.
 
         Raises:
             GankitError: fewer than 2 rows.
@@ -56,8 +56,7 @@ class Moments:
             scatter += np.outer(shift, shift * (count * len(block) / total))
             mean += shift * (len(block) / total)
             count = total
-        scatter /= count - 1
-        return cls(count, mean, scatter)
+        return cls(count, mean, scatter / (count - 1))
 
 
 @final
@@ -155,7 +154,7 @@ class Rows:
 class Pool:
     """Real and generated images side by side, so that either side can be resampled.
 
-    A place is an index into the pool: 0 to n_real - 1 are real images, n_real to n_real + n_fake - 1 generated ones.
+    A place is an index of the pool: 0 to n_real - 1 are real images, n_real to n_real + n_fake - 1 generated ones.
 
     Attributes:
         real: the real images.
@@ -176,7 +175,9 @@ class Pool:
         return np.arange(self.real.count, self.real.count + self.fake.count)
 
     def rows(self, places: Indices) -> Rows:
-        """The images at these (k,) places as one set, real ones first, with the training images of the real ones.
+        """The images at these (k,) places as one set, with the training images of the real ones.
+
+        Real images come first, whatever the order of the places.
 
         Raises:
             GankitError: the rows of an array have different shapes on the two sides.
@@ -185,7 +186,7 @@ class Pool:
         return dataclasses.replace(_join(part.real, part.fake), training=self.real.training)
 
     def subset(self, places: Indices) -> Pool:
-        """The pool of the images at these (k,) places; each stays on its side, real or generated, in this order."""
+        """The pool of the images at these (k,) places; each side keeps their order."""
         is_real = places < self.real.count
         return Pool(self.real.take(places[is_real]), self.fake.take(places[~is_real] - self.real.count))
 
@@ -195,8 +196,8 @@ def _join(first: Rows, second: Rows) -> Rows:
     if not first.count or not second.count:
         return first if first.count else second
     names = first.class_names or second.class_names
-    if names and second.class_names and names != second.class_names:
-        names = tuple(dict.fromkeys((*names, *second.class_names)))
+    if first.class_names and second.class_names and first.class_names != second.class_names:
+        names = tuple(dict.fromkeys((*first.class_names, *second.class_names)))
         second = _renumber_classes(second, names)
     if first.value_range != second.value_range:
         first, second = _scale_to_255(first), _scale_to_255(second)

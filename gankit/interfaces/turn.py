@@ -1,4 +1,4 @@
-"""What an update reads, and the parts that read it: losses and augments."""
+"""A turn, which is one update of a network, and the parts that take part in it: losses and augments."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ class Augment(nn.Module, ABC):
 
 
 class Random(Protocol):
-    """Draws of one turn, one row per sample; the same whatever the number of processes."""
+    """Random numbers for one turn, one row per sample, independent of the number of processes."""
 
     def uniform(self, *shape: int) -> Tensor:
         """Values in [0, 1) of the given shape, whose first size is the number of samples."""
@@ -75,7 +75,7 @@ class Random(Protocol):
 
 @final
 class Turn:
-    """Everything that one update may read; images are as the critic sees them.
+    """Everything that losses and augments may read in one update; images are as the critic sees them.
 
     On the critic's turn fakes carry no graph; on the generator's turn the critic is frozen by the trainer. Each of
     `real`, `fake`, `held_out`, their scores and features is computed once, when first asked for. The augment is applied
@@ -95,10 +95,10 @@ class Turn:
         labels: None, (n,) int64 classes, or (n, k) float conditions; the same for reals and fakes.
         latents: (n, latent_dim) standard normal.
         step: generator updates done before this turn.
-        random: per-sample draws for losses, equal on resume and for any number of processes.
-        batch: the number of samples of this update, over all processes.
+        random: random numbers for losses, the same after a resume and for any number of processes.
+        batch: batch size of this update, over all processes.
         average: returns the mean of a tensor over all processes, so that state computed from it is equal in all.
-        log: `log(name, value)` takes a scalar tensor; the next line of the log holds the mean since the line before.
+        log: `log(name, value)` takes a scalar tensor; a line of the log holds the mean since the last line.
     """
 
     def __init__(
@@ -139,6 +139,7 @@ class Turn:
     def raw_fake(self) -> Tensor:
         """(n, c, h, w) generated images in [-1, 1], never augmented; without graph on the critic's turn."""
         with torch.set_grad_enabled(self.side == "generator" and torch.is_grad_enabled()):
+            # `call` runs the compiled network where the training compiles.
             return call(self.generator, self.latents, self.labels).contiguous()
 
     def copy_results(self, other: Turn) -> None:
@@ -205,7 +206,10 @@ class Turn:
         return self._score(self._real_and_fake, lambda: self._real_and_fake_features, labels).chunk(2)
 
     def _score(self, images: Tensor, features: Callable[[], FeatureTensors], labels: Tensor | None) -> Tensor:
-        """The critic's scores of images; a `FeatureCritic` scores their `features`, which are computed only once."""
+        """The critic's scores of images; a `FeatureCritic` scores what `features` returns.
+
+        `features` is a function, so that only a `FeatureCritic` computes them.
+        """
         if isinstance(self.critic, FeatureCritic):
             return at_least_float32(call(self.critic.score, features(), labels))
         return at_least_float32(call(self.critic, images, labels))
@@ -248,6 +252,7 @@ class Turn:
     @cached_property
     def held_out_scores(self) -> Tensor:
         """(n, ...) the critic's scores of `held_out`."""
+        # Not `_score`: no loss reads the features of held-out images.
         return at_least_float32(call(self.critic, self.held_out, self.held_out_labels))
 
 
@@ -266,7 +271,7 @@ def _half(features: FeatureTensors, which: int) -> FeatureTensors:
 
 
 def at_least_float32(scores: Tensor) -> Tensor:
-    """(n, ...) scores, half precision converted to float32: it is too coarse to average and subtract scores."""
+    """(n, ...) scores; half precision, which is too coarse for averages and differences, becomes float32."""
     return scores.float() if scores.dtype in (torch.bfloat16, torch.float16) else scores
 
 
@@ -281,9 +286,9 @@ class Loss(ABC):  # noqa: B024 - a subclass need not define both methods
             scores depend on the rest of the batch, as with batch normalisation, is then refused.
         default_weight: the factor of this loss where the experiment states none.
         needs_held_out: whether it reads `Turn.held_out`; an experiment without held-out images is then refused.
-        positive_for_reals: what shows by its sign how well the critic tells reals from fakes, for augments that adapt
-            to it. "scores": it learns positive scores of reals and negative ones of fakes. "differences": it learns
-            positive differences, a real's score minus a fake's. None: neither.
+        positive_for_reals: which quantity the critic learns to make positive; augments that adapt read its sign.
+            "scores": a real's score, while a fake's becomes negative. "differences": a real's score minus a fake's.
+            None: neither.
         capturable: whether CUDA graphs may replay `critic` and `generator`, as in `Generator`; they must not depend on
             `Turn.step` either. `after_step` is never replayed.
     """

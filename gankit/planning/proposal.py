@@ -19,7 +19,7 @@ from gankit.errors import DataError, GankitError, PartError, RunError, counted
 from gankit.experiments.document import FORMATS
 from gankit.experiments.experiment import load
 from gankit.experiments.recipe_files import recipe_names
-from gankit.experiments.rules import FEWEST_OF_CLASS, recipe_tables, refuse_few
+from gankit.experiments.rules import MIN_IMAGES_OF_CLASS, recipe_tables, refuse_few
 from gankit.experiments.selection import open_dataset, select_images, split_indices
 from gankit.experiments.values import parse_table
 from gankit.files import user_path, write_atomically
@@ -185,7 +185,7 @@ def _choose_data(
         training, _ = select_images(load({"data": {**table, "held_out": held_out.value}}).data, 0, dataset)
         assert training.labels is not None
         left = np.bincount(training.labels, minlength=len(counts))
-        if left.min() >= FEWEST_OF_CLASS:
+        if left.min() >= MIN_IMAGES_OF_CLASS:
             choices["conditional"] = Choice(True, "every class has enough images")
             if counts.max() > 3 * counts.min():
                 choices["balance"] = Choice(
@@ -194,7 +194,7 @@ def _choose_data(
         else:
             rare = int(left.argmin())
             why = (
-                f"class {known.class_names[rare]} has fewer than {FEWEST_OF_CLASS} images to train on "
+                f"class {known.class_names[rare]} has fewer than {MIN_IMAGES_OF_CLASS} images to train on "
                 f"({counts[rare]} in all): merge it"
             )
             choices["conditional"] = Choice(False, why)

@@ -1,4 +1,4 @@
-"""Parts by name, their settings from their constructors, and plug-ins."""
+"""Finds parts by name, derives their settings from their constructors, and loads plug-ins."""
 
 from gankit.registry.parts import Part, build, construct, nested_part, read_part, registry, valid_part
 from gankit.registry.registry import Listing, Registry

@@ -23,7 +23,7 @@ _MOST_CLASSES = 100_000
 
 
 def _array(values: Any, name: str) -> NDArray[Any]:
-    """Values as an array; errors call them by the name."""
+    """Values as an array; in errors, `name` stands for them."""
     if isinstance(values, Tensor):
         return values.numpy(force=True)
     try:
@@ -45,7 +45,7 @@ def _unpack(items: Any) -> tuple[NDArray[Any], list[Any] | None]:
     for number in range(len(items)):
         image, label = _image_and_label(_item(items, number), number)
         images.append(_channels_first(image, f"image {number}"))
-        labels += label
+        labels.append(label)
     if not images:
         raise DataError("there are no images")
     forms = sorted({f"{image.shape} {image.dtype}" for image in images})
@@ -68,24 +68,25 @@ def _item(items: Any, number: int) -> Any:
         raise DataError(f"item {number} cannot be read: {typed_line(error, 200)}") from error
 
 
-def _image_and_label(item: Any, number: int) -> tuple[Any, list[Any]]:
-    """The image that an item is or holds, and a list of its label, which is empty where it has none."""
+def _image_and_label(item: Any, number: int) -> tuple[Any, Any]:
+    """The image that an item is or holds, and its label, or None where it has none."""
     if isinstance(item, Mapping):
         key = next((key for key in ("image", "img") if key in item), None)
         if key is None:
             raise DataError(f'item {number} has {", ".join(map(str, item))}; a key "image" is needed')
-        image, label = item[key], [item["label"]] if "label" in item else []
+        image, label = item[key], item.get("label")
     elif isinstance(item, tuple) and item:
-        image, label = item[0], list(item[1:2])
+        image, label = item[0], item[1] if len(item) > 1 else None
     else:
-        image, label = item, []
-    return image, [_array(value, "label").tolist() for value in label]
+        image, label = item, None
+    return image, None if label is None else _array(label, "label").tolist()
 
 
 def _channels_first(item: Any, where: str) -> NDArray[Any]:
     """A picture, or an array of two or three axes, as an array whose first axis is that of channels."""
     if isinstance(item, Image.Image):
-        return Decoder()(item, where)
+        decode = Decoder()
+        return decode(item, where)
     if isinstance(item, (str, Path)):
         raise DataError(
             f"{where} is the name of a file: open it with Pillow, or train on its folder (data.name=folder)"
@@ -95,12 +96,12 @@ def _channels_first(item: Any, where: str) -> NDArray[Any]:
 
 
 def _column(values: Any, name: str, n: int) -> NDArray[Any]:
-    """(n,) values of n images, none of them missing; (n, 1) is taken too."""
+    """(n,) values of n images, none of them missing; (n, 1) is accepted too."""
     array = _array(values, name)
     if array.shape not in ((n,), (n, 1)):
         raise DataError(f"{name} has the shape {array.shape}; there are {n} images: {name} must be (n,)")
     array = array.reshape(n)
-    if array.dtype.kind in "Of":
+    if array.dtype.kind in ("O", "f"):  # only objects and decimal numbers can be missing
         missing = [k for k, value in enumerate(array) if not isinstance(value, str) and str(value) in _MISSING]
         if missing:
             raise DataError(f"{name} has no value for image {missing[0]}: give it one, or leave such images out")
@@ -136,12 +137,26 @@ def _classes(labels: NDArray[Any], names: tuple[str, ...]) -> tuple[NDArray[np.i
 
 
 def _label_facts(labels: NDArray[Any], names: tuple[str, ...]) -> dict[str, NDArray[Any]]:
-    """(n, k) zeros and ones, which say of each image which of k labels it has, as k facts of (n,) numbers."""
+    """Split (n, k) labels, 1 where an image has the label and else 0, into k facts of (n,) numbers."""
     columns = labels.shape[1]
     if len(names) not in (0, columns):
         raise DataError(f"class_names has {len(names)} names for {columns} columns of labels")
     titles = names or tuple(f"label-{column}" for column in range(columns))
     return {title: labels[:, column].astype(np.float64) for column, title in enumerate(titles)}
+
+
+def _read_labels(
+    n: int, labels: Any, names: tuple[str, ...]
+) -> tuple[NDArray[np.int64] | None, tuple[str, ...], dict[str, NDArray[Any]]]:
+    """The class of each image and the names of the classes; or, where an image can have several labels, facts."""
+    if labels is None:
+        if names:
+            raise DataError(f"class_names has {len(names)} names for 0 classes in labels")
+        return None, (), {}
+    labels = _array(labels, "labels")
+    if labels.ndim == 2 and labels.shape[1] > 1 and np.isin(labels, (0, 1)).all():
+        return None, (), _label_facts(labels, names)
+    return *_classes(_column(labels, "labels", n), names), {}
 
 
 def _distinct(names: Sequence[str] | None) -> tuple[str, ...]:
@@ -158,19 +173,11 @@ def _read_known(
     n: int, labels: Any, class_names: Sequence[str] | None, groups: Any, agreement: Any, facts: Mapping[str, ArrayLike]
 ) -> Known:
     """What is known of n images, with every array checked."""
-    names, classes = _distinct(class_names), None
+    classes, names, label_facts = _read_labels(n, labels, _distinct(class_names))
     arrays = {name: _array(values, name) for name, values in facts.items()}
-    if labels is not None:
-        labels = _array(labels, "labels")
-        if labels.ndim == 2 and labels.shape[1] > 1 and np.isin(labels, (0, 1)).all():
-            label_facts, names = _label_facts(labels, names), ()
-            if taken := label_facts.keys() & arrays.keys():
-                raise DataError(f"facts has {min(taken)!r}, and so have the labels: give the fact another name")
-            arrays = label_facts | arrays
-        else:
-            classes, names = _classes(_column(labels, "labels", n), names)
-    if names and classes is None:
-        raise DataError(f"class_names has {len(names)} names for 0 classes in labels")
+    if taken := label_facts.keys() & arrays.keys():
+        raise DataError(f"facts has {min(taken)!r}, and so have the labels: give the fact another name")
+    arrays = label_facts | arrays
     for name, values in arrays.items():
         if values.shape[:1] != (n,):
             raise DataError(f"{name} has the shape {values.shape}; there are {n} images")
@@ -234,7 +241,7 @@ class Arrays(Dataset):
         if value_range is None and images.dtype == np.float32:
             raise DataError("float32 images need a value_range: the values that stand for black and white")
         self._images, self._range, self._mirror = images, valid_range(value_range), mirror
-        check_range(images, self._range, "images")  # reads nothing where there is no range
+        check_range(images, self._range, "images")  # without a range a memory-mapped array is not read
         self._known = _read_known(len(images), labels, class_names, groups, agreement, facts or {})
 
     @property

@@ -19,7 +19,7 @@ MOST_LISTED = 40
 NONE = "none"
 """What stands in a file for None, which TOML lacks."""
 shown = _SHORT.repr
-"""A value as Python writes it, shortened in its middle where it would fill more than a line or two."""
+"""Shows a value as Python writes it, shortened in its middle where it would fill more than a line or two."""
 
 
 def suggestion(name: str, known: Collection[str], *, list_all: bool = False) -> str:
@@ -60,19 +60,19 @@ def reword_errors(
     value: Any,
     handler: ModelWrapValidatorHandler[Any],
     reserved: Collection[str] = (),
-    elsewhere: Callable[[str], str] = lambda _: "",
+    hint_for: Callable[[str], str] = lambda _: "",
 ) -> Any:
-    """Validate a model after `read_none`, and put its errors in gankit's words.
+    """Validate a model after `read_none`, refuse what is hardly meant as a number, and reword all errors.
 
     Args:
         model: the model.
-        value: to validate.
+        value: what is validated.
         handler: pydantic's own validation, as a validator of mode "wrap" gets it.
         reserved: keys that the table has besides the model's settings, for "did you mean".
-        elsewhere: maps the name of an unknown setting to a hint that names other parts with it, or to "".
+        hint_for: maps the name of an unknown setting to a hint that names other parts with it, or to "".
 
     Raises:
-        ValidationError: the context of each error holds gankit's text as `sentence` and pydantic's type as `reason`.
+        ValidationError: each error's context holds gankit's text as `sentence` and pydantic's type as `pydantic_type`.
     """
     value = read_none(model, value)
     given = value if isinstance(value, dict) else {}
@@ -82,7 +82,7 @@ def reword_errors(
         result = handler(value)
     except ValidationError as error:
         known = [*reserved, *model.model_fields]
-        errors += [_reword(detail, known, elsewhere) for detail in error.errors(include_url=False)]
+        errors += [_reword(detail, known, hint_for) for detail in error.errors(include_url=False)]
     if errors:
         errors += _unset_hints(model, given, errors)
         raise ValidationError.from_exception_data(model.__name__, errors) from None
@@ -90,7 +90,7 @@ def reword_errors(
 
 
 def _refused_numbers(model: type[BaseModel], values: Mapping[str, Any]) -> Iterator[InitErrorDetails]:
-    """The errors of values that pydantic takes for numbers, and that are hardly meant as such."""
+    """The errors of values that pydantic would accept as numbers although the user probably meant something else."""
     for name, field in model.model_fields.items():
         value, kinds = values.get(name), _kinds_in(field.annotation)
         takes_number = bool({int, float} & kinds) and not {bool, Any, object} & kinds
@@ -109,6 +109,7 @@ def _unset_hints(
     """For each refused setting that may be None, a second sentence, which says how to leave it unset."""
     refused = {error["loc"][0]: error["input"] for error in errors if error.get("loc")}
     names = [name for name in optional_settings(model) if name in refused]
+    # Whoever writes a table or a list does not want to unset it.
     plain = [name for name in names if not isinstance(values.get(name), (dict, list))]
     return [_error(f'"{NONE}" unsets it', "none", (name,), refused[name]) for name in plain]
 
@@ -119,7 +120,10 @@ def _leaves(value: Any) -> list[Any]:
 
 
 def _may_be_thousands(value: Any) -> bool:
-    """Whether pydantic takes a value for a whole number that may have been written as thousands, unlike 1e5."""
+    """Whether a value such as 1.000, which pydantic reads as 1, may stand for 1000.
+
+    A float from 1000 on, such as 1e5, cannot: two separators, as in 1.000.000, are no float.
+    """
     if isinstance(value, str):
         return re.fullmatch(r"\s*[+-]?\d+\.0*\s*", value) is not None
     return isinstance(value, float) and value.is_integer() and abs(value) < 1000
@@ -138,28 +142,28 @@ def _kinds_in(annotation: Any) -> set[Any]:
     return set().union(*map(_kinds_in, arguments[:1] if origin is Annotated else arguments))
 
 
-def _reword(error: ErrorDetails, known: Collection[str], elsewhere: Callable[[str], str]) -> InitErrorDetails:
-    """An error of pydantic in gankit's words; `known` and `elsewhere` are for unknown settings."""
+def _reword(error: ErrorDetails, known: Collection[str], hint_for: Callable[[str], str]) -> InitErrorDetails:
+    """An error of pydantic in gankit's words; `known` and `hint_for` are for unknown settings."""
     context = error.get("ctx", {})
     # An error of a nested table has its sentence already: the model of that table has reworded it.
     if "sentence" in context:
-        return _error(context["sentence"], context["reason"], error["loc"], error["input"])
-    return _error(_sentence(error, known, elsewhere), error["type"], error["loc"], error["input"])
+        return _error(context["sentence"], context["pydantic_type"], error["loc"], error["input"])
+    return _error(_sentence(error, known, hint_for), error["type"], error["loc"], error["input"])
 
 
-def _error(sentence: str, reason: str, location: tuple[str | int, ...], value: Any) -> InitErrorDetails:
+def _error(sentence: str, error_type: str, location: tuple[str | int, ...], value: Any) -> InitErrorDetails:
     """An error of the setting at this location, whose message is the sentence."""
-    reworded = PydanticCustomError("reworded", "{sentence}", {"sentence": sentence, "reason": reason})
+    reworded = PydanticCustomError("reworded", "{sentence}", {"sentence": sentence, "pydantic_type": error_type})
     return {"type": reworded, "loc": location, "input": value}
 
 
-def _sentence(error: ErrorDetails, known: Collection[str], elsewhere: Callable[[str], str]) -> str:
+def _sentence(error: ErrorDetails, known: Collection[str], hint_for: Callable[[str], str]) -> str:
     """What gankit says in place of pydantic's message; its own message where that is plain."""
     message, value, context = error["msg"], error["input"], error.get("ctx", {})
     match error["type"]:
         case "extra_forbidden":
             name = str(error["loc"][-1])
-            return f"there is no such setting; {elsewhere(name) or suggestion(name, known)}"
+            return f"there is no such setting; {hint_for(name) or suggestion(name, known)}"
         case "missing" if isinstance(error["loc"][-1], int):
             return "the list is too short"
         case "missing":

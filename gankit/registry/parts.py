@@ -25,7 +25,7 @@ from gankit.registry.settings import as_table, interface, takes_positional
 from gankit.registry.trust import check_trust, trust
 from gankit.terminal.text import as_columns
 
-if TYPE_CHECKING:  # torch, which the interfaces import, is not needed to list parts
+if TYPE_CHECKING:  # not at run time: the interfaces load torch, which `gankit list` does not need
     from gankit.interfaces import Augment, Critic, Dataset, Features, Generator, ImageSpec, Loss, Metric
 
 
@@ -44,7 +44,8 @@ class Part(BaseModel):
         Raises:
             PartError: as `construct`; or the part would load a program that the user has not named.
         """
-        setting = getattr(registry(self.kind).get(self.name), "program", None)  # as `Features.program`
+        # The name of the setting that takes a program file, for parts that have one (`Features.program`).
+        setting = getattr(registry(self.kind).get(self.name), "program", None)
         if setting is not None and (file := getattr(self.settings, setting)) is not None:
             check_trust(file, f"{self.kind} {self.name}")
         return construct(self.kind, self.name, argument, self.settings)
@@ -90,8 +91,8 @@ def nested_part(kind: str) -> Any:
     schema = {"description": f"one of {plural(kind)}", "anyOf": [{"type": "string"}, table]}
 
     def validate(value: object, info: ValidationInfo) -> Part:
-        # A context is given only for the settings of a run, whose parts another program may have registered.
-        return read_part(kind, value, may_be_missing=bool(info.context))
+        # A run's parts may have been registered in another program.
+        return read_part(kind, value, may_be_missing=bool(info.context and info.context["may_be_missing"]))
 
     read = BeforeValidator(validate)
     return Annotated[Part, read, PlainSerializer(Part.table), WithJsonSchema(schema)]
@@ -153,7 +154,7 @@ def valid_part(kind: str, name: str, settings: Mapping[str, Any]) -> Part:
 
 
 def _validate(kind: str, name: str, settings: Mapping[str, Any]) -> Part:
-    """A part with validated settings; raises a ValidationError that `read_settings` and `valid_part` reword."""
+    """A part with validated settings, for `read_part` and `valid_part`; raises PartError or ValidationError."""
     model = registry(kind).settings(name)
     try:
         validated = model.model_validate(dict(settings))
@@ -224,11 +225,12 @@ def build(kind: str, name: str, image: Any = None, **settings: Any) -> Any:
     Args:
         kind: "generator", "critic", "loss", "augment", "metric", "features" or "dataset".
         name: as in `gankit list`.
-        image: the `ImageSpec` for parts that ask for one; for a data set its (height, width), or None.
+        image: the constructor's positional argument: the `ImageSpec` for parts that ask for one; for a data set its
+            (height, width), or None.
         settings: the part's settings, validated as in an experiment.
 
     Raises:
-        PartError: an unknown name, settings that are not valid, or an image that the part cannot make.
+        PartError: an unknown name, settings that are not valid, or an `ImageSpec` that the part does not support.
     """
     if not isinstance(name, str):
         raise PartError(f"{kind}: a name is needed, not {shown(name)}; known: {', '.join(registry(kind).names())}")

@@ -19,7 +19,7 @@ from gankit.errors import PartError, one_line
 PART_KINDS = ("generator", "critic", "loss", "augment", "metric", "features", "dataset")
 """Kinds of parts that an experiment names. Their interfaces are in `gankit.interfaces`; each part is one file."""
 FILE_KINDS = (*PART_KINDS, "recipe")
-"""Kinds of which gankit's own are one file each. The interface of recipes is in `gankit.recipes`."""
+"""Kinds whose built-in parts are one file each. The interface of recipes is in `gankit.recipes`."""
 KINDS = (*FILE_KINDS, "study")
 """Every kind that is found by name. A study is a folder; its interface is in `gankit.studies.study`."""
 
@@ -31,6 +31,33 @@ def plural(kind: str) -> str:
 
 GROUPS = {f"gankit.{plural(kind)}": kind for kind in KINDS}
 """The kind of each entry point group."""
+SHIPPED: dict[str, dict[str, tuple[str, ...]]] = {
+    "gankit-adaptive-augment": {"augment": ("adaptive", "transforms")},
+    "gankit-dicom": {"dataset": ("dicom",)},
+    "gankit-fastgan": {
+        "generator": ("fastgan",), "critic": ("fastgan",), "loss": ("fastgan-hinge", "fastgan-reconstruction"),
+        "recipe": ("fastgan",),
+    },
+    "gankit-stylegan2": {
+        "generator": ("stylegan2",), "critic": ("stylegan2",), "loss": ("stylegan2-path-length",),
+        "recipe": ("stylegan2",),
+    },
+    "gankit-timm": {"features": ("timm",)},
+}  # fmt: skip
+"""The names that each plug-in in the folder `plugins` of gankit's repository registers, by kind."""
+
+
+def shipped_hint(kind: str, name: str) -> str:
+    """Which plug-in of gankit's repository has a part that was not found, and how to install it; "" if none has."""
+    owner, _, part = name.casefold().rpartition(":")
+    installed = {plugin.distribution for plugin in scan().plugins}
+    for distribution, names in SHIPPED.items():
+        if distribution not in installed and owner in ("", distribution) and part in names.get(kind, ()):
+            return (
+                f"the plug-in {distribution} has it, and is not installed (or GANKIT_DISABLE_PLUGINS switches it off): "
+                f"pip install ./plugins/{distribution} in a clone of gankit's repository"
+            )
+    return ""
 
 
 @dataclass(frozen=True)
@@ -161,7 +188,7 @@ def _read_one_by_one(path: tuple[str, ...], faults: dict[str, str]) -> Iterator[
         except (ConfigParserError, UnicodeError, OSError) as error:
             faults[name] = f"distribution {name} has a malformed entry_points.txt: {one_line(error)}"
         entries: list[importlib.metadata.EntryPoint] = []
-        with contextlib.suppress(Exception):  # the fault is recorded already
+        with contextlib.suppress(Exception):  # a malformed file has been recorded above
             entries = list(distribution.entry_points)
         for entry in entries:
             if entry.group in GROUPS:
@@ -180,6 +207,7 @@ def _name_of(distribution: importlib.metadata.Distribution) -> str | None:
 
 def _parse_strictly(text: str) -> None:
     """Parse an entry_points.txt as `entrypoints` does, in the locale's encoding, and raise at what is malformed."""
+    # `entrypoints` opens the file in this encoding; decoding the text again gives the same errors.
     parser = entrypoints.CaseSensitiveConfigParser(delimiters=("=",))
     parser.read_string(text.encode().decode(locale.getpreferredencoding(False)))
     for section in parser.sections():

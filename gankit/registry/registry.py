@@ -1,6 +1,6 @@
 """The registry of one kind of part (generators, critics, losses, ...): names, classes and their settings."""
 
-import builtins
+import builtins  # in `Registry`, `list` is a method
 import contextlib
 import importlib
 import inspect
@@ -14,8 +14,9 @@ from pydantic import BaseModel
 
 from gankit.errors import PartError, one_line
 from gankit.registry.messages import shown, suggestion
-from gankit.registry.plugins import FILE_KINDS, PART_KINDS, PlugIn, normalise_name, plural, scan
-from gankit.registry.settings import derive_settings, interface
+from gankit.registry.plugins import FILE_KINDS, PART_KINDS, PlugIn, normalise_name, plural, scan, shipped_hint
+from gankit.registry.settings import derive_settings
+from gankit.registry.settings import interface as interface_class
 
 PartOrClass = TypeVar("PartOrClass")
 POSITIONAL = {"dataset": "size", "study": "experiment"}
@@ -23,9 +24,9 @@ POSITIONAL = {"dataset": "size", "study": "experiment"}
 Its value comes from gankit, not from the user."""
 
 ALIASES = {"metric": {"fid": "frechet"}}
-"""Other names of gankit's own parts, by kind. A part that is registered under such a name comes before them."""
+"""Other names of gankit's own parts, by kind. A part that is registered under such a name takes precedence."""
 TABLES = {"generator": "generator", "critic": "critic", "augment": "augment", "dataset": "data"}
-"""The table of an experiment that names a part of a kind, where there is one such table."""
+"""The table of an experiment by the kind of part that it names, for kinds that have one table."""
 
 
 @dataclass(frozen=True)
@@ -96,7 +97,8 @@ class Registry:
         An instance can be registered too; every training then gets a copy of it.
 
         Raises:
-            PartError: the name is one of gankit's own, or none; or what is registered is not a part of this kind.
+            PartError: the name is built in, holds a colon or is not a text; or what is registered is not a part of
+                this kind.
         """
         if not isinstance(name, str):  # the decorator without a name would replace the class, and register nothing
             raise PartError(f'register takes a name: write @gankit.{plural(self.kind)}.register("name")')
@@ -134,11 +136,7 @@ class Registry:
         plain = name.removeprefix("gankit:")
         if plain in self.built_in() or name in self._registered:
             return plain
-        plugins = self._plugins()
-        distribution, _, part = name.rpartition(":")
-        exact = [p for p in plugins if p.qualified_name == name or (p.name == part and not distribution)]
-        # Else the distribution may be spelt in another way: My_Package for my-package.
-        matches = exact or [p for p in plugins if p.name == part and p.distribution == normalise_name(distribution)]
+        matches = self._plugins_named(name)
         if len(matches) == 1:
             return matches[0]
         if matches:
@@ -147,6 +145,14 @@ class Registry:
         if plain in ALIASES.get(self.kind, {}):
             return ALIASES[self.kind][plain]
         raise PartError(self._unknown_name(name))
+
+    def _plugins_named(self, name: str) -> builtins.list[PlugIn]:
+        """The plug-ins of a name, which may be qualified by a distribution, in any spelling (My_Package)."""
+        plugins = self._plugins()
+        distribution, _, part = name.rpartition(":")
+        exact = [plugin for plugin in plugins if name in (plugin.qualified_name, plugin.name)]
+        owner = normalise_name(distribution)
+        return exact or [plugin for plugin in plugins if (plugin.distribution, plugin.name) == (owner, part)]
 
     def __contains__(self, name: str) -> bool:
         """Whether `find` finds a part of this name."""
@@ -162,16 +168,19 @@ class Registry:
 
     def _unknown_name(self, name: str) -> str:
         """The error for a name that no part has."""
-        known = [*self.names(), *ALIASES.get(self.kind, ())]
-        text = f"there is no {self.kind} named {shown(name)}; {suggestion(name, known, list_all=True)}"
+        reason = shipped_hint(self.kind, name) or self._similar_names(name)
+        return "; ".join([f"there is no {self.kind} named {shown(name)}; {reason}", *scan().faults])
+
+    def _similar_names(self, name: str) -> str:
+        """The known names closest to an unknown one, and why a part of this name may be missing."""
+        text = suggestion(name, [*self.names(), *ALIASES.get(self.kind, ())], list_all=True)
         distribution = name.rpartition(":")[0]
-        plugins, faults = scan().plugins, scan().faults
         if not distribution:
             call = f"@gankit.{plural(self.kind)}.register({shown(name)})"
             text += f" (if a script registers it, run its `{call}` in this process first)"
-        elif (owner := normalise_name(distribution)) not in {plugin.distribution for plugin in plugins}:
+        elif (owner := normalise_name(distribution)) not in {plugin.distribution for plugin in scan().plugins}:
             text += f" (distribution {owner[:100]} is not installed, or GANKIT_DISABLE_PLUGINS switches it off)"
-        return "; ".join([text, *faults])
+        return text
 
     def qualified_name(self, name: str) -> str:
         """The name as runs record it: plain for gankit's own parts, "distribution:name" for plug-ins."""
@@ -221,7 +230,7 @@ class Registry:
         """The abstract class of this kind."""
         name = self.kind.capitalize()
         if self.kind in PART_KINDS:
-            return interface(name)
+            return interface_class(name)
         module = self.package if self.kind in FILE_KINDS else f"{self.package}.{self.kind}"
         result: type = getattr(importlib.import_module(module), name)
         return result
@@ -269,7 +278,7 @@ class Registry:
                     owners.append(name)
         if not owners:
             return ""
-        hint = f"{' and '.join(owners)} {'have' if owners[1:] else 'has'} it"
+        hint = f"{' and '.join(owners)} {'have' if len(owners) > 1 else 'has'} it"
         return f"{hint}: set {TABLES[self.kind]}.name={owners[0]}" if self.kind in TABLES else hint
 
     @property
@@ -282,11 +291,11 @@ def _copies_of(part: object) -> type:
     """A subclass without settings, whose instances are copies of `part`: the registry holds classes only."""
 
     def new(cls: type) -> object:
-        from gankit.nn.copies import copied  # imported here: it loads torch, which listing parts does not need
+        from gankit.nn.copies import copied  # imported here: `gankit list` need not load torch
 
         return copied(part)
 
     def init(self: object) -> None:
-        pass
+        """Without parameters, so that the part has no settings."""
 
     return type(type(part).__name__, (type(part),), {"__new__": new, "__init__": init})

@@ -9,7 +9,7 @@ from pydantic import Discriminator, Tag
 
 from gankit.registry.settings import Settings
 
-if TYPE_CHECKING:  # torch, which listing parts does not need
+if TYPE_CHECKING:  # not at run time: `gankit list` need not load torch
     from torch import Tensor
 
 Number = TypeVar("Number", bound=float)
@@ -51,7 +51,8 @@ else:
     class Scheduled:
         """The type of a setting that is a number, or a table such as `{ start = 2e-4, end = 5e-5, steps = 20000 }`.
 
-        `Scheduled[X]` is `X | Schedule[X]`, of which pydantic validates only the one that the value looks like.
+        `Scheduled[X]` is `X | Schedule[X]`. The form of a value decides which of the two pydantic validates, so that
+        errors are about that one only.
         """
 
         def __class_getitem__(cls, number: Any) -> Any:

@@ -26,7 +26,7 @@ class Settings(BaseModel):
     @model_validator(mode="wrap")
     @classmethod
     def _reworded(cls, value: object, handler: ModelWrapValidatorHandler[Self]) -> Self:
-        result: Self = reword_errors(cls, value, handler, elsewhere=cls._in_tables)
+        result: Self = reword_errors(cls, value, handler, hint_for=cls._in_tables)
         return result
 
     @classmethod
@@ -62,11 +62,11 @@ def derive_settings(
     positional: str,
     reserved: Collection[str],
     nested_type: Callable[[str], Any],
-    elsewhere: Callable[[str], str],
+    hint_for: Callable[[str], str],
 ) -> type[BaseModel]:
     """A frozen pydantic model of a part's settings, which refuses unknown keys.
 
-    It is made of the class `Settings` within the part's class, where there is one, else of the constructor's signature.
+    It is derived from the class `Settings` within the part's class if there is one, else from the constructor.
 
     Args:
         part: the class.
@@ -74,7 +74,7 @@ def derive_settings(
         reserved: gankit's own keys in the part's table of an experiment, such as `name`; errors suggest them too. It is
             read at each validation, so keys may still be added to it.
         nested_type: maps a kind to the type annotation of a setting that holds a part of that kind.
-        elsewhere: maps the name of an unknown setting to a hint that names other parts with it, or to "".
+        hint_for: maps the name of an unknown setting to a hint that names other parts with it, or to "".
 
     Raises:
         TypeError: a setting without annotation or that is not keyword-only; a `Settings` that is no pydantic model.
@@ -86,7 +86,7 @@ def derive_settings(
         raise TypeError(f"the parameter {wrong} is positional; settings come after *, and only {positional} before it")
 
     def reword(cls: type[BaseModel], value: object, handler: ModelWrapValidatorHandler[Any]) -> Any:
-        return reword_errors(cls, value, handler, reserved, elsewhere)
+        return reword_errors(cls, value, handler, reserved, hint_for)
 
     name = f"{part.__name__}Settings"
     validators: dict[str, Any] = {"_reworded": model_validator(mode="wrap")(classmethod(reword))}  # type: ignore[arg-type]
@@ -94,9 +94,10 @@ def derive_settings(
     if base is not None:
         if not issubclass(base, BaseModel):
             raise TypeError("its Settings is no pydantic.BaseModel")
+        # A subclass, with gankit's validator and without unknown keys.
         body = {"model_config": ConfigDict(**CONFIG), "__module__": base.__module__, **validators}
-        strict: type[BaseModel] = type(name, (base,), body)
-        return strict
+        subclass: type[BaseModel] = type(name, (base,), body)
+        return subclass
     fields = _constructor_fields(part, nested_type)
     config = ConfigDict(**CONFIG, arbitrary_types_allowed=True, protected_namespaces=(), validate_default=True)
     model: type[BaseModel] = create_model(name, __config__=config, __validators__=validators, **fields)
@@ -117,7 +118,7 @@ def _constructor_fields(part: type, nested_type: Callable[[str], Any]) -> dict[s
 
 
 def as_table(settings: BaseModel, exclude: set[str] | None = None) -> dict[str, Any]:
-    """Settings as a table of a file. None is "none" there, and left out where it is the default."""
+    """Settings as a table of a file. As TOML has no null, a None that is not the default is written as "none"."""
     fields = type(settings).model_fields
     nones = [name for name in optional_settings(type(settings)) if getattr(settings, name) is None]
     table = settings.model_dump(mode="json", exclude_none=True, exclude=exclude)
@@ -137,6 +138,6 @@ def _with_nested_parts(annotation: Any, nested_type: Callable[[str], Any]) -> An
     inner = tuple(argument if argument is ... else _with_nested_parts(argument, nested_type) for argument in arguments)
     if origin in (Union, UnionType):
         return functools.reduce(operator.or_, inner)
-    if origin is Sequence:  # defaults are tuples, which a list read from a file must equal
+    if origin is Sequence:  # a list from a file must equal a default that is a tuple
         return tuple[inner[0], ...]  # type: ignore[valid-type]
     return origin[inner] if origin in (list, tuple, dict, Mapping) else annotation

@@ -1,7 +1,7 @@
 """Files that hold programs, such as TorchScript archives: they are loaded only where the user names them.
 
-A program in such a file can read and write all that the user can. A file of settings may come from others, so that its
-naming the program is not enough: the user names it in Python, on the command line, or in the variable `GANKIT_TRUST`.
+A program in such a file can read and write all that the user can. A file of settings may come from others, so it is
+not enough that such a file names the program: the user names it in Python, on the command line, or in `GANKIT_TRUST`.
 """
 
 import os
@@ -27,12 +27,15 @@ def trust(value: Any) -> None:
 
 
 def check_trust(file: str | Path, who: str) -> None:
-    """Refuse a file with a program that only a file of settings names, and the user has not.
+    """Refuse a program file that is named only in a file of settings, and not by the user.
 
     Raises:
         PartError: names the file and `who`, the part that would load it.
     """
-    if _is_file(file) and not _is_trusted(path := _absolute(file)):
+    if not _is_file(file):
+        return  # the part that would load it says that it is missing
+    path = _absolute(file)
+    if not _is_trusted(path):
         raise PartError(
             f"{who}: {path} holds a program, which can read and write your files, and only a file of settings names "
             f"it; if you trust it, name it on the command line, or set {VARIABLE}={path}"
@@ -40,7 +43,7 @@ def check_trust(file: str | Path, who: str) -> None:
 
 
 def _is_trusted(path: str) -> bool:
-    # Not split: a path may hold the separator itself, as folders named after the time of day do.
+    # Not split: a path may contain the separator, such as a folder named 10:30.
     return f"{os.pathsep}{path}{os.pathsep}" in f"{os.pathsep}{os.environ.get(VARIABLE, '')}{os.pathsep}"
 
 

@@ -13,36 +13,37 @@ from gankit.registry.messages import shown
 from gankit.registry.settings import interface
 
 ABILITIES = ("features", "score", "class_logits", "mapping", "synthesis", "style_layers", "after_step")
-"""Methods and attributes that a module may have; the part made of it hands them on."""
+"""Methods and attributes that a module may have, which the part made of it then has too.
+
+`before_step` is not among them: training calls it on every submodule, and so on the module itself.
+"""
 ImageFunction = Callable[[Tensor], Tensor]
 
 
-class _NetworkProperties(TypedDict, total=False):
-    """The properties of a critic that `wrap` takes."""
+class _NetworkOptions(TypedDict, total=False):
+    """Properties of critics and generators that `wrap` takes."""
 
     labels: bool
     channels_last: bool
     capturable: bool
 
 
-class _GeneratorProperties(_NetworkProperties):
-    """The properties of a generator that `wrap` takes."""
+class _GeneratorOptions(_NetworkOptions):
+    """Properties of generators that `wrap` takes."""
 
     latent_dim: int
 
 
 @overload
 def wrap(
-    kind: Literal["generator"], module: type[nn.Module], **properties: Unpack[_GeneratorProperties]
+    kind: Literal["generator"], module: type[nn.Module], **properties: Unpack[_GeneratorOptions]
 ) -> type[Generator]: ...
 @overload
-def wrap(kind: Literal["generator"], module: nn.Module, **properties: Unpack[_GeneratorProperties]) -> Generator: ...
+def wrap(kind: Literal["generator"], module: nn.Module, **properties: Unpack[_GeneratorOptions]) -> Generator: ...
 @overload
-def wrap(
-    kind: Literal["critic"], module: type[nn.Module], **properties: Unpack[_NetworkProperties]
-) -> type[Critic]: ...
+def wrap(kind: Literal["critic"], module: type[nn.Module], **properties: Unpack[_NetworkOptions]) -> type[Critic]: ...
 @overload
-def wrap(kind: Literal["critic"], module: nn.Module, **properties: Unpack[_NetworkProperties]) -> Critic: ...
+def wrap(kind: Literal["critic"], module: nn.Module, **properties: Unpack[_NetworkOptions]) -> Critic: ...
 @overload
 def wrap(kind: Literal["augment"], module: type[nn.Module], *, capturable: bool = ...) -> type[Augment]: ...
 @overload
@@ -67,9 +68,9 @@ def wrap(kind: str, module: Any = None, **properties: Any) -> Any:
     Args:
         kind: "generator", "critic", "augment", "features", "loss" or "dataset".
         module: a module or function, or a class of modules. Networks are called with labels only where `labels=True`.
-            What else a network can do (`features` with `score`, `class_logits`; `mapping`, `synthesis`,
-            `style_layers`; `before_step`) or an augment (`after_step`), the part can do too. For a data set an array,
-            a list of pictures, or a data set of torchvision or Hugging Face. Not used for a loss.
+            The part also has the optional methods of the module: of networks `before_step`, `mapping`, `synthesis`,
+            `style_layers`, and `features` with `score` and `class_logits`; of augments `after_step`. For a data set an
+            array, a list of pictures, or a data set of torchvision or Hugging Face. Not used for a loss.
         properties: what gankit cannot find out itself.
 
             - Generator: `latent_dim`. Features: `dim`.
@@ -120,19 +121,20 @@ def _part_class(kind: str, module: type, make: Callable[..., Any], properties: d
         for name in ("latent_dim", "dim", "channels_last", "capturable"):
             if hasattr(self.part, name):
                 setattr(self, name, getattr(self.part, name))
-        self.__dict__.update({name: getattr(self.part, name) for name in ABILITIES if name in vars(self.part)})
+        # Those that the part got from its module, not the methods of its class.
+        _expose(self, self.part, *(name for name in ABILITIES if name in vars(self.part)))
 
     def forward(self: Any, *inputs: Any) -> Tensor:
         result: Tensor = self.part(*inputs)
         return result
 
-    # The registry reads settings from the constructor's signature, which is that of the given class.
-    first = [inspect.Parameter("self", inspect.Parameter.POSITIONAL_OR_KEYWORD)]
+    # The registry reads the settings from this signature and these annotations, which are those of the given class.
+    leading = [inspect.Parameter("self", inspect.Parameter.POSITIONAL_OR_KEYWORD)]
     if takes_image:
-        first.append(inspect.Parameter("image", inspect.Parameter.POSITIONAL_OR_KEYWORD, annotation=ImageSpec))
-    construct.__signature__ = inspect.Signature([*first, *keywords])  # type: ignore[attr-defined]
+        leading.append(inspect.Parameter("image", inspect.Parameter.POSITIONAL_OR_KEYWORD, annotation=ImageSpec))
+    construct.__signature__ = inspect.Signature([*leading, *keywords])  # type: ignore[attr-defined]
     construct.__annotations__ = {p.name: p.annotation for p in keywords if p.annotation is not p.empty}
-    # Through __wrapped__, inspect resolves string annotations by the names in the given class's own module.
+    # Through __wrapped__, typing resolves string annotations by the names in the given class's own module.
     construct.__wrapped__ = inspect.getattr_static(module, "__init__")  # type: ignore[attr-defined]
     body = {"__init__": construct, "forward": forward, "__doc__": module.__doc__, "__module__": module.__module__}
     return type(module.__name__, (interface(kind.capitalize()),), body)
@@ -159,11 +161,11 @@ class _Generator(Generator):
     ) -> None:
         super().__init__()
         self.module, self.latent_dim, self.takes_labels = module, latent_dim, labels
-        # Attributes of this instance, where other networks have those of their class.
+        # Class variables of other networks, which differ from instance to instance here.
         self.channels_last, self.capturable = channels_last, capturable  # type: ignore[misc]
-        _hand_on(self, "synthesis", "style_layers")
+        _expose(self, module, "synthesis", "style_layers")
         if callable(getattr(module, "mapping", None)):
-            self.__dict__["mapping"] = self._mapping
+            vars(self)["mapping"] = self._mapping
 
     def _mapping(self, z: Tensor, labels: Tensor | None = None) -> Tensor:
         return _call(self, self.module.mapping, z, labels)
@@ -179,11 +181,12 @@ class _Critic(Critic):
     ) -> None:
         super().__init__()
         self.module, self.takes_labels = module, labels
-        # Attributes of this instance, where other networks have those of their class.
+        # Class variables of other networks, which differ from instance to instance here.
         self.channels_last, self.capturable = channels_last, capturable  # type: ignore[misc]
-        if callable(getattr(module, "score", None)):  # else `features` may be any layers
-            _hand_on(self, "features", "class_logits")
-            self.__dict__["score"] = self._score
+        # Without `score`, the attribute `features` may be layers, as in torchvision's networks.
+        if callable(getattr(module, "score", None)):
+            _expose(self, module, "features", "class_logits")
+            vars(self)["score"] = self._score
 
     def _score(self, features: Any, labels: Tensor | None = None) -> Tensor:
         return _call(self, self.module.score, features, labels)
@@ -192,9 +195,12 @@ class _Critic(Critic):
         return _call(self, self.module, images, labels)
 
 
-def _hand_on(part: nn.Module, *names: str) -> None:
-    """Give a part these attributes of its module; protocols look for attributes of the part itself."""
-    part.__dict__.update({name: getattr(part.module, name) for name in names if hasattr(part.module, name)})
+def _expose(part: nn.Module, module: Any, *names: str) -> None:
+    """Give a part those of these attributes that its module has; protocols look for attributes of the part itself.
+
+    They are not set by `setattr`, which would register one that is a module for a second time.
+    """
+    vars(part).update({name: getattr(module, name) for name in names if hasattr(module, name)})
 
 
 def _call(network: _Generator | _Critic, function: Any, inputs: Any, labels: Tensor | None) -> Tensor:
@@ -209,7 +215,7 @@ class _Augment(Augment):
     def __init__(self, module: Callable[[Tensor], Tensor], *, capturable: bool = False) -> None:
         super().__init__()
         self.module, self.capturable = module, capturable
-        _hand_on(self, "after_step")
+        _expose(self, module, "after_step")
 
     def forward(self, images: Tensor) -> Tensor:
         return self.module(images)
