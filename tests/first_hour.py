@@ -5,6 +5,7 @@
     python tests/first_hour.py --small    nets and steps of the test, which runs it in one process
 
 It prints what each stage took. The photographs are rendered here: three classes, two of each patient, three raters.
+With --photographs FOLDER they are those of a folder, whose labels.csv has the same columns.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ import contextlib
 import os
 import re
 import shlex
+import shutil
 import signal
 import subprocess
 import sys
@@ -80,23 +82,28 @@ def write_photographs(folder: Path, patients: int, size: int = 48) -> None:
     (folder / "labels.csv").write_text("\n".join(rows) + "\n", encoding="utf-8")
 
 
-def readme() -> list[list[str]]:
+def readme(label: str) -> list[list[str]]:
     """The commands of README's section on own images, without the word gankit, for a class of these photographs."""
     section = (ROOT / "README.md").read_text(encoding="utf-8").split("## Your images")[1]
     block = re.search(r"```sh\n(.*?)```", section, re.DOTALL)
     assert block is not None
-    lines = block[1].replace("melanoma", CLASSES[1]).splitlines()
+    lines = block[1].replace("melanoma", label).splitlines()
     commands = [shlex.split(part, comments=True) for line in lines for part in line.split(" && ")]
     return [words[1:] for words in commands if words]
 
 
-def first_hour(gankit: Gankit, small: bool) -> Iterator[tuple[str, float, str]]:
+def first_hour(gankit: Gankit, small: bool, photographs: Path | None = None) -> Iterator[tuple[str, float, str]]:
     """Go the newcomer's way in the current folder; after each stage its name, its seconds, and what was printed."""
-    write_photographs(Path("photos"), 18 if small else 240)
+    photos = Path("photos")
+    if photographs is None:
+        write_photographs(photos, 18 if small else 240)
+    else:
+        shutil.copytree(photographs, photos)
+    label = sorted(place.name for place in photos.iterdir() if place.is_dir())[1]
     more = SMALL if small else WHOLE
     data = ["data.name=folder", "data.path=photos", "data.size=32"]
     studies = [["study", name, *data, *more.get(name, [])] for name in ("classifier", "agreement")]
-    for words in [*readme(), ["rank", str(RUN)], *studies]:
+    for words in [*readme(label), ["rank", str(RUN)], *studies]:
         command = words[0]
         added = more.get("train" if command in ("check", "train") else command, [])
         interrupt = RUN / "log.jsonl" if command == "train" else None
@@ -147,7 +154,9 @@ def main() -> None:
     parser.add_argument("--small", action="store_true")
     parser.add_argument("--clone", action="store_true")
     parser.add_argument("--out", type=Path, help="an empty folder, which is kept")
+    parser.add_argument("--photographs", type=Path, help="a folder of photographs with labels.csv")
     options = parser.parse_args()
+    photographs = options.photographs and options.photographs.absolute()
     out = (options.out or Path(tempfile.mkdtemp(prefix="first-hour-"))).absolute()
     out.mkdir(parents=True, exist_ok=True)
     os.chdir(out)
@@ -162,7 +171,7 @@ def main() -> None:
             subprocess.run(words, check=True)
             taken[name] = time.monotonic() - start
         program = [str(out / "gankit" / ".venv" / "bin" / "gankit")]
-    for name, seconds, _ in first_hour(with_program(program), options.small):
+    for name, seconds, _ in first_hour(with_program(program), options.small, photographs):
         taken[name] = seconds
         if name == "resume":
             minutes, pictures = (time.monotonic() - began) / 60, sorted((RUN / "samples").glob("*.png"))

@@ -221,9 +221,9 @@ def test_more_threads_than_cores_are_a_warning() -> None:
 @pytest.mark.parametrize(
     ("recipe", "override", "said"),
     [
-        ("demo", "generator.width=8", "generator.width: generator.widths decides all channels; unset it"),
+        ("demo", "generator.width=8", "generator.width: it has no effect beside generator.widths; set"),
         ("wgan", "training.betas=[0.5, 0.9]", "training.betas: RMSprop has none"),
-        ("wgan", "training.lazy_scaling=true", "training.lazy_scaling: it does nothing where no loss has an interval"),
+        ("wgan", "training.lazy_scaling=true", "training.lazy_scaling: it does nothing where no loss has `every`"),
     ],
 )
 def test_a_setting_without_effect_is_a_warning(recipe: str, override: str, said: str) -> None:

@@ -169,7 +169,7 @@ def test_what_a_class_of_the_user_says_of_its_images_must_fit_them(facts: dict[s
         (
             {"weights": "age", "balance": 0.5},
             {"facts": {"age": np.arange(N) % 3 // 2}},
-            "every image of class 0 has age 0, so that data.balance cannot draw it",
+            "every image of class 0 has age = 0, so that data.balance cannot draw it",
         ),
     ],
 )

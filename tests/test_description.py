@@ -56,8 +56,8 @@ def test_what_is_not_known_is_said(photos: Path) -> None:
     lines = said(name="folder", path=str(photos), unlisted="skip")
     assert lines[1:] == [
         "  classes: none (sub-folders, a column `label` in labels.csv, or an array `labels` name them)",
-        "  patients: not known: each image counts as another patient's "
-        "(a column `patient` in labels.csv, or an array `groups`, says whose each is)",
+        "  patients: not known: each image is taken to be of a different patient "
+        "(a column `patient` in labels.csv, or an array `groups`, says which patient each is of)",
         "  left out: 8 images without a row: cat/0.png, cat/1.png, cat/2.png, cat/3.png, dog/0.png, dog/1.png, "
         "dog/2.png, dog/3.png",
     ]
@@ -66,7 +66,7 @@ def test_what_is_not_known_is_said(photos: Path) -> None:
 def test_sub_folders_that_are_not_read_as_classes_are_named(photos: Path) -> None:
     (photos / "labels.csv").write_text("file\n" + "\n".join(row.split(",")[0] for row in ROWS[1:]))
     assert said(name="folder", path=str(photos))[1] == (
-        "  classes: none (a column `label` names them; with a table, the sub-folders cat, dog, owl are not read)"
+        "  classes: none (add a column `label` to the table; beside it the sub-folders cat, dog, owl name no classes)"
     )
 
 
@@ -81,7 +81,7 @@ def test_values_that_are_darker_than_their_depth_are_pointed_out(tmp_path: Path)
 
 def test_columns_that_may_be_votes_are_asked_about(photos: Path) -> None:
     (photos / "labels.csv").write_text("\n".join(ROWS).replace("rater1", "anna").replace("rater2", "ben"))
-    asked = "  votes?: anna, ben: names of classes; if raters gave them, call the columns vote_1, vote_2, ..."
+    asked = "  possible votes: anna, ben: names of classes; if raters gave them, call the columns vote_1, vote_2, ..."
     assert said(name="folder", path=str(photos))[-1] == asked
 
 

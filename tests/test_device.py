@@ -202,7 +202,7 @@ def test_parts_without_a_deterministic_form_are_named() -> None:
     (line,) = determinism_warnings(
         {"augment a": (AnyOrder(), (images,)), "critic b": (Plain(ImageSpec(3, 4, 4)), (images,))}
     )
-    assert line.startswith("training.deterministic: augment a (put_) cannot compute the same every time on this GPU")
+    assert line.startswith("training.deterministic: not deterministic on this GPU: augment a (put_); ")
 
 
 def test_a_rehearsal_names_them(small: Small, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -238,14 +238,15 @@ class FailsLater(Loss):
 
 FAULTS = {
     "CUDA out of memory. Tried to allocate 20.00 MiB. GPU 0 has a total capacity of 9 GiB\nmore": (
-        r": not enough memory after step 3 \(another 20\.00 MiB were asked for\); the last checkpoint stays; lower "
+        r": not enough memory after step 3 \(it asked for another 20\.00 MiB\); the last checkpoint stays; lower "
         r"training\.batch \(4\), .* training\.graphs=false"
     ),
     "[enforce fail] DefaultCPUAllocator: can't allocate memory: you tried to allocate 64 bytes.": (
-        r": not enough memory after step 3 \(another 64 bytes were asked for\)"
+        r": not enough memory after step 3 \(it asked for another 64 bytes\)"
     ),
     "CUDA error: unspecified launch failure\nCUDA kernel errors might be asynchronous": (
-        r": the GPU failed after step 3 \(CUDA error: unspecified launch failure\); go on .* gankit resume "
+        r": the GPU failed after step 3 \(CUDA error: unspecified launch failure\); when it works again, .*, go on "
+        r"with: gankit resume "
     ),
     "cuDNN error: CUDNN_STATUS_EXECUTION_FAILED": r": the GPU failed after step 3 \(cuDNN error: CUDNN_STATUS_EXEC",
     "CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`": r": not enough memory after step 3; ",
@@ -320,9 +321,12 @@ def test_a_checkpoint_that_the_device_cannot_take_is_not_called_damaged(
         "00000002.pt does not fit into the memory of cpu (CUDA out of memory. Tried 1 MiB.); it is not damaged: leave "
         "the device to this run alone, or use the CPU (CUDA_VISIBLE_DEVICES=)"
     )
-    assert "run: not enough memory before the first step" in refusal(TickLog, "load_state_dict", no_room)
+    loading = refusal(TickLog, "load_state_dict", no_room)
+    assert "run: not enough memory while the run was loaded; the last checkpoint stays; " in loading
     for place, name in ((torch, "load"), (TickLog, "load_state_dict")):
-        assert "run: the GPU failed before the first step" in refusal(place, name, failure)
+        told = refusal(place, name, failure)
+        assert "run: the GPU failed while the run was loaded (" in told
+        assert told.endswith(f"go on with: gankit resume {run}")
 
 
 def test_outside_a_training_a_fault_is_one_line_too() -> None:

@@ -253,11 +253,11 @@ def test_a_failed_recording_goes_on_eagerly_from_the_same_state(fault: str, monk
     assert len(told) == 1
     assert "\n" not in told[0]
     reason = {"reads back": "RuntimeError: aten._local_scalar_dense.default reads a value back to the host",
-              "another replay": "first replay differs from an eager turn in the gradient of ",
-              "a draw on the host": "turn draws on the host",
+              "another replay": "the first replay differs from an eager turn in the gradient of ",
+              "a draw on the host": "the turn draws on the host",
               "no memory": "OutOfMemoryError: CUDA out of memory. Tried to allocate 20.00 MiB",
               "old driver": "RuntimeError: CUDA error: operation not supported"}[fault]  # fmt: skip
-    assert told[0].startswith(f"training.graphs: turns go on eagerly, since the critic's {reason}")
+    assert told[0].startswith(f"training.graphs: switched off at the critic's turn: {reason}")
     assert not graphs.recorded
 
 
@@ -283,7 +283,7 @@ def test_a_buffer_that_is_replaced_is_noticed() -> None:
     replay_turns(replayed, told.append)
     assert advanced(replayed) == advanced(eager)
     assert told == [
-        "training.graphs: turns go on eagerly, since the critic's turn puts a new tensor in the place of a buffer"
+        "training.graphs: switched off at the critic's turn: the turn puts a new tensor in place of a buffer"
     ]
 
 
@@ -321,7 +321,7 @@ def test_no_process_replays_where_another_one_cannot(monkeypatch: pytest.MonkeyP
     graphs = replay_turns(replayed, told.append)
     monkeypatch.setattr("gankit.training.execution.graphs.distributed.any_rank", lambda problem: True)
     advanced(replayed, 3)
-    assert told == ["training.graphs: turns go on eagerly, since the critic's recording failed in another process"]
+    assert told == ["training.graphs: switched off at the critic's turn: recording failed in another process"]
     assert not graphs.recorded
 
 
@@ -378,7 +378,7 @@ def test_a_gpu_that_disappears_ends_the_run_with_one_line_and_keeps_the_checkpoi
 ) -> None:
     made = replaying(monkeypatch, Lost)
     experiment = gankit.load("wgan-gp", *small("training.checkpoint_every=1"))
-    failed = r"^\S+run: the GPU failed after step (\d) \(CUDA error: unspecified launch failure\); go on from the last"
+    failed = r"^\S+run: the GPU failed after step (\d) \(CUDA error: unspecified launch failure\); when it works"
     with pytest.raises(RunError, match=failed) as caught:
         gankit.train(experiment, tmp_path / "run")
     assert "\n" not in str(caught.value)
@@ -459,7 +459,7 @@ def test_on_a_gpu_the_parts_decide(
 
     def choose() -> Any:
         return choice.choose(
-            settings, torch.device("cuda"), parts, small.inputs.random, small.log.add, pytest.fail, small.compilation
+            settings, torch.device("cuda"), parts, small.inputs.loss_rng, small.log.add, pytest.fail, small.compilation
         )
 
     if outcome in ("eager", "graphs"):

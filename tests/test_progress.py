@@ -67,7 +67,7 @@ def test_the_cost_of_a_training_that_stops_by_itself_says_when(clock: Any, capsy
 
 def test_after_a_slow_first_step_the_cost_is_said_at_once(clock: Any, capsys: pytest.CaptureFixture[str]) -> None:
     take(Progress(100_000, 0, 64), clock, range(1), 378)
-    assert capsys.readouterr().err.startswith("100,000 steps: about 10,499.9 h on this machine")
+    assert capsys.readouterr().err.startswith("100,000 steps: about 10,500.0 h on this machine")
 
 
 def test_a_resumed_training_says_what_is_left(clock: Any, capsys: pytest.CaptureFixture[str]) -> None:

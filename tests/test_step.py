@@ -256,11 +256,11 @@ def test_parts_and_modules_inside_them_are_told_of_each_step(
     assert run.critic.inner.step == 2  # type: ignore[union-attr]
 
 
-def test_sums_of_another_number_of_processes_are_those_of_all_that_have_them() -> None:
+def test_sums_of_another_number_of_processes_give_the_mean_of_all_values() -> None:
     log = TickLog(Path("unused"), False)
     one, two = (
-        {"both": [torch.tensor(1.0), 2]},
-        {"both": [torch.tensor(3.0), 2], "second alone": [torch.tensor(6.0), 3]},
+        {"both": [torch.tensor(1.0), 2], "not equally often": [torch.tensor(4.0), 1]},
+        {"both": [torch.tensor(3.0), 2], "not equally often": [torch.tensor(2.0), 2], "once": [torch.tensor(6.0), 3]},
     )
     log.load_state_dict([one, two])
-    assert log.means() == {"both": 1.0, "second alone": 2.0}
+    assert log.means() == {"both": 1.0, "not equally often": 2.0, "once": 2.0}

@@ -120,7 +120,7 @@ def test_a_second_interrupt_stops_at_once_and_says_what_is_lost(
     with pytest.raises(KeyboardInterrupt):
         gankit.train(experiment, tmp_path / "run")
     assert (
-        "stopped at once at step 4 of 6: all since the checkpoint of step 3 is lost; "
+        "stopped at once at step 4 of 6: everything since the checkpoint of step 3 is lost; "
         f"go on with: gankit resume {tmp_path / 'run'}"
     ) in capsys.readouterr().err
     assert gankit.open_run(tmp_path / "run").steps == 3

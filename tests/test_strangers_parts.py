@@ -286,7 +286,7 @@ class Computed(Painter):
         (OwnDraws, "generator mine computes something else"),
         (NumpyDraws, "generator mine computes something else"),
         (Counting, "generator mine changes calls in a step, which a resumed run would lose"),
-        (Locked, "generator mine cannot be copied, as sampling needs it: TypeError"),
+        (Locked, "generator mine cannot be copied, which sampling requires: TypeError"),
         (Extra, "the state of generator mine cannot be exported"),
         (Empty, "generator mine has no parameters to train: hold its layers as attributes, several of them in a torch"),
         (Hooked, r"Hooked.before_step returned 0\.5 \(float\): return numbers by name, or None"),
@@ -541,8 +541,8 @@ class BatchNormed(Painter):
     ("parts", "caution"),
     [
         ({"generator": gankit.wrap("generator", Bright, latent_dim=16)}, "makes no value below 0"),
-        ({"generator": gankit.wrap("generator", BatchNormed, latent_dim=16)}, "normalises by its batch in evaluation"),
-        ({"critic": gankit.wrap("critic", Bounded)}, "gives scores from 0 to 1 alone"),
+        ({"generator": gankit.wrap("generator", BatchNormed, latent_dim=16)}, "uses batch statistics in evaluation"),
+        ({"critic": gankit.wrap("critic", Bounded)}, "gives only scores between 0 and 1"),
     ],
 )
 def test_cautions_about_networks(

@@ -190,7 +190,7 @@ def test_a_resumed_training_repeats_the_recorded_choices_and_ends_bitwise_the_sa
     assert rows == [
         {"step": 0, "threads": 1}, {"step": 2, "threads": 2}, {"step": 3, "threads": 2, "seconds": 1.0},
     ]  # fmt: skip
-    assert "2 of 2 CPU threads, the fastest here now: 1 s per step" in capsys.readouterr().err
+    assert "using 2 of 2 CPU threads, the fastest at present: 1 s per step" in capsys.readouterr().err
 
     def die(row: dict[str, Any]) -> None:
         if row["step"] == 4:  # the newest checkpoint is that of step 2
@@ -230,9 +230,9 @@ def test_a_resumed_training_goes_on_choosing(
 def test_damaged_records_of_choices_are_left_out(tmp_path: Path) -> None:
     rows = ['{"step": 0, "threads": 2}', '{"step": 4, "threads": 0}', '{"step": 5}', '{"step": 6, "threads": "1"}', "{"]
     (tmp_path / "threads.jsonl").write_text("\n".join([*rows, '{"step": 7, "threads": 1, "seconds": "x"}']))
-    assert StepThreads(tmp_path, [1, 2]).at(9) == 2
+    assert StepThreads(tmp_path, [1, 2]).threads_for(9) == 2
     (tmp_path / "threads.jsonl").write_text("{")
-    assert StepThreads(tmp_path, [1, 2]).at(9) is None
+    assert StepThreads(tmp_path, [1, 2]).threads_for(9) is None
 
 
 def test_a_number_in_the_settings_is_neither_timed_nor_changed(

@@ -117,7 +117,7 @@ def _memory(tensor: Tensor) -> int:
 def replay_turns(stepper: Stepper, report: Callable[[str], None], exact: bool = True) -> Graphs:
     """Let a training on the CPU record and replay its turns."""
     modules = [part for part in stepper.parts.values() if isinstance(part, nn.Module)]
-    random = [stepper.inputs.random]
+    random = [stepper.inputs.loss_rng]
     graphs = Graphs(ReplayRecorder(modules), modules, random, stepper.log.add, report, exact)
     stepper.execution = graphs
     return graphs

@@ -38,7 +38,7 @@ class LossTerm:
     every: int
 
     def trains(self, side: Side) -> bool:
-        """Whether the loss has a term for a side: it overrides the method, in its class or in itself."""
+        """Whether the loss has a term for a side: it overrides the method of that name, in its class or in itself."""
         return getattr(getattr(self.loss, side), "__func__", None) is not getattr(Loss, side)
 
 
@@ -61,7 +61,7 @@ class Gan:
     critic_mixes_samples: bool
 
     def lazy_scale(self, side: Side) -> float:
-        """k / (k + 1) for the longest interval k > 1 of a loss that trains this side; 1 where there is none."""
+        """k / (k + 1), as in StyleGAN2, for the longest interval k > 1 of a loss that trains this side; else 1."""
         trains = [term for term in self.losses if term.trains(side)]
         longest = max((term.every for term in trains), default=1)
         return longest / (longest + 1) if longest > 1 else 1.0
@@ -134,13 +134,13 @@ def _without_effect(experiment: Experiment) -> Iterator[str]:
         settings = getattr(experiment, kind).settings
         width = type(settings).model_fields.get("width")
         if width and getattr(settings, "widths", None) and settings.width != width.default:
-            yield f"{kind}.width: {kind}.widths decides all channels; unset it with {kind}.widths=none, or alter it"
+            yield f"{kind}.width: it has no effect beside {kind}.widths; set {kind}.widths=none, or change that one"
     training = experiment.training
     takes = inspect.signature(getattr(torch.optim, training.optimizer)).parameters
     if "betas" not in takes and training.betas != Training.model_fields["betas"].default:
         yield f"training.betas: {training.optimizer} has none, so that they do nothing; see training.optimizer_options"
     if training.lazy_scaling and all(table.every == 1 for table in experiment.losses):
-        yield "training.lazy_scaling: it does nothing where no loss has an interval, every, above 1"
+        yield "training.lazy_scaling: it does nothing where no loss has `every` above 1"
 
 
 def _freeze(critic: Critic, experiment: Experiment) -> None:
@@ -155,11 +155,11 @@ def _freeze(critic: Critic, experiment: Experiment) -> None:
     total = sum(parameter.dim() > 1 for parameter in critic.parameters())
     if count >= total:
         raise PartError(f"training.freeze: the critic has {total} layers; freeze at most {total - 1} of them")
-    layer = 0  # counted from 1
+    layers_seen = 0
     for parameter in critic.parameters():
         if parameter.dim() > 1:
-            layer += 1
-        if layer <= count:
+            layers_seen += 1
+        if layers_seen <= count:
             parameter.requires_grad_(False)
 
 
@@ -175,6 +175,7 @@ def _build_losses(tables: list[LossTable], image: ImageSpec) -> list[LossTerm]:
 
 
 def _check_needs(experiment: Experiment, losses: tuple[LossTerm, ...], parts: list[Any]) -> None:
+    """Refuse losses whose `needs`, classes such as `ClassHead`, none of the parts is an instance of."""
     hints: dict[type, str] = {Augment: "; add an [augment] table"}
     if hasattr(experiment.critic.settings, "class_head"):
         hints[ClassHead] = "; set critic.class_head=true"
@@ -281,7 +282,7 @@ def _copy(name: str, part: Any) -> Any:
     try:
         return copied(part)
     except Exception as error:
-        raise PartError(f"{name} cannot be copied, as sampling needs it: {typed_line(error, 200)}") from error
+        raise PartError(f"{name} cannot be copied, which sampling requires: {typed_line(error, 200)}") from error
 
 
 def _takes(network: nn.Module, *inputs: Tensor | None) -> bool:
@@ -293,7 +294,7 @@ def _takes(network: nn.Module, *inputs: Tensor | None) -> bool:
 
 
 def _check_divisible(experiment: Experiment, critic_mixes: bool, generator_mixes: bool) -> None:
-    """Refuse to compute a batch in parts if that would give other gradients than the whole batch."""
+    """Refuse to compute a batch in pieces if that would give other gradients than the whole batch."""
     if experiment.training.compile:
         raise PartError("training.accumulate: training.compile works on whole batches; set one of the two")
     for kind, mixes in (("critic", critic_mixes), ("generator", generator_mixes)):
@@ -302,7 +303,7 @@ def _check_divisible(experiment: Experiment, critic_mixes: bool, generator_mixes
             advice = f"set {kind}.norm=layer" if hasattr(table.settings, "norm") else f"choose another {kind}"
             raise PartError(
                 f"training.accumulate: {kind} {table.name} mixes the samples of a batch (batch normalisation or "
-                f"batch statistics), so that parts differ from the whole; {advice}, or a smaller training.batch"
+                f"batch statistics), so that pieces differ from the whole; {advice}, or a smaller training.batch"
             )
 
 
@@ -319,13 +320,13 @@ def mixes_samples(network: nn.Module, shape: tuple[int, ...], image: ImageSpec) 
     """
     probe = copied(network).train()
     labels = probe_labels(PROBE_BATCH, image)
-    sample = torch.randn(1, *shape)
     outputs = []
     with torch.no_grad(), seeds.own_draws([]):
+        sample = torch.randn(1, *shape)
         for parameter in probe.parameters():
             parameter.add_(0.02 * torch.randn_like(parameter))
         others = torch.randn(PROBE_BATCH - 1, *shape)
-        for network_, scale in ((copied(probe), 0.1), (probe, 3.0)):
+        for network_, scale in ((copied(probe), 0.1), (probe, 3.0)):  # copied: a forward pass may change buffers
             torch.manual_seed(2)  # dropout and other random layers draw the same both times
             outputs.append(network_(torch.cat([sample, scale * others]), labels)[0])
     return not torch.allclose(outputs[0], outputs[1], rtol=1e-3, atol=1e-6)

@@ -15,13 +15,14 @@ def new_average(generator: Generator, decay: float) -> AveragedModel | None:
 
 @torch.no_grad()
 def update_average(average: AveragedModel, generator: Generator, decay: float) -> None:
-    """Do what `average.update_parameters` does, which would copy its counter to the device and wait for it."""
+    """As `average.update_parameters`, but without copying its counter to the device and waiting for that."""
     averaged, current = (
         [parameter.detach() for parameter in network.parameters()] for network in (average.module, generator)
     )
     if updates := int(average.n_averaged):
-        # The first, poor weights are forgotten quickly. An average that was taken over from another run keeps its
-        # number of updates, and so is not forgotten.
+        # Early on the decay is smaller, min(decay, (1 + n) / (10 + n)) for n = updates + 1, as in TensorFlow's
+        # ExponentialMovingAverage: the first, poor weights are soon forgotten. An average from another run keeps its
+        # number of updates, and is not.
         torch._foreach_lerp_(averaged, current, 1 - min(decay, (2 + updates) / (11 + updates)))
     else:
         torch._foreach_copy_(averaged, current)

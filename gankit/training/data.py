@@ -22,7 +22,7 @@ from gankit.training.pixels import Pixels, place
 
 DTYPES = ("uint8", "uint16", "float32")
 LARGEST = 1e100
-"""Facts above it, and weights below its inverse, must be mistakes: their powers overflow float64."""
+"""Column values above this, and weights below 1 / this, must be mistakes: their powers overflow float64."""
 ROUNDING = 1e-13
 """Values that differ by less, relative to their mean, are equal but for rounding."""
 
@@ -65,7 +65,7 @@ class TrainingData:
         indices: NDArray[np.int64],
         like: Tensor,
         mirrored: Tensor | None = None,
-        following: Callable[[], NDArray[np.int64]] | None = None,
+        next_indices: Callable[[], NDArray[np.int64]] | None = None,
     ) -> Tensor:
         """(k, c, h, w) images in [-1, 1] on the device and in the type of `like`.
 
@@ -73,12 +73,13 @@ class TrainingData:
             indices: (k,) which images.
             like: a tensor of any shape.
             mirrored: (k,) bool, which of them to show mirrored; None for none.
-            following: returns the indices of the next call, which are read ahead; None if they are not known.
+            next_indices: returns those of the next call, which are read ahead; None if they are not known.
         """
-        next_indices = following or (lambda: indices)  # where the next ones are unknown, these are announced again
-        pixels = self.pixels(like.device).rows(indices, next_indices)
-        if mirrored is not None and (mirror := self.dataset.mirror(pixels)) is not None:
-            pixels = torch.where(mirrored.to(like.device)[:, None, None, None], mirror, pixels)
+        # Where the next indices are unknown, the same ones are named again, so that no others are read ahead.
+        pixels = self.pixels(like.device).rows(indices, next_indices or (lambda: indices))
+        flipped = None if mirrored is None else self.dataset.mirror(pixels)
+        if mirrored is not None and flipped is not None:  # None where mirroring would change a label
+            pixels = torch.where(mirrored.to(like.device)[:, None, None, None], flipped, pixels)
         return rescale(pixels.to(like.dtype), self.dataset.value_range, (-1.0, 1.0)).contiguous()
 
 
@@ -115,9 +116,11 @@ def _training_data(dataset: Dataset, table: DataTable, training: TrainingData | 
         columns = np.stack([_numeric_column(dataset, "conditional", name) for name in table.conditional], 1)
         if not np.isfinite(columns).all():
             raise DataError(f"data.conditional: {', '.join(table.conditional)} has missing values")
-        mean, scale = columns.mean(0), columns.std(0)
-        scale[scale <= ROUNDING * np.abs(mean)] = 1.0  # a constant: its deviation is rounding alone, and would divide
-        if training is not None:
+        if training is None:
+            mean, scale = columns.mean(0), columns.std(0)
+            # A constant column: its deviation is mere rounding, and dividing by it would blow that up.
+            scale[scale <= ROUNDING * np.abs(mean)] = 1.0
+        else:
             mean, scale = np.array(training.condition_mean), np.array(training.condition_scale)
         labels = torch.from_numpy(((columns - mean) / scale).astype(np.float32))
         image = dataclasses.replace(image, conditions=columns.shape[1])
@@ -154,10 +157,10 @@ def _probabilities(dataset: Dataset, table: DataTable) -> NDArray[np.float64] | 
         for label in np.unique(dataset.labels):
             if not sums[label]:
                 raise DataError(
-                    f"data.weights: every image of class {dataset.class_names[label]} has {table.weights} 0, so that "
+                    f"data.weights: every image of class {dataset.class_names[label]} has {table.weights} = 0, so that "
                     "data.balance cannot draw it; set data.balance=0, or choose other weights"
                 )
-        # Divide by powers of each class's total weight: balance=1 draws classes equally often whatever the weights.
+        # `balance` is an exponent: 1 draws all classes equally often, whatever the weights; 0 leaves weights alone.
         weights = weights * sums[dataset.labels] ** -table.balance
     return np.asarray(weights / weights.sum())
 

@@ -20,16 +20,16 @@ def describe(table: DataTable, dataset: Dataset) -> Iterator[str]:
     """One line on the images, which are all read for it, and one for each thing that is known of them.
 
     Raises:
-        DataError: images cannot be read; the lines that need no pixels come first.
+        DataError: images cannot be read; the lines that need no pixels are yielded before.
     """
-    known, name = dataset.known, f"data {table.name}: {len(dataset)} images"
-    lines = [f"  {what}: {text}" for what, text in _known(known, table) if text]
+    start = f"data {table.name}: {len(dataset)} images"
+    lines = [f"  {what}: {text}" for what, text in _facts_in_words(dataset.known, table) if text]
     try:
         pixels = _pixels(dataset)
     except DataError:
-        yield from (name, *lines)
+        yield from (start, *lines)
         raise
-    yield from (f"{name} of {pixels}", *lines)
+    yield from (f"{start} of {pixels}", *lines)
 
 
 def summarise(data: TrainingData) -> str:
@@ -69,7 +69,8 @@ def _pixels(dataset: Dataset) -> str:
     """The sizes, channels and grey levels of the images."""
     spec = dataset.image
     sizes = sorted(dataset.stored_sizes, key=lambda size: (size[0] * size[1], size))
-    text = " and ".join(f"{height} x {width}" for height, width in (sizes[0], sizes[-1])[: len(sizes)])
+    ends = sizes if len(sizes) < 2 else [sizes[0], sizes[-1]]
+    text = " and ".join(f"{height} x {width}" for height, width in ends)
     if len(sizes) > 2:
         text = f"{len(sizes)} sizes between {text}"
     resized = "" if sizes == [(spec.height, spec.width)] else f", resized to {spec.height} x {spec.width}"
@@ -78,7 +79,7 @@ def _pixels(dataset: Dataset) -> str:
 
 
 def _levels(dataset: Dataset) -> str:
-    """The type and range of the pixel values, with a hint where deep images seem not to use most of their range."""
+    """The type and range of the pixel values, with a hint where deep images seem to use a small part of it."""
     dtype = dataset.images.dtype
     black, white = dataset.value_range
     levels = (
@@ -107,21 +108,21 @@ def used_levels(dataset: Dataset) -> tuple[int, int] | None:
     return (brightest, 2 ** brightest.bit_length() - 1) if 0 < brightest <= dataset.value_range[1] / 2 else None
 
 
-def _known(known: Known, table: DataTable) -> Iterator[tuple[str, str]]:
+def _facts_in_words(known: Known, table: DataTable) -> Iterator[tuple[str, str]]:
     """Headings and their texts; an empty text is not shown."""
     if known.labels is None:
         folders = sorted({Path(name).parts[0] for name in known.files if len(Path(name).parts) > 1})
         if folders[1:]:
-            names = f"a column `label` names them; with a table, the sub-folders {_names(folders)} are not read"
+            advice = f"add a column `label` to the table; beside it the sub-folders {_names(folders)} name no classes"
         else:
-            names = "sub-folders, a column `label` in labels.csv, or an array `labels` name them"
-        yield "classes", f"none ({names})"
+            advice = "sub-folders, a column `label` in labels.csv, or an array `labels` name them"
+        yield "classes", f"none ({advice})"
     else:
         hint = "" if table.conditional or not known.class_names[1:] else "; data.conditional=true tells the networks"
         yield "classes", _classes(known) + _columns(known, "label") + hint
     if known.groups is None:
-        source = "a column `patient` in labels.csv, or an array `groups`, says whose each is"
-        yield "patients", f"not known: each image counts as another patient's ({source})"
+        source = "a column `patient` in labels.csv, or an array `groups`, says which patient each is of"
+        yield "patients", f"not known: each image is taken to be of a different patient ({source})"
     else:
         sizes = np.unique(known.groups, return_counts=True)[1]
         least, most = int(sizes.min()), int(sizes.max())
@@ -135,12 +136,11 @@ def _known(known: Known, table: DataTable) -> Iterator[tuple[str, str]]:
     yield "splits", splits + _columns(known, "split")
     used = {*(table.conditional if isinstance(table.conditional, list) else ()), table.weights}
     unused = _names(name for name in known.facts if name not in used)
-    yield "unused", unused and f"{unused} (kept as facts; numbers can be conditions: data.conditional=[NAME])"
+    unused_text = f"{unused} (kept as facts; numbers can be conditions: data.conditional=[NAME])"
+    yield "unused", unused_text if unused else ""
     columns = _names(_like_votes(known))
-    yield (
-        "votes?",
-        columns and f"{columns}: names of classes; if raters gave them, call the columns vote_1, vote_2, ...",
-    )
+    votes = f"{columns}: names of classes; if raters gave them, call the columns vote_1, vote_2, ..."
+    yield "possible votes", votes if columns else ""
     left_out = f"{counted(len(known.left_out), 'image')} without a row: {_names(known.left_out)}"
     yield "left out", left_out if known.left_out else ""
     tables = f"{_names(known.not_read)} (data.table=... reads it, and a table called labels.csv is read by itself)"

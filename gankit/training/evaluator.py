@@ -43,7 +43,7 @@ class Evaluator:
         labels = stepper.data.labels if record.image["conditions"] else None
         self.conditions = None if labels is None else labels[:: math.ceil(len(labels) / MAX_CONDITIONS)]
 
-    def generator(self) -> Generator:
+    def sampling_copy(self) -> Generator:
         """A copy to sample from, in evaluation mode: averaged weights, and batch-norm statistics computed with them."""
         generator, seed = self._stepper.averaged_generator(), self._training_settings.seed
         labels = draw_labels(STATISTICS_BATCHES * SAMPLE_BATCH, self._record, self.conditions, seed)
@@ -55,7 +55,7 @@ class Evaluator:
         return generate_pixels(generator, latents, labels, self._record.dtype, self._record.value_range, quiet=True)
 
     def grid_labels(self) -> Tensor | None:
-        """One label per row of the grid: (n,) classes in turn, or (n, k) conditions sorted by the first; or None."""
+        """(n,) classes or (n, k) conditions of the grid's n images, the same within a row; None without labels."""
         rows = None
         if classes := self._record.image["classes"]:
             rows = torch.arange(GRID_ROWS) % classes
@@ -65,13 +65,14 @@ class Evaluator:
         return None if rows is None else rows.repeat_interleave(GRID_COLUMNS, 0)
 
     def grid(self, generator: Generator) -> bytes:
-        """A PNG file of images by a copy from `self.generator()`, with the same latents and labels at every step."""
+        """A PNG file of images by a `sampling_copy`, with the same latents and labels at every step."""
         images = self._draw(generator, GRID_ROWS * GRID_COLUMNS, self._training_settings.seed, self.grid_labels())
         return grid_png(images, self._record.value_range, GRID_COLUMNS)
 
     @cached_property
     def _metrics(self) -> MetricsWhileTraining:
         dataset, held_out = self._stepper.data.dataset, self._stepper.data.held_out
+        # Reals that are the training images are not held against themselves for memorisation.
         reals, training_images = (dataset, None) if held_out is None else (held_out.dataset, dataset)
         features = self._settings.features or self._record.features
         return MetricsWhileTraining(
@@ -85,9 +86,9 @@ class Evaluator:
         return every > 0 and (step % every == 0 or step == self._training_settings.steps)
 
     def values(self, generator: Generator) -> dict[str, float]:
-        """The metrics' values of a copy from `self.generator()`, by name, in the order of the experiment.
+        """The metrics' values of a `sampling_copy`, by name, in the order of the experiment.
 
-        The reals are the held-out images, where there are any.
+        The reals are the held-out images, or the training images where none are held out.
 
         Raises:
             GankitError: the features or metrics cannot judge these images.

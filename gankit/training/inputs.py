@@ -31,36 +31,38 @@ class Inputs:
         latent_dim: the generator's.
 
     Attributes:
-        random: the generator of the losses' draws.
+        loss_rng: makes the losses' random numbers.
     """
 
     def __init__(self, experiment: Experiment, data: TrainingData, like: Tensor, latent_dim: int) -> None:
         self._settings, self._flip = experiment.training, experiment.data.flip
         self._data, self._like, self._latent_dim = data, like, latent_dim
-        self.random = torch.Generator(seeds.device_of_draws(like.device))
+        self.loss_rng = torch.Generator(seeds.device_of_draws(like.device))
         seed, held_out = self._settings.seed, data.held_out
         self._labels = {"labels": self._on_device(data.labels)}
         self._labels["held_out_labels"] = self._on_device(held_out.labels) if held_out else None
         self._orders = {side: data.order(seed, f"{side} images") for side in SIDES}
-        self._held_out_orders = {side: held_out.order(seed, f"{side} held-out") for side in SIDES if held_out}
+        self._held_out_orders = {side: held_out.order(seed, f"{side} held-out") for side in SIDES} if held_out else {}
 
-    def of(self, side: Side, shard: Shard, index: int) -> dict[str, Callable[[], Tensor]]:
-        """Functions that make the inputs of the `index`-th turn of a side, by name, for this process's rows of a batch.
+    def of(self, side: Side, shard: Shard, turn_number: int) -> dict[str, Callable[[], Tensor]]:
+        """Functions that make the inputs of a turn of a side, by name, for this process's rows of a batch.
 
         "real": (n, c, h, w) images in [-1, 1]; "latents": (n, latent_dim); "labels": (n,) classes or (n, k)
         conditions, where there are any; "held_out" and "held_out_labels": the same of images that are held out.
         """
         data, held_out = self._data, self._data.held_out
         inputs: dict[str, Callable[[], Tensor]] = {
-            "latents": lambda: self._draws(f"{side} latents", index, shard, self._like).normal(
+            "latents": lambda: self._draws(f"{side} latents", turn_number, shard, self._like).normal(
                 shard.stop - shard.start, self._latent_dim
             )
         }
         order = self._orders[side]
-        inputs |= self._images_and_labels("real", "labels", data, order, f"{side} reals", index, shard)
+        inputs |= self._images_and_labels("real", "labels", data, order, f"{side} reals", turn_number, shard)
         if held_out is not None:
             order, stream = self._held_out_orders[side], f"{side} held-out"
-            inputs |= self._images_and_labels("held_out", "held_out_labels", held_out, order, stream, index, shard)
+            inputs |= self._images_and_labels(
+                "held_out", "held_out_labels", held_out, order, stream, turn_number, shard
+            )
         return inputs
 
     def _images_and_labels(
@@ -70,24 +72,25 @@ class Inputs:
         data: TrainingData,
         order: seeds.Order,
         stream: str,
-        index: int,
+        turn_number: int,
         shard: Shard,
     ) -> dict[str, Callable[[], Tensor]]:
         """Functions that make the images and labels of a turn, by these names; without labels, the images alone."""
-        indices = order.batch(index, shard.total)[shard.rows]
+        indices = order.batch(turn_number, shard.total)[shard.rows]
 
-        def following() -> NDArray[np.int64]:
-            return order.batch(index + 1, shard.total)[shard.rows]
+        def next_indices() -> NDArray[np.int64]:
+            return order.batch(turn_number + 1, shard.total)[shard.rows]
 
         def images() -> Tensor:
-            # Draws are in float32, so that the type of the networks does not change which images are mirrored.
-            draws = self._draws(stream, index, shard, torch.empty(0, device=self._like.device))
+            # In float32: in the type of the networks, that type would change which images are mirrored. With
+            # `data.flip` the noise of `dequantise` is drawn after the mirroring, so it depends on that setting.
+            draws = self._draws(stream, turn_number, shard, torch.empty(0, device=self._like.device))
             mirrored = draws.uniform(len(indices)) < 0.5 if self._flip else None
-            batch = data.batch(indices, self._like, mirrored, following)
+            batch = data.batch(indices, self._like, mirrored, next_indices)
             if self._settings.dequantise and data.dataset.dtype.kind == "u":  # floats have no grey levels
                 low, high = data.dataset.value_range
-                grey_level = 2 / (high - low)
-                batch = batch + (draws.uniform(*batch.shape).to(self._like) - 0.5) * grey_level
+                level_width = 2 / (high - low)
+                batch = batch + (draws.uniform(*batch.shape).to(self._like) - 0.5) * level_width
             return batch
 
         inputs: dict[str, Callable[[], Tensor]] = {images_name: images}
@@ -103,17 +106,17 @@ class Inputs:
         return labels.to(self._like if labels.is_floating_point() else self._like.device)
 
     def loss_draws(self, shard: Shard) -> seeds.TurnDraws:
-        """The draws of the losses of a turn, from `random`, which `seed` has seeded."""
-        return seeds.TurnDraws(self.random, self._like, self._rows(shard))
+        """The draws of the losses of a turn, from `loss_rng`, which `seed` has seeded."""
+        return seeds.TurnDraws(self.loss_rng, self._like, self._rows(shard))
 
-    def seed(self, side: Side, index: int) -> None:
-        """Seed the generator of the losses' draws for the `index`-th turn of a side."""
-        self.random.manual_seed(seeds.derive_seed(self._settings.seed, f"{side} losses", index))
+    def seed(self, side: Side, turn_number: int) -> None:
+        """Seed the losses' draws for a turn of a side."""
+        self.loss_rng.manual_seed(seeds.derive_seed(self._settings.seed, f"{side} losses", turn_number))
 
     def _rows(self, shard: Shard) -> tuple[int, int, int] | None:
         """The rows of this shard in draws for the whole batch; None where it is the whole batch."""
         return (shard.start, shard.stop, shard.total) if shard.weight < 1 else None
 
-    def _draws(self, stream: str, index: int, shard: Shard, like: Tensor) -> seeds.TurnDraws:
-        generator = seeds.generator(self._settings.seed, stream, index, device=seeds.device_of_draws(like.device))
+    def _draws(self, stream: str, turn_number: int, shard: Shard, like: Tensor) -> seeds.TurnDraws:
+        generator = seeds.generator(self._settings.seed, stream, turn_number, device=seeds.device_of_draws(like.device))
         return seeds.TurnDraws(generator, like, self._rows(shard))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from pathlib import Path
+from statistics import mean
 from typing import Any
 
 import numpy as np
@@ -38,7 +39,7 @@ def is_number(value: object) -> bool:
 
 
 class TickLog:
-    """Means of values between ticks, one JSON line per tick, and the same for TensorBoard.
+    """Averages values between ticks, and writes a JSON line per tick, for TensorBoard too if asked.
 
     Values stay on the device until a tick reads their mean.
 
@@ -52,7 +53,7 @@ class TickLog:
 
     def __init__(self, path: Path, tensorboard: bool) -> None:
         self.path = path
-        self._sums: dict[str, tuple[Tensor, int]] = {}
+        self._sums: dict[str, tuple[Tensor, float]] = {}  # total and count
         self._writer: Any = None  # made for the first line, since it creates the folder
         self._writer_class: Callable[[str], Any] | None = None
         if tensorboard:
@@ -91,7 +92,7 @@ class TickLog:
                 if isinstance(value, (int, float)) and name != "step":
                     self._writer.add_scalar(name, value, row["step"])
 
-    def forget_after(self, step: int) -> None:
+    def drop_lines_after(self, step: int) -> None:
         """Drop lines of steps that a resumed training will do again."""
         if self.path.is_file():
             lines = [json.dumps(row) + "\n" for row in read_log(self.path) if row["step"] <= step]
@@ -104,15 +105,15 @@ class TickLog:
     def load_state_dict(self, state: dict[str, Any] | list[dict[str, Any]]) -> None:
         """Load the sums of this process; `state` is that of one process, or a list with that of each.
 
-        If the number of processes has changed, each takes the mean of all sums.
+        If the number of processes has changed, each takes the mean sum and the mean count of those that have a name, so
+        that the mean of the next tick is that of all logged values.
         """
         states = state if isinstance(state, list) else [state]
         chosen = [states[distributed.rank()]] if len(states) == distributed.size() else states
-        self._sums = {
-            name: (torch.stack([sums[name][0] for sums in having]).mean(0), having[0][name][1])
-            for name in dict.fromkeys(name for sums in chosen for name in sums)
-            if (having := [sums for sums in chosen if name in sums])
-        }
+        self._sums = {}
+        for name in dict.fromkeys(name for sums in chosen for name in sums):
+            totals, counts = zip(*(sums[name] for sums in chosen if name in sums), strict=True)
+            self._sums[name] = torch.stack(totals).mean(0), mean(counts)
 
     def close(self) -> None:
         """Flush TensorBoard's file."""

@@ -12,12 +12,12 @@ from gankit.runs.networks import describe_value
 from gankit.training.assembly import LossTerm
 
 LOST_PENALTY = 100.0
-"""A lazy penalty whose value times its weight exceeds this no longer restrains the critic; a diverged one had 1190."""
+"""A lazy penalty (`every` above 1) fails where value times weight exceeds this; in a run that diverged it was 1190."""
 
 
 @final
 class Objective:
-    """The losses of an experiment, each with its weight at the present step and its interval.
+    """The losses of an experiment, each with its interval (`every`) and its weight at the present step.
 
     Args:
         losses: in the experiment's order.
@@ -27,7 +27,7 @@ class Objective:
     def __init__(self, losses: Sequence[LossTerm], like: Tensor) -> None:
         self._losses = losses
         self._lost: set[str] = set()  # names of the penalties that the user was warned of
-        # Tensors, since a CUDA graph keeps a plain number as it was when recorded.
+        # As tensors: a CUDA graph would freeze a plain number at its recorded value.
         self._moving = {term.name: like.new_ones(()) for term in losses if isinstance(term.weight, Schedule)}
 
     def go_to(self, step: int) -> None:
@@ -62,7 +62,7 @@ class Objective:
         return total
 
     def lost_penalties(self, means: Mapping[str, float], step: int) -> Iterator[str]:
-        """A warning, once, for each lazy penalty that lost its hold on the critic; see docs/measured/lazy-penalty.md.
+        """A warning, once, for each lazy penalty that no longer restrains the critic.
 
         `means` holds the mean values of the losses up to a step, by the names under which they are logged.
         """
@@ -72,7 +72,7 @@ class Objective:
             if is_lazy and value_at(term.weight, step) * value > LOST_PENALTY and term.name not in self._lost:
                 self._lost.add(term.name)
                 yield (
-                    f"losses.{term.name}: {value:.3g} up to step {step}: computed on each update number {term.every} "
-                    f"alone, it does not hold the critic; start anew with losses.{term.name}.every=1, or with a lower "
+                    f"losses.{term.name}: {value:.3g} up to step {step}: computed only once in {term.every} updates, "
+                    f"it no longer restrains the critic; start anew with losses.{term.name}.every=1, or with a lower "
                     "training.critic_lr"
                 )

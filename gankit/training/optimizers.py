@@ -16,7 +16,7 @@ CANNOT_TRAIN = {"LBFGS": "needs to compute the loss again within a step", "Spars
 
 
 def build_optimizer(settings: Training, network: nn.Module, side: Side) -> torch.optim.Optimizer:
-    """The optimiser that the settings name, for all parameters of one side's network, as it is at step 0.
+    """The optimiser that the settings name, for all parameters of one side's network, with the rates of step 0.
 
     Loading a state into it keeps these options, and raises ValueError for a state of another kind of optimiser.
 
@@ -73,7 +73,8 @@ def _check_and_keep_options(optimizer: torch.optim.Optimizer, state: dict[str, A
     Torch checks little more than the number of parameters, and its kernels would write beyond tensors of other shapes.
     """
     own_options, saved_options = optimizer.param_groups[0].keys(), state["param_groups"][0].keys()
-    if not (own_options <= saved_options or saved_options <= own_options):  # versions of torch add options
+    # One may have more options than the other, since versions of torch add some.
+    if not (own_options <= saved_options or saved_options <= own_options):
         raise ValueError("it is the state of another optimizer")
     own = _state_after_a_step(optimizer)
     own_numbers, saved_numbers = ([group["params"] for group in groups["param_groups"]] for groups in (own, state))
@@ -95,7 +96,7 @@ def _check_and_keep_options(optimizer: torch.optim.Optimizer, state: dict[str, A
 
 
 def _state_after_a_step(optimizer: torch.optim.Optimizer) -> dict[str, Any]:
-    """The state that a copy of the optimiser has after a step: before its first, an optimiser has none."""
+    """The state of a copy of the optimiser after a step, since before its first step an optimiser has none."""
     trial = copy.deepcopy(optimizer)
     for parameter in (parameter for group in trial.param_groups for parameter in group["params"]):
         parameter.grad = torch.zeros_like(parameter)

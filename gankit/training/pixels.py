@@ -15,8 +15,8 @@ from gankit import seeds
 from gankit.interfaces import Dataset
 
 Indices = NDArray[np.int64]
-SHARE = 4
-"""Images stay on the GPU if they take at most 1 / SHARE of its free memory."""
+SHARE = 0.25
+"""Images stay on the GPU if they take at most this share of its free memory."""
 CHUNK = 256
 """Images that are copied to the GPU at a time."""
 AHEAD = 8
@@ -26,12 +26,12 @@ AHEAD = 8
 class Pixels(Protocol):
     """Images that are read batch by batch."""
 
-    def rows(self, indices: Indices, following: Callable[[], Indices]) -> Tensor:
+    def rows(self, indices: Indices, next_indices: Callable[[], Indices]) -> Tensor:
         """(k, c, h, w) pixels as uint8, int32 or float32.
 
         Args:
             indices: (k,) which images.
-            following: returns the (k,) indices of the next call, which may be read meanwhile.
+            next_indices: returns the (k,) indices of the next call, which may be read meanwhile.
         """
         ...
 
@@ -43,7 +43,7 @@ def place(dataset: Dataset, device: torch.device) -> Pixels:
     free, _ = torch.cuda.mem_get_info(device)
     image = dataset.image
     size = len(dataset) * image.channels * image.height * image.width * dataset.dtype.itemsize
-    return Resident(dataset, device) if size <= free // SHARE else ReadAhead(dataset, device)
+    return Resident(dataset, device) if size <= SHARE * free else ReadAhead(dataset, device)
 
 
 def on_device(indices: Indices, device: torch.device) -> Tensor:
@@ -69,7 +69,7 @@ class Host:
     def __init__(self, dataset: Dataset, device: torch.device) -> None:
         self._dataset, self._device = dataset, device
 
-    def rows(self, indices: Indices, following: Callable[[], Indices]) -> Tensor:
+    def rows(self, indices: Indices, next_indices: Callable[[], Indices]) -> Tensor:
         """As `Pixels.rows`."""
         return _readable(_storable(self._dataset.rows(indices)).to(self._device))
 
@@ -86,7 +86,7 @@ class Resident:
             rows = np.arange(start, min(start + CHUNK, len(dataset)))
             self._pixels[start : start + CHUNK] = _storable(dataset.rows(rows))
 
-    def rows(self, indices: Indices, following: Callable[[], Indices]) -> Tensor:
+    def rows(self, indices: Indices, next_indices: Callable[[], Indices]) -> Tensor:
         """As `Pixels.rows`."""
         return _readable(self._pixels[on_device(indices, self._device)])
 
@@ -104,11 +104,11 @@ class ReadAhead:
         pixels = _storable(self._dataset.rows(indices))
         return pixels.pin_memory() if self._device.type == "cuda" else pixels
 
-    def rows(self, indices: Indices, following: Callable[[], Indices]) -> Tensor:
+    def rows(self, indices: Indices, next_indices: Callable[[], Indices]) -> Tensor:
         """As `Pixels.rows`."""
         waiting = self._waiting.pop(indices.tobytes(), None) or self._reader.submit(self._read, indices)
-        later = following()
-        if len(self._waiting) >= AHEAD:  # batches were announced that no turn has read
+        later = next_indices()
+        if len(self._waiting) >= AHEAD:  # no turn came for some; those that are still needed are then read again
             self._waiting.clear()
         if later.tobytes() not in self._waiting:
             self._waiting[later.tobytes()] = self._reader.submit(self._read, later)

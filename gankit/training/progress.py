@@ -22,8 +22,8 @@ def resume_hint(folder: Path) -> str:
 class Progress:
     """A bar on the terminal's error stream with images per second and the time left; elsewhere a line per tick.
 
-    The time left is estimated from all steps of this process, so that it never jumps. The time of a whole training is
-    announced as soon as enough steps have been measured.
+    The time left is estimated from all steps with the present number of threads, so that it hardly jumps. The time of a
+    whole training is announced as soon as enough steps have been measured.
 
     Args:
         steps: generator updates in all.
@@ -33,12 +33,12 @@ class Progress:
         quiet: show and say nothing; set in every process but the first.
     """
 
-    MEASURED = ((5, 0.0), (2, 10.0), (1, 60.0))
+    ANNOUNCED_AFTER = ((5, 0.0), (2, 10.0), (1, 60.0))
     """Steps and seconds: the time is announced after 5 steps, after 2 if they took 10 s, or after 1 if it took 60 s."""
     WORTH_SAYING = 60.0
     """Trainings that take fewer seconds start without an announcement."""
-    LONG, SHORT = 2 * 3600.0, 45 * 60.0
-    """For a training of more than LONG seconds, the number of steps that take SHORT seconds is announced too."""
+    LONG, SHORTER = 2 * 3600.0, 45 * 60.0
+    """For a training of more than LONG seconds, the number of steps that take SHORTER seconds is announced too."""
     JUST_BEGUN = 100
     """If the speed of steps changes within this many steps from the start, the time is announced once more."""
 
@@ -56,22 +56,25 @@ class Progress:
         self._max_minutes = max_minutes
         self._start = time.monotonic()
         self._last_measured = (done, self._start)
-        self._counted_from = (done, self._start)  # step and time from which the present speed is measured
+        # Step and time from which the present speed is measured: the end of this process's first step, which also loads
+        # and compiles, or the last change of the number of threads.
+        self._counted_from = (done, self._start)
         self._cost_said = False
         self._description = ""
 
     def step(self, step: int, on_trial: bool = False) -> None:
         """Move the bar to a step; while threads are `on_trial`, a step says little about the time of others."""
+        now = time.monotonic()
+        if self._step == self._first:  # this was the first
+            self._counted_from = (step, now)
         self._bar.update(step - self._step)
         self._step = step
-        now = time.monotonic()
-        if self._counted_from == (self._first, self._start):  # the first also loads and compiles, and is left out
-            self._counted_from = (step, now)
         done, taken = step - self._first, now - self._start
-        enough = self.MEASURED[-1:] if on_trial else self.MEASURED  # on trial only a long time says enough
+        # While threads are on trial, only a step of a minute says enough.
+        enough = self.ANNOUNCED_AFTER[-1:] if on_trial else self.ANNOUNCED_AFTER
         if not self._cost_said and any(done >= least and taken > seconds for least, seconds in enough):
             self._cost_said = True
-            self._say_cost(self.seconds_left())
+            self._say_cost()
 
     def count_anew(self) -> None:
         """Measure the time of steps from here on: the number of threads has changed."""
@@ -79,27 +82,32 @@ class Progress:
         if self._step - self._first <= self.JUST_BEGUN:
             self._cost_said = False
 
-    def seconds_left(self) -> float:
-        """An estimate for the remaining steps from those done; the first does not count if there are others."""
+    def _seconds_per_step(self) -> float:
         step, since = self._counted_from
-        if self._step == step:
+        if self._step == step:  # nothing else is known yet
             step, since = self._first, self._start
-        return (time.monotonic() - since) / max(self._step - step, 1) * (self._steps - self._step)
+        return (time.monotonic() - since) / max(self._step - step, 1)
 
-    def _say_cost(self, seconds: float) -> None:
-        """Announce how long the remaining steps will take, and what to do if that is too long."""
+    def seconds_left(self) -> float:
+        """An estimate for the remaining steps, at the present speed."""
+        return self._seconds_per_step() * (self._steps - self._step)
+
+    def _say_cost(self) -> None:
+        """Announce how long all steps of this process will take, and what to do if that is too long."""
+        per_step, steps = self._seconds_per_step(), self._steps - self._first
+        seconds = per_step * steps
         if seconds < self.WORTH_SAYING:
             return
-        left = f"{self._steps:,} steps" if not self._first else f"{self._steps - self._first:,} steps that are left"
+        text = f"{steps:,} steps that are left" if self._first else f"{steps:,} steps"
         end = "stop with Ctrl-C and go on at any time"
         if self._max_minutes is not None and seconds > self._max_minutes * 60:
             limit = format_seconds(self._max_minutes * 60)
             end = f"training.max_minutes stops it after {limit}, and gankit resume goes on for as long again"
-        text = f"{left}: about {format_seconds(seconds)} on this machine; {end}"
-        fewer = int(self.SHORT / seconds * (self._steps - self._step))
+        text += f": about {format_seconds(seconds)} on this machine; {end}"
+        fewer = int(self.SHORTER / per_step)
         if seconds > self.LONG and not self._first and fewer:
             fewer -= fewer % 10 ** (len(str(fewer)) - 1)  # one digit, then zeros
-            text += f"; training.steps={fewer} takes {format_seconds(seconds * fewer / (self._steps - self._step))}"
+            text += f"; training.steps={fewer} takes {format_seconds(per_step * fewer)}"
         self.say(text)
 
     def speed(self) -> dict[str, float]:
@@ -135,8 +143,8 @@ class Progress:
         """Say what is lost of a training that was stopped at once, by the step of its newest checkpoint."""
         since = f"the checkpoint of step {saved:,}" if saved else "the start"
         at = f"step {self._step:,} of {self._steps:,}"
-        self.say(f"stopped at once at {at}: all since {since} is lost; {resume_hint(folder)}")
+        self.say(f"stopped at once at {at}: everything since {since} is lost; {resume_hint(folder)}")
 
     def close(self) -> None:
-        """Leave the bar as it stands."""
+        """Close the bar, and leave its last state on the screen."""
         self._bar.close()

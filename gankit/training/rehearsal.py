@@ -32,7 +32,7 @@ from gankit.training.start import load_start_weights
 from gankit.training.step import Stepper
 
 NUMBERS = (Tensor, np.ndarray, np.generic, int, float)
-NOT_SAVED = "; keep what changes or is random in buffers, or in state_dict and load_state_dict"
+SAVE_ADVICE = "keep what changes or is random in buffers, or in state_dict and load_state_dict"
 
 
 @seeds.plain_torch()
@@ -49,18 +49,18 @@ def rehearse(experiment: Experiment, data: TrainingData) -> list[str]:
         PartError: a part cannot be trained, saved, exported or resumed; one line that names it.
     """
     simple = {"critic_steps": 1, "compile": False, "graphs": False, "tensorboard": False}
-    whole_batch = experiment.model_copy(update={
+    simplified = experiment.model_copy(update={
         "training": experiment.training.model_copy(update=simple),
         "losses": [table.model_copy(update={"every": 1}) for table in experiment.losses],
     })  # fmt: skip
     n = min(PROBE_BATCH, experiment.training.batch)
     few = {"batch": n, "generator_batch": n, "accumulate": 1}
-    few_images = whole_batch.model_copy(update={"training": whole_batch.training.model_copy(update=few)})
+    simplified_small = simplified.model_copy(update={"training": simplified.training.model_copy(update=few)})
     with seeds.own_draws(), distributed.alone():
-        first, second = (Stepper(few_images, data, TickLog(Path(), tensorboard=False)) for _ in range(2))
+        first, second = (Stepper(simplified_small, data, TickLog(Path(), tensorboard=False)) for _ in range(2))
         _attempt(first)
-        if _not_finite(first):  # perhaps because so few images lack a class
-            _check_finite(Stepper(whole_batch, data, TickLog(Path(), tensorboard=False)))
+        if _not_finite(first):  # perhaps only because so few images have none of some class
+            _check_finite_step(Stepper(simplified, data, TickLog(Path(), tensorboard=False)))
         _resume(first, second)
         _check_export(first)
         _check_same_outputs(first, second)
@@ -125,8 +125,8 @@ def _not_finite(stepper: Stepper) -> list[str]:
     return [name for name, value in stepper.log.means().items() if not math.isfinite(value)] + stepper.not_finite()
 
 
-def _check_finite(stepper: Stepper) -> None:
-    """Losses and weights must be finite after a first step, or the training would end after it."""
+def _check_finite_step(stepper: Stepper) -> None:
+    """Do a first step; losses and weights must be finite after it, or the training would end."""
     _attempt(stepper)
     if wrong := _not_finite(stepper):
         raise PartError(
@@ -199,19 +199,19 @@ def _check_export(stepper: Stepper) -> None:
             raise _load_error(name, error) from error
         place(name, opened, stepper.device, stepper.like.dtype)
         if not _same(_output(trained, stepper, train=False), _output(opened, stepper, train=False)):
-            raise PartError(f"{name} computes something else once it is built anew with its saved state{NOT_SAVED}")
+            raise PartError(f"{name} computes something else once it is built anew with its saved state; {SAVE_ADVICE}")
 
 
 def _check_same_outputs(first: Stepper, second: Stepper) -> None:
     """In training mode, networks and augment must compute the same as those that loaded their state."""
-    others = second.parts
     for name, part in first.parts.items():
         if isinstance(part, Loss):
             continue
-        if not _same(_output(part, first, train=True), _output(others[name], first, train=True)):
+        own, other = (_output(network, first, train=True) for network in (part, second.parts[name]))  # on equal inputs
+        if not _same(own, other):
             raise PartError(
-                f"{name} computes something else once it is built anew with its saved state{NOT_SAVED}; draw random "
-                "numbers with torch"
+                f"{name} computes something else once it is built anew with its saved state; {SAVE_ADVICE}; draw "
+                "random numbers with torch"
             )
 
 
@@ -232,7 +232,7 @@ def _output(part: Any, stepper: Stepper, train: bool) -> Tensor:
 
 
 def _check_features(stepper: Stepper) -> None:
-    """A critic whose features are read in training must score by them, and by nothing else."""
+    """A critic's `forward` must equal `score(features(...))`, which training calls where losses read features."""
     critic, turn = copied(stepper.critic).eval(), _turn(stepper)
     if not isinstance(critic, FeatureCritic):
         return
@@ -259,21 +259,20 @@ def _check_same_step(first: Stepper, second: Stepper) -> None:
         if not _same(found, other):
             raise PartError(
                 f"loss {term.name} finds {_said(found)} in a second step on the {side}'s turn, and "
-                f"{_said(other)} once all parts are built anew with their saved state{NOT_SAVED}; draw random numbers "
-                "with torch or turn.random"
+                f"{_said(other)} once all parts are built anew with their saved state; {SAVE_ADVICE}; draw random "
+                "numbers with torch or turn.random"
             )
-    others = second.parts
     for name, part in first.parts.items():
         if not hasattr(part, "state_dict"):
             continue
-        modules, anew = list(_modules(part)), list(_modules(others[name]))
+        modules, anew = list(_modules(part)), list(_modules(second.parts[name]))
         if len(modules) != len(anew):
-            raise PartError(f"{name} gains or loses modules in a step, which a resumed run would lose{NOT_SAVED}")
+            raise PartError(f"{name} gains or loses modules in a step, which a resumed run would lose; {SAVE_ADVICE}")
         for own, its_match in zip(modules, anew, strict=True):
             after = _attributes(its_match)
             changed = [key for key, value in _attributes(own).items() if not _same(value, after.get(key))]
             if changed:
-                raise PartError(f"{name} changes {changed[0]} in a step, which a resumed run would lose{NOT_SAVED}")
+                raise PartError(f"{name} changes {changed[0]} in a step, which a resumed run would lose; {SAVE_ADVICE}")
 
 
 def _said(value: Tensor | None) -> str:
@@ -290,7 +289,7 @@ def _attributes(module: Any) -> dict[str, Any]:
 
 
 def _same(a: Any, b: Any) -> bool:
-    """Whether two values are equal up to rounding; True of types that cannot be compared, and of infinite numbers."""
+    """Whether two values are equal up to rounding; also True where one is not finite, or types cannot be compared."""
     if isinstance(a, NUMBERS) and isinstance(b, NUMBERS):
         # Sums on a GPU are not always added in the same order.
         tolerance = 1e-2 if isinstance(a, Tensor) and a.is_cuda else 1e-4
@@ -314,30 +313,32 @@ def _network_warnings(stepper: Stepper) -> list[str]:
     turn = _turn(stepper)
     generator, critic = stepper.averaged_generator().eval(), copied(stepper.critic).eval()
     z, labels, images = turn.latents, turn.labels, turn.raw_real
+    other_companions = 3 * z[1:].flip(1)  # any latents unlike those of the first batch
     with torch.no_grad():
         drawn = generator(z, labels)
-        with_others = generator(torch.cat([z[:1], 3 * z[1:].flip(1)]), labels)
+        with_others = generator(torch.cat([z[:1], other_companions]), labels)
+        # Of extreme images too, where a sigmoid gives 0 or 1.
         scores = torch.cat([critic(scale * images, labels).flatten() for scale in (-1e6, -1.0, 1.0, 1e6)])
     if drawn.min() >= 0 and drawn.std() > 0:
         lines.append(
-            f"generator {tables.generator.name} makes no value below 0, as one that ends on a sigmoid: images go from "
-            "-1 (black) to 1 (white), so that it can draw nothing darker than mid-grey; end on tanh"
+            f"generator {tables.generator.name} makes no value below 0, as if it ended in a sigmoid: images go from "
+            "-1 (black) to 1 (white), so that it can draw nothing darker than mid-grey; end in tanh"
         )
     if not _same(drawn[0], with_others[0]):
         lines.append(
-            f"generator {tables.generator.name} normalises by its batch in evaluation too: an image then depends on "
-            "those drawn with it, not on its seed and label alone; let it keep running statistics"
+            f"generator {tables.generator.name} uses batch statistics in evaluation mode too: an image then depends "
+            "on those drawn with it, not on its seed and label alone; let it keep running statistics"
         )
     if scores.min() >= 0 and 0.25 < scores.max() <= 1 and scores.std() > 0:  # at first, sigmoids are near 0.5
         lines.append(
-            f"critic {tables.critic.name} gives scores from 0 to 1 alone, as one that ends on a sigmoid: losses expect "
-            "unbounded scores; leave the sigmoid out"
+            f"critic {tables.critic.name} gives only scores between 0 and 1, as if it ended in a sigmoid: losses "
+            "expect unbounded scores; leave the sigmoid out"
         )
     return lines
 
 
 def _determinism_warnings(stepper: Stepper) -> list[str]:
-    """The parts that cannot compute the same every time on a GPU, where `training.deterministic` asks for it."""
+    """The parts that are not deterministic on a GPU, where `training.deterministic` asks for it."""
     if stepper.device.type != "cuda" or not stepper.settings.deterministic:
         return []
     turn = _turn(stepper)

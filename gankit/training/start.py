@@ -45,7 +45,7 @@ def load_start_weights(stepper: Stepper) -> None:
 
 
 def load_networks(stepper: Stepper, state: dict[str, Any], folder: Path) -> None:
-    """Load the networks of another run's state, and the averaged generator with its age if both runs have one.
+    """Load the networks of another run's state; the averaged generator with its number of updates if both have one.
 
     Args:
         stepper: whose networks begin with them.
@@ -63,7 +63,7 @@ def load_networks(stepper: Stepper, state: dict[str, Any], folder: Path) -> None
         if unmatched:
             warnings.append(
                 f"training.start_from: {len(network.state_dict()) - len(unmatched)} of {len(network.state_dict())} "
-                f"tensors of the {kind} are those of {folder}; new are {first_of(unmatched, NAMED)}"
+                f"tensors of the {kind} come from {folder}; freshly drawn: {first_of(unmatched, NAMED)}"
             )
     stepper.warnings += warnings
     stepper.averaged = new_average(stepper.generator, stepper.settings.averaging)
@@ -91,12 +91,13 @@ def _load_matching(network: nn.Module, name: str, states: Mapping[str, Any], fol
     first in a generator, and from the last in a critic.
     """
     saved, own = states.get(name, {}), network.state_dict()
-    # The buffers of `training.label_fade` are no weights: only one of the two networks may have them.
+    # The buffers of `training.label_fade` are no weights, and perhaps only one of the two networks has them.
     layers = {key for key in own.keys() | saved.keys() if not key.endswith(".influence")}
     if all(key in own and key in saved and _shape(own[key]) == _shape(saved[key]) for key in layers):
         load_state(network, name, states, folder)
         return []
     places = _match_from_the_end(own, saved) if name == "critic" else {key: key for key in own}
+    # Embeddings are taken to be indexed by class, as all of gankit's are.
     class_tables = {key for key, module in network.named_modules() if isinstance(module, nn.Embedding)}
     taken = {}
     for key, value in own.items():
@@ -124,19 +125,21 @@ def _shape(value: Any) -> Any:
 def _fit(saved: Any, own: Any, by_label: bool) -> Tensor | None:
     """The saved tensor in the shape of `own`; None where it does not fit.
 
-    If the numbers of classes differ, each row of a table with a row for each class becomes the mean of the saved rows,
-    so that all classes begin alike. The same holds between a table and the single row of a network without classes.
+    `by_label` tensors have a row for each class, or are the single row of a network without classes. Where the numbers
+    of rows differ, each row of `own` becomes the mean of the saved rows, so that all classes begin alike.
     """
     if not isinstance(saved, Tensor) or not isinstance(own, Tensor):
         return None
     if saved.shape == own.shape:
         return saved
-    row = saved.mean(0) if by_label and saved.dim() == 2 else saved
-    return row.expand_as(own) if by_label and row.shape == own.shape[-1:] and own.dim() in (1, 2) else None
+    if not by_label or own.dim() not in (1, 2):
+        return None
+    row = saved.mean(0) if saved.dim() == 2 else saved
+    return row.expand_as(own) if row.shape == own.shape[-1:] else None
 
 
 def _norm_aliases(key: str) -> list[str]:
-    """The names in a `Norm` with labels of what a `Norm` without them calls `key`, or the reverse."""
+    """Other names of the same tensor: a `Norm` with labels and one without give gain and shift different names."""
     pairs = [(".gain.table.weight", ".norm.weight"), (".gain.table.bias", ".norm.weight"),
              (".shift.table.weight", ".norm.bias"), (".shift.table.bias", ".norm.bias")]  # fmt: skip
     pairs += [(without, labelled) for labelled, without in pairs]
@@ -152,6 +155,7 @@ def _match_from_the_end(own: Mapping[str, Any], saved: Mapping[str, Any]) -> dic
         saved_parts = list(parts)
         for k, part in enumerate(parts):
             if part.isdecimal():
+                # The numbers of outer lists in `saved_parts` are already those of the saved network.
                 own_length = own_lengths[".".join(parts[:k])]
                 saved_length = saved_lengths[".".join(saved_parts[:k])]
                 saved_parts[k] = str(int(part) - own_length + saved_length)

@@ -23,7 +23,7 @@ from gankit.training.averaging import averaged_copy, new_average, update_average
 from gankit.training.data import TrainingData
 from gankit.training.execution.arithmetic import arithmetic
 from gankit.training.execution.choice import choose
-from gankit.training.execution.work import Log, Read, Work
+from gankit.training.execution.work import LogValue, ReadInput, Work
 from gankit.training.inputs import SIDES, Inputs
 from gankit.training.log import TickLog, check_name, is_number
 from gankit.training.objective import Objective
@@ -41,7 +41,7 @@ class Stepper:
 
     Attributes:
         step: generator updates done.
-        turns: critic updates done in the present step; above 0 between calls only if `advance` was stopped.
+        critic_updates: critic updates done in the present step; above 0 between calls only if `advance` was stopped.
         like: an empty tensor; images, latents and conditions take its dtype and device.
         hook_values: numbers by name that the parts' `before_step` returned, for the log line of this step.
         warnings: lines for the user; whoever shows them removes them.
@@ -62,7 +62,7 @@ class Stepper:
     def __init__(self, experiment: Experiment, data: TrainingData, log: TickLog) -> None:
         self.experiment, self.settings, self.data, self.log = experiment, experiment.training, data, log
         self.device = choose_device(self.settings.device)
-        # bf16 is autocast over float32 parameters.
+        # With bf16 parameters stay float32, and autocast computes in bfloat16.
         dtype = torch.float64 if self.settings.precision == "float64" else torch.float32
         if dtype is torch.float64 and self.device.type == "mps":
             raise PartError("training.precision: Apple GPUs have no float64; set training.device=cpu")
@@ -74,7 +74,7 @@ class Stepper:
         self.gan: Gan = build(experiment, data.image)
         self.generator: Generator = self._place("generator")
         self.critic: Critic = self._place("critic")
-        # Without those that are frozen throughout, by `training.freeze` or in a pretrained network.
+        # `frozen_critic` must not unfreeze parameters that `training.freeze` or a pretrained network freezes for good.
         self._trained_critic_parameters = [p for p in self.critic.parameters() if p.requires_grad]
         self.parts = self._parts()
         self._losses_and_augment = [part for part in self.parts.values() if isinstance(part, (Loss, Augment))]
@@ -88,12 +88,12 @@ class Stepper:
         self.warnings: list[str] = []
         self.compilation = self._compilation()
         self.execution = choose(
-            self.settings, self.device, self.parts, self.inputs.random, self.log.add, self.warnings.append,
+            self.settings, self.device, self.parts, self.inputs.loss_rng, self.log.add, self.warnings.append,
             self.compilation,
         )  # fmt: skip
         self._hooks = [hook for part in self.parts.values() for hook in step_hooks(part)]
         self.hook_values: dict[str, float] = {}
-        self.turns = 0
+        self.critic_updates = 0
         self.go_to(0)
 
     def _place(self, kind: Side) -> Any:
@@ -111,7 +111,7 @@ class Stepper:
 
     def _compilation(self) -> Compilation:
         """What compiles the networks, where `training.compile` asks for it."""
-        # Where a compiled turn fails, what it may have changed is restored.
+        # A compiled turn that fails may have changed the state of these, which is then restored.
         stateful = [part for part in [*self.parts.values(), self.log] if hasattr(part, "state_dict")]
         compilation = Compilation(stateful, self.warnings.append, self.settings.compile == "all")
         if self.settings.compile and distributed.has_synchronised_norms(self.generator, self.critic):
@@ -143,7 +143,8 @@ class Stepper:
         """Set the number of generator updates done, and call `before_step` of every part.
 
         Raises:
-            PartError: one of them returns something other than numbers by name, or None; or a name is `OWN_NAMES`.
+            PartError: one of them returns something other than numbers by name, or None; or a name is one of
+                `log.OWN_NAMES`.
         """
         self.step, self.hook_values = step, {}
         self.objective.go_to(step)
@@ -160,18 +161,18 @@ class Stepper:
     def advance(self, is_stopped: Callable[[], bool] = lambda: False) -> None:
         """One step: `critic_steps` critic updates, then one generator update; or the rest of a step that was stopped.
 
-        It stops after an update if `is_stopped`; `turns` then counts the critic updates that the next call leaves out.
+        It stops after an update if `is_stopped`; `critic_updates` then counts those that the next call need not do.
         """
         settings = self.settings
         self.move_rates(self.step)
-        while self.turns < settings.critic_steps:
-            self.update("critic", settings.batch, self.step * settings.critic_steps + self.turns)
-            self.turns += 1
+        while self.critic_updates < settings.critic_steps:
+            self.update("critic", settings.batch, self.step * settings.critic_steps + self.critic_updates)
+            self.critic_updates += 1
             if is_stopped():
                 return
         with self.frozen_critic():
             self.update("generator", settings.generator_batch or settings.batch, self.step)
-        self.turns = 0
+        self.critic_updates = 0
         self.go_to(self.step + 1)
         if self.averaged is not None:
             update_average(self.averaged, self.generator, self.settings.averaging)
@@ -195,37 +196,40 @@ class Stepper:
 
     def update(self, side: Side, batch: int, index: int) -> None:
         """Do the `index`-th update of one side, on `batch` samples over all processes; nothing where no loss is due."""
-        turn = None  # of the last part of the batch that had a loss
-        for part, shard in enumerate(distributed.shard(batch).parts(self.settings.accumulate)):
-            turn = self.execution.run(self._work(side, shard, index, part)) or turn
-        if turn is not None:
+        last_turn: Turn | None = None
+        for piece, shard in enumerate(distributed.shard(batch).parts(self.settings.accumulate)):
+            last_turn = self.execution.run(self._work(side, shard, index, piece)) or last_turn
+        if last_turn is not None:
             distributed.sum_gradients(getattr(self, side).parameters())
             self.optimizers[side].step()
-            for loss_or_augment in self._losses_and_augment:
-                loss_or_augment.after_step(turn)
+            for part in self._losses_and_augment:
+                part.after_step(last_turn)  # the turns of other pieces are gone, which is what saves memory
 
-    def _work(self, side: Side, shard: Shard, index: int, part: int) -> Work:
-        """The turn of an update, or of its `part`-th part where `training.accumulate` divides the batch, as work."""
+    def _work(self, side: Side, shard: Shard, index: int, piece: int) -> Work:
+        """The turn of an update, or of one piece of its batch where `training.accumulate` divides it.
+
+        As functions, since an execution may do a turn more than once: to record it, or again where compiled code fails.
+        """
         return Work(
             side=side,
             key=(side, *(term.name for term in self.objective.due(side, index))),
             network=getattr(self, side),
             inputs=self.inputs.of(side, shard, index),
-            seed=lambda: self._seed_draws(side, index, part),
-            turn=lambda read, log: self.turn(side, shard, index, read, log),
-            differentiate=lambda turn: self._differentiate(turn, shard, index, part),
+            seed=lambda: self._seed_draws(side, index, piece),
+            build_turn=lambda read, log: self.turn(side, shard, index, read, log),
+            differentiate=lambda turn: self._differentiate(turn, shard, index, piece),
         )
 
-    def _seed_draws(self, side: Side, index: int, part: int) -> None:
+    def _seed_draws(self, side: Side, index: int, piece: int) -> None:
         """Seed torch's own draws and those of the losses for a turn."""
-        # Unequal seeds, so that no two processes or parts of a batch augment alike.
-        number = distributed.rank() * self.settings.accumulate + part
-        seeds.seed_torch(self.settings.seed, f"{side} turn", index, *([number] if number else []))
+        # A number for each process and piece of a batch, so that no two of them augment alike.
+        place = distributed.rank() * self.settings.accumulate + piece
+        seeds.seed_torch(self.settings.seed, f"{side} turn", index, *([place] if place else []))
         self.inputs.seed(side, index)
 
-    def _differentiate(self, turn: Turn, shard: Shard, index: int, part: int) -> bool:
-        """Compute a turn's gradients, added to those of the batch's other parts; False where no loss has a value."""
-        if part == 0:
+    def _differentiate(self, turn: Turn, shard: Shard, index: int, piece: int) -> bool:
+        """Compute a turn's gradients, added to those of the batch's other pieces; False where no loss has a value."""
+        if piece == 0:
             self.optimizers[turn.side].zero_grad(set_to_none=True)
         with bfloat16(self.device, self.settings.precision == "bf16"):
             total = self.objective(turn, index)
@@ -234,7 +238,9 @@ class Stepper:
         (shard.weight * total).backward()  # type: ignore[no-untyped-call]
         return True
 
-    def turn(self, side: Side, shard: Shard, index: int, read: Read | None = None, log: Log | None = None) -> Turn:
+    def turn(
+        self, side: Side, shard: Shard, index: int, read: ReadInput | None = None, log: LogValue | None = None
+    ) -> Turn:
         """Build what the losses of an update read: its images, labels, latents and random numbers.
 
         Args:
@@ -269,7 +275,7 @@ class Stepper:
             log=lambda name, value: add_to_log(name, value.detach()),
         )
 
-    def _make_inputs(self, side: Side, shard: Shard, index: int) -> Read:
+    def _make_inputs(self, side: Side, shard: Shard, index: int) -> ReadInput:
         """Seed the draws of the losses of an update, and return the function that makes its inputs."""
         self.inputs.seed(side, index)
         inputs = self.inputs.of(side, shard, index)
@@ -295,8 +301,9 @@ class Stepper:
     def load_state_dict(self, state: dict[str, Any], folder: Path) -> None:
         """Load a state of this experiment; raises a RunError that names the run's folder where it does not fit."""
         for name, part in self.stateful().items():
-            if name != "compilation" or name in state:  # training.compile may have been set since
-                load_state(part, name, state, folder)
+            if name == "compilation" and name not in state:  # saved before training.compile was set
+                continue
+            load_state(part, name, state, folder)
 
     def not_finite(self) -> list[str]:
         """The names of parameters that hold NaN or infinity, and of buffers that hold NaN, averaged ones too."""

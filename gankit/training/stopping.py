@@ -1,4 +1,4 @@
-"""How a training is stopped in good order: by an interrupt, which it looks for between two updates."""
+"""Stopping a training cleanly: interrupts are noted, and acted on between two updates."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from gankit.terminal.text import ErrorStream
 
 
 class BrokenOff(KeyboardInterrupt):
-    """An interrupt of an evaluation, which is done again when the training goes on."""
+    """Raised when an interrupt ends an evaluation early; a resumed training repeats the evaluation."""
 
 
 class StopRequest:
@@ -22,8 +22,8 @@ class StopRequest:
 
     Interrupts are Ctrl-C, SIGTERM, and a terminal that is closed, unless `nohup` tells the process to ignore it.
 
-    A terminal and a wrapper such as `timeout` or make may both pass on the same interrupt, so that a second one within
-    `GRACE` seconds counts as the first.
+    A terminal and a wrapper such as `timeout` or make may both pass on the same interrupt. A second one within `GRACE`
+    seconds is therefore ignored.
 
     Args:
         answer: printed at once on the error stream at the first interrupt.
@@ -46,7 +46,7 @@ class StopRequest:
             kinds = [signal.SIGINT, signal.SIGTERM]
             if hasattr(signal, "SIGHUP") and signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:
                 kinds.append(signal.SIGHUP)
-            # Handlers that a program around Python has set are None here: they could not be restored, and stay.
+            # Handlers that were not set from Python are None here; they could not be restored, and are left in place.
             kinds = [kind for kind in kinds if signal.getsignal(kind) is not None]
             self._previous_handlers = {kind: signal.signal(kind, self._request) for kind in kinds}
         return self
@@ -55,7 +55,8 @@ class StopRequest:
         if not self.requested:
             self.requested, self._when = True, time.monotonic()
             if self._answer:
-                ErrorStream().write(f"\n{self._answer}\n")  # the bar's own lock may be held at this moment
+                # Not through the bar, whose lock the interrupted code may hold.
+                ErrorStream().write(f"\n{self._answer}\n")
             if self._breaks_off:
                 raise BrokenOff
         elif time.monotonic() - self._when > self.GRACE:

@@ -21,32 +21,32 @@ class StepThreads:
     """Advances a training, each step with the threads that are recorded for it or chosen before it.
 
     Rounding depends on the number of threads. So each choice is in the run's folder before the step that it is for, and
-    a resumed run takes the recorded ones as far as they reach.
+    a resumed run repeats the recorded choices for as long as there are any.
 
     Args:
         folder: the run's.
-        options: from `thread_options`; empty for a training whose number is fixed. A run that has recorded nothing
-            keeps its number too, until `start`.
+        options: from `thread_options`; empty where the number is fixed. It is also fixed while nothing is recorded:
+            `start` records the first choice.
     """
 
     def __init__(self, folder: Path, options: Sequence[int]) -> None:
         self._path, self._options = folder / FILE, options
-        self._rows = [row for row in read_log(self._path) if _is_whole(row)] if options else []
+        self._rows = [row for row in read_log(self._path) if _is_valid(row)] if options else []
         self._choice: ThreadChoice | None = None
         if self._rows:
             last = self._rows[-1]
             self._choice = ThreadChoice(options, last["threads"], last.get("seconds"))
-        self._is_first = True  # whether the next step is the first of this process
+        self._is_cold = True  # the first step of a process also loads and compiles
         self._announced = self._rows[-1]["threads"] if self._rows else None
 
     def start(self) -> None:
-        """Choose from the first step on; called for a new run, and without effect if there is nothing to choose."""
+        """Begin to try numbers of threads, at step 0 of a new run; does nothing where there is nothing to choose."""
         if len(self._options) > 1:
             self._choice = ThreadChoice(self._options)
             self._record(0)
 
-    def at(self, step: int) -> int | None:
-        """The number of threads for a step, by the step's number from 0; None where it is fixed."""
+    def threads_for(self, step: int) -> int | None:
+        """The number of threads for a step; -1, before the first step, counts as 0. None where it is fixed."""
         rows = [row for row in self._rows if row["step"] <= max(step, 0)]
         return rows[-1]["threads"] if rows else None
 
@@ -65,15 +65,15 @@ class StepThreads:
         if choice is None:
             stepper.advance(is_stopped)
             return ""
-        torch.set_num_threads(self.at(step) or 1)  # 1 where the first record is damaged
-        begins_whole = stepper.turns == 0  # else a part of the step was done before
+        torch.set_num_threads(self.threads_for(step) or 1)  # if the file is damaged the number is lost: any will do
+        is_begun = stepper.critic_updates > 0
         start = perf_counter()
         stepper.advance(is_stopped)
         seconds = perf_counter() - start
-        is_whole = begins_whole and stepper.turns == 0
-        was_first, self._is_first = self._is_first, False  # the first step also loads and compiles
-        is_repeated = step < self._rows[-1]["step"]  # a run before this one has recorded the next choice already
-        return "" if was_first or not is_whole or is_repeated else self._note(choice, seconds, stepper.step)
+        is_cold, self._is_cold = self._is_cold, False
+        is_partial = is_begun or stepper.critic_updates > 0
+        is_repeated = step < self._rows[-1]["step"]  # an earlier process did this step, and recorded its next choice
+        return "" if is_cold or is_partial or is_repeated else self._note(choice, seconds, stepper.step)
 
     def _note(self, choice: ThreadChoice, seconds: float, step: int) -> str:
         """Tell the choice what a whole step took; record what it chooses for `step`, the next, and put it in words."""
@@ -86,7 +86,8 @@ class StepThreads:
             return ""
         self._announced = choice.threads
         return (
-            f"{choice.threads} of {self._options[-1]} CPU threads, the fastest here now: {choice.usual:.2g} s per step"
+            f"using {choice.threads} of {self._options[-1]} CPU threads, the fastest at present: {choice.usual:.2g} s "
+            "per step"
         )
 
     def _record(self, step: int) -> None:
@@ -99,7 +100,7 @@ class StepThreads:
         write_atomically(self._path, "".join(json.dumps(row) + "\n" for row in self._rows))
 
 
-def _is_whole(row: dict[str, Any]) -> bool:
+def _is_valid(row: dict[str, Any]) -> bool:
     """Whether a row is as `StepThreads` writes it, and not damaged."""
     threads, seconds = row.get("threads"), row.get("seconds", 0.0)
     return isinstance(threads, int) and threads > 0 and isinstance(seconds, float)

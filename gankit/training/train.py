@@ -39,7 +39,7 @@ def train(
     Raises:
         GankitError: the experiment cannot be trained (nothing is written then), the folder is taken, or the training
             diverges.
-        KeyboardInterrupt: it was interrupted; a checkpoint was written first.
+        KeyboardInterrupt: it was interrupted; a checkpoint was written if it had done an update and stopped in order.
     """
     folder = user_path(out)
     experiment = experiment if isinstance(experiment, Experiment) else load(experiment, data=data)
@@ -72,6 +72,7 @@ def resume(path: str | Path, *, data: Dataset | None = None, on_tick: OnTick | N
     if run.finished and run.exported.is_file() and (not run.log or run.log[-1]["step"] >= run.steps):
         _tidy(run)
         return run
+    # Refuses a file that lacks settings: defaults may have changed since the run began.
     read_settings(Experiment, SettingsDocument.read(run.path / "experiment.toml"), complete=True)
     record = run.experiment.run
     if record is not None and record.data_in_process and data is None:
@@ -118,16 +119,17 @@ def _trainer(
 
 @contextlib.contextmanager
 def _threads_and_random_state(experiment: Experiment) -> Iterator[Sequence[int]]:
-    """Use the experiment's number of threads, or the recorded one; at the end restore the caller's number and draws.
+    """Use the experiment's or the recorded number of threads; at the end restore the caller's, and its random state.
 
     Yields the numbers of threads to choose from while training; none where the number is fixed.
     """
     setting, record = experiment.training.threads, experiment.run
     computing = arithmetic(experiment.training, choose_device(experiment.training.device))
-    # `torch_threads` first: while this waits for its turn to draw, another training may use another number.
+    # `torch_threads(None)` notes the caller's number, to restore it, before `own_draws` waits for another training of
+    # this process: after that, the number might be the other's.
     with torch_threads(None), seeds.own_draws(), seeds.plain_torch(), computing:
         may_choose = setting == "auto" and distributed.size() == 1 and not experiment.training.compile
-        options = thread_options() if may_choose else []  # before `torch_threads`, which would leave no choice
+        options = thread_options() if may_choose else []  # before a number is set, which would leave no choice
         recorded = record.threads if record else None
         with torch_threads(recorded if setting == "auto" else setting):
             yield options

@@ -34,6 +34,8 @@ from gankit.training.threads import StepThreads
 
 OnTick = Callable[[dict[str, Any]], None]
 INTERRUPTED = "interrupted"
+SETTLING = 0.1
+"""The share of the steps at the beginning in which large penalties are no sign of anything."""
 
 
 @final
@@ -69,7 +71,7 @@ class Trainer:
         self.stepper.warnings += experiment_warnings(experiment)
         self.evaluator = Evaluator(self.stepper, self.record)
         self._saved = 0  # step of the newest checkpoint
-        self._sampler: Generator | None = None  # a copy of the generator as it is after the present step
+        self._sampling_copy: Generator | None = None  # of the generator as it is after the present step
 
     def rehearse(self) -> None:
         """Rehearse the training on a small batch (`gankit.training.rehearsal`), and print a summary of its data."""
@@ -84,7 +86,7 @@ class Trainer:
             GankitError: the features or metrics of the experiment cannot judge these images; nothing is written then.
         """
         if self.experiment.evaluation.every:
-            self.evaluator.values(self._generator())
+            self.evaluator.values(self._get_sampling_copy())
         text = self.experiment.with_run(self.record).toml()
         self.folder.mkdir(parents=True, exist_ok=True)
         write_atomically(self.folder / "experiment.toml", text)
@@ -106,11 +108,11 @@ class Trainer:
             load_start_weights(self.stepper)
         else:
             self._saved = restored.step
-            self.stepper.turns = restored.state.get("turns", 0)
+            self.stepper.critic_updates = restored.state.get("turns", 0)
             self.stepper.go_to(restored.step)
             if restored.skipped:
                 self.stepper.warnings.append(f"{'; '.join(restored.skipped)}; going on from step {restored.step}")
-        distributed.on_rank_zero(lambda: self.log.forget_after(self.stepper.step))
+        distributed.on_rank_zero(lambda: self.log.drop_lines_after(self.stepper.step))
 
     def run(self, on_tick: OnTick | None) -> Run:
         """Do every remaining step, with ticks, sample grids and checkpoints on the way; see `train`.
@@ -125,15 +127,16 @@ class Trainer:
         deadline = math.inf if settings.max_minutes is None else time.monotonic() + settings.max_minutes * 60
         answer = "finishing this update, then saving; again to stop now and lose the steps since the last checkpoint"
         with (
-            device_faults(self.folder, settings, lambda: stepper.step),  # first: a dead GPU also fails to free memory
+            device_faults(self.folder, settings, lambda: stepper.step),  # outermost: a dead GPU also fails in `close`
             StopRequest(answer if is_writer else "") as stop, contextlib.closing(self.log), contextlib.closing(bar),
-            contextlib.closing(stepper), self._report_lost_steps(bar), torch_threads(self.threads.at(stepper.step - 1)),
+            contextlib.closing(stepper), self._report_lost_steps(bar),
+            torch_threads(self.threads.threads_for(stepper.step - 1)),
         ):  # fmt: skip
             self._say_warnings(bar)
             if stepper.step == 0 and is_writer:
                 self._write_grid()
-            if self._lacks_line():
-                stepper.move_rates(stepper.step - 1)  # the line holds them
+            if self._evaluation_was_broken_off():
+                stepper.move_rates(stepper.step - 1)  # the line records the rates of the last step
                 self._tick(bar, on_tick, stop)
             why_stopped = self._do_steps(bar, on_tick, stop, deadline)
             if why_stopped is not None:
@@ -142,15 +145,15 @@ class Trainer:
             raise KeyboardInterrupt
         distributed.wait()  # for what process 0 writes
         run = open_run(self.folder)
-        if not run.exported.is_file() and is_writer:  # deleted from a finished run that is resumed
-            self._export(LAST, self._generator())
+        if not run.exported.is_file() and is_writer:  # the user has deleted it from a finished run
+            self._export(LAST, self._get_sampling_copy())
         return run
 
     def _do_steps(self, bar: Progress, on_tick: OnTick | None, stop: StopRequest, deadline: float) -> str | None:
         """Do the remaining steps, each with what is due after it: a line of the log, a grid, a checkpoint.
 
-        An interrupt ends them after the present update, and `deadline`, a time of `time.monotonic`, after the present
-        step; both save a checkpoint.
+        Stops after the present update at an interrupt, and after the present step past `deadline` (of
+        `time.monotonic`); saves a checkpoint in both cases.
 
         Returns:
             Why it stopped; None where nothing remains to be done.
@@ -162,10 +165,10 @@ class Trainer:
 
         stopped, out_of_time = is_stopped(), False
         while stepper.step < settings.steps and not stopped and not out_of_time:
-            self._sampler = None
+            self._sampling_copy = None
             thread_choice = self.threads.advance(stepper, is_stopped)
             self._say_warnings(bar)
-            if not stepper.turns:  # else the step was stopped half-way; it gets no line and no samples
+            if not stepper.critic_updates:  # else the step was stopped half-way; it gets no line and no samples
                 bar.step(stepper.step, self.threads.on_trial)
                 if thread_choice:
                     bar.say(thread_choice)
@@ -177,7 +180,7 @@ class Trainer:
             stopped, out_of_time = is_stopped(), distributed.any_rank(time.monotonic() > deadline)
             if self._is_due(settings.checkpoint_every) or stopped or out_of_time:
                 self._save()
-        if stepper.step == settings.steps and not self._lacks_line():
+        if stepper.step == settings.steps and not self._evaluation_was_broken_off():
             return None
         return INTERRUPTED if stopped else "training.max_minutes is used up"
 
@@ -194,8 +197,8 @@ class Trainer:
             bar.say_lost(self._saved, self.folder)
             raise
 
-    def _lacks_line(self) -> bool:
-        """Whether the log lacks the line of this step, because a stop broke off its evaluation."""
+    def _evaluation_was_broken_off(self) -> bool:
+        """Whether a stop broke off this step's evaluation, so that its line is missing; never with more processes."""
         step = self.stepper.step
         if distributed.size() > 1 or step == 0 or not self._is_due(self.settings.tick_every):
             return False
@@ -212,13 +215,13 @@ class Trainer:
         No line is written where a stop breaks off its evaluation: the resumed run writes it.
         """
         step, sums = self.stepper.step, self.log.state_dict()
-        losses = distributed.means(self.log.means())
+        losses = distributed.means(self.log.means())  # clears the sums
         hook_values = {name: float(value) for name, value in self.stepper.hook_values.items()}
         logged = {**losses, **hook_values}
         self._raise_if_diverged([name for name, value in logged.items() if not math.isfinite(value)])
         if distributed.rank():
             return
-        if step > self.settings.steps / 10:  # at first, penalties may be large
+        if step > SETTLING * self.settings.steps:
             self.stepper.warnings += self.stepper.objective.lost_penalties(losses, step)
             self._say_warnings(bar)
         rates = {f"{side}_lr": optimizer.param_groups[0]["lr"] for side, optimizer in self.stepper.optimizers.items()}
@@ -240,7 +243,7 @@ class Trainer:
         Raises:
             BrokenOff: a stop was requested. Only where there is a single process: others would wait for this one.
         """
-        generator = self._generator()
+        generator = self._get_sampling_copy()
         try:
             with stop.breaking_off() if distributed.size() == 1 else contextlib.nullcontext():
                 values = self.evaluator.values(generator)
@@ -258,15 +261,15 @@ class Trainer:
                 "stays"
             )
 
-    def _generator(self) -> Generator:
+    def _get_sampling_copy(self) -> Generator:
         """A copy of the generator to sample from, made once per step; all its weights are finite."""
-        if self._sampler is None:
+        if self._sampling_copy is None:
             self._raise_if_diverged(self.stepper.not_finite())
-            self._sampler = self.evaluator.generator()
-        return self._sampler
+            self._sampling_copy = self.evaluator.sampling_copy()
+        return self._sampling_copy
 
     def _write_grid(self) -> None:
-        generator, path = self._generator(), self.folder / "samples" / f"step-{self.stepper.step:08d}.png"
+        generator, path = self._get_sampling_copy(), self.folder / "samples" / f"step-{self.stepper.step:08d}.png"
         path.parent.mkdir(exist_ok=True)
         try:
             picture = self.evaluator.grid(generator)
@@ -279,13 +282,13 @@ class Trainer:
         log = distributed.gather(self.log.state_dict())  # each process has sums of its own
         if distributed.rank() == 0:
             # Export first: a run killed in between resumes from the older checkpoint, and exports again.
-            self._export(LAST, self._generator())
-            state = {**self.stepper.state_dict(), "log": log, "turns": self.stepper.turns}
+            self._export(LAST, self._get_sampling_copy())
+            state = {**self.stepper.state_dict(), "log": log, "turns": self.stepper.critic_updates}
             checkpoint.save(self.folder / "checkpoints", self.stepper.step, state, self.settings.checkpoint_every)
         self._saved = self.stepper.step
 
     def _keep_best(self, generator: Generator, values: dict[str, float]) -> None:
-        """Keep the generator with the best value so far, since GANs collapse late."""
+        """Keep the generator with the best value so far, since a GAN may collapse late in its training."""
         if self.evaluator.improves(values, Run(self.folder, self.experiment).best):
             step, (metric, value) = self.stepper.step, next(iter(values.items()))
             checkpoint.save(self.folder / "checkpoints", step, self.stepper.state_dict(), best=True)

@@ -1,4 +1,4 @@
-"""How a CUDA device computes: which convolutions and sums, always the same or not, and how precisely."""
+"""How a CUDA device computes: deterministically or not, and how precisely."""
 
 import contextlib
 import warnings
@@ -19,7 +19,7 @@ def arithmetic(settings: Training, device: torch.device) -> Iterator[None]:
         yield
         return
     with contextlib.ExitStack() as stack:
-        if device.index is not None:  # else it is the current one; pinned memory and graphs belong to the current one
+        if device.index is not None:  # make it the current one, to which pinned memory and graphs belong
             stack.enter_context(torch.cuda.device(device))
         if settings.deterministic:
             stack.enter_context(deterministic())
@@ -40,7 +40,7 @@ def describe_arithmetic(settings: Training, device: torch.device) -> str:
 
 @contextlib.contextmanager
 def noting_nondeterminism() -> Iterator[set[str]]:
-    """A context without warnings that gives a set: at its end the operations done that have no deterministic form."""
+    """Suppress warnings; the yielded set is filled at the end with the operations that have no deterministic form."""
     found: set[str] = set()
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
@@ -77,6 +77,6 @@ def determinism_warnings(parts: dict[str, tuple[nn.Module, tuple[Tensor | None, 
     if not named:
         return []
     return [
-        f"training.deterministic: {' and '.join(named)} cannot compute the same every time on this GPU, so that a "
-        "resumed run ends slightly differently"
+        f"training.deterministic: not deterministic on this GPU: {' and '.join(named)}; a resumed run ends slightly "
+        "differently"
     ]

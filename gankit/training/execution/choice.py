@@ -12,15 +12,15 @@ from gankit.experiments.experiment import Training
 from gankit.nn.compilation import Compilation
 from gankit.training.execution.cuda import CudaRecorder
 from gankit.training.execution.graphs import Graphs
-from gankit.training.execution.work import Eager, Execution, Log
+from gankit.training.execution.work import Eager, Execution, LogValue
 
 
 def choose(
     settings: Training,
     device: torch.device,
     parts: Mapping[str, Any],
-    random: torch.Generator,
-    log: Log,
+    loss_rng: torch.Generator,
+    log: LogValue,
     report: Callable[[str], None],
     compilation: Compilation,
 ) -> Execution:
@@ -30,7 +30,7 @@ def choose(
         settings: of the training.
         device: where it runs.
         parts: networks, losses and the augment, by the name that errors use.
-        random: the generator of the losses' draws.
+        loss_rng: makes the losses' random numbers.
         log: takes the values that losses log.
         report: takes a line for the user.
         compilation: used where the settings ask for it.
@@ -44,7 +44,7 @@ def choose(
     if obstacle or not settings.graphs:
         return Eager(log, compilation if settings.compile else None)
     modules = [part for part in parts.values() if isinstance(part, nn.Module)]
-    return Graphs(CudaRecorder(device, [random]), modules, [random], log, report, settings.deterministic)
+    return Graphs(CudaRecorder(device, [loss_rng]), modules, [loss_rng], log, report, settings.deterministic)
 
 
 def _obstacle(settings: Training, device: torch.device, parts: Mapping[str, Any]) -> str | None:

@@ -26,7 +26,7 @@ class CudaRecorder:
 
     @contextlib.contextmanager
     def aside(self) -> Iterator[None]:
-        """Compute on the stream on which turns are recorded, so that gradients have their memory there at once."""
+        """Compute on the stream on which turns are recorded, so that gradients are allocated there from the start."""
         outer = torch.cuda.current_stream(self._device)
         self._stream.wait_stream(outer)
         try:
@@ -38,7 +38,7 @@ class CudaRecorder:
     def record(self, work: Callable[[], None]) -> Callable[[], None]:
         """As `Recorder.record`."""
         # If the recording becomes invalid, the inner context fails to leave the stream; the outer one then does. It
-        # makes its device the current one too, where the graph keeps the seeds of its draws.
+        # also makes the stream's device current, on which a graph keeps the seeds of its draws.
         with torch.cuda.stream(self._stream):
             graph = self._graph()
             # "thread_local" lets other threads read images meanwhile.
@@ -55,12 +55,12 @@ class CudaRecorder:
         return graph
 
     def recover(self) -> None:
-        """As `Recorder.recover`: torch's generators refuse every draw until another recording ends well."""
+        """As `Recorder.recover`: record a trivial graph, since torch's generators refuse to draw until one succeeds."""
         stream = torch.cuda.Stream(self._device)  # type: ignore[no-untyped-call]
         with torch.cuda.stream(stream):
             self._end_allocation()
         with (
-            contextlib.suppress(RuntimeError),  # a driver that records nothing has left the generators alone
+            contextlib.suppress(RuntimeError),  # from a driver that cannot record at all, and so left generators alone
             torch.cuda.stream(stream),
             torch.cuda.graph(self._graph(), stream=stream, capture_error_mode="thread_local"),
         ):

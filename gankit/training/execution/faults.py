@@ -1,13 +1,13 @@
-"""What a device may do to a training: run out of memory, or fail."""
+"""Errors of a device while it trains: it runs out of memory, or fails."""
 
 import contextlib
 import re
-import shlex
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from gankit.errors import RunError, is_device_failure, is_short_of_memory
 from gankit.experiments.experiment import Training
+from gankit.training.progress import resume_hint
 
 ASKED = re.compile(r"tried to allocate ([\d.]+ ?\w+)", re.IGNORECASE)
 
@@ -19,7 +19,7 @@ def device_faults(folder: Path, settings: Training, step: Callable[[], int] | No
     Args:
         folder: the run's.
         settings: of its training.
-        step: gives the step that has been reached; None before a training runs.
+        step: gives the step that has been reached; None while a training is set up, or a run is loaded.
 
     Raises:
         RunError: there was too little memory, or the device failed.
@@ -27,23 +27,22 @@ def device_faults(folder: Path, settings: Training, step: Callable[[], int] | No
     try:
         yield
     except (RuntimeError, MemoryError) as error:
-        text = str(error)
-        when = "before the first step" if step is None else f"after step {step()}"
+        text, is_run = str(error), (folder / "experiment.toml").is_file()
+        setting_up = "while the run was loaded" if is_run else "before the first step"
+        when = setting_up if step is None else f"after step {step()}"
         if is_short_of_memory(error):
             asked = ASKED.search(text)
-            amount = f" (another {asked[1]} were asked for)" if asked else ""
-            kept = "" if step is None else "the last checkpoint stays; "
+            amount = f" (it asked for another {asked[1]})" if asked else ""
+            kept = "the last checkpoint stays; " if is_run else ""
             raise RunError(
                 f"{folder}: not enough memory {when}{amount}; {kept}lower training.batch ({settings.batch}), the "
                 f"widths of both networks or data.size, raise training.accumulate ({settings.accumulate}), leave the "
                 "device to this training alone, or set training.graphs=false, which takes less memory on a GPU"
             ) from error
         if is_device_failure(error):
-            again = "try again" if step is None else "go on from the last checkpoint"
             first_line, *_ = text.splitlines() or [""]
-            command = "" if step is None else f", with: gankit resume {shlex.quote(str(folder))}"
             raise RunError(
-                f"{folder}: the GPU failed {when} ({first_line[:120]}); {again}, once it works again or on "
-                f"the CPU (CUDA_VISIBLE_DEVICES=){command}"
+                f"{folder}: the GPU failed {when} ({first_line[:120]}); when it works again, or on the CPU "
+                f"(CUDA_VISIBLE_DEVICES=), {resume_hint(folder) if is_run else 'try again'}"
             ) from error
         raise

@@ -21,7 +21,7 @@ from gankit.errors import typed_line
 from gankit.interfaces import Turn
 from gankit.nn.copies import buffers_of, restore_buffers
 from gankit.training.execution.arithmetic import noting_nondeterminism
-from gankit.training.execution.work import Eager, Log, Read, Work
+from gankit.training.execution.work import Eager, LogValue, ReadInput, Work
 
 WARM_UPS = 2
 """Turns of each kind that run eagerly before the one that is recorded: libraries choose their kernels in the first."""
@@ -37,7 +37,7 @@ class Recorder(Protocol):
         ...
 
     def record(self, work: Callable[[], None]) -> Callable[[], None]:
-        """Record the operations of `work` without computing anything; the result computes them, in the same memory."""
+        """Record the operations of `work` without computing anything; return what does them, always in that memory."""
         ...
 
     def recover(self) -> None:
@@ -51,7 +51,7 @@ class Recorder(Protocol):
 
 @dataclass
 class _Results:
-    """What a turn has computed, in the memory where it stands.
+    """What a turn has computed. Replays overwrite these tensors in place.
 
     Attributes:
         turn: holds the images, scores and features that were asked for, without autograd graph.
@@ -95,14 +95,14 @@ class Graphs:
         recorder: Recorder,
         modules: list[nn.Module],
         generators: list[torch.Generator],
-        log: Log,
+        log: LogValue,
         report: Callable[[str], None],
         exact: bool = True,
     ) -> None:
         self._recorder, self._modules, self._generators = recorder, modules, generators
         self._log, self._report, self._exact = log, report, exact
         self._eager: Eager | None = None  # once graphs are given up
-        self._done: Counter[tuple[str, ...]] = Counter()  # turns that were not replayed, by key
+        self._eager_turns: Counter[tuple[str, ...]] = Counter()  # by key
         self._recordings: dict[tuple[str, ...], _Recording] = {}
 
     @property
@@ -122,8 +122,8 @@ class Graphs:
             return self._eager.run(work)
         if work.key in self._recordings:
             return self._replay(work, self._recordings[work.key])
-        self._done[work.key] += 1
-        if self._done[work.key] > WARM_UPS:
+        self._eager_turns[work.key] += 1
+        if self._eager_turns[work.key] > WARM_UPS:
             return self._record(work)
         with self._recorder.aside():
             return Eager(self._log).run(work)
@@ -142,17 +142,17 @@ class Graphs:
         for name, value in results.logged:
             self._log(name, value)
         # `after_step` may read an input that the turn did not read before: it is made when read.
-        turn = work.turn(lambda name: inputs[name] if name in inputs else work.make(name), self._log)
+        turn = work.build_turn(lambda name: inputs[name] if name in inputs else work.make(name), self._log)
         turn.copy_results(results.turn)
         return turn
 
-    def _compute(self, work: Work, read: Read) -> _Results | None:
+    def _compute(self, work: Work, read: ReadInput) -> _Results | None:
         """Do a turn from the present state; None where no loss has a value. Keeps no memory of an autograd graph."""
         logged: list[tuple[str, Tensor]] = []
         computed = work.compute(read, lambda name, value: logged.append((name, value.clone())))
         if computed is None:
             return None
-        turn = work.turn(read, self._log)
+        turn = work.build_turn(read, self._log)
         turn.copy_results(computed)
         return _Results(turn, [parameter.grad for parameter in work.network.parameters()], logged)
 
@@ -171,18 +171,18 @@ class Graphs:
         if eager is None:
             return None
         after, random = buffers_of(self._modules), self._random_state()
-        recorded: list[_Recording] = []
+        recorded: list[_Recording] = []  # filled by `record`
 
         def record() -> str | None:
             places = self._places_of_buffers()
             recorded.append(self._recording(work, inputs, before))
             # Each replay would begin with what was in the old one.
-            return "turn puts a new tensor in the place of a buffer" if self._places_of_buffers() != places else None
+            return "the turn puts a new tensor in place of a buffer" if self._places_of_buffers() != places else None
 
         def replay() -> str | None:
             recorded[0].replay()
             if not torch.equal(torch.default_generator.get_state(), random[0]):  # it would keep the recording's numbers
-                return "turn draws on the host"
+                return "the turn draws on the host"
             exact = self._exact and not operations
             difference = _difference(work.network, eager, recorded[0].results, exact)
             return difference or _first_unequal("buffers", after, buffers_of(self._modules), exact)
@@ -196,7 +196,7 @@ class Graphs:
         self._recorder.recover()
         restore_buffers(self._modules, after)
         self._set_random_state(random)
-        self._report(f"training.graphs: turns go on eagerly, since the {work.side}'s {problem}")
+        self._report(f"training.graphs: switched off at the {work.side}'s turn: {problem}")
         turn = self._finish(work, inputs, eager)
         self.close()
         return turn
@@ -207,7 +207,7 @@ class Graphs:
         for parameter in work.network.parameters():  # so that gradients are made in the memory of the recording
             parameter.grad = None
         self._recorder.free()
-        computed: list[_Results] = []
+        computed: list[_Results] = []  # filled by `compute`
 
         def compute() -> None:
             results = self._compute(work, inputs.__getitem__)
@@ -243,7 +243,7 @@ def _problem(attempt: Callable[[], str | None]) -> str | None:
     try:
         problem = attempt()
     except Exception as error:
-        # Of two errors the first says why; the second, that the recording could not be ended.
+        # Where ending the recording failed as well, the first error is the cause.
         problem = typed_line(error.__context__ or error, 200)
     elsewhere = distributed.any_rank(problem is not None)
     return problem or ("recording failed in another process" if elsewhere else None)
@@ -253,7 +253,7 @@ def _difference(network: nn.Module, eager: _Results, replayed: _Results, exact: 
     """What an eager turn and a replay compute differently, in words, or None; `network` is that of the turn."""
     logged = [name for name, _ in eager.logged]
     if logged != [name for name, _ in replayed.logged]:
-        return "first replay logs other values than an eager turn"
+        return "the first replay logs other values than an eager turn"
     gradients = [f"the gradient of {name}" for name, _ in network.named_parameters()]
     eager_values, replayed_values = ([value for _, value in results.logged] for results in (eager, replayed))
     difference = _first_unequal(gradients, eager.gradients, replayed.gradients, exact)
@@ -266,16 +266,18 @@ def _first_unequal(
     """The first tensor of a replay that is not as expected, in words, or None; `names` is one each, or one for all."""
     if isinstance(names, str):
         names = [names] * len(expected)
-    # Relative to the largest: some tensors, such as gradients of a last bias, are zero but for rounding.
+    # Compare with the largest norm: some tensors, such as gradients of a last bias, are zero but for rounding.
     largest = max((float(tensor.double().norm()) for tensor in expected if tensor is not None), default=0.0)
     for name, a, b in zip(names, expected, found, strict=True):
-        if (a is None) != (b is None) or (a is not None and b is not None and _differ(a, b, largest, exact)):
-            return f"first replay differs from an eager turn in {name}"
+        if _differ(a, b, largest, exact):
+            return f"the first replay differs from an eager turn in {name}"
     return None
 
 
-def _differ(a: Tensor, b: Tensor, largest: float, exact: bool) -> bool:
+def _differ(a: Tensor | None, b: Tensor | None, largest: float, exact: bool) -> bool:
     """Whether two tensors are unequal; unless `exact`, up to rounding, relative to the norm `largest`."""
+    if a is None or b is None:
+        return a is not b
     if exact or not a.is_floating_point():
         return not torch.allclose(a, b, rtol=0, atol=0, equal_nan=True)
     return bool((a.double() - b.double()).norm() > ROUNDING * largest)

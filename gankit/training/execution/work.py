@@ -11,9 +11,9 @@ from torch import Tensor, nn
 from gankit.interfaces import Turn
 from gankit.nn.compilation import Compilation
 
-Read = Callable[[str], Tensor]
+ReadInput = Callable[[str], Tensor]
 """Gives an input of a turn by its name."""
-Log = Callable[[str, Tensor], None]
+LogValue = Callable[[str, Tensor], None]
 """Takes a value that a loss logs, a scalar, with its name."""
 
 
@@ -28,7 +28,7 @@ class Work:
         inputs: makes each tensor that the turn may read, by name, such as images (n, c, h, w) and latents
             (n, latent_dim); every call gives equal values.
         seed: seeds all generators from which the turn draws.
-        turn: builds the turn.
+        build_turn: builds the turn.
         differentiate: computes the gradients of a turn; False where no loss has a value.
     """
 
@@ -37,12 +37,12 @@ class Work:
     network: nn.Module
     inputs: Mapping[str, Callable[[], Tensor]]
     seed: Callable[[], None]
-    turn: Callable[[Read, Log], Turn]
+    build_turn: Callable[[ReadInput, LogValue], Turn]
     differentiate: Callable[[Turn], bool]
 
-    def compute(self, read: Read, log: Log) -> Turn | None:
+    def compute(self, read: ReadInput, log: LogValue) -> Turn | None:
         """Do the turn from the present state of all generators, and return it; None where no loss has a value."""
-        turn = self.turn(read, log)
+        turn = self.build_turn(read, log)
         return turn if self.differentiate(turn) else None
 
     def make(self, name: str) -> Tensor:
@@ -71,7 +71,7 @@ class Eager:
         compilation: compiles the networks on the way, or None.
     """
 
-    def __init__(self, log: Log, compilation: Compilation | None = None) -> None:
+    def __init__(self, log: LogValue, compilation: Compilation | None = None) -> None:
         self._log, self._compilation = log, compilation
 
     def run(self, work: Work) -> Turn | None:
