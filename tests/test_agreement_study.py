@@ -25,16 +25,17 @@ from gankit.errors import DataError, GankitError, RunError, SettingsError
 from gankit.evaluation.latex import tabular
 from gankit.evaluation.uncertainty import wilson
 from gankit.interfaces import Metric
+from gankit.report.pages import render
 from gankit.runs.run import Run, open_run
 from gankit.studies.agreement import study as agreement
-from gankit.studies.agreement.arms import arm_at
+from gankit.studies.agreement.arms import CONTROLS, arm_at
 from gankit.studies.agreement.conclusions import conclusions, difference_from_reals
 from gankit.studies.agreement.contrasts import contrast
 from gankit.studies.agreement.findings import ROWS, Count, Findings, Spread, Trial, Where
 from gankit.studies.agreement.judging import Estimator
 from gankit.studies.agreement.report import read_pictures, warnings_of
 from gankit.studies.agreement.study import Agreement
-from gankit.studies.agreement.tables import table1, table2
+from gankit.studies.agreement.tables import EQUAL, rows, table1, table2
 from gankit.studies.jobs import Outcome
 from gankit.studies.reading import load_study
 from gankit.training.data import prepare
@@ -278,6 +279,16 @@ def perfect(real: Callable[..., Run], wider: bool) -> Callable[..., Run]:
     return trained
 
 
+def altered(findings: Findings, alter: Callable[[Trial, dict[str, Any]], None]) -> Findings:
+    """Findings of which each training's result was altered."""
+    trials = []
+    for trial in findings.trials:
+        result = copy.deepcopy(trial.outcome.result)
+        alter(trial, result)
+        trials.append(dataclasses.replace(trial, outcome=dataclasses.replace(trial.outcome, result=result)))
+    return dataclasses.replace(findings, trials=trials)
+
+
 def planted_study(wider: bool, folder: Path) -> Findings:
     """A study of 500 images, of which half have an agreement of .9, the others of .4; these vary more if told so."""
     known, path = np.tile([0.9, 0.4], 250), folder / "planted.npz"
@@ -329,12 +340,12 @@ def test_the_tables_tell_a_planted_effect(effect: Findings) -> None:
     ends = "by FD (pixels), cannot be told by KID"
     assert answers[:4] == [f"yes {ends}", f"no, it rises {ends}", f"no, it is farther {ends}", f"yes {ends}"]
     assert answers[4].startswith("no, it goes the other way")
-    assert answers[5] == "yes, but no more than 10 drawn at random fall"
+    assert answers[5] == "cannot be told: it falls, but so may 10 drawn at random"
     page = (estimates.trials[0].folder.parents[1] / "report.html").read_text()
     texts = page.split("<h3>")[1:7]
     assert "Between real images the same value goes from" in texts[0]
     assert all("Perfect networks would get" in text for text in texts[2:4])
-    assert "cannot be told" not in texts[5]
+    assert "Cannot be told: it falls, but so may 10 drawn at random." in texts[5]
     header, *lines = table2(estimates)
     narrow = dict(zip(header, next(row for row in lines if row[0] == "All" and row[2] == "FD (pixels)"), strict=True))
     assert float(narrow["All(SR:0)"]) > 2 * float(narrow["SR:80"])
@@ -354,19 +365,86 @@ def test_with_one_seed_nothing_is_concluded(effect: Findings) -> None:
 
 
 def test_the_rise_of_the_top_is_told_from_that_of_chance(effect: Findings) -> None:
-    def answer(extra: float) -> str:
-        trials = []
-        for trial in effect.trials:
-            result = copy.deepcopy(trial.outcome.result)
+    def answer(extra: float, chance: tuple[float, float, float] = (0, 0, 0)) -> str:
+        def alter(trial: Trial, result: dict[str, Any]) -> None:
             if trial.arm.threshold:
                 result["drawn"]["top"]["frechet"]["value"] += extra
-            trials.append(dataclasses.replace(trial, outcome=dataclasses.replace(trial.outcome, result=result)))
-        answers = conclusions(dataclasses.replace(effect, trials=trials))
+                result["chance"]["frechet"]["mean"] += chance[trial.seed]
+
+        answers = conclusions(altered(effect, alter))
         return next(found.answer for found in answers if found.question == "kept" and found.facts["row"] == "top")
 
     assert answer(0.0).startswith("no, it goes the other way by")
     assert answer(0.06) == "cannot be told"
     assert answer(1.0) == "yes"
+    assert answer(1.0, (1.0, 1.0, 1.0)) == "cannot be told: it rises, but so may 10 drawn at random"
+    assert answer(0.06, (1.0, 1.0, 1.0)) == "no, by less than 10 drawn at random"
+
+
+def test_what_random_images_do_has_an_error_too(effect: Findings) -> None:
+    """Where the random images of one training are far from those of another, their mean alone tells little."""
+
+    def alter(trial: Trial, result: dict[str, Any]) -> None:
+        if trial.arm == arm_at(0.8):
+            result["drawn"]["top"]["frechet"]["value"] += 1.0
+            result["chance"]["frechet"]["mean"] += (-3.0, 0.0, 3.0)[trial.seed]
+
+    findings, where, arms = altered(effect, alter), Where("drawn", "top"), [arm_at(0.0), arm_at(0.8)]
+    kept = next(found for found in conclusions(findings) if found.facts.get("row") == "top")
+    assert kept.answer == "cannot be told: it rises, but so may 10 drawn at random"
+    # The excess of each training by hand: what a two-way layout of three arms and three seeds leaves of it
+    by_arm = [[trial for trial in findings.trials if trial.arm == arm] for arm in findings.arms()]
+    values, chances = (
+        np.array([[read(trial.outcome.result) for trial in trials] for trials in by_arm])
+        for read in (lambda result: result["drawn"]["top"]["frechet"]["value"],
+                     lambda result: result["chance"]["frechet"]["mean"])
+    )  # fmt: skip
+    excesses = values - chances
+    left = excesses - excesses.mean(0) - excesses.mean(1, keepdims=True) + excesses.mean()
+    errors = [findings.estimate(arm, where).real_error for arm in arms]  # type: ignore[union-attr]
+    half = 2.7764451051977987 * np.sqrt((left**2).sum() / 4 * 2 / 3 + np.sum(np.square(errors)))  # 4 degrees of freedom
+    first, second = (excesses[findings.arms().index(arm)].mean() for arm in arms)
+    excess = kept.facts["excess"]
+    assert (excess.value, excess.high - excess.value) == pytest.approx((second - first, half))
+    # A mean over trainings, in standard deviations of a draw of one of them
+    sds = [np.mean([trial.outcome.result["chance"]["frechet"]["sd"] ** 2
+                    for trial in findings.trials if trial.arm == arm]) ** 0.5 for arm in arms]  # fmt: skip
+    assert [findings.deviation(arm, "top") for arm in arms] == pytest.approx([first / sds[0], second / sds[1]])
+
+
+def test_what_is_unknown_does_not_count_as_nothing(effect: Findings) -> None:
+    where, pair = Where("equal", "held-out"), [(arm_at(0.0), arm_at(0.8))]
+
+    def without(key: str, seeds: set[int]) -> Findings:
+        def alter(trial: Trial, result: dict[str, Any]) -> None:
+            if trial.seed in seeds:
+                result["equal"]["held-out"]["frechet"][key] = None
+
+        return altered(effect, alter)
+
+    def spread(findings: Findings) -> Spread:
+        found = findings.spread(where)
+        assert found is not None
+        return found
+
+    known = [trial.outcome.result["equal"]["held-out"]["frechet"]["fake_variance"] for trial in effect.trials]
+    of_first_seed = [value for value, trial in zip(known, effect.trials, strict=True) if trial.seed == 0]
+    assert spread(without("fake_variance", {1, 2})).sampling == pytest.approx(np.mean(of_first_seed) ** 0.5)
+    nothing = without("fake_variance", {0, 1, 2})
+    assert spread(nothing).sampling is None
+    row = next(row for row in rows(nothing) if row.images == EQUAL and row.reference == "held-out images")
+    assert row.between == f"{spread(nothing).total:.2g}"
+    once = dataclasses.replace(nothing, trials=[trial for trial in nothing.trials if trial.seed == 0])
+    for findings in (once, without("real_influences", {0, 1, 2})):
+        found = contrast(findings, pair, where, same_reals=True)
+        assert found is not None
+        assert (found.low, found.high, found.verdict) == (-np.inf, np.inf, "cannot be told")
+        page = render(
+            "gankit.studies", "agreement/conclusions.html.j2", findings=findings, conclusions=conclusions(findings),
+            settings=findings.study.settings, images=findings.images, reals=findings.reals, measurement=None,
+            trained=findings.arms(), headings={0.0: "All", 0.8: "SR:80"}, controls=CONTROLS,
+        )  # fmt: skip
+        assert f"a change of {found.value:+.3g} (its error is unknown)." in page
 
 
 def test_scopes_of_one_training_each_are_compared_by_the_spread_of_their_pairs(effect: Findings) -> None:
@@ -432,6 +510,7 @@ def test_shares_of_none_and_all_differ_by_a_range(monkeypatch: pytest.MonkeyPatc
 
 def beyond_sampling(spread: Spread) -> float:
     """The standard deviation between trainings that the sampling of images does not explain."""
+    assert spread.sampling is not None
     return float(np.sqrt(max(spread.total**2 - spread.sampling**2, 0.0)))
 
 

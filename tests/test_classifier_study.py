@@ -141,11 +141,12 @@ def test_named_splits(write: Write, tmp_path: Path) -> None:
         arrays |= {f"{name}_images": whole["images"][places], f"{name}_labels": whole["labels"][places]}
     arrays["test_images"][0] = arrays["train_images"][0]
     arrays["test_images"][1] = arrays["train_images"][50]  # of another class
+    arrays["test_images"][-1] = arrays["train_images"][59] = arrays["train_images"][1]  # once of another class
     path = tmp_path / "splits.npz"
     np.savez(path, **arrays)
     parts = study(path).split
     assert (len(parts.train), len(parts.test)) == (60, 30)
-    assert data_notes(parts)[0] == "2 test images are identical to training images, 1 of them with another label"
+    assert data_notes(parts)[0] == "3 test images are identical to training images, 2 of them with another label"
     assert data_notes(parts)[1].startswith("only 5 test cases of few")
     parts = study(path, "classifier.test_split=val").split
     assert (parts.test_indices == np.arange(60, 90)).all()

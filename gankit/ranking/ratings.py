@@ -113,7 +113,8 @@ def _unknown(rater: Rater, image: str, known: str) -> DataError:
 
 
 def check_images(raters: Sequence[Rater], images: Sequence[str], with_calls: bool) -> None:
-    """
+    """Refuse ratings that do not fit these images.
+
     Raises:
         DataError: a rater left out an image, rated an unknown one, or left out a call that `with_calls` asks for.
     """

@@ -94,7 +94,7 @@ def stratified_folds(
         For each fold, the places of the cases outside it and of those in it.
 
     Raises:
-        ValueError: from scikit-learn, for fewer cases or groups than folds.
+        ValueError: from scikit-learn; every class has fewer cases than there are folds.
     """
     splitter = StratifiedGroupKFold(folds, shuffle=True, random_state=seed % 2**32)
     with warnings.catch_warnings():
@@ -108,8 +108,8 @@ def training_part(experiment: Experiment, dataset: Dataset, places: Indices) -> 
     Raises:
         DataError: the filters ask for what the data do not have, or leave no image of a class.
     """
-    nothing_else = {"split": None, "held_out": 0.0, "conditional": False, "balance": 0.0}
-    filters = experiment.data.model_copy(update=nothing_else)
+    without_the_rest = {"split": None, "held_out": 0.0, "conditional": False, "balance": 0.0}
+    filters = experiment.data.model_copy(update=without_the_rest)
     part = prepare(filters, experiment.training.seed, dataset.subset(places)).dataset
     if (counts := class_counts(part)).min() == 0:
         lost = dataset.class_names[int(counts.argmin())]

@@ -1,4 +1,4 @@
-"""Conformance suites that plug-in authors inherit: three lines test a part as gankit tests its own.
+"""Conformance suites that plug-in authors inherit: a class of two lines tests a part as gankit tests its own.
 
     import gankit.testing
     from my_package import MyCritic

@@ -23,15 +23,20 @@ class Difference:
     """One arm's value minus another's, or the mean of several such differences."""
 
     value: float
-    low: float  # lower end of its 95 % interval
-    high: float  # upper end
+    low: float  # lower end of its 95 % interval, -infinity where its error is unknown
+    high: float  # upper end, then infinity
     whole: bool  # whether the interval allows for how much trainings differ; without several seeds it cannot
-    matched: int  # pairs of trainings of the same seed over which it is; 0 where trainings are not paired
+    matched: int  # pairs of trainings of the same seed over which it is taken; 0 where trainings are not paired
     by_pairs: bool = False  # whether its error follows from the spread of these pairs, not from that between trainings
 
     @property
+    def error_known(self) -> bool:
+        """Whether there is an interval at all, be it of sampling alone."""
+        return math.isfinite(self.high)
+
+    @property
     def verdict(self) -> str:
-        """ "lower", "higher", or "cannot be told"; the last also wherever it is unknown how much trainings differ."""
+        """ "lower", "higher", or "cannot be told"; the last also where it is unknown how much trainings differ."""
         if not self.whole or self.low <= 0 <= self.high:
             return CANNOT
         return "lower" if self.high < 0 else "higher"
@@ -42,15 +47,16 @@ def contrast(
 ) -> Difference | None:
     """The value of the second arm of a pair minus that of the first, mean over pairs; None where an arm has none.
 
-    Trainings of one seed (and one warm start) have much in common. So values are means over the seeds that both arms of
-    a pair have, where what these seeds explain is known (`_residual`); else over all trainings of each arm.
+    Trainings of one seed (and one warm start) have much in common. Where several arms share several seeds, values are
+    means over the seeds that both arms of a pair have; elsewhere over all trainings of each arm.
 
-    The interval is Student's. Its variance is the sum of two parts, from trainings and from real images:
+    The interval is Student's. Its variance is that from the real images (`_real_variance`) plus that from trainings:
 
-    - Trainings: the variance of one training, which is the residual or, without one, the spread of trainings of one arm
-      (`_unpaired`), divided by the numbers of trainings. With a residual, several pairs and arms that were trained
-      once, it is the variance between the pairs' differences, which alone shows there how arm and seed interact.
-    - Real images: `_real_variance`.
+    - Seeds are shared: the variance that arm and seed leave unexplained (`_residual`), divided by the number of
+      trainings of each arm.
+    - The same, but with several pairs and an arm that was trained once: the variance between the pairs' differences,
+      divided by the number of pairs. A residual of other arms would not show how this arm and the seed interact.
+    - No seeds are shared: the variance between trainings of one arm (`_unpaired`), divided by their number.
 
     Args:
         findings: hold the values of all trainings.
@@ -74,13 +80,13 @@ def contrast(
         trainings = Part(sum(of_changes) / len(pairs) ** 2, of_one.freedom)
     real_variance = _real_variance(compared, same_reals)
     # With 10^6 degrees of freedom, Student's interval is the normal one
-    half = student_quantile(trainings.freedom or 1e6) * math.sqrt(trainings.variance + (real_variance or 0.0))
+    half = student_quantile(trainings.freedom or 1e6) * math.sqrt(trainings.variance + real_variance)
     value = float(changes.mean())
     return Difference(
         value=value,
         low=value - half,
         high=value + half,
-        whole=trainings.freedom > 0 and real_variance is not None,
+        whole=trainings.freedom > 0,
         matched=sum(map(len, shared_seeds)) if residual else 0,
         by_pairs=by_pairs,
     )
@@ -116,17 +122,18 @@ def _residual(findings: Findings, where: Where) -> Part | None:
 
 
 def _unpaired(findings: Findings, compared: Compared, where: Where) -> Part:
-    """The variance of one training's value as trainings of one arm differ, at least that of sampling.
+    """The variance of one training's value as trainings of one arm differ, at least that of sampling where it is known.
 
-    Without any arm of several trainings it is that of sampling, with 0 degrees of freedom.
+    Without any arm of several trainings it is that of sampling, infinite where unknown, with 0 degrees of freedom.
     """
-    sampling = mean_of_known(side.fake_variance for pair in compared for side in pair) or 0.0
-    spread = findings.spread(where)
-    return Part(sampling, 0) if spread is None else Part(max(spread.total**2, sampling), spread.freedom)
+    sampling, spread = mean_of_known(side.fake_variance for pair in compared for side in pair), findings.spread(where)
+    if spread is None:
+        return Part(math.inf if sampling is None else sampling, 0)
+    return Part(max(spread.total**2, sampling or 0.0), spread.freedom)
 
 
-def _real_variance(compared: Compared, same_reals: bool) -> float | None:
-    """The part of the variance of a mean difference that comes from the real images; None where it is unknown.
+def _real_variance(compared: Compared, same_reals: bool) -> float:
+    """The part of the variance of a mean difference that comes from the real images; infinite where it is unknown.
 
     Where both sides have the same real images, their influences on both values cancel in part; else errors add up.
     """
@@ -135,6 +142,6 @@ def _real_variance(compared: Compared, same_reals: bool) -> float | None:
             second.influences - first.influences for first, second in compared
             if first.influences is not None and second.influences is not None
         ]  # fmt: skip
-        return float((np.mean(changes, axis=0) ** 2).sum()) if len(changes) == len(compared) else None
+        return float((np.mean(changes, axis=0) ** 2).sum()) if len(changes) == len(compared) else math.inf
     errors = [side.real_error for pair in compared for side in pair if side.real_error is not None]
-    return float(np.sum(np.square(errors))) / len(compared) ** 2 if len(errors) == 2 * len(compared) else None
+    return float(np.sum(np.square(errors))) / len(compared) ** 2 if len(errors) == 2 * len(compared) else math.inf

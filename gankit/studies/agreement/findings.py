@@ -44,20 +44,26 @@ class Where:
     group: str  # "drawn" for the choices of the founding paper's table, "equal" for equal n on both sides
     row: str  # in "drawn" a key of `ROWS`, in "equal" a key of `judging.REFERENCES`
     metric: str = "frechet"  # "frechet", "kid", "precision" or "recall"
+    # Whether the value is an excess: what `kept` random drawn images of the same training get on average is subtracted.
+    # Errors from sampling are still those of the value alone
+    beyond_chance: bool = False
 
 
 @dataclass(frozen=True)
 class Estimate:
-    """A value of an arm: the mean over its trainings. Errors are root mean squares over them, variances means."""
+    """A value of an arm: the mean over its trainings.
+
+    `error`, `fake_variance` and `real_error` are those of one training, averaged as variances; None where unknown.
+    """
 
     value: float
-    error: float | None  # standard error of one training's value, as both sides are sampled; None where unknown
-    fake_variance: float | None  # the part of its variance that comes from the generated images
-    real_error: float | None  # the part of its standard error that comes from the real images
+    error: float | None  # standard error, as both sides are sampled
+    fake_variance: float | None  # the part of the variance that comes from the generated images
+    real_error: float | None  # the part of the standard error that comes from the real images
     # (k,) how far each part of the real images moves the mean: the sum of squares is the variance that comes from the
     # real images. None where this is unknown, or trainings were judged against different real images
     influences: NDArray[np.float64] | None
-    seeds: int  # trainings over which the mean is
+    seeds: int  # trainings over which the mean is taken
     n_real: int  # real images
     n_fake: int  # generated images of each training
 
@@ -67,7 +73,8 @@ class Spread:
     """How much trainings of one arm differ, pooled over all arms with several."""
 
     total: float  # standard deviation between trainings of an arm
-    sampling: float  # the standard deviation that would come from the sampling of generated images alone
+    # The standard deviation that would come from the sampling of generated images alone; None where unknown
+    sampling: float | None
     freedom: int  # degrees of freedom
 
 
@@ -131,8 +138,14 @@ class Findings:
 
     def _entries(self, arm: Arm, where: Where) -> dict[int, dict[str, Any]]:
         """The value of each training that has it, with errors and numbers of images, by seed."""
-        rows = [(trial.seed, trial.outcome.result[where.group].get(where.row, {})) for trial in self.trials_of(arm)]
-        return {seed: row[where.metric] for seed, row in rows if where.metric in row}
+        entries = {}
+        for trial in self.trials_of(arm):
+            result = trial.outcome.result
+            entry = result[where.group].get(where.row, {}).get(where.metric)
+            chance = result["chance"].get(where.metric) if where.beyond_chance else {"mean": 0.0}
+            if entry is not None and chance is not None:
+                entries[trial.seed] = {**entry, "value": entry["value"] - chance["mean"]}
+        return entries
 
     def by_seed(self, arm: Arm, where: Where) -> dict[int, float]:
         """The value of each training that has it, by seed."""
@@ -166,8 +179,8 @@ class Findings:
         variance, freedom = pooled_variance([[entry["value"] for entry in entries] for entries in arms])
         if not freedom:
             return None
-        sampling = float(np.mean([entry["fake_variance"] or 0.0 for entries in arms for entry in entries]))
-        return Spread(math.sqrt(variance), math.sqrt(sampling), freedom)
+        sampling = mean_of_known(entry["fake_variance"] for entries in arms for entry in entries)
+        return Spread(math.sqrt(variance), None if sampling is None else math.sqrt(sampling), freedom)
 
     def between_reals(self, arm: Arm, where: Where) -> dict[str, float] | None:
         """{"mean", "sd", "n"} of real images in the place of generated ones, or None where it is not known."""
@@ -180,12 +193,23 @@ class Findings:
             entry = self.reals["whole"] if where.row in ("full", "held-out") else of_arm["equal"]
         return {"n": entry.get("n", self.images.equal_n), **entry[where.metric]} if where.metric in entry else None
 
-    def by_chance(self, arm: Arm, metric: str) -> tuple[float, float] | None:
-        """Mean and standard deviation of the value of `kept` drawn images chosen at random; None where unknown."""
+    def by_chance(self, arm: Arm) -> tuple[float, float] | None:
+        """Mean and standard deviation of the distance of `kept` random images of one training; None where unknown."""
         draws = [trial.outcome.result["chance"] for trial in self.trials_of(arm)]
-        entries = [values[metric] for values in draws if metric in values]
+        entries = [values["frechet"] for values in draws if "frechet" in values]
         sd = _root_mean_square(entry["sd"] for entry in entries)
         return None if sd is None else (float(np.mean([entry["mean"] for entry in entries])), sd)
+
+    def deviation(self, arm: Arm, row: str) -> float | None:
+        """How far the distance of the images of `ROWS` lies from that of `by_chance`, in standard deviations of a draw.
+
+        This is an effect size, the mean over trainings of one training's deviation, and no test. None where unknown.
+        """
+        excess, chance = self.estimate(arm, Where("drawn", row, beyond_chance=True)), self.by_chance(arm)
+        if excess is None or chance is None:
+            return None
+        _, sd = chance
+        return excess.value / sd if sd else 0.0
 
     def measured_by_training(self, arm: Arm, row: str | None) -> list[Count]:
         """The count of each training's images of `ROWS`; for None the single one of the real images."""

@@ -113,6 +113,7 @@ class Judge:
         count = max(settings.drawn, images.equal_n)
         generated = run.sample(count, seed=seed)  # Other latents for each seed, so that trainings are independent
         fakes = self._rows(from_array(generated, f"run {run.path.parent.name}", run.value_range))
+        # These are the first of `generated`: each image depends on the seed and its number alone (`Run.sample`)
         ranking = rank(run, settings.drawn, settings.kept, "critic", seed=seed)
         choices = {"all": np.arange(settings.drawn), "top": ranking.best, "bottom": ranking.worst}
         for name, chosen in choices.items():
@@ -173,7 +174,8 @@ class Judge:
             entry[name] = {**values, "n": n}
         entry["equal"] = _between_reals(pool, images.equal_n)
         if not arm.control:
-            # What perfect generators would get: of all images against these, and of these against all
+            # What a perfect generator trained on all images would get beside held-out ones of this threshold, and one
+            # trained on those of this threshold beside all held-out ones
             entry["all beside these"] = _between_reals(Pool(self.full, held_out), images.equal_n)
             entry["these beside all"] = _between_reals(Pool(trained, self.held_out), images.equal_n)
         if self.estimator:

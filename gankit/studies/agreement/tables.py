@@ -73,8 +73,11 @@ class Row:
 
     @property
     def between(self) -> str:
-        """The standard deviation between trainings and, in brackets, that of sampling alone."""
-        return "-" if self.spread is None else f"{self.spread.total:.2g} ({self.spread.sampling:.2g})"
+        """The standard deviation between trainings and, in brackets, that of sampling alone where it is known."""
+        if self.spread is None:
+            return "-"
+        sampling = "" if self.spread.sampling is None else f" ({self.spread.sampling:.2g})"
+        return f"{self.spread.total:.2g}{sampling}"
 
 
 def table1(findings: Findings) -> Table:
@@ -168,8 +171,11 @@ def measured(findings: Findings) -> Table:
 
 def blocks(table: list[Row]) -> list[list[Row]]:
     """Rows that belong under one heading: of one variant and the same real images; of one metric unless at equal n."""
-    by_heading = itertools.groupby(table, lambda row: (row.variant, row.reference, row.images == EQUAL or row.metric))
-    return [list(block) for _, block in by_heading]
+
+    def block_of(row: Row) -> tuple[str, str, str]:
+        return row.variant, row.reference, EQUAL if row.images == EQUAL else row.metric
+
+    return [list(block) for _, block in itertools.groupby(table, block_of)]
 
 
 def block_title(block: list[Row]) -> str:

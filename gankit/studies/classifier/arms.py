@@ -27,7 +27,7 @@ def _generated(study: ClassifierStudy, labels: Labels, seed: int, generator: Pat
     """Images of these (k,) classes, (k, c, h, w), by the generator of the job in the folder `generator`."""
     assert generator is not None
     run = finished_run(generator)
-    names = np.array(run.class_names)[labels]  # Not numbers, which `sample` would take for names such as "3"
+    names = np.array(run.class_names)[labels]  # Not the labels themselves: names of classes may be numbers
     return run.sample(len(labels), names, seed=derive_seed(seed, "added") % 2**62)
 
 

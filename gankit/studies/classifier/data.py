@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -138,13 +139,13 @@ def _draw_fold(dataset: Dataset, study: ClassifierStudy) -> tuple[Indices, Indic
 def data_notes(split: Split) -> list[str]:
     """What a reader of the numbers should know: identical images on both sides, classes with few test cases."""
     notes, labels = [], class_labels(split.test)
-    train_labels = dict(zip(image_digests(split.train), class_labels(split.train), strict=True))  # by image
-    twins = [
-        (label, train_labels[image])
-        for image, label in zip(image_digests(split.test), labels, strict=True) if image in train_labels
-    ]  # fmt: skip
+    train_labels = defaultdict[bytes, set[int]](set)  # by image, which may be in the training part more than once
+    for image, label in zip(image_digests(split.train), class_labels(split.train).tolist(), strict=True):
+        train_labels[image].add(label)
+    test = zip(image_digests(split.test), labels.tolist(), strict=True)
+    twins = [(label, train_labels[image]) for image, label in test if image in train_labels]
     if twins:
-        differ = sum(test_label != train_label for test_label, train_label in twins)
+        differ = sum(of_twins != {label} for label, of_twins in twins)
         with_other_label = f", {differ} of them with another label" if differ else ""
         notes.append(f"{len(twins)} test images are identical to training images{with_other_label}")
     groups, unit = (np.arange(len(labels)), "cases") if split.test.groups is None else (split.test.groups, "groups")

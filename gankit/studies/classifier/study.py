@@ -114,7 +114,7 @@ class ClassifierStudy(Study):
         return time_fit(data, self.settings, self.split.train.image.classes, self.experiment.training.device, threads)
 
     def judge(self, outcomes: Mapping[str, Outcome], folder: Path) -> dict[str, Any]:
-        """What `metrics.json` holds; written with all tables and one of the classifiers: of the bar to beat, if any."""
+        """What `metrics.json` holds; also writes it, all tables, and one classifier."""
         found, logits = judge(self, outcomes, folder)
         metrics = {"protocol": self._protocol(outcomes, folder), **found}
         write_tables(self, metrics, logits, folder)
@@ -124,7 +124,10 @@ class ClassifierStudy(Study):
         return metrics
 
     def _export(self, arms: list[Arm], folder: Path) -> dict[str, Any]:
-        """Copy the classifier of the first seed into the study's folder; what `metrics.json` says of it."""
+        """Copy a classifier of the first seed into the study's folder; returns what `metrics.json` says of it.
+
+        It is that of the bar to beat where there is one, else of the first arm.
+        """
         arm, seed = next((arm for arm in arms if arm.bar), arms[0]), self.experiment.training.seed
         job = folder / JOBS / f"{arm.name}-{seed}"
         check_made(job, FILE)
