@@ -417,7 +417,7 @@ def check_cluster(place: Place, cluster: str) -> str:
     second.send_signal(signal.SIGINT)
     _, said = second.communicate(timeout=300)
     assert second.returncode != 0
-    assert "stopped with 3 of 4 jobs to do; the same command goes on" in said
+    assert "stopped with 3 of 4 jobs to do; run the same command again to continue" in said
     assert "with 2 at a time" in said
     (place.folder / "hold").unlink()
     last = place.start(cluster)
