@@ -7,8 +7,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import numpy as np
-
 from gankit.nn.threads import fastest, thread_options
 from gankit.report.pages import render
 from gankit.studies.jobs import unfinished
@@ -29,9 +27,11 @@ def choose_threads(work: Sequence[Work], folder: Path) -> int:
     options, left = thread_options(), _left(work, folder)
     if len(options) == 1 or not left:
         return options[0]
-    seconds_per_step = _seconds_per_step([kind for _, kind in left], None)
-    seconds = [count * kind.steps * seconds_per_step[kind.time_step] for count, kind in left]
-    return fastest(options, left[int(np.argmax(seconds))][1].time_step)
+    costliest = left[0][1]
+    if len(left) > 1:
+        seconds_per_step = _seconds_per_step([kind for _, kind in left], None)
+        costliest = max(left, key=lambda row: row[0] * row[1].steps * seconds_per_step[row[1].time_step])[1]
+    return fastest(options, costliest.time_step)
 
 
 def estimate(work: Sequence[Work], folder: Path, workers: int, threads: int | None, quiet: bool) -> list[Work]:

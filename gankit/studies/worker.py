@@ -111,7 +111,7 @@ def _enter_directory(jobs: Path, main: MainProcess) -> None:
     host, until = socket.gethostname(), time.monotonic() + LATE
     if main.version != __version__:
         raise RunError(
-            f"the worker on {host} has gankit {__version__}, and {main.version} runs the study: install the same version"
+            f"the worker on {host} has gankit {__version__}, and {main.version} runs the study: install one version"
         )
     directories = list(dict.fromkeys((_first_directory(), main.directory)))
     while True:
