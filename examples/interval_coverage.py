@@ -337,6 +337,54 @@ def choice_trials(cases, per_group, what, gain, folds=5):
     return trial
 
 
+TRAITS = 10  # numbers that are known of a case, for each arm's classifier
+MEANS = np.random.default_rng(3).normal(0, 0.45, (3, TRAITS))  # of the classes; the spread within a class is 1
+
+
+def linear(x, labels, new):
+    """The classes that a linear discriminant, trained on (n, d) traits, gives new ones."""
+    means = np.array([x[labels == label].mean(0) for label in range(3)])
+    inside = x - means[labels]
+    weights = np.linalg.solve(inside.T @ inside / len(x), means.T)
+    return (new @ weights - (means.T * weights).sum(0) / 2).argmax(1)
+
+
+def nearest(x, labels, new):
+    """The class of the nearest case that was learnt from."""
+    return labels[((new[:, None] - x) ** 2).sum(-1).argmin(1)]
+
+
+def learner_trials(cases, learner, learnt, folds=5):
+    """Classifiers that do learn from the parts of `gankit study augmentation`; both arms are equally good."""
+    learn = {"linear": linear, "nearest case": nearest}[learner]
+
+    def trial(random):
+        labels, group = cases_of(cases, 1)
+        traits = random.normal(size=(2, len(labels), TRAITS)) + MEANS[labels]
+        fold = deal(random, labels, group, folds)
+        tests, right, sizes = [], ([], []), []
+        for number in range(folds):
+            test, rest = fold == number, np.flatnonzero(fold != number)
+            for _ in range(2 if learnt == "validation and reserve set aside" else 0):
+                rest = rest[deal(random, labels[rest], group[rest], 4) > 0]
+            tests.append(test)
+            sizes.append(test.sum() / len(rest))
+            for arm, x in zip(right, traits, strict=True):
+                arm.append((learn(x[rest], labels[rest], x[test]) == labels[test])[None, None])
+        values, *of_patients = differences(*right, tests, labels, group)
+        found = contrast(list(values), 1 / (folds - 1), *of_patients)
+        naive = values.std(ddof=1) / math.sqrt(folds) * 2.776
+        spans = {
+            "as reported": (found["low"], found["high"]),
+            "from the spread of folds alone": cross_validated(values, 1 / (folds - 1)).interval(),
+            "the same, by what is learnt from": cross_validated(values, np.mean(sizes)).interval(),
+            "usual t over folds": (values.mean() - naive, values.mean() + naive),
+        }
+        return {name: (low <= 0 <= high, not low <= 0 <= high, high - low) for name, (low, high) in spans.items()}
+
+    return trial
+
+
 def agreement_trials(kind, interaction, change):
     """Distances of generators: seeds shift all arms by 6, arm and seed interact, the sampling of images adds 2."""
 
@@ -641,6 +689,11 @@ FAMILIES = {
     "cross-validated difference": (fold_trials, [(150, 400), (1, 4), FOLDS, GAINS], 1),
     "few cases and folds": (few_trials, [(36, 72), (2, 3, 5), ((1, 1), (3, 2)), tuple(EASE), (0.0, 0.8)], 0.5),
     "arms chosen inside folds": (choice_trials, [(150, 400), (2,), tuple(CHOICES), GAINS], 0.2),
+    "arms that learn": (
+        learner_trials,
+        [(80, 150), ("linear", "nearest case"), ("all other folds", "validation and reserve set aside")],
+        1,
+    ),
     "distances of generators": (
         agreement_trials,
         [("ends", "scopes", "scopes, seed 0 favours one"), (2.0, 6.0), (0.0, 15.0)],

@@ -190,10 +190,23 @@ def test_near_copies_are_a_leak_where_they_are_more_than_chance(write: Write) ->
     fold = study(write(), FEW).fold(1)
     test = np.asarray(fold.test.images).astype(int)
     fresh = draw_images(np.zeros(100), 9)[:, None]
-    near = np.clip(test[:10] + 1, 0, 255).astype(np.uint8)
+    near = np.clip(test[:20] + 1, 0, 255).astype(np.uint8)
     found = leak(fold, np.concatenate([fresh, near[..., ::-1]]))  # mirrored ones too
-    assert (found["alarm"], found["leaked"], found["exact"]) == (True, 10, 0)
+    assert (found["alarm"], found["leaked"], found["exact"]) == (True, 20, 0)
     assert not leak(fold, np.concatenate([fresh, near[:1]]))["alarm"]
+
+
+def test_near_copies_are_compared_with_equal_chances(write: Write, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Training images, which could copy the same judging images, are the measure: parts of these could copy fewer."""
+    fold, tables = study(write(), FEW).fold(1), []
+
+    def test_table(counts: list[list[int]], alternative: str) -> Any:
+        tables.append(counts)
+        return SimpleNamespace(pvalue=1.0)
+
+    monkeypatch.setattr(sources.stats, "fisher_exact", test_table)
+    leak(fold, draw_images(np.zeros(30), 9)[:, None])
+    assert np.sum(tables[0], axis=1).tolist() == [30, len(fold.learn)]
 
 
 def test_what_training_and_test_share_is_no_leak(write: Write) -> None:
@@ -308,6 +321,49 @@ def test_adjusted_decisions_find_the_rare_class(write: Write) -> None:
     strength = endpoint.adjustment(part, outputs, prior)
     assert 0 < strength < 2
     assert endpoint.gain(part, outputs - strength * prior) == 1
+
+
+def test_adjusted_decisions_are_judged_on_every_class(write: Write) -> None:
+    """The halves are adjusted apart and judged together: a class with one patient is in one half alone."""
+    whole = study(write())
+    endpoint, data, learn = Endpoint(whole), whole.division.dataset, whole.fold(1).learn
+
+    def gain(part: Any) -> float:
+        outputs = np.tile([2.0, 0.0], (len(part), 1))  # all are called the first class
+        return judging._adjust(endpoint, SimpleNamespace(validation=part, learn=learn), outputs, outputs)[0]
+
+    assert gain(data.subset([*range(40), 80, 81])) == 0.5
+    assert gain(data.subset([80, 81])) == -np.inf
+
+
+def test_halves_for_adjusting_have_every_class(write: Write, monkeypatch: pytest.MonkeyPatch) -> None:
+    whole, halves = study(write()), []
+    endpoint, data, learn = Endpoint(whole), whole.division.dataset, whole.fold(1).learn
+    part = data.subset([*range(8), 80, 81, 84, 85])  # patients 0 to 3, 40 and 42
+    monkeypatch.setattr(endpoint, "adjustment", lambda part, outputs, prior, half=None: halves.append(half) or 0.0)
+    judging._adjust(endpoint, SimpleNamespace(validation=part, learn=learn), np.zeros((12, 2)), np.zeros((12, 2)))
+    labels = np.asarray(part.labels)
+    assert [np.bincount(labels[half]).tolist() for half in halves if half is not None] == [[4, 2], [4, 2]]
+
+
+def test_twins_of_filtered_images_are_not_learnt_from(write: Write) -> None:
+    images = np.repeat(draw_images(np.repeat([0, 1], COUNTS)[::4], 0), 4, 0)  # every image four times, in two patients
+    whole = study(write(images=images), FEW, "data.subset=10")
+    twins = 0
+    for fold in whole.folds:
+        learnt = {image.tobytes() for image in np.asarray(fold.learn.images)}
+        twins += sum(image.tobytes() in learnt for image in np.asarray(fold.test.images))
+    assert twins > 0
+    assert [note for note in whole.division.notes if note.startswith(f"{twins} test images, over all folds, ")]
+
+
+def test_a_class_with_a_single_patient_to_test_is_told(write: Write) -> None:
+    labels = np.repeat([0, 1], (80, 10))
+    data = write(images=draw_images(labels, 0), labels=labels, groups=np.arange(90) // 2, severity=np.arange(90.0))
+    notes = list(judging._single_groups(study(data, "augmentation.folds=5", NO_CONTROLS)))
+    assert len(notes) == 1
+    assert "a single group (patient) to test in fold-1, fold-2, fold-3 and 2 more" in notes[0]
+    assert not list(judging._single_groups(study(write(), "augmentation.folds=5")))
 
 
 def test_a_patient_changes_a_gain_by_a_step(write: Write) -> None:

@@ -253,7 +253,7 @@ def test_a_worker_finds_the_folder_where_its_machine_has_it(tmp_path: Path, monk
     monkeypatch.setattr(worker, "LATE", 0.5)
     with pytest.raises(RunError, match="does not see the study"):  # a folder of the same name, but not this study's
         run_job(Job("c", note), jobs, 1, MainProcess(mounted, "another", []))
-    with pytest.raises(RunError, match=r"has gankit .*, and 0\.0 runs the study: install the same"):
+    with pytest.raises(RunError, match=r"has gankit .*, and 0\.0 runs the study: install one version"):
         run_job(Job("c", note), jobs, 1, MainProcess(mounted, "here", [], "0.0"))
 
 
@@ -417,7 +417,7 @@ def check_cluster(place: Place, cluster: str) -> str:
     second.send_signal(signal.SIGINT)
     _, said = second.communicate(timeout=300)
     assert second.returncode != 0
-    assert "stopped with 3 of 4 jobs to do; the same command goes on" in said
+    assert "stopped with 3 of 4 jobs to do; run the same command again to continue" in said
     assert "with 2 at a time" in said
     (place.folder / "hold").unlink()
     last = place.start(cluster)

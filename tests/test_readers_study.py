@@ -19,8 +19,10 @@ from scipy import stats
 from gankit.errors import DataError, GankitError, RunError, SettingsError, plain_words
 from gankit.ranking.key import new_ids, read_key
 from gankit.studies.commands import own_options
+from gankit.studies.formats import interval
 from gankit.studies.readers.answers import Answers, read_answers
 from gankit.studies.readers.blinding import SetKey
+from gankit.studies.readers.judging import _discrimination
 from gankit.studies.readers.report import by_calls
 from gankit.studies.readers.study import ReadersStudy
 from gankit.studies.reading import load_study
@@ -389,6 +391,21 @@ def test_half_a_reader_and_one_who_comes_under_two_names(
     picture.write_bytes(picture.read_bytes()[:60])
     with pytest.raises(DataError, match=rf"{shown[0].id}\.png cannot be .*; replace it or take it out"):
         run(out, *sources, *SMALL)
+
+
+def test_d_prime_of_pairs_is_corrected_for_answers_and_its_interval_is_that_of_the_share() -> None:
+    """Readers who are always right may have any greater d', so that no end is made finite."""
+    table = np.ones((3, 10))
+    table[2, 1:] = np.nan  # too little for a value
+    right = {"value": 1.0, "low": 0.8, "high": 1.0, "cases": 10, "by_reader": {"Ada": 1.0, "Bo": 1.0, "Di": None}}
+    found = _discrimination(right, table)
+    root, z = math.sqrt(2), stats.norm.ppf
+    assert found["value"] == pytest.approx(root * z(20.5 / 21))
+    assert found["by_reader"] == {"Ada": (one := pytest.approx(root * z(10.5 / 11))), "Bo": one, "Di": None}
+    assert interval(found, digits=2) == f"{found['value']:.2f} [{root * z(0.8):.2f}, inf]"
+    unknown = _discrimination({**right, "low": 0.0}, table)
+    assert interval(unknown, digits=2) == f"{found['value']:.2f} [-inf, inf]"
+    assert interval(_discrimination({**right, "low": None, "high": None}, table), digits=2) == f"{found['value']:.2f}"
 
 
 def test_readers_who_choose_alike_agree(sources: list[str], tmp_path: Path, fixed_secret: None) -> None:

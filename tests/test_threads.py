@@ -19,7 +19,7 @@ from gankit.evaluation import extraction
 from gankit.features.pixels import Pixels
 from gankit.nn import threads
 from gankit.nn.threads import ThreadChoice, fastest, own_threads, thread_options, torch_threads
-from gankit.studies import study
+from gankit.studies import estimate
 from gankit.studies.jobs import Job
 from gankit.studies.study import Arm, Study, Work
 from gankit.training import threads as step_threads
@@ -279,7 +279,7 @@ def test_a_study_of_one_worker_takes_the_number_with_which_its_steps_are_fastest
         def report(self, results: Any) -> None:
             pass
 
-    monkeypatch.setattr(study, "thread_options", lambda: [1, 2, 4])
+    monkeypatch.setattr(estimate, "thread_options", lambda: [1, 2, 4])
     assert Tiny(gankit.load("wgan-gp")).run(tmp_path / "chosen", quiet=True).values == {"threads": 2, "free": False}
     assert Tiny.timed == [1, 2, 4, 2]  # and once more for the estimate
     assert Tiny(gankit.load("wgan-gp")).run(tmp_path / "set", threads=3, quiet=True).values["threads"] == 3
@@ -300,3 +300,24 @@ def test_features_are_computed_with_the_fastest_number(monkeypatch: pytest.Monke
     extraction.features(images, Slow(gankit.ImageSpec(1, 8, 8)), quiet=True)
     assert used == [1, 2, 1, 1, 1]
     assert torch.get_num_threads() == 1
+
+
+def test_a_study_tries_threads_on_the_work_that_takes_longest(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Not on the one of most steps, nor on what is done."""
+    tried = []
+
+    def kind(name: str, jobs: list[str], steps: int, seconds: float) -> Work:
+        def time_step(number: int | None) -> float:
+            tried.extend([(name, number)] if number else [])
+            return seconds / (number or 1)
+
+        return Work(name, [Job(job, lambda folder: {}) for job in jobs], steps, time_step)
+
+    work = [kind("slow", ["a", "b"], 10, 1.0), kind("long", ["c"], 1000, 0.001), kind("done", ["d"], 1000, 1.0)]
+    work.append(kind("", ["e"], 1, 1e9))
+    (tmp_path / "d").mkdir()
+    (tmp_path / "d" / "result.json").touch()
+    monkeypatch.setattr(estimate, "thread_options", lambda: [1, 2])
+    assert estimate.choose_threads(work, tmp_path) == 2
+    assert tried == [("slow", 1), ("slow", 2)]
+    assert estimate.choose_threads(work[3:], tmp_path) == 1  # what is not estimated is not timed either

@@ -42,7 +42,7 @@ def open_cluster(name: str, workers: int | None = None) -> Iterator[Cluster]:
     elif kind in BACKENDS and not getattr(BACKENDS[kind], "supports_sharedmem", False) and not address:
         context = _registered_backend(kind, workers)
     else:
-        raise SettingsError(f"cluster {name}: write dask or ray, or dask:ADDRESS or ray:ADDRESS of one that is there")
+        raise SettingsError(f"cluster {name}: write dask or ray, or dask:ADDRESS or ray:ADDRESS of a running one")
     with contextlib.ExitStack() as stack:
         try:
             cluster = stack.enter_context(context)
@@ -80,7 +80,7 @@ def _dask(address: str, workers: int | None) -> Iterator[Cluster]:
         if any(count > 1 for count in threads.values()):
             raise RunError(
                 f"cluster dask:{address}: workers have several threads, and a job needs a process of its own: "
-                "start them by dask worker --nthreads 1 --nworkers NUMBER"
+                "start them with dask worker --nthreads 1 --nworkers NUMBER"
             )
         stack.enter_context(joblib.parallel_config("dask", client=client))
         yield Cluster(min(workers or len(threads), len(threads)), (KilledWorker,))
@@ -92,7 +92,7 @@ def _ray(address: str, workers: int | None) -> Iterator[Cluster]:
     import ray
     from ray.util.joblib import register_ray
 
-    # A process has one connection to Ray: to use the program's own would mean to shut that down at the end
+    # A process has one connection to Ray: using the program's own would mean shutting it down at the end
     if ray.is_initialized():
         raise RunError("cluster ray: this program uses Ray already; call ray.shutdown() before the study")
     options: dict[str, Any] = {"address": address}
@@ -100,7 +100,7 @@ def _ray(address: str, workers: int | None) -> Iterator[Cluster]:
         options = {"address": "local", "num_cpus": workers or joblib.cpu_count(), "include_dashboard": False}
     try:
         ray.init(**options, log_to_driver=False, logging_level="error")
-    except Exception as error:  # Ray raises nothing more particular where it times out
+    except Exception as error:  # Ray raises nothing more specific where it times out
         ray.shutdown()
         raise RunError(f"cluster ray:{address}: {one_line(error)}; start ray there") from error
     try:

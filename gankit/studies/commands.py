@@ -43,7 +43,7 @@ def study_command(name: str) -> Callable[..., None]:
     """The function behind `gankit study NAME`; its docstring is the command's help.
 
     Raises:
-        GankitError: there is no such study; the command itself raises it where a job has failed.
+        GankitError: there is no such study. The command raises another where a job has failed.
     """
 
     def command(

@@ -33,7 +33,7 @@ from gankit.studies.trainings import time_steps
 
 CHECKPOINTS = "checkpoints"  # The sub-folder of a job in which `fit` keeps its state
 AT_ONCE = 256  # Images to which a network is applied at a time
-SPANS = 20  # Equal spans of a training, of each of which the mean loss is kept
+SPANS = 20  # A training is divided into so many equal spans, and the mean loss of each is kept
 Images = NDArray[Any]
 
 
@@ -115,7 +115,7 @@ class FitSettings(Settings):
     def new_network(self, image: ImageSpec, outputs: int, seed: int | None = None) -> nn.Module:
         """A network to be trained, with its first weights.
 
-        Those that come from no file are drawn: by the seed or, without one, by torch's own state.
+        Weights that no file provides are drawn at random: by the seed or, without one, by torch's own state.
 
         Raises:
             PartError: the network cannot take these images, a batch of them does not fit into the memory, or the file

@@ -15,12 +15,12 @@ def number(value: float | None, digits: int = 3) -> str:
 def interval(entry: Mapping[str, Any], signed: bool = False, digits: int = 3) -> str:
     """The "value" of an entry and, in brackets, its interval from "low" to "high".
 
-    An entry with neither end has no interval; where one end alone is None, it is infinite. `signed` writes a + before
-    positive numbers.
+    Where one end alone is None, it is infinite. An entry with neither end has no interval, unless it says that both are
+    "infinite". `signed` writes a + before positive numbers.
     """
     form = f"{'+' if signed else ''}.{digits}f"
     value = NONE if entry["value"] is None else format(entry["value"], form)
-    if entry["low"] is None and entry["high"] is None:
+    if entry["low"] is None and entry["high"] is None and not entry.get("infinite"):
         return value
     low = "-inf" if entry["low"] is None else format(entry["low"], form)
     high = "inf" if entry["high"] is None else format(entry["high"], form)

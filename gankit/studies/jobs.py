@@ -27,7 +27,7 @@ from gankit.training.stopping import StopRequest
 
 SHOW_EVERY = 2.0  # Seconds between updates of the progress bar
 BEAT_EVERY = 5.0  # Seconds between signs of life for the workers
-RESTARTS = 2  # Jobs are started again so often in a row after workers were lost before any job ended
+RESTARTS = 2  # How often in a row jobs are started again where workers die before any job has ended
 
 
 @dataclass(frozen=True)
@@ -100,7 +100,10 @@ def run_jobs(
             _start_all(jobs, folder, workers, threads, main, cluster)
         if todo := unfinished(jobs, folder):
             (folder / STOP).unlink(missing_ok=True)
-            say(f"stopped with {len(todo)} of {len(jobs)} jobs to do; the same command goes on", error=True)
+            say(
+                f"stopped with {len(todo)} of {len(jobs)} jobs to do; run the same command again to continue",
+                error=True,
+            )
             raise KeyboardInterrupt
         return {job.name: _outcome(folder / job.name) for job in jobs}
 
@@ -123,7 +126,7 @@ def _start_all(
         calls = [joblib.delayed(run_job)(job, shared, threads, main) for job in todo]
         reason = None
         try:
-            # At least 2, since with 1 joblib would run the job in this process
+            # Several workers are at least 2 even for one job: with 1 joblib would run it in this process
             joblib.Parallel(n_jobs=min(workers, max(2, len(todo))), batch_size=1, **settings)(calls)
         except lost_worker as error:
             reason = error

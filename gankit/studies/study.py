@@ -20,14 +20,13 @@ from gankit.experiments.experiment import Experiment
 from gankit.experiments.tables import Settings as NoSettings
 from gankit.files import refuse_nonempty, sole_writer, user_path, write_atomically
 from gankit.images.pictures import png_uri
-from gankit.nn.threads import fastest, thread_options
 from gankit.registry.messages import read_none, shown
 from gankit.registry.settings import as_table
 from gankit.report.pages import render
 from gankit.runs.run import choose_device
 from gankit.seeds import plain_torch
 from gankit.studies.clusters import Cluster, open_cluster
-from gankit.studies.estimate import estimate
+from gankit.studies.estimate import choose_threads, estimate
 from gankit.studies.jobs import Job, Outcome, failures, run_jobs, unfinished
 from gankit.training.progress import format_seconds
 
@@ -163,7 +162,7 @@ class Study(ABC):
     ) -> Results:
         """Do the jobs that are still missing in the study's folder, judge the outcomes, and write the report.
 
-        Only the number of threads can change the results; its default depends on `workers` and `cluster`.
+        Only the number of threads can change the results; `workers` and `cluster` do so through its default alone.
 
         Args:
             out: the study's folder. It is made, or holds a study of the same settings.
@@ -177,7 +176,7 @@ class Study(ABC):
             GankitError: the data or the networks are unsuitable (nothing is written then), the folder holds something
                 else, the cluster does not answer, or there is nothing to judge.
             SettingsError: `workers` or `threads` is below 1.
-            KeyboardInterrupt: it was interrupted; the same call goes on.
+            KeyboardInterrupt: it was interrupted; the same call continues.
         """
         for name, number in (("workers", workers), ("threads", threads)):
             if number is not None and number < 1:
@@ -197,15 +196,14 @@ class Study(ABC):
         work = self.work(jobs)
         if unfinished([job for kind in work for job in kind.jobs], jobs):
             if threads is None and workers == 1 and choose_device(self.experiment.training.device).type == "cpu":
-                costliest = max(work, key=lambda kind: kind.steps * len(kind.jobs))
-                threads = fastest(thread_options(), costliest.time_step)
+                threads = choose_threads(work, jobs)
             work = estimate(work, jobs, workers, threads, quiet)
         if not is_begun:
             write_atomically(folder / FILE, self.toml())
         run = functools.partial(run_jobs, folder=jobs, workers=workers, threads=threads, quiet=quiet, cluster=cluster)
         if first := [job for kind in work if kind.first for job in kind.jobs]:
             run(first)
-        outcomes = run([job for kind in work for job in kind.jobs])  # The first again, so that the bar is over all
+        outcomes = run([job for kind in work for job in kind.jobs])  # The first, too, so that the bar covers all
         results = Results(self.judge(outcomes, folder), outcomes, folder)
         self.report(results)
         return results

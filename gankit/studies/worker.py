@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from gankit.studies.jobs import Job
 
 # Files in the folder of all jobs
-ALIVE = ".alive"  # Holds the token of the main process, and a number that grows while that runs
+ALIVE = ".alive"  # Holds the token of the main process, and a number that grows while that process runs
 STOP = ".stop"  # Its presence asks the workers to stop
 # Files in the folder of one job
 RESULT = "result.json"  # What the job returned, or why it failed
@@ -111,7 +111,7 @@ def _enter_directory(jobs: Path, main: MainProcess) -> None:
     host, until = socket.gethostname(), time.monotonic() + LATE
     if main.version != __version__:
         raise RunError(
-            f"the worker on {host} has gankit {__version__}, and {main.version} runs the study: install the same"
+            f"the worker on {host} has gankit {__version__}, and {main.version} runs the study: install one version"
         )
     directories = list(dict.fromkeys((_first_directory(), main.directory)))
     while True:

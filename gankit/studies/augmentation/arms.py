@@ -14,7 +14,7 @@ Ratio = float | Literal["fill"]
 GENERATOR, COPIES, HELD_OUT = "generator", "copies", "held-out"
 CONTROLS = {
     COPIES: "negative control: noised copies of training images in place of generated ones, which add no information",
-    HELD_OUT: "positive control: real images that no other arm sees in place of generated ones: what more data do",
+    HELD_OUT: "positive control: in place of generated images real ones that no other arm sees: what more data do",
 }
 
 

@@ -37,7 +37,9 @@ def contrast(
 
     Args:
         differences: of gains, one (generators, seeds) array for each fold; every fold has seeds of its own.
-        test_to_train: images of a fold's test part, divided by all its other images.
+        test_to_train: images of a fold's test part, divided by all its other images, learnt from or not: where
+            validation and reserve are set aside too, the parts that folds learn from have less in common, not more.
+            docs/measured/interval-coverage.md has how such intervals cover.
         patient_variances: for each fold, what its test patients contribute to the variance of its mean difference.
         patient_step: by how much a single patient changes the gain of a fold.
     """
@@ -51,6 +53,8 @@ def contrast(
     if len(differences) < 2:
         return {**UNKNOWN, "value": of_folds.value}
     overlap = 1 / len(differences) + test_to_train  # as in `cross_validated`
+    # As if the folds differed by as much as their patients make them differ: the variance of patients within folds does
+    # not know of the overlap either
     of_patients = overlap * float(np.mean(patient_variances))
     of_one_patient = overlap * patient_step**2 / len(differences)
     estimate = Estimate(of_folds.value, {"folds": _widen(of_folds.parts["folds"], of_patients, of_one_patient)})
@@ -62,16 +66,16 @@ def contrast(
 
 
 def _widen(folds: Part, of_patients: float, of_one_patient: float) -> Part:
-    """The variance of a mean difference over folds, raised to what test patients alone cause.
+    """The variance of a mean difference over folds, raised to that of folds which differ by their test patients alone.
 
     A few folds can agree by chance, and then Student's interval over folds is far too short. It is therefore made at
-    least as wide as the normal interval of the error that test patients alone cause; and if they cause none either, as
-    wide as if one patient of one fold had been judged otherwise.
+    least as wide as the normal interval of `of_patients`; and if patients make no difference either, as wide as if one
+    patient of one fold had been judged otherwise.
 
     Args:
-        folds: the variance as the spread of the folds has it.
-        of_patients: the variance that test patients cause.
-        of_one_patient: the variance that one patient of one fold causes, judged otherwise.
+        folds: the variance from the spread of the folds, corrected for their overlap, as are the others.
+        of_patients: the variance if the spread were what test patients cause.
+        of_one_patient: the variance if the spread were one patient of one fold, judged otherwise.
     """
     # Student's interval of a variance times this is as wide as the normal interval of the variance itself
     normal_to_student = (student_quantile(math.inf) / student_quantile(folds.freedom)) ** 2

@@ -38,7 +38,7 @@ class Endpoint:
         }[self.settings.endpoint]
 
     def labels(self, part: Dataset) -> Labels:
-        """(n,) what is to be told: each image's class; for "presence" 1 for the positive classes, 0 for others."""
+        """(n,) what is to be predicted: each image's class; for "presence" 1 for the positive classes, 0 for others."""
         labels = class_labels(part)
         return np.isin(labels, self.positive).astype(np.int64) if self.settings.endpoint == "presence" else labels
 

@@ -58,7 +58,7 @@ def new_estimator(settings: AugmentationSettings, seed: int) -> Any:
 
 
 def _unmet_need(estimator: Any, kind: str) -> str:
-    """What a "classifier" or "regressor" must be that this estimator is not; "" if it can judge images."""
+    """What this estimator would have to be to serve as a "classifier" or "regressor"; "" if it can."""
     if kind == "regressor":
         return "" if hasattr(estimator, "predict") else "a regressor with predict"
     # Scores of pairs of classes ("ovo") do not say how likely each class is
@@ -134,7 +134,9 @@ class FeatureLearner:
         self._call("fit", x, y, **weights)
 
     def apply(self, dataset: Dataset) -> Floats:
-        """(n, classes) logarithms of probabilities, or (n, 1) numbers, for all images of a data set.
+        """(n, classes) log probabilities, or (n, 1) numbers, for all images of a data set.
+
+        Scores take the place of log probabilities where the estimator has no `predict_proba`.
 
         Raises:
             PartError: the estimator cannot judge them.

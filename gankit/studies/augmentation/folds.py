@@ -27,8 +27,8 @@ from gankit.studies.labelled import (
     training_part,
 )
 
-TRIES = 50  # Random divisions that are tried until every part has every class
-TRIES_WITH_FEWER = 5  # The same where fewer parts are tried than the setting says
+TRIES = 50  # At most so many random divisions are tried until every part has every class
+TRIES_WITH_FEWER = 5  # At most so many for each smaller number of parts than the setting says
 
 Sides = tuple[Indices, Indices]
 """Places of the cases outside a part, and of those in it."""
@@ -145,7 +145,7 @@ def _divisions(
     for attempt in range(tries):
         try:
             divided = stratified_folds(labels, groups, parts, derive_seed(seed, "division", attempt))
-        except ValueError:  # every class has fewer cases than there are parts
+        except ValueError:  # too few cases or groups for so many parts
             return
         yield [sides for sides in divided if all(len(np.unique(labels[side])) == classes for side in sides)]
 
@@ -181,7 +181,11 @@ def _notes(dataset: Dataset, folds: list[Fold], settings: AugmentationSettings) 
             "that follows looks better and more certain than it is"
         )
     digests = np.array(image_digests(dataset), dtype=object)
-    twins = sum(np.isin(digests[fold.places["test"]], digests[fold.places["learn"]]).sum() for fold in folds)
+    twins = 0
+    for fold in folds:
+        tested, not_filtered = (digests[fold.places[part]] for part in ("test", "learn"))
+        if (alike := np.isin(tested, not_filtered)).any():
+            twins += int(np.isin(tested[alike], np.array(image_digests(fold.learn), dtype=object)).sum())
     if twins:
         yield f"{twins} test images, over all folds, are identical to an image that is learnt from"
     if len(folds) < 3:

@@ -29,7 +29,7 @@ COLUMNS = ("file", "name", "digest", "class", "group")
 def class_folders(names: Sequence[str]) -> list[str]:
     """The name of each class's folder: the class's own, with all but letters, digits, `-`, `.` and `_` replaced.
 
-    No two are equal but for capital letters, which some file systems ignore.
+    No two differ in capital letters alone, which some file systems ignore.
     """
     folders: dict[str, str] = {}
     for number, name in enumerate(names):

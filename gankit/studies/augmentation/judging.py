@@ -69,20 +69,23 @@ def _cell(endpoint: Endpoint, fold: Fold, variant: Variant, files: list[list[Pat
 def _adjust(endpoint: Endpoint, fold: Fold, of_validation: Floats, of_test: Floats) -> tuple[float, Floats]:
     """The gain of adjusted decisions on the validation part, and the adjusted outputs for the test part.
 
-    An adjustment judged on the cases for which it was chosen would seem too good. So the gain is the mean of two, each
-    of an adjustment that is chosen on one half of the groups and judged on the other; minus infinity with one group.
+    An adjustment judged on the cases for which it was chosen would seem too good. So each half of the groups, divided
+    class by class, is adjusted as serves the other half; the gain is that of both together. Minus infinity with one
+    group.
     """
     part, counts = fold.validation, class_counts(fold.learn)
     log_prior = np.log(counts / counts.sum())
     of_validation, of_test = log_softmax(of_validation, axis=-1), log_softmax(of_test, axis=-1)
-    first_half = endpoint.cases(part).group % 2 == 0
-    gains = []
-    for half in (first_half, ~first_half):
-        if half.any() and not half.all():
-            strength = endpoint.adjustment(part, of_validation, log_prior, half)
-            gains.append(endpoint.gain(part, of_validation - strength * log_prior, ~half))
     adjusted = of_test - endpoint.adjustment(part, of_validation, log_prior) * log_prior
-    return float(np.mean(gains)) if gains else -np.inf, adjusted
+    cases = endpoint.cases(part)
+    if cases.groups < 2:
+        return -np.inf, adjusted
+    in_first_half = np.zeros(cases.groups, bool)
+    in_first_half[np.argsort(cases.stratum, kind="stable")[::2]] = True
+    first_half, strengths = in_first_half[cases.group], np.zeros((len(part), 1))
+    for half in (first_half, ~first_half):
+        strengths[~half] = endpoint.adjustment(part, of_validation, log_prior, half)
+    return endpoint.gain(part, of_validation - strengths * log_prior), adjusted
 
 
 Cells = dict[tuple[int, str], Cell]
@@ -148,6 +151,7 @@ class Comparison:
         return {
             "chosen": chosen,
             "missing": len(self.study.folds) - len(chosen),
+            # 1 / (folds - 1): tested images over all others, whether learnt from or set aside; see `contrast`
             **contrast(differences, 1 / (folds - 1), patient_variances, self.patient_step),
         }
 
@@ -201,7 +205,7 @@ def judge(
         "controls": controls,
         "arms": {name: {**entry, "p_holm": p_holm.get(name)} for name, entry in arms.items()},
         "sources": sources,
-        "notes": [*_alarms(sources), *_control_notes(controls), *_gaps(lacking, primary)],
+        "notes": [*_alarms(sources), *_control_notes(controls), *_gaps(lacking, primary), *_single_groups(study)],
     }
 
 
@@ -255,3 +259,14 @@ def _gaps(lacking: Sequence[str], primary: Mapping[str, Any]) -> Iterator[str]:
         yield f"incomplete, so not chosen: {first_of(lacking)}; the reasons are among the failed jobs"
     if primary["missing"]:
         yield f"the contrast lacks {primary['missing']} folds, in which nothing could be chosen on one side"
+
+
+def _single_groups(study: AugmentationStudy) -> Iterator[str]:
+    """A note on test parts in which a class has one patient: `part_of_cases` cannot tell how much patients differ."""
+    strata = {fold.name: Endpoint(study).cases(fold.test).stratum for fold in study.folds}
+    if folds := [name for name, stratum in strata.items() if 1 in np.bincount(stratum)]:
+        what = "image" if study.division.dataset.groups is None else "group (patient)"
+        yield (
+            f"a class has a single {what} to test in {first_of(folds)}: how much others of it would differ is not in "
+            "the error, so that intervals may be too short"
+        )

@@ -36,22 +36,22 @@ if TYPE_CHECKING:
     from gankit.studies.augmentation.study import AugmentationStudy
 
 OUTPUTS, MADE = "outputs.npz", "images.npz"  # in a job's folder: a classifier's outputs, the images that a source made
-Labels = NDArray[np.int64]
+Labels = Counts = NDArray[np.int64]
 
 
-def added_counts(fold: Fold, ratio: Ratio) -> Labels:
+def added_counts(fold: Fold, ratio: Ratio) -> Counts:
     """(classes,) images that a ratio adds to each class."""
     counts = class_counts(fold.learn)
     if ratio == FILL:
         return np.asarray(counts.max() - counts, np.int64)
-    added: Labels = np.rint(counts * ratio).astype(np.int64)
+    added: Counts = np.rint(counts * ratio).astype(np.int64)
     return added
 
 
-def most_added(fold: Fold, study: AugmentationStudy) -> Labels:
+def most_added(fold: Fold, study: AugmentationStudy) -> Counts:
     """(classes,) the most images of each class that any variant adds in the fold."""
     ratios = {variant.ratio for variant in study.variants if variant.ratio is not None}
-    most: Labels = np.max([added_counts(fold, ratio) for ratio in ratios], axis=0)
+    most: Counts = np.max([added_counts(fold, ratio) for ratio in ratios], axis=0)
     return most
 
 
@@ -114,7 +114,7 @@ def _added_images(
 
 
 def _control_images(
-    study: AugmentationStudy, fold: Fold, copied: bool, counts: Labels, seed: int
+    study: AugmentationStudy, fold: Fold, copied: bool, counts: Counts, seed: int
 ) -> tuple[Images, Labels, Floats]:
     """Noised copies of training images if `copied`, else images of the reserve; (classes,) `counts` of each class."""
     source = fold.learn if copied else fold.reserve

@@ -54,9 +54,9 @@ class AugmentationSettings(FitSettings):
             is within it count as equivalent.
         folds: parts of the data, each with all classes in proportion and of whole groups; each is the test part once.
         repeats: how often all this is done, each time with another division.
-        validation: of the images that are neither tested nor reserved, one part in so many is for choosing arms and
+        validation: 4 sets aside a quarter of the images that are neither tested nor reserved, to choose arms and
             ratios.
-        reserve: of the images that are not tested, one part in so many is for the positive control alone.
+        reserve: 4 sets aside a quarter of the images that are not tested, for the positive control alone.
         generators: generators that are trained in each fold.
         seeds: trainings of each classifier, for every generator. No two folds share seeds.
         arms: kinds of trainings. Those that add images take them from every source in turn: the generator of the

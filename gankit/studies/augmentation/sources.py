@@ -52,7 +52,7 @@ def check_sources(study: AugmentationStudy, own: Path) -> None:
         own: the folder of the study.
 
     Raises:
-        GankitError: a ratio adds no image, images are missing or do not serve, or a program is missing or not trusted.
+        GankitError: a ratio adds no image, images are missing or unsuitable, or a program is missing or not trusted.
     """
     settings, learn = study.settings, study.fold(1).learn
     _check_ratios(study)
@@ -106,7 +106,7 @@ def _check_source(study: AugmentationStudy, source: str) -> None:
         wanted = f"{WANTED} there says how many; then " if source == EXPORTED else ""
         raise RunError(
             f"{folder}: no generated images for {first_of(missing)}: put them into FOLD/{GENERATED}/CLASS/ as PNG "
-            f"files; {wanted}the same command goes on"
+            f"files; {wanted}run the same command again to continue"
         )
     for fold, place in zip(study.folds, places, strict=True):
         open_generated(study, fold, place)
@@ -156,7 +156,7 @@ def make_images(study: AugmentationStudy, number: int, source: str, seed: int, f
     """A job: write a source's images for the fold of this number, and look for copies of its judging parts.
 
     Raises:
-        GankitError: the generator diverged, the program failed, or its images do not serve.
+        GankitError: the generator diverged, the program failed, or its images cannot be used.
     """
     fold = study.fold(number)
     if source == GENERATOR:
@@ -223,26 +223,25 @@ def check_program(study: AugmentationStudy, source: str) -> Path:
 def leak(fold: Fold, images: Images) -> dict[str, Any]:
     """Whether generated images copy images of the judging parts (validation and test), perhaps mirrored.
 
-    An image of the judging parts does not count where the training images hold a copy of it too.
+    An image of the judging parts does not count where the training images hold a copy of it too. Near copies occur by
+    chance: training images, which are of other patients than the judging ones, show how often.
 
     Returns:
-        {"leaked": images of the judging parts with an exact or a near copy among the generated ones, "exact": pairs of
-        which the copy is exact, "alarm": whether one is exact, or generated images are near copies significantly more
-        often than real images are of images in other parts, so of other patients (Fisher's exact test), "pairs": some
-        of the pairs, each the place of the generated image and that of the judging one, validation before test}.
+        "leaked": judging images with an exact or a near copy among the generated ones.
+        "exact": pairs of a judging image and its exact copy.
+        "alarm": whether there is an exact copy, or generated images are near copies of judging images significantly
+            more often than training images are (Fisher's exact test).
+        "pairs": the first pairs, each the place of the generated image and that of the judging one, validation before
+            test.
     """
-    learn, validation, test = (
-        _views(np.asarray(part.images), fold) for part in (fold.learn, fold.validation, fold.test)
-    )
-    judging = [*validation[0], *test[0]]
-    copies, originals, exact = _copies(_views(images, fold), judging)
+    learn, generated = _views(np.asarray(fold.learn.images), fold), _views(images, fold)
+    judging = [image for part in (fold.validation, fold.test) for image in _views(np.asarray(part.images), fold)[0]]
+    copies, originals, exact = _copies(generated, judging)
     copies_in_learn, copied_by_learn, _ = _copies(learn, judging)
     new = ~np.isin(originals, copied_by_learn)
     copies, originals, exact = copies[new], originals[new], exact[new]
-    copies_among_real = [copies_in_learn, _copies(validation, test[0])[0], _copies(test, validation[0])[0]]
-    near, near_real = len(np.unique(copies)), sum(len(np.unique(places)) for places in copies_among_real)
-    n_real = len(learn[0]) + len(judging)
-    counts = [[near, len(images) - near], [near_real, n_real - near_real]]
+    near, near_real = len(np.unique(copies)), len(np.unique(copies_in_learn))
+    counts = [[near, len(images) - near], [near_real, len(fold.learn) - near_real]]
     more_than_real = stats.fisher_exact(counts, alternative="greater").pvalue < CHANCE
     return {
         "leaked": len(np.unique(originals)),

@@ -95,7 +95,7 @@ class AugmentationStudy(Study):
         return [variant for arm in self.arms() for variant in variants(arm, settings.strengths, settings.ratios)]
 
     def fold_seeds(self, fold: Fold, count: int, stream: str) -> list[int]:
-        """`count` seeds that no other fold has: so the spread of the folds includes that of the seeds."""
+        """`count` seeds that no other fold has, so that the spread of the folds includes that of the seeds."""
         return [derive_seed(self.experiment.training.seed, stream, fold.number, i) % 2**31 for i in range(count)]
 
     def generators_of(self, source: str | None) -> int:

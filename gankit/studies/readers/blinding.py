@@ -128,8 +128,8 @@ def _copies(opened: Mapping[str, SourceImages], key: SetKey) -> list[str]:
 def export_set(study: ReadersStudy, job: Path) -> dict[str, Any]:
     """Write the key into the study's folder, and the page with the pictures into a folder for the readers.
 
-    The page has the pixels, all of one codec, and random ids: no order, name or number tells what an image is without
-    the key, whose hash stands on the page.
+    The page has pixels alone, all encoded alike, and random ids: no order, name or number tells what an image is
+    without the key, whose hash stands on the page.
 
     Args:
         study: whose set it is.

@@ -69,7 +69,7 @@ def judge(answers: Answers) -> dict[str, Any]:
 
 
 def _finding(answers: Answers, question: Question, source: str) -> list[dict[str, Any]]:
-    """The entry of a measure of a source's images; d' follows that of right pairs. Empty where nothing was answered."""
+    """The entry of a measure of a source's images, and for right pairs one of d'; empty where nothing was answered."""
     wanted = {source} if question.detects is None else {source, REAL}
     images = [image for image in answers.shown_first(pairs=question.of_pairs) if image.source in wanted]
     if not images or not answers.raters:
@@ -94,7 +94,11 @@ def _finding(answers: Answers, question: Question, source: str) -> list[dict[str
 
 
 def _discrimination(pairs_right: dict[str, Any], table: Floats) -> dict[str, Any]:
-    """The entry of d' from that of the share of right pairs: its interval on another scale; None for infinity."""
+    """The entry of d' from that of the share of right pairs; an infinite end of its interval is None.
+
+    Shares are corrected for few answers, the ends of their interval are not: transformed as they are, they cover d' as
+    often as the share. Readers who are always right may have any greater d', which a corrected end would deny.
+    """
 
     def end(right: float | None) -> float | None:
         value = math.nan if right is None else float(pair_discrimination(right))
@@ -105,11 +109,12 @@ def _discrimination(pairs_right: dict[str, Any], table: Floats) -> dict[str, Any
         name: None if value is None else float(pair_discrimination(value, count))
         for (name, value), count in zip(pairs_right["by_reader"].items(), counts.tolist(), strict=True)
     }
-    right = pairs_right["value"]
-    value = None if right is None else float(pair_discrimination(right, pairs_right["cases"]))
+    right, (low, high) = pairs_right["value"], (end(pairs_right[name]) for name in ("low", "high"))
+    answers = sum(count for value, count in zip(by_reader.values(), counts.tolist(), strict=True) if value is not None)
+    value = None if right is None else float(pair_discrimination(right, answers))
     return {
-        **pairs_right, "what": "d' of pairs", "value": value, "low": end(pairs_right["low"]),
-        "high": end(pairs_right["high"]), "chance": 0.0, "by_reader": by_reader,
+        **pairs_right, "what": "d' of pairs", "value": value, "low": low, "high": high, "chance": 0.0,
+        "by_reader": by_reader, "infinite": low is None and high is None and pairs_right["low"] is not None,
     }  # fmt: skip
 
 

@@ -19,7 +19,7 @@ class ReadersSettings(Settings):
             folder, a folder of pictures, or a table such as `{name = "folder", path = "images", size = 64}`.
         real: real images, named likewise; those of a run are its held-out images, or its training images if it has
             none. By default those of the first source that is a run.
-        images: real images to rate one by one, and as many of each source; 0 for none.
+        images: how many images of each source, and how many real ones, are rated one by one; 0 for none.
         pairs: pairs of a real and a generated image of each source, of which readers choose the real one; 0 for none.
         repeats: the share of images and of pairs that are shown a second time, to see whether readers agree with
             themselves.
