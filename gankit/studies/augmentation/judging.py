@@ -78,11 +78,11 @@ def _adjust(endpoint: Endpoint, fold: Fold, of_validation: Floats, of_test: Floa
     of_validation, of_test = log_softmax(of_validation, axis=-1), log_softmax(of_test, axis=-1)
     adjusted = of_test - endpoint.adjustment(part, of_validation, log_prior) * log_prior
     cases = endpoint.cases(part)
-    if cases.groups < 2:
+    if cases.n_groups < 2:
         return -np.inf, adjusted
-    in_first_half = np.zeros(cases.groups, bool)
+    in_first_half = np.zeros(cases.n_groups, bool)
     in_first_half[np.argsort(cases.stratum, kind="stable")[::2]] = True
-    first_half, strengths = in_first_half[cases.group], np.zeros((len(part), 1))
+    first_half, strengths = in_first_half[cases.group_of_case], np.zeros((len(part), 1))
     for half in (first_half, ~first_half):
         strengths[~half] = endpoint.adjustment(part, of_validation, log_prior, half)
     return endpoint.gain(part, of_validation - strengths * log_prior), adjusted

@@ -36,7 +36,8 @@ if TYPE_CHECKING:
     from gankit.studies.augmentation.study import AugmentationStudy
 
 OUTPUTS, MADE = "outputs.npz", "images.npz"  # in a job's folder: a classifier's outputs, the images that a source made
-Labels = Counts = NDArray[np.int64]
+Labels = NDArray[np.int64]
+Counts = NDArray[np.int64]
 
 
 def added_counts(fold: Fold, ratio: Ratio) -> Counts:
