@@ -211,11 +211,13 @@ def wait() -> None:
 
 
 def means(values: dict[str, float]) -> dict[str, float]:
-    """The mean of each value over all processes; every process must call it, with the same names in the same order."""
+    """The mean of each value over the processes that have one of this name; every process must call it."""
     if size() == 1:
         return values
-    total = average(torch.tensor(list(values.values()), dtype=torch.float64))
-    return dict(zip(values, total.tolist(), strict=True))
+    by_name: dict[str, list[float]] = {}
+    for name, value in (item for own in gather(values) for item in own.items()):
+        by_name.setdefault(name, []).append(value)
+    return {name: sum(found) / len(found) for name, found in by_name.items()}
 
 
 def on_rank_zero(action: Callable[[], Result]) -> Result:

@@ -28,6 +28,7 @@ from gankit.errors import PartError, ProcessLostError, RunError
 from gankit.evaluation import extraction
 from gankit.evaluation.sources import from_array
 from gankit.runs import checkpoint
+from gankit.training.trainer import Trainer
 
 SMALL = [
     "data.counts=[12, 10, 12]", "data.size=16", "data.flip=true", "generator.latent_dim=6", "training.steps=6",
@@ -303,6 +304,26 @@ def test_a_parameter_unused_here_takes_the_gradient_of_the_other_process(
     distributed.sum_gradients(parameters.values())
     sums = {name: None if p.grad is None else p.grad.item() for name, p in parameters.items()}
     assert sums == {"both": 3.0, "here": 3.0, "there": 4.0, "nobody": None}
+
+
+def test_a_value_logged_in_some_processes_alone_is_averaged_over_those(monkeypatch: pytest.MonkeyPatch) -> None:
+    logged = [{"both": 1.0, "here": 3.0}, {"there": 4.0, "both": 6.0}]
+    monkeypatch.setattr(distributed, "size", lambda: 2)
+    monkeypatch.setattr(distributed, "gather", lambda own: logged)
+    assert distributed.means(logged[0]) == {"both": 3.5, "here": 3.0, "there": 4.0}
+
+
+def test_losses_without_a_value_in_one_process_alone_end_the_training_in_one_line(
+    alone: None, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    stepper = Trainer(gankit.load(*RESNET, *SMALL), tmp_path, None).stepper
+    monkeypatch.setattr(stepper.execution, "run", lambda work: None)
+    stepper.update("critic", 6, 0)  # no value in the other process either
+    monkeypatch.setattr(dist, "all_reduce", lambda flat: flat.add_(1))
+    with pytest.raises(
+        PartError, match=r"losses: on the critic's turn wasserstein, gradient-penalty returned no value"
+    ):
+        stepper.update("critic", 6, 1)
 
 
 def test_shares_are_whole_rows(monkeypatch: pytest.MonkeyPatch) -> None:

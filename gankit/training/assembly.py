@@ -61,9 +61,8 @@ class Gan:
     critic_mixes_samples: bool
 
     def lazy_scale(self, side: Side) -> float:
-        """k / (k + 1), as in StyleGAN2, for the longest interval k > 1 of a loss that trains this side; else 1."""
-        trains = [term for term in self.losses if term.trains(side)]
-        longest = max((term.every for term in trains), default=1)
+        """What `training.lazy_scaling` sets: k / (k + 1), as in StyleGAN2, for the longest interval k > 1; else 1."""
+        longest = max((term.every for term in self.losses if term.trains(side)), default=1)
         return longest / (longest + 1) if longest > 1 else 1.0
 
 
@@ -83,7 +82,7 @@ def build(experiment: Experiment, image: ImageSpec) -> Gan:
         if count is not None and (reason := too_many(count, image.shape, dtype.itemsize)):
             raise PartError(f"{setting}: {reason}")
     with seeds.own_draws([]):
-        seeds.seed_torch(experiment.training.seed, "initial weights")
+        seeds.seed_torch(training.seed, "initial weights")
         generator: Generator = build_network(experiment, "generator", image)
         critic: Critic = build_network(experiment, "critic", image)
         _freeze(critic, experiment)
@@ -96,9 +95,9 @@ def build(experiment: Experiment, image: ImageSpec) -> Gan:
         _check_held_out(experiment, losses, augment)
         _check_shapes(experiment, generator, critic, augment, image)
         mixes = mixes_samples(critic, image.shape, image)
-        if experiment.training.accumulate > 1:
+        if training.accumulate > 1:
             _check_divisible(experiment, mixes, mixes_samples(generator, (generator.latent_dim,), image))
-    if mixes and not experiment.training.mixed_penalties:
+    if mixes and not training.mixed_penalties:
         _check_penalties(experiment, losses)
     for side in ("critic", "generator"):
         if not any(term.trains(side) for term in losses):
@@ -136,8 +135,8 @@ def _without_effect(experiment: Experiment) -> Iterator[str]:
         if width and getattr(settings, "widths", None) and settings.width != width.default:
             yield f"{kind}.width: it has no effect beside {kind}.widths; set {kind}.widths=none, or change that one"
     training = experiment.training
-    takes = inspect.signature(getattr(torch.optim, training.optimizer)).parameters
-    if "betas" not in takes and training.betas != Training.model_fields["betas"].default:
+    options = inspect.signature(getattr(torch.optim, training.optimizer)).parameters
+    if "betas" not in options and training.betas != Training.model_fields["betas"].default:
         yield f"training.betas: {training.optimizer} has none, so that they do nothing; see training.optimizer_options"
     if training.lazy_scaling and all(table.every == 1 for table in experiment.losses):
         yield "training.lazy_scaling: it does nothing where no loss has `every` above 1"
@@ -175,7 +174,7 @@ def _build_losses(tables: list[LossTable], image: ImageSpec) -> list[LossTerm]:
 
 
 def _check_needs(experiment: Experiment, losses: tuple[LossTerm, ...], parts: list[Any]) -> None:
-    """Refuse losses whose `needs`, classes such as `ClassHead`, none of the parts is an instance of."""
+    """Refuse a loss that needs an ability, such as `ClassHead`, which no part has."""
     hints: dict[type, str] = {Augment: "; add an [augment] table"}
     if hasattr(experiment.critic.settings, "class_head"):
         hints[ClassHead] = "; set critic.class_head=true"
@@ -310,8 +309,8 @@ def _check_divisible(experiment: Experiment, critic_mixes: bool, generator_mixes
 def mixes_samples(network: nn.Module, shape: tuple[int, ...], image: ImageSpec) -> bool:
     """Whether a network's output for a sample depends, in training mode, on the other samples of its batch.
 
-    Two copies of the network get the same sample, each in a batch with different others. Small noise is added to the
-    copies' weights, since a last layer that starts at zero would hide everything before it.
+    A copy of the network gets the same sample twice, with different others. Small noise is added to its weights, since
+    a last layer that starts at zero would hide everything before it.
 
     Args:
         network: a critic or a generator.
@@ -326,7 +325,8 @@ def mixes_samples(network: nn.Module, shape: tuple[int, ...], image: ImageSpec) 
         for parameter in probe.parameters():
             parameter.add_(0.02 * torch.randn_like(parameter))
         others = torch.randn(PROBE_BATCH - 1, *shape)
-        for network_, scale in ((copied(probe), 0.1), (probe, 3.0)):  # copied: a forward pass may change buffers
+        for scale in (0.1, 3.0):
             torch.manual_seed(2)  # dropout and other random layers draw the same both times
-            outputs.append(network_(torch.cat([sample, scale * others]), labels)[0])
-    return not torch.allclose(outputs[0], outputs[1], rtol=1e-3, atol=1e-6)
+            # By a copy, since a forward pass may change buffers.
+            outputs.append(copied(probe)(torch.cat([sample, scale * others]), labels)[0])
+    return not torch.allclose(*outputs, rtol=1e-3, atol=1e-6)

@@ -21,8 +21,8 @@ def update_average(average: AveragedModel, generator: Generator, decay: float) -
     )
     if updates := int(average.n_averaged):
         # Early on the decay is smaller, min(decay, (1 + n) / (10 + n)) for n = updates + 1, as in TensorFlow's
-        # ExponentialMovingAverage: the first, poor weights are soon forgotten. An average from another run keeps its
-        # number of updates, and is not.
+        # ExponentialMovingAverage: the first, poor weights are soon forgotten. An average from another run comes with
+        # its number of updates, so that it is kept for longer.
         torch._foreach_lerp_(averaged, current, 1 - min(decay, (2 + updates) / (11 + updates)))
     else:
         torch._foreach_copy_(averaged, current)

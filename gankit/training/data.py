@@ -77,8 +77,8 @@ class TrainingData:
         """
         # Where the next indices are unknown, the same ones are named again, so that no others are read ahead.
         pixels = self.pixels(like.device).rows(indices, next_indices or (lambda: indices))
-        flipped = None if mirrored is None else self.dataset.mirror(pixels)
-        if mirrored is not None and flipped is not None:  # None where mirroring would change a label
+        # `mirror` gives None where mirroring would change a label.
+        if mirrored is not None and (flipped := self.dataset.mirror(pixels)) is not None:
             pixels = torch.where(mirrored.to(like.device)[:, None, None, None], flipped, pixels)
         return rescale(pixels.to(like.dtype), self.dataset.value_range, (-1.0, 1.0)).contiguous()
 

@@ -23,7 +23,7 @@ def describe(table: DataTable, dataset: Dataset) -> Iterator[str]:
         DataError: images cannot be read; the lines that need no pixels are yielded before.
     """
     start = f"data {table.name}: {len(dataset)} images"
-    lines = [f"  {what}: {text}" for what, text in _facts_in_words(dataset.known, table) if text]
+    lines = [f"  {what}: {text}" for what, text in _facts_in_words(dataset.known, table)]
     try:
         pixels = _pixels(dataset)
     except DataError:
@@ -82,9 +82,9 @@ def _levels(dataset: Dataset) -> str:
     """The type and range of the pixel values, with a hint where deep images seem to use a small part of it."""
     dtype = dataset.images.dtype
     black, white = dataset.value_range
-    levels = (
-        f"{8 * dtype.itemsize} bits" if _is_full(dataset) else f"{dtype} from {black:g} (black) to {white:g} (white)"
-    )
+    levels = f"{dtype} from {black:g} (black) to {white:g} (white)"
+    if _white_is_largest(dataset):
+        levels = f"{8 * dtype.itemsize} bits"
     if used := used_levels(dataset):
         brightest, seems_white = used
         window = f"data.value_range=[0,{seems_white}]"
@@ -92,8 +92,8 @@ def _levels(dataset: Dataset) -> str:
     return levels
 
 
-def _is_full(dataset: Dataset) -> bool:
-    """Whether white is the largest value of the images' type, as it is where nothing else was said."""
+def _white_is_largest(dataset: Dataset) -> bool:
+    """Whether black is 0 and white the largest value of the images' type, as it is where nothing else was said."""
     return dataset.dtype.kind == "u" and dataset.value_range == (0, np.iinfo(dataset.dtype).max)
 
 
@@ -102,23 +102,23 @@ def used_levels(dataset: Dataset) -> tuple[int, int] | None:
 
     None for images that use more than half of their range, and where something else was declared.
     """
-    if dataset.dtype.itemsize == 1 or not _is_full(dataset):
+    if dataset.dtype.itemsize == 1 or not _white_is_largest(dataset):
         return None
     brightest = int((dataset.whole if isinstance(dataset, View) else dataset).images.max())
     return (brightest, 2 ** brightest.bit_length() - 1) if 0 < brightest <= dataset.value_range[1] / 2 else None
 
 
 def _facts_in_words(known: Known, table: DataTable) -> Iterator[tuple[str, str]]:
-    """Headings and their texts; an empty text is not shown."""
+    """What is known, each a heading and a text."""
     if known.labels is None:
         folders = sorted({Path(name).parts[0] for name in known.files if len(Path(name).parts) > 1})
-        if folders[1:]:
+        if len(folders) > 1:
             advice = f"add a column `label` to the table; beside it the sub-folders {_names(folders)} name no classes"
         else:
             advice = "sub-folders, a column `label` in labels.csv, or an array `labels` name them"
         yield "classes", f"none ({advice})"
     else:
-        hint = "" if table.conditional or not known.class_names[1:] else "; data.conditional=true tells the networks"
+        hint = "" if table.conditional or len(known.class_names) < 2 else "; data.conditional=true tells the networks"
         yield "classes", _classes(known) + _columns(known, "label") + hint
     if known.groups is None:
         source = "a column `patient` in labels.csv, or an array `groups`, says which patient each is of"
@@ -133,25 +133,26 @@ def _facts_in_words(known: Known, table: DataTable) -> Iterator[tuple[str, str]]
         mean, unanimous = known.agreement.mean(), counted(int((known.agreement == 1).sum()), "image")
         yield "raters", f"{raters}on average {mean:.0%} agree with the label, and all of them on {unanimous}"
     splits = ", ".join(f"{name} {len(indices)}" for name, indices in known.splits.items())
-    yield "splits", splits + _columns(known, "split")
+    if splits := splits + _columns(known, "split"):
+        yield "splits", splits
     used = {*(table.conditional if isinstance(table.conditional, list) else ()), table.weights}
-    unused = _names(name for name in known.facts if name not in used)
-    unused_text = f"{unused} (kept as facts; numbers can be conditions: data.conditional=[NAME])"
-    yield "unused", unused_text if unused else ""
-    columns = _names(_like_votes(known))
-    votes = f"{columns}: names of classes; if raters gave them, call the columns vote_1, vote_2, ..."
-    yield "possible votes", votes if columns else ""
-    left_out = f"{counted(len(known.left_out), 'image')} without a row: {_names(known.left_out)}"
-    yield "left out", left_out if known.left_out else ""
-    tables = f"{_names(known.not_read)} (data.table=... reads it, and a table called labels.csv is read by itself)"
-    yield "not read", tables if known.not_read else ""
+    if unused := _names(name for name in known.facts if name not in used):
+        yield "unused", f"{unused} (kept as facts; numbers can be conditions: data.conditional=[NAME])"
+    if votes := _names(_like_votes(known)):
+        yield "possible votes", f"{votes}: names of classes; if raters gave them, call the columns vote_1, vote_2, ..."
+    if known.left_out:
+        yield "left out", f"{counted(len(known.left_out), 'image')} without a row: {_names(known.left_out)}"
+    if known.not_read:
+        advice = "data.table=... reads it, and a table called labels.csv is read by itself"
+        yield "not read", f"{_names(known.not_read)} ({advice})"
 
 
 def _like_votes(known: Known) -> list[str]:
     """The facts of a table that hold nothing but names of classes."""
-    facts = known.facts.items() if isinstance(known.facts, dict) else ()  # lazy columns are not read for this
-    names = {*known.class_names, ""} if known.class_names[1:] else set()
-    return [fact for fact, values in facts if values.dtype.kind == "U" and names and {*values.tolist()} <= names]
+    if len(known.class_names) < 2 or not isinstance(known.facts, dict):  # lazy columns are not read for this
+        return []
+    names, facts = {*known.class_names, ""}, known.facts.items()
+    return [fact for fact, values in facts if values.dtype.kind == "U" and {*values.tolist()} <= names]
 
 
 def _columns(known: Known, role: str) -> str:

@@ -12,7 +12,7 @@ from gankit.runs.networks import describe_value
 from gankit.training.assembly import LossTerm
 
 LOST_PENALTY = 100.0
-"""A lazy penalty (`every` above 1) fails where value times weight exceeds this; in a run that diverged it was 1190."""
+"""A lazy penalty (`every` above 1) whose value times weight exceeds this restrains no critic; 1190 at a divergence."""
 
 
 @final
@@ -27,7 +27,7 @@ class Objective:
     def __init__(self, losses: Sequence[LossTerm], like: Tensor) -> None:
         self._losses = losses
         self._lost: set[str] = set()  # names of the penalties that the user was warned of
-        # As tensors: a CUDA graph would freeze a plain number at its recorded value.
+        # Weights that move, as tensors: a CUDA graph would freeze a plain number at its recorded value.
         self._moving = {term.name: like.new_ones(()) for term in losses if isinstance(term.weight, Schedule)}
 
     def go_to(self, step: int) -> None:
@@ -57,7 +57,7 @@ class Objective:
                         "number as a tensor, such as the mean over samples"
                     )
                 turn.log(f"{turn.side}/{term.name}", value)
-                weight = self._moving.get(term.name, value_at(term.weight, 0) * term.every)
+                weight = self._moving.get(term.name, value_at(term.weight, 0) * term.every)  # else a fixed one
                 total = weight * value if total is None else total + weight * value
         return total
 

@@ -28,7 +28,7 @@ def build_optimizer(settings: Training, network: nn.Module, side: Side) -> torch
         raise PartError(f"training.optimizer: {name} {CANNOT_TRAIN[name]}; choose another, for example Adam")
     kind = getattr(torch.optim, name)
     options: dict[str, Any] = {"lr": value_at(_rate(settings, side), 0), "betas": _betas_at(settings, 0)}
-    # Not complex numbers, nor where some versions of torch have no such form: Apple GPUs, and Adagrad on any GPU.
+    # No fused form takes complex numbers; some versions of torch have none for Apple GPUs, and for Adagrad on any GPU.
     devices = {"cpu"} if name == "Adagrad" else {"cpu", "cuda"}
     options["fused"] = all(p.is_floating_point() and p.device.type in devices for p in network.parameters())
     options = {key: value for key, value in options.items() if key in inspect.signature(kind).parameters}

@@ -51,7 +51,7 @@ class Progress:
             total=steps, initial=done, unit="step", dynamic_ncols=True, smoothing=0, disable=quiet or self._lines
         )
         self._quiet = quiet
-        self._steps, self._first, self._step = steps, done, done
+        self._steps, self._begun_at, self._step = steps, done, done
         self._images_per_step = images_per_step
         self._max_minutes = max_minutes
         self._start = time.monotonic()
@@ -65,11 +65,11 @@ class Progress:
     def step(self, step: int, on_trial: bool = False) -> None:
         """Move the bar to a step; while threads are `on_trial`, a step says little about the time of others."""
         now = time.monotonic()
-        if self._step == self._first:  # this was the first
+        if self._step == self._begun_at:  # the first step of this process
             self._counted_from = (step, now)
         self._bar.update(step - self._step)
         self._step = step
-        done, taken = step - self._first, now - self._start
+        done, taken = step - self._begun_at, now - self._start
         # While threads are on trial, only a step of a minute says enough.
         enough = self.ANNOUNCED_AFTER[-1:] if on_trial else self.ANNOUNCED_AFTER
         if not self._cost_said and any(done >= least and taken > seconds for least, seconds in enough):
@@ -79,13 +79,13 @@ class Progress:
     def count_anew(self) -> None:
         """Measure the time of steps from here on: the number of threads has changed."""
         self._counted_from = (self._step, time.monotonic())
-        if self._step - self._first <= self.JUST_BEGUN:
+        if self._step - self._begun_at <= self.JUST_BEGUN:
             self._cost_said = False
 
     def _seconds_per_step(self) -> float:
         step, since = self._counted_from
         if self._step == step:  # nothing else is known yet
-            step, since = self._first, self._start
+            step, since = self._begun_at, self._start
         return (time.monotonic() - since) / max(self._step - step, 1)
 
     def seconds_left(self) -> float:
@@ -94,18 +94,18 @@ class Progress:
 
     def _say_cost(self) -> None:
         """Announce how long all steps of this process will take, and what to do if that is too long."""
-        per_step, steps = self._seconds_per_step(), self._steps - self._first
+        per_step, steps = self._seconds_per_step(), self._steps - self._begun_at
         seconds = per_step * steps
         if seconds < self.WORTH_SAYING:
             return
-        text = f"{steps:,} steps that are left" if self._first else f"{steps:,} steps"
+        text = f"{steps:,} steps that are left" if self._begun_at else f"{steps:,} steps"
         end = "stop with Ctrl-C and go on at any time"
         if self._max_minutes is not None and seconds > self._max_minutes * 60:
             limit = format_seconds(self._max_minutes * 60)
             end = f"training.max_minutes stops it after {limit}, and gankit resume goes on for as long again"
         text += f": about {format_seconds(seconds)} on this machine; {end}"
         fewer = int(self.SHORTER / per_step)
-        if seconds > self.LONG and not self._first and fewer:
+        if seconds > self.LONG and not self._begun_at and fewer:
             fewer -= fewer % 10 ** (len(str(fewer)) - 1)  # one digit, then zeros
             text += f"; training.steps={fewer} takes {format_seconds(per_step * fewer)}"
         self.say(text)

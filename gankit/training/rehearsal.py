@@ -250,7 +250,7 @@ def _check_features(stepper: Stepper) -> None:
 
 def _check_same_step(first: Stepper, second: Stepper) -> None:
     """After the second step of both, from the same saved state, losses and parts must be equal."""
-    values = [  # as tensors, of which `_same` knows how they round
+    values = [  # as tensors on the device, which `_same` needs to know how exact they are
         {name: torch.tensor(mean, device=stepper.device) for name, mean in stepper.log.means().items()}
         for stepper in (first, second)
     ]
@@ -265,14 +265,14 @@ def _check_same_step(first: Stepper, second: Stepper) -> None:
     for name, part in first.parts.items():
         if not hasattr(part, "state_dict"):
             continue
-        modules, anew = list(_modules(part)), list(_modules(second.parts[name]))
-        if len(modules) != len(anew):
+        modules, others = _modules(part), _modules(second.parts[name])
+        if len(modules) != len(others):
             raise PartError(f"{name} gains or loses modules in a step, which a resumed run would lose; {SAVE_ADVICE}")
-        for own, its_match in zip(modules, anew, strict=True):
-            after = _attributes(its_match)
-            changed = [key for key, value in _attributes(own).items() if not _same(value, after.get(key))]
-            if changed:
-                raise PartError(f"{name} changes {changed[0]} in a step, which a resumed run would lose; {SAVE_ADVICE}")
+        for module, other_module in zip(modules, others, strict=True):
+            expected = _attributes(other_module)
+            for key, value in _attributes(module).items():
+                if not _same(value, expected.get(key)):
+                    raise PartError(f"{name} changes {key} in a step, which a resumed run would lose; {SAVE_ADVICE}")
 
 
 def _said(value: Tensor | None) -> str:

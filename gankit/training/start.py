@@ -71,7 +71,7 @@ def load_networks(stepper: Stepper, state: dict[str, Any], folder: Path) -> None
         saved = {name.removeprefix("module."): value for name, value in state["averaged"].items()}
         _load_matching(stepper.averaged.module, "averaged", {"averaged": saved}, folder)
         stepper.averaged.n_averaged.copy_(state["averaged"]["n_averaged"])
-    stepper.go_to(stepper.step)
+    stepper.go_to(stepper.step)  # each part's `before_step` again, for the buffers that were replaced
 
 
 def _refuse_frozen(critic: nn.Module, unmatched: list[str], folder: Path) -> None:

@@ -195,15 +195,26 @@ class Stepper:
                 parameter.requires_grad_(True)
 
     def update(self, side: Side, batch: int, index: int) -> None:
-        """Do the `index`-th update of one side, on `batch` samples over all processes; nothing where no loss is due."""
+        """Do the `index`-th update of one side, on `batch` samples over all processes, if any loss has a value.
+
+        Raises:
+            PartError: losses have a value in other processes, but not in this one.
+        """
         last_turn: Turn | None = None
+        parameters = list(getattr(self, side).parameters())
         for piece, shard in enumerate(distributed.shard(batch).parts(self.settings.accumulate)):
             last_turn = self.execution.run(self._work(side, shard, index, piece)) or last_turn
+        distributed.sum_gradients(parameters)  # without a value too: other processes may have one, and would wait
         if last_turn is not None:
-            distributed.sum_gradients(getattr(self, side).parameters())
             self.optimizers[side].step()
             for part in self._losses_and_augment:
                 part.after_step(last_turn)  # the turns of other pieces are gone, which is what saves memory
+        elif any(parameter.grad is not None for parameter in parameters):
+            names = ", ".join(term.name for term in self.objective.due(side, index))
+            raise PartError(
+                f"losses: on the {side}'s turn {names} returned no value in process {distributed.rank()}, but one in "
+                "another: a loss must return None in all processes or in none"
+            )
 
     def _work(self, side: Side, shard: Shard, index: int, piece: int) -> Work:
         """The turn of an update, or of one piece of its batch where `training.accumulate` divides it.
@@ -223,8 +234,8 @@ class Stepper:
     def _seed_draws(self, side: Side, index: int, piece: int) -> None:
         """Seed torch's own draws and those of the losses for a turn."""
         # A number for each process and piece of a batch, so that no two of them augment alike.
-        place = distributed.rank() * self.settings.accumulate + piece
-        seeds.seed_torch(self.settings.seed, f"{side} turn", index, *([place] if place else []))
+        number = distributed.rank() * self.settings.accumulate + piece
+        seeds.seed_torch(self.settings.seed, f"{side} turn", index, *([number] if number else []))
         self.inputs.seed(side, index)
 
     def _differentiate(self, turn: Turn, shard: Shard, index: int, piece: int) -> bool:

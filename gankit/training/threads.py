@@ -25,19 +25,19 @@ class StepThreads:
 
     Args:
         folder: the run's.
-        options: from `thread_options`; empty where the number is fixed. It is also fixed while nothing is recorded:
-            `start` records the first choice.
+        options: from `thread_options`; empty where the number is fixed. It also is where nothing is recorded, and
+            `start` is not called.
     """
 
     def __init__(self, folder: Path, options: Sequence[int]) -> None:
         self._path, self._options = folder / FILE, options
         self._rows = [row for row in read_log(self._path) if _is_valid(row)] if options else []
         self._choice: ThreadChoice | None = None
+        self._announced: int | None = None
         if self._rows:
-            last = self._rows[-1]
-            self._choice = ThreadChoice(options, last["threads"], last.get("seconds"))
+            self._announced = self._rows[-1]["threads"]
+            self._choice = ThreadChoice(options, self._announced, self._rows[-1].get("seconds"))
         self._is_cold = True  # the first step of a process also loads and compiles
-        self._announced = self._rows[-1]["threads"] if self._rows else None
 
     def start(self) -> None:
         """Begin to try numbers of threads, at step 0 of a new run; does nothing where there is nothing to choose."""

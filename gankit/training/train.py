@@ -125,8 +125,8 @@ def _threads_and_random_state(experiment: Experiment) -> Iterator[Sequence[int]]
     """
     setting, record = experiment.training.threads, experiment.run
     computing = arithmetic(experiment.training, choose_device(experiment.training.device))
-    # `torch_threads(None)` notes the caller's number, to restore it, before `own_draws` waits for another training of
-    # this process: after that, the number might be the other's.
+    # `torch_threads(None)` only notes the caller's number, to restore it: first, since `own_draws` may wait for another
+    # training of this process, which sets a number too.
     with torch_threads(None), seeds.own_draws(), seeds.plain_torch(), computing:
         may_choose = setting == "auto" and distributed.size() == 1 and not experiment.training.compile
         options = thread_options() if may_choose else []  # before a number is set, which would leave no choice

@@ -185,7 +185,7 @@ class Trainer:
         return INTERRUPTED if stopped else "training.max_minutes is used up"
 
     def _is_due(self, every: int) -> bool:
-        """Whether what is done every so many steps, and after the last one, is due after the present step."""
+        """Whether the step just done is a multiple of `every`, or the last one."""
         return self.stepper.step % every == 0 or self.stepper.step == self.settings.steps
 
     @contextlib.contextmanager

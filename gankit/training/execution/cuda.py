@@ -37,8 +37,8 @@ class CudaRecorder:
 
     def record(self, work: Callable[[], None]) -> Callable[[], None]:
         """As `Recorder.record`."""
-        # If the recording becomes invalid, the inner context fails to leave the stream; the outer one then does. It
-        # also makes the stream's device current, on which a graph keeps the seeds of its draws.
+        # The outer context leaves the stream where the inner one, of an invalid recording, fails to. It also makes the
+        # stream's device current, on which a graph keeps the seeds of its draws.
         with torch.cuda.stream(self._stream):
             graph = self._graph()
             # "thread_local" lets other threads read images meanwhile.

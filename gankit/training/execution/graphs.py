@@ -124,7 +124,7 @@ class Graphs:
             return self._replay(work, self._recordings[work.key])
         self._eager_turns[work.key] += 1
         if self._eager_turns[work.key] > WARM_UPS:
-            return self._record(work)
+            return self._record_and_compare(work)
         with self._recorder.aside():
             return Eager(self._log).run(work)
 
@@ -156,7 +156,7 @@ class Graphs:
         turn.copy_results(computed)
         return _Results(turn, [parameter.grad for parameter in work.network.parameters()], logged)
 
-    def _record(self, work: Work) -> Turn | None:
+    def _record_and_compare(self, work: Work) -> Turn | None:
         """Do a turn eagerly, record it, replay it from the same state, and compare."""
         before, inputs = buffers_of(self._modules), dict[str, Tensor]()
 
@@ -175,13 +175,13 @@ class Graphs:
 
         def record() -> str | None:
             places = self._places_of_buffers()
-            recorded.append(self._recording(work, inputs, before))
+            recorded.append(self._new_recording(work, inputs, before))
             # Each replay would begin with what was in the old one.
             return "the turn puts a new tensor in place of a buffer" if self._places_of_buffers() != places else None
 
         def replay() -> str | None:
             recorded[0].replay()
-            if not torch.equal(torch.default_generator.get_state(), random[0]):  # it would keep the recording's numbers
+            if not torch.equal(torch.default_generator.get_state(), random[0]):  # replays would repeat them
                 return "the turn draws on the host"
             exact = self._exact and not operations
             difference = _difference(work.network, eager, recorded[0].results, exact)
@@ -201,7 +201,7 @@ class Graphs:
         self.close()
         return turn
 
-    def _recording(self, work: Work, inputs: dict[str, Tensor], before: list[Tensor]) -> _Recording:
+    def _new_recording(self, work: Work, inputs: dict[str, Tensor], before: list[Tensor]) -> _Recording:
         """Record a turn, and leave buffers and generators in the state before it, for the first replay."""
         restore_buffers(self._modules, before)
         for parameter in work.network.parameters():  # so that gradients are made in the memory of the recording
