@@ -36,7 +36,6 @@ def averaged_copy(generator: Generator, average: AveragedModel | None) -> Genera
     network = copied(generator)
     distributed.synchronise(network, on=False)  # its batch normalisation must not wait for other processes
     if average is not None:
-        averaged = dict(average.module.named_parameters())
-        for name, parameter in network.named_parameters():
-            parameter.data.copy_(averaged[name].data)
+        for parameter, averaged in zip(network.parameters(), average.module.parameters(), strict=True):
+            parameter.data.copy_(averaged.data)
     return network

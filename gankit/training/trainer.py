@@ -4,7 +4,7 @@ import contextlib
 import dataclasses
 import math
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, final
 
@@ -129,16 +129,19 @@ class Trainer:
         with (
             device_faults(self.folder, settings, lambda: stepper.step),  # outermost: a dead GPU also fails in `close`
             StopRequest(answer if is_writer else "") as stop, contextlib.closing(self.log), contextlib.closing(bar),
-            contextlib.closing(stepper), self._report_lost_steps(bar),
-            torch_threads(self.threads.threads_for(stepper.step - 1)),
+            contextlib.closing(stepper), torch_threads(self.threads.threads_for(stepper.step - 1)),
         ):  # fmt: skip
-            self._say_warnings(bar)
-            if stepper.step == 0 and is_writer:
-                self._write_grid()
-            if self._evaluation_was_broken_off():
-                stepper.move_rates(stepper.step - 1)  # the line records the rates of the last step
-                self._tick(bar, on_tick, stop)
-            why_stopped = self._do_steps(bar, on_tick, stop, deadline)
+            try:
+                self._say_warnings(bar)
+                if stepper.step == 0 and is_writer:
+                    self._write_grid()
+                if self._evaluation_was_broken_off():
+                    stepper.move_rates(stepper.step - 1)  # the line records the rates of the last step
+                    self._tick(bar, on_tick, stop)
+                why_stopped = self._do_steps(bar, on_tick, stop, deadline)
+            except KeyboardInterrupt:  # not a stop in order, which saves a checkpoint
+                bar.say_lost(self._saved, self.folder)
+                raise
             if why_stopped is not None:
                 bar.say_stopped(why_stopped, self.folder)
         if why_stopped == INTERRUPTED:
@@ -187,15 +190,6 @@ class Trainer:
     def _is_due(self, every: int) -> bool:
         """Whether the step just done is a multiple of `every`, or the last one."""
         return self.stepper.step % every == 0 or self.stepper.step == self.settings.steps
-
-    @contextlib.contextmanager
-    def _report_lost_steps(self, bar: Progress) -> Iterator[None]:
-        """A context that tells the user which steps are lost when it is interrupted instead of stopped in order."""
-        try:
-            yield
-        except KeyboardInterrupt:
-            bar.say_lost(self._saved, self.folder)
-            raise
 
     def _evaluation_was_broken_off(self) -> bool:
         """Whether a stop broke off this step's evaluation, so that its line is missing; never with more processes."""

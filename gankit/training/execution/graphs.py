@@ -170,7 +170,8 @@ class Graphs:
             eager = self._compute(work, keep)
         if eager is None:
             return None
-        after, random = buffers_of(self._modules), self._random_state()
+        after, generators = buffers_of(self._modules), self._all_generators()
+        random = [generator.get_state() for generator in generators]
         recorded: list[_Recording] = []  # filled by `record`
 
         def record() -> str | None:
@@ -185,7 +186,7 @@ class Graphs:
                 return "the turn draws on the host"
             exact = self._exact and not operations
             difference = _difference(work.network, eager, recorded[0].results, exact)
-            return difference or _first_unequal("buffers", after, buffers_of(self._modules), exact)
+            return difference or _first_unequal(["buffers"] * len(after), after, buffers_of(self._modules), exact)
 
         # All processes agree on each outcome before they go on, since a replay may sum over all of them.
         problem = _problem(record) or _problem(replay)
@@ -195,7 +196,8 @@ class Graphs:
         recorded.clear()
         self._recorder.recover()
         restore_buffers(self._modules, after)
-        self._set_random_state(random)
+        for generator, state in zip(generators, random, strict=True):
+            generator.set_state(state)
         self._report(f"training.graphs: switched off at the {work.side}'s turn: {problem}")
         turn = self._finish(work, inputs, eager)
         self.close()
@@ -227,13 +229,6 @@ class Graphs:
         gpus = {generator.device.index for generator in self._generators if generator.device.type == "cuda"}
         return [torch.default_generator, *self._generators, *(torch.cuda.default_generators[i] for i in sorted(gpus))]
 
-    def _random_state(self) -> list[Tensor]:
-        return [generator.get_state() for generator in self._all_generators()]
-
-    def _set_random_state(self, states: list[Tensor]) -> None:
-        for generator, state in zip(self._all_generators(), states, strict=True):
-            generator.set_state(state)
-
 
 def _problem(attempt: Callable[[], str | None]) -> str | None:
     """What an attempt returns or raises, here or in another process; None where it works in all of them.
@@ -261,11 +256,9 @@ def _difference(network: nn.Module, eager: _Results, replayed: _Results, exact: 
 
 
 def _first_unequal(
-    names: list[str] | str, expected: Sequence[Tensor | None], found: Sequence[Tensor | None], exact: bool
+    names: list[str], expected: Sequence[Tensor | None], found: Sequence[Tensor | None], exact: bool
 ) -> str | None:
-    """The first tensor of a replay that is not as expected, in words, or None; `names` is one each, or one for all."""
-    if isinstance(names, str):
-        names = [names] * len(expected)
+    """The first tensor of a replay that is not as expected, in words, or None; with the name of each."""
     # Compare with the largest norm: some tensors, such as gradients of a last bias, are zero but for rounding.
     largest = max((float(tensor.double().norm()) for tensor in expected if tensor is not None), default=0.0)
     for name, a, b in zip(names, expected, found, strict=True):
