@@ -23,7 +23,7 @@ def describe(table: DataTable, dataset: Dataset) -> Iterator[str]:
         DataError: images cannot be read; the lines that need no pixels are yielded before.
     """
     start = f"data {table.name}: {len(dataset)} images"
-    lines = [f"  {what}: {text}" for what, text in _facts_in_words(dataset.known, table)]
+    lines = [f"  {what}: {text}" for what, text in _facts_in_words(dataset.known, table) if text]
     try:
         pixels = _pixels(dataset)
     except DataError:
@@ -109,7 +109,7 @@ def used_levels(dataset: Dataset) -> tuple[int, int] | None:
 
 
 def _facts_in_words(known: Known, table: DataTable) -> Iterator[tuple[str, str]]:
-    """What is known, each a heading and a text."""
+    """Headings and their texts; an empty text is not shown."""
     if known.labels is None:
         folders = sorted({Path(name).parts[0] for name in known.files if len(Path(name).parts) > 1})
         if len(folders) > 1:
@@ -133,8 +133,7 @@ def _facts_in_words(known: Known, table: DataTable) -> Iterator[tuple[str, str]]
         mean, unanimous = known.agreement.mean(), counted(int((known.agreement == 1).sum()), "image")
         yield "raters", f"{raters}on average {mean:.0%} agree with the label, and all of them on {unanimous}"
     splits = ", ".join(f"{name} {len(indices)}" for name, indices in known.splits.items())
-    if splits := splits + _columns(known, "split"):
-        yield "splits", splits
+    yield "splits", splits + _columns(known, "split")
     used = {*(table.conditional if isinstance(table.conditional, list) else ()), table.weights}
     if unused := _names(name for name in known.facts if name not in used):
         yield "unused", f"{unused} (kept as facts; numbers can be conditions: data.conditional=[NAME])"

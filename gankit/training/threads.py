@@ -25,8 +25,8 @@ class StepThreads:
 
     Args:
         folder: the run's.
-        options: from `thread_options`; empty where the number is fixed. It also is where nothing is recorded, and
-            `start` is not called.
+        options: from `thread_options`; empty where the number is fixed. Without a recorded choice it stays fixed until
+            `start`.
     """
 
     def __init__(self, folder: Path, options: Sequence[int]) -> None:
@@ -35,8 +35,9 @@ class StepThreads:
         self._choice: ThreadChoice | None = None
         self._announced: int | None = None
         if self._rows:
-            self._announced = self._rows[-1]["threads"]
-            self._choice = ThreadChoice(options, self._announced, self._rows[-1].get("seconds"))
+            last = self._rows[-1]
+            self._announced = last["threads"]
+            self._choice = ThreadChoice(options, last["threads"], last.get("seconds"))
         self._is_cold = True  # the first step of a process also loads and compiles
 
     def start(self) -> None:

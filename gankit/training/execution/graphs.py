@@ -258,7 +258,7 @@ def _difference(network: nn.Module, eager: _Results, replayed: _Results, exact: 
 def _first_unequal(
     names: list[str], expected: Sequence[Tensor | None], found: Sequence[Tensor | None], exact: bool
 ) -> str | None:
-    """The first tensor of a replay that is not as expected, in words, or None; with the name of each."""
+    """The first tensor of a replay that is not as expected, in words with its name, or None."""
     # Compare with the largest norm: some tensors, such as gradients of a last bias, are zero but for rounding.
     largest = max((float(tensor.double().norm()) for tensor in expected if tensor is not None), default=0.0)
     for name, a, b in zip(names, expected, found, strict=True):
