@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gankit.errors import GankitError, RunError
-from gankit.evaluation.sources import Source, open_source
+from gankit.evaluation.sources import Source
 from gankit.files import user_path, write_atomically, write_csv, write_folder
 from gankit.images.pictures import grid_html, grid_png, save_image
 from gankit.interfaces import Features
@@ -149,8 +149,7 @@ def rank(
         scores, notes = critic_scores(opened, latents, labels)
     elif way == "realism":
         images = opened.decode(latents, labels)
-        source = open_source(real, opened.value_range) if isinstance(real, (str, Path, dict)) else real
-        scores, notes = realism_scores(opened, images, features, source)
+        scores, notes = realism_scores(opened, images, features, real)
     elif classifier is None:
         raise GankitError("by label needs a classifier: give a TorchScript or .pt2 file, or in Python a function")
     else:
