@@ -232,11 +232,12 @@ def decode_all(
         DataError: a picture cannot be decoded, or differs from the others in depth, colour or size.
     """
     problems: dict[int, str] = {}
-    for index in range(len(names) if like is None else 0):
+    for index, name in enumerate(names):
+        if like is not None:
+            break
         try:
             with load(index) as picture:
-                like = decoder.form(picture, names[index]), names[index]
-            break
+                like = decoder.form(picture, name), name
         except DataError as error:
             problems[index] = str(error)
     if like is None:
