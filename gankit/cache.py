@@ -97,14 +97,15 @@ def stored(key: str, make: Callable[[], NDArray[Any]], folder: Folder = "arrays"
 
 def row_blocks(array: NDArray[Any], size: int = 4096) -> Iterator[NDArray[Any]]:
     """Consecutive rows of an array, `size` at a time; rows of a memory map leave memory once they are used."""
-    owner: Any = array  # becomes the memory map that the array is a view of, or None
-    while isinstance(owner, np.ndarray) and not (isinstance(owner, np.memmap) and isinstance(owner.base, mmap.mmap)):
-        owner = owner.base
+    owner: Any = array  # becomes the memory map that the array is a view of, if it is one
+    mode = None
+    while isinstance(owner, np.ndarray):
+        mode, owner = getattr(owner, "mode", None), owner.base
     for start in range(0, len(array), size):
         yield array[start : start + size]
         # Pages of a copy-on-write map hold what was written to them, and must stay.
-        if owner is not None and owner.mode == "r" and hasattr(mmap, "MADV_DONTNEED"):
-            owner.base.madvise(mmap.MADV_DONTNEED)
+        if isinstance(owner, mmap.mmap) and mode == "r" and hasattr(mmap, "MADV_DONTNEED"):
+            owner.madvise(mmap.MADV_DONTNEED)
 
 
 def fingerprint(prefix: str, files: Iterable[Path], options: object) -> str:

@@ -133,7 +133,7 @@ def rank(
     if real:
         raise GankitError("--real mixes real images into a page: add --page")
     if out:
-        refuse_taken(user_path(out))  # before the work
+        refuse_taken(out)  # before the work
     ranked = ranking.rank(
         given if len(given) > 1 else given[0], count, keep, by, seed=seed, label=label, features=features, real=against,
         classifier=_classifier(classifier), key=key,

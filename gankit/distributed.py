@@ -176,7 +176,7 @@ def sum_gradients(parameters: Iterable[nn.Parameter]) -> None:
     unused = [number for number, parameter in enumerate(trained) if parameter.grad is None]
     gradients = [torch.zeros_like(p) if p.grad is None else p.grad for p in trained]
     uses = gradients[0].new_ones(len(trained))
-    for number in unused:  # a list of numbers would be copied, for which the host waits
+    for number in unused:  # one by one: `uses[unused]` would copy the list to the device, and wait for that
         uses[number].zero_()
     flat = torch.cat([gradient.reshape(-1) for gradient in [*gradients, uses]])
     dist.all_reduce(flat)

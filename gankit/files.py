@@ -189,6 +189,7 @@ def refuse_taken(folder: Path) -> None:
         RunError: the folder holds something, is a file, or cannot be replaced: the current folder, a link, or where a
             disk is mounted.
     """
+    folder = user_path(folder)
     if folder.resolve() == Path.cwd():
         raise RunError(f"{folder} is the current folder, which cannot be replaced; name another as --out")
     if folder.is_symlink() or os.path.ismount(folder):
@@ -303,7 +304,7 @@ def locked(target: Path, lock: Path, give_up: Callable[[], bool] = lambda: True)
         except NotImplementedError:  # a file system without locks: its users must take care
             break
         else:
-            if lock.exists():  # else the process before deleted it after this one had opened it
+            if lock.exists():  # else its last holder deleted it after it was opened here
                 break
             handle.release()
     try:

@@ -26,14 +26,14 @@ _turns: list[int] = []
 
 @dataclass
 class _Client:
-    """Whom a `Reader` serves: the thread that waits for it now, and whom that one serves if it is a reader's."""
+    """The thread that waits for a `Reader` now, and the client of that thread if it is a reader's itself."""
 
     thread: int | None = None
     client: "_Client | None" = None
 
 
 class _Here(threading.local):
-    """Whom this thread of the program serves, if it is a `Reader`'s."""
+    """The client of this thread of the program, if it is a `Reader`'s."""
 
     client: _Client | None = None
 
@@ -72,8 +72,8 @@ def own_draws(devices: Sequence[torch.device] | None = None) -> Iterator[None]:
     """Draw from torch's own generators, and leave them as they were.
 
     There is one of each for all threads, which therefore take turns: a training as a whole, a network that is built,
-    a batch of samples. Who waits is known of a `Reader` alone: a training never goes on that waits for another thread
-    in which gankit draws.
+    a batch of samples. A thread that waits for a `Reader` lends it the turn; one that holds the turn and waits in
+    another way for a thread that draws waits for ever.
 
     Args:
         devices: whose generators beside the CPU's are used; all by default.

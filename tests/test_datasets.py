@@ -168,7 +168,7 @@ class TestTorchvision:
         ("settings", "message"),
         [
             ({"dataset": "Cifar10", "root": "."}, "no data set 'Cifar10'; did you mean 'CIFAR10'?"),
-            ({"dataset": "Zzz"}, "no data set 'Zzz'; it has: CIFAR10, "),
+            ({"dataset": "Zzz"}, "no data set 'Zzz'; known: CIFAR10, "),
             ({"dataset": "MNIST"}, "MNIST needs root"),
             (
                 {"dataset": "MNIST", "root": ".", "options": {"trian": 1}},

@@ -348,11 +348,11 @@ class TestNpz:
         assert Npz(path=tmp_path / "b.npz", labels="none").remarks[0].startswith("test_x (5,): no facts")
 
     def test_refused_columns(self, tmp_path: Path) -> None:
-        path = self.write(tmp_path, images=pixels(2, 3, 3), agreement=[0.5, 1.5], groups=np.zeros((2, 2)))
-        data = Npz(path=path, labels="grades")
-        assert "no array 'grades'" in error(lambda: data.labels)
-        assert "shares of raters from 0 to 1" in error(lambda: data.agreement)
-        assert "'groups' must be (n,) or (n, 1)" in error(lambda: data.groups)
+        unshared = Npz(path=self.write(tmp_path, images=pixels(2, 3, 3), agreement=[0.5, 1.5]))
+        assert "shares of raters from 0 to 1" in error(lambda: unshared.agreement)
+        ungrouped = Npz(path=self.write(tmp_path, images=pixels(2, 3, 3), groups=np.zeros((2, 2))))
+        assert "'groups' must be (n,) or (n, 1)" in error(lambda: ungrouped.groups)
+        assert "no array 'grades'" in error(lambda: Npz(path=ungrouped.archive.path, labels="grades").labels)
 
     def test_mirror_and_home(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         self.write(tmp_path, images=pixels(2, 3, 3))

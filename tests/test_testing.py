@@ -18,7 +18,7 @@ FAULTY = Path(__file__).with_name("planted_faults.py")
 CAUGHT = {
     "PenaltyOfTheWholeBatch": ("test_is_a_mean_over_samples[critic]", "norm over the whole batch"),
     "OneAlphaABatch": ("test_draws_are_one_per_sample[critic]", "draw one row per sample"),
-    "OneAlphaOfTheTurn": ("test_draws_are_one_per_sample[critic]", "the first size is the number of samples"),
+    "OneAlphaOfTheTurn": ("test_draws_are_one_per_sample[critic]", "the first size must be the number of samples"),
     "UndetachedFakes": ("test_trains_its_side_and_no_other[critic]", "trains the generator too"),
     "SilentlyPerSample": ("test_says_that_it_differentiates_sample_by_sample", "set per_sample = True"),
     "ChangesScores": ("test_keeps_the_images[critic]", "changes turn.real in place"),

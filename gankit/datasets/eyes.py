@@ -105,11 +105,6 @@ class Eyes(Dataset):
         """uint8."""
         return np.dtype(np.uint8)
 
-    @property
-    def value_range(self) -> tuple[float, float]:
-        """0 and 255."""
-        return 0.0, 255.0
-
     @cached_property
     def known(self) -> Known:
         """True classes, the share of the ten calls that equal the true class, and the ground truth as facts.

@@ -36,9 +36,9 @@ SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp", ".webp")
 class Folder(DecodedDataset):
     """Pictures below a folder, read at full depth: 8-bit grey and colour, and 16-bit grey.
 
-    What is known of them comes from a CSV file; without one the names of the sub-folders are the classes. So they are
-    beside a file that names the patients alone, unless each sub-folder holds a single patient's pictures. Nothing is
-    skipped silently and nothing is read with loss: files of unknown types, transparency, 16-bit colour and mixed depths
+    What is known of them comes from a CSV file. Where there is none, or it names patients and no classes, the names of
+    the sub-folders are the classes; beside such a file not if each sub-folder is one patient's. Nothing is skipped
+    silently and nothing is read with loss: files of unknown types, transparency, 16-bit colour and mixed depths
     are refused with the reason. Classes are in the order of numbers if all their names are numbers, else of text.
     """
 
@@ -209,7 +209,8 @@ def _with_folders(known: Known, patients: NDArray[Any]) -> Known:
     if not all(parts):
         return known
     names = [folders[0] for folders in parts]
-    if len(set(names)) == 1 or len(set(zip(names, patients.tolist(), strict=True))) == len(set(names)):
+    one_patient_each = len(set(zip(names, patients.tolist(), strict=True))) == len(set(names))
+    if one_patient_each or len(set(names)) == 1:
         return known
     labels, class_names = number_classes(names)
     return replace(known, labels=labels, class_names=class_names, splits=known.splits or splits)

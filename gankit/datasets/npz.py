@@ -2,7 +2,6 @@
 
 import math
 import re
-from collections.abc import Mapping
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal, final
@@ -15,7 +14,7 @@ from gankit.errors import DataError, first_of
 from gankit.images.archive import Archive, Header
 from gankit.images.columns import find
 from gankit.images.grey_levels import check_range
-from gankit.images.known import Columns
+from gankit.images.known import Columns, Known
 from gankit.images.names import two_spellings
 from gankit.interfaces import DecodedDataset, ImageSpec
 
@@ -196,8 +195,7 @@ class Npz(DecodedDataset):
         check_range(images, self.declared_range, str(self.archive.path))
         return np.ascontiguousarray(images, dtype=self.dtype)
 
-    @cached_property
-    def _classes(self) -> tuple[NDArray[np.int64], tuple[str, ...]] | None:
+    def _read_classes(self) -> tuple[NDArray[np.int64], tuple[str, ...]] | None:
         """(n,) classes and their names; classes without an image are left out, so that numbers have no gaps."""
         name, path = self.names["labels"], self.archive.path
         keys = [prefix + name for prefix in self._prefixes]
@@ -226,47 +224,40 @@ class Npz(DecodedDataset):
             raise DataError(f"{path}: class_names has {alike}; use one spelling and one number")
         return numbers.reshape(-1).astype(np.int64), names
 
-    @property
-    def labels(self) -> NDArray[np.int64] | None:
-        """(n,) classes from 0 to k - 1, or None.
+    @cached_property
+    def known(self) -> Known:
+        """Classes, groups, agreement, the splits of MedMNIST's layout, and every further array as a fact.
+
+        Facts hold numbers or text, one entry per image, and are read at first use. Classes are named by `class_names`
+        in the file, else by the numbers that stand there.
 
         Raises:
-            DataError: labels that are no classes, or not one name per class.
+            DataError: labels that are no classes, not one name per class, or agreement outside [0, 1].
         """
-        return None if self._classes is None else self._classes[0]
+        labels, class_names = self._read_classes() or (None, ())
+        ends = np.cumsum((0, *self._counts))
+        splits = {prefix[:-1]: np.arange(ends[i], ends[i + 1]) for i, prefix in enumerate(self._prefixes) if prefix}
+        no_facts = {self.names["images"], self.names["groups"], "agreement", "class_names"}
+        no_facts |= set() if labels is None else {self.names["labels"]}
+        first = self._prefixes[0]
+        names = [key.removeprefix(first) for key in self.archive.headers if key.startswith(first)]
+        facts = [name for name in names if name not in no_facts and self._is_fact(name)]
+        return Known(
+            labels=labels,
+            class_names=class_names,
+            groups=self._flat(self.names["groups"]),
+            agreement=self._agreement(),
+            splits=splits,
+            facts=Columns(facts, self._read_fact),
+        )
 
-    @property
-    def class_names(self) -> tuple[str, ...]:
-        """As `class_names` in the file, else the numbers that stand there; of classes with an image."""
-        return () if self._classes is None else self._classes[1]
-
-    @cached_property
-    def groups(self) -> NDArray[Any] | None:
-        """(n,) group of each image, or None."""
-        return self._flat(self.names["groups"])
-
-    @cached_property
-    def agreement(self) -> NDArray[np.float64] | None:
-        """(n,) share of raters whose call equals the label, or None.
-
-        Raises:
-            DataError: values outside [0, 1].
-        """
+    def _agreement(self) -> NDArray[np.float64] | None:
         shares = self._flat("agreement")
         if shares is None:
             return None
         if shares.dtype.kind not in "iufb" or not ((shares >= 0) & (shares <= 1)).all():
             raise DataError(f"{self.archive.path}: 'agreement' must be shares of raters from 0 to 1")
         return shares.astype(np.float64)
-
-    @cached_property
-    def facts(self) -> Mapping[str, NDArray[Any]]:
-        """Every further array, of numbers or text, with one entry per image: (n,), or (n, ...); read at first use."""
-        no_facts = {self.names["images"], self.names["groups"], "agreement", "class_names"}
-        no_facts |= set() if self._classes is None else {self.names["labels"]}
-        first = self._prefixes[0]
-        names = [key.removeprefix(first) for key in self.archive.headers if key.startswith(first)]
-        return Columns([name for name in names if name not in no_facts and self._is_fact(name)], self._read_fact)
 
     @property
     def remarks(self) -> list[str]:
@@ -288,14 +279,6 @@ class Npz(DecodedDataset):
         column = self._column(name)
         assert column is not None
         return column.reshape(-1) if column.size == len(column) else column
-
-    @cached_property
-    def splits(self) -> Mapping[str, NDArray[np.int64]]:
-        """Indices of the images of each split in MedMNIST's layout."""
-        if self._prefixes == ("",):
-            return {}
-        ends = np.cumsum((0, *self._counts))
-        return {prefix[:-1]: np.arange(ends[i], ends[i + 1], dtype=np.int64) for i, prefix in enumerate(self._prefixes)}
 
     def __len__(self) -> int:
         return sum(self._counts)

@@ -1,6 +1,5 @@
 """Any image classification data set of torchvision.datasets, by the name of its class."""
 
-import difflib
 import inspect
 import operator
 from functools import cached_property
@@ -20,7 +19,7 @@ from gankit.images.known import Known
 from gankit.images.resizing import Fit
 from gankit.images.room import too_many
 from gankit.interfaces import DecodedDataset, ImageSpec
-from gankit.registry.messages import shown
+from gankit.registry.messages import shown, suggestion
 
 _TARGETS = ("targets", "labels", "_labels")  # where torchvision's classes keep all targets, if they do
 _NO_OPTIONS = ("self", "root", "download", "transform", "target_transform", "transforms")
@@ -192,10 +191,7 @@ def _class(name: str) -> Any:
         if inspect.isclass(value) and issubclass(value, base) and value is not base
     }  # fmt: skip
     if name not in classes:
-        folded = {key.casefold(): key for key in classes}
-        close = difflib.get_close_matches(name.casefold(), folded, n=1)
-        hint = f"; did you mean {folded[close[0]]!r}?" if close else f"; it has: {', '.join(sorted(classes))}"
-        raise DataError(f"torchvision.datasets has no data set {shown(name)}{hint}")
+        raise DataError(f"torchvision.datasets has no data set {shown(name)}; {suggestion(name, sorted(classes))}")
     return classes[name]
 
 

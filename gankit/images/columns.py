@@ -43,7 +43,7 @@ def means(title: str, role: str) -> bool:
 
 
 def find(titles: Iterable[str], role: str, where: str, own: str | None = None) -> str | None:
-    """The title of the column of a role: gankit's own title for it, `own`, or the one usual word for it; None without.
+    """The column of a role: of gankit's own title, `own` or the role's name, else of the one usual word; None without.
 
     Raises:
         DataError: several may be meant; it names the table or file as `where`.

@@ -72,7 +72,7 @@ class Decoder:
     grey: bool | None = None
 
     def form(self, picture: Image.Image, where: str) -> Form:
-        """Shape and type of the array that `__call__` gives, from the header alone.
+        """Shape and type of the array that a picture becomes, from the header alone.
 
         Raises:
             DataError: a kind of picture that cannot be read without loss.
@@ -83,23 +83,15 @@ class Decoder:
         channels = stored.channels if self.grey is None else 1 if self.grey else 3
         return Form(channels, height, width, stored.dtype)
 
-    def __call__(self, picture: Image.Image, where: str) -> NDArray[Any]:
-        """(channels, height, width) uint8 or uint16.
-
-        Raises:
-            DataError: a kind of picture that cannot be read without loss.
-        """
-        return self.resized(self.stored(picture, where))
-
     def resized(self, array: NDArray[Any]) -> NDArray[Any]:
         """An array as `stored` gives it, at the size that is wanted."""
         return array if self.size is None else resized(array, self.size, self.fit)
 
     def stored(self, picture: Image.Image, where: str) -> NDArray[Any]:
-        """As `__call__`, of shape (c, h, w) at the size that is stored.
+        """(channels, height, width) uint8 or uint16, at the size that is stored.
 
         Raises:
-            DataError: as for `__call__`; a ValueError of a damaged picture ends as one.
+            DataError: a kind of picture that cannot be read without loss, or one that is damaged.
         """
         with damage_as_data_error(where):
             stored = _stored_form(picture, where)
@@ -232,11 +224,12 @@ def decode_all(
         DataError: a picture cannot be decoded, or differs from the others in depth, colour or size.
     """
     problems: dict[int, str] = {}
-    for index in range(len(names) if like is None else 0):
+    for index, name in enumerate(names):
+        if like is not None:
+            break
         try:
             with load(index) as picture:
-                like = decoder.form(picture, names[index]), names[index]
-            break
+                like = decoder.form(picture, name), name
         except DataError as error:
             problems[index] = str(error)
     if like is None:

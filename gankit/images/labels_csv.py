@@ -23,8 +23,9 @@ _BESIDE = (".csv", ".txt", ".json", ".md")
 _SYSTEM = ("Thumbs.db", "desktop.ini")  # files that a file manager leaves behind
 
 Names = list[str] | None
-"""One name for each row, or None where the file has none; so, too, of the raters' calls, of which a row has several."""
+"""One name for each row, or None where the file has none."""
 Calls = list[list[str]] | None
+"""The raters' calls for each row, or None where the file has none."""
 Knowledge = Known
 """The name of `Known` in 0.1.0."""
 

@@ -30,7 +30,7 @@ def escaped(name: str) -> str:
 
 
 def look(name: str) -> str:
-    """The same for names that look alike on most screens."""
+    """A form that is the same for all names that look alike on most screens."""
     return " ".join(visible(unicodedata.normalize("NFKC", name)).split())
 
 
@@ -40,7 +40,7 @@ def visible(text: str) -> str:
 
 
 def spelling(name: str) -> str:
-    """The same for all spellings of a name."""
+    """A form that is the same for all spellings of a name."""
     text = unicodedata.normalize("NFC", look(name).casefold())
     number = re.fullmatch(r"([+-]?)(\d+)(?:\.(\d*))?", text)
     if number is None:

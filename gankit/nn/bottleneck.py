@@ -91,8 +91,7 @@ class InvertedBottleneck(nn.Module):
     """x + contract(act(mix(act(expand(x))))): 1x1, grouped 3x3 and 1x1 convolutions with leaky ReLUs between.
 
     At 16 channels a group, with its second derivatives on a CPU, the grouped convolution takes 2.6 times as long for a
-    multiplication as a dense 3x3 one and 1.4 times as long as a 1x1 one: some 40 % of a block's time at width 128. As a
-    dense convolution of pairs of groups, half of whose weights are zeros, it takes 1.3 to 1.7 times as long again.
+    multiplication as a dense 3x3 one and 1.4 times as long as a 1x1 one: some 40 % of a block's time at width 128.
 
     Args:
         channels: of input and output.

@@ -328,7 +328,6 @@ class ResidualBlock(nn.Module):
         super().__init__()
         hidden = hidden or channels_out
         up, down = (resample if resample == direction else None for direction in ("up", "down"))
-        self.first = first
         self.norm1 = None if first else Norm(norm, channels_in, image)
         self.conv1 = ResampledConv2d(channels_in, hidden, 3, up, bias=first_bias, fused=fused, gain=2**0.5)
         self.norm2 = Norm(norm, hidden, image)

@@ -108,7 +108,7 @@ def deterministic() -> Iterator[None]:
     try:
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", NOT_DETERMINISTIC.pattern)
-            # Of matrix products after some that did without that variable; torch gives each stream memory of its own.
+            # Said where matrix products came before that variable; torch gives each stream memory of its own.
             warnings.filterwarnings("ignore", "Deterministic behavior was enabled")
             yield
     finally:

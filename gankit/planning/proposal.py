@@ -204,8 +204,8 @@ def _choose_data(
 def _choose_size(dataset: Dataset, sides: tuple[int, int], on_gpu: bool, minutes: float) -> Choice:
     """Pixels a side, or [height, width]: what the machine can train in time, no larger than the smallest image.
 
-    The sides have the median proportion of the images, rounded to quarters of the shorter one (of 28, to sevenths),
-    and are within those that the recipe makes.
+    The sides have the median proportion of the images, rounded to quarters of the shorter one (to sevenths of 28
+    pixels), and are within those that the recipe makes.
     """
     sizes = np.array(list(dataset.stored_sizes))
     shorter = int(sizes.min())

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gankit.errors import GankitError, RunError
-from gankit.evaluation.sources import Source, open_source
+from gankit.evaluation.sources import Source
 from gankit.files import user_path, write_atomically, write_csv, write_folder
 from gankit.images.pictures import grid_html, grid_png, save_image
 from gankit.interfaces import Features
@@ -149,8 +149,7 @@ def rank(
         scores, notes = critic_scores(opened, latents, labels)
     elif way == "realism":
         images = opened.decode(latents, labels)
-        source = open_source(real, opened.value_range) if isinstance(real, (str, Path, dict)) else real
-        scores, notes = realism_scores(opened, images, features, source)
+        scores, notes = realism_scores(opened, images, features, real)
     elif classifier is None:
         raise GankitError("by label needs a classifier: give a TorchScript or .pt2 file, or in Python a function")
     else:
@@ -167,32 +166,6 @@ def _checked(count: int, keep: int) -> int:
     if not 1 <= keep <= count:
         raise GankitError(f"keep: {keep} of {count} images cannot be kept: keep 1 to {count}")
     return count
-
-
-@dataclass(frozen=True)
-class _Rated:
-    """What people rated.
-
-    Attributes:
-        sides: the generated images of each source.
-        generated: their names in the ratings, in the order of the sides.
-        names: those of all images.
-        real: which of all images are real.
-        real_labels: the class of each real image, by name; "" where it is not known.
-    """
-
-    sides: list[Side]
-    generated: list[str]
-    names: list[str]
-    real: list[bool]
-    real_labels: dict[str, str]
-
-    def classes(self) -> list[str]:
-        """What a diagnosis of each image should be; "" where that is not known."""
-        # A diagnosis is a class, and cannot equal the numbers that an image was drawn with.
-        drawn_with = ["" if each.conditioned else text for each in self.sides for text in each.labels]
-        by_name = dict(zip(self.generated, drawn_with, strict=True)) | self.real_labels
-        return [by_name[name] for name in self.names]
 
 
 def _by_ratings(
@@ -215,25 +188,23 @@ def _by_ratings(
             raise GankitError("ratings without a page number the images of one source: give one")
         number, seed = _checked(common_count(opened, count), keep), seed or 0
         raters = ratings.by_number(raters, number)
-        names = [str(i) for i in range(number)]
-        rated = _Rated([side(opened[0], number, seed, label)], names, names, [False] * number, {})
+        sides = [side(opened[0], number, seed, label)]
+        generated = names = [str(i) for i in range(number)]
+        real_labels: dict[str, str] = {}
     else:
         sides, seed = _sides_of_page(opened, key, count, seed, label), key.seed
         _checked(len(key.generated), keep)
-        rated = _Rated(
-            sides,
-            generated=[shown.id for shown in key.generated],
-            names=[shown.id for shown in key.images],
-            real=[shown.real for shown in key.images],
-            real_labels={shown.id: shown.label for shown in key.images if shown.real},
-        )
-    ratings.check_images(raters, rated.names, any(rated.real))
-    scores = ratings.mean_scores(raters, rated.generated)
-    found = ratings.findings(raters, rated.names, rated.real, rated.classes())
-    sides = rated.sides
+        generated, names = [shown.id for shown in key.generated], [shown.id for shown in key.images]
+        real_labels = {shown.id: shown.label for shown in key.images if shown.real}
+    # A diagnosis is a class, and cannot equal the numbers that an image was drawn with.
+    drawn_with = ["" if each.conditioned else text for each in sides for text in each.labels]
+    classes = dict(zip(generated, drawn_with, strict=True)) | real_labels
+    ratings.check_images(raters, names, bool(real_labels))
+    scores = ratings.mean_scores(raters, generated)
+    found = ratings.findings(raters, names, [name in real_labels for name in names], [classes[name] for name in names])
     if len(sides) > 1:
         sources = [each.origin.name for each in sides for _ in each.labels]
-        found += ratings.compare_sources(raters, scores, rated.generated, sources, any(rated.real))
+        found += ratings.compare_sources(raters, scores, generated, sources, bool(real_labels))
     is_one_run = len(opened) == 1 and isinstance(opened[0].source, Run)
     return Ranking(
         by="ratings",
@@ -265,8 +236,8 @@ def _sides_of_page(
     opened: list[Opened], key: Key, count: int | None, seed: int | None, label: str | None
 ) -> list[Side]:
     """The images of a page that are not real, made again."""
-    each = len(key.generated) // len(key.sources)
-    for name, value, of_page in (("count", count, each), ("seed", seed, key.seed), ("label", label, key.label)):
+    per_source = len(key.generated) // len(key.sources)
+    for name, value, of_page in (("count", count, per_source), ("seed", seed, key.seed), ("label", label, key.label)):
         if value is not None and value != of_page:
             raise GankitError(f"{name}: the rating page has {of_page}, not {value}: leave it out")
     if len(opened) != len(key.sources):
@@ -276,7 +247,7 @@ def _sides_of_page(
     for one, origin in zip(opened, key.sources, strict=True):
         if isinstance(one.source, Run) and one.source.wants_best != origin.best:
             one = replace(one, source=open_run(one.source.path, best=origin.best))
-        sides.append(side(one, each, key.seed, key.label))
+        sides.append(side(one, per_source, key.seed, key.label))
         if sides[-1].origin.content == origin.content:
             continue
         if isinstance(one.source, Run):

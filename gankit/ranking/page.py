@@ -9,7 +9,7 @@ import numpy as np
 
 from gankit.errors import GankitError, counted
 from gankit.evaluation.sources import Source
-from gankit.files import refuse_taken, user_path, write_atomically, write_folder
+from gankit.files import refuse_taken, write_atomically, write_folder
 from gankit.images.pictures import image_png, png_uri
 from gankit.ranking.key import seal
 from gankit.ranking.shown import Sources, check_shapes, class_texts, common_count, open_reals, open_sources, side
@@ -59,7 +59,7 @@ def write_page(
         raise GankitError(
             f"count and real: a page needs 1 drawn image or more, and 0 real ones or more, not {count} and {real}"
         )
-    refuse_taken(user_path(folder))
+    refuse_taken(folder)  # before the work
     sides = [side(each, common_count(opened, count), seed, label) for each in opened]
     name, reals = open_reals(opened, against) if real else (None, None)
     shapes = [(each.origin.name, each.images.shape[1:]) for each in sides]

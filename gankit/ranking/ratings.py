@@ -1,7 +1,7 @@
 """Ratings by people: the key that they name, checks against the images, means and agreement."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, final
@@ -122,7 +122,10 @@ def check_images(raters: Sequence[Rater], images: Sequence[str], with_calls: boo
         known = set(images)
         if strange := [image for image in rater.calls if image not in known]:
             raise _unknown(rater, strange[0], f"it is none of the {len(known)} of the key")
-        for what, column in (("score", rater.scores), ("call", rater.calls if with_calls else rater.scores)):
+        columns: dict[str, Mapping[str, object]] = {"score": rater.scores}
+        if with_calls:
+            columns["call"] = rater.calls
+        for what, column in columns.items():
             missing = [image for image in images if column.get(image, "") == ""]
             if missing:
                 raise DataError(

@@ -13,10 +13,11 @@ from torch import Tensor
 from gankit.errors import GankitError, PartError, RunError
 from gankit.evaluation import extraction
 from gankit.evaluation.extraction import BATCH, device_of, extractor
-from gankit.evaluation.sources import TRAINING, Source, from_array, notes, open_images, run_reference
+from gankit.evaluation.sources import TRAINING, Source, from_array, notes
 from gankit.images.grey_levels import rescale
 from gankit.interfaces import Features
 from gankit.metrics.precision_recall import realism_score
+from gankit.ranking.shown import Opened, open_reals
 from gankit.registry import Part
 from gankit.registry.messages import suggestion
 from gankit.runs.networks import generate_batches
@@ -74,11 +75,7 @@ def realism_scores(
     Raises:
         GankitError: too few real images, features that cannot read the images, or data that cannot be opened.
     """
-    if isinstance(real, (Run, type(None))):
-        name, reals = run_reference(real or run)
-    else:
-        name = "real images"
-        reals = open_images(real, name, window=run.value_range)
+    name, reals = open_reals([Opened(run.path.name, run)], real)
     chosen = run.experiment.evaluation.features if features is None else features
     _, network = extractor(chosen, reals.image.shape)
     drawn = from_array(images, "drawn", run.value_range)

@@ -4,6 +4,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.spatial.distance import cdist
 from torch import from_numpy
 from torch.nn.functional import adaptive_avg_pool2d
 
@@ -13,9 +14,9 @@ from gankit.interfaces import Dataset
 SIDE = 16
 """Pixels of a side at which images are compared, so that fine noise does not decide."""
 MOST = 20_000
-"""The most training images that are looked at; of a larger set, evenly spread ones."""
+"""The most training images that are looked at, evenly spread over a larger set."""
 BATCH = 512
-"""Training images that are compared at a time."""
+"""Training images that are read at a time."""
 
 
 def nearest_png(samples: NDArray[Any], value_range: tuple[float, float], training: Dataset) -> tuple[bytes, int]:
@@ -27,16 +28,10 @@ def nearest_png(samples: NDArray[Any], value_range: tuple[float, float], trainin
         training: of which the lower row shows the image nearest to each sample, by the mean squared difference of both
             at 16 x 16 pixels.
     """
-    small = _small(samples, value_range)
     places = np.linspace(0, len(training) - 1, min(len(training), MOST)).astype(int)
-    least, nearest = np.full(len(samples), np.inf), np.zeros(len(samples), int)
-    for start in range(0, len(places), BATCH):
-        chosen = places[start : start + BATCH]
-        distances = np.square(small[:, None] - _small(training.read(chosen), training.value_range)).mean(2)
-        closest = distances.argmin(1)
-        found = distances[np.arange(len(samples)), closest]
-        nearest = np.where(found < least, chosen[closest], nearest)
-        least = np.minimum(found, least)
+    batches = (places[start : start + BATCH] for start in range(0, len(places), BATCH))
+    small = np.concatenate([_small(training.read(batch), training.value_range) for batch in batches])
+    nearest = places[cdist(_small(samples, value_range), small, "sqeuclidean").argmin(1)]
     return pairs_png(samples, value_range, training.read(nearest), training.value_range), len(places)
 
 

@@ -38,7 +38,7 @@ class SmallNetwork(nn.Module):
     regression target.
     """
 
-    def __init__(self, image: ImageSpec, outputs: int, width: int = 16, dropout: float = 0.2) -> None:
+    def __init__(self, image: ImageSpec, outputs: int, width: int) -> None:
         super().__init__()
         levels = min(5, max(1, round(math.log2(min(image.height, image.width) / 4))))
         widths = [image.channels, *(width * min(2**level, 4) for level in range(levels))]
@@ -46,7 +46,7 @@ class SmallNetwork(nn.Module):
         for before, after in itertools.pairwise(widths):
             convolution = nn.Conv2d(before, after, 3, padding=1, bias=False)
             layers += [convolution, nn.BatchNorm2d(after), nn.ReLU(), nn.MaxPool2d(2, ceil_mode=True)]
-        self.body = nn.Sequential(*layers, nn.AdaptiveAvgPool2d(4), nn.Flatten(), nn.Dropout(dropout))
+        self.body = nn.Sequential(*layers, nn.AdaptiveAvgPool2d(4), nn.Flatten(), nn.Dropout(0.2))
         self.head = nn.Linear(widths[-1] * 16, outputs)
 
     def forward(self, images: Tensor) -> Tensor:
@@ -65,9 +65,7 @@ class TorchvisionNetwork(nn.Module):
         PartError: the images have neither one nor three channels, or are of a size that it cannot take.
     """
 
-    def __init__(
-        self, image: ImageSpec, outputs: int, name: str, input_size: int | None = None, table: str = "classifier"
-    ) -> None:
+    def __init__(self, image: ImageSpec, outputs: int, name: str, input_size: int | None, table: str) -> None:
         super().__init__()
         if image.channels not in (1, 3):
             raise PartError(

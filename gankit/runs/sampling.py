@@ -6,7 +6,7 @@ from pathlib import Path
 from torch import Tensor
 
 from gankit.errors import RunError
-from gankit.files import refuse_taken, user_path, write_atomically, write_csv, write_folder
+from gankit.files import refuse_taken, write_atomically, write_csv, write_folder
 from gankit.images.known import GRID
 from gankit.images.pictures import grid_png, save_image
 from gankit.runs.labels import Labels
@@ -34,7 +34,6 @@ def write_samples(
     Raises:
         RunError: the folder is taken, the label does not fit the run, or its generator cannot truncate.
     """
-    folder = user_path(folder)
     refuse_taken(folder)  # before the work
     latents, labels = run.draw(count, parse_label(run, label), seed)
     images = run.decode(latents, labels, truncation)

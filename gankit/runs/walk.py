@@ -14,7 +14,7 @@ from torch import Tensor
 from gankit import seeds
 from gankit.errors import RunError
 from gankit.experiments.options import Animation
-from gankit.files import refuse_taken, user_path, write_atomically, write_folder
+from gankit.files import refuse_taken, write_atomically, write_folder
 from gankit.images.pictures import enlargement, grid, grid_png, to_8bit
 from gankit.images.room import too_many
 from gankit.interfaces import Truncates
@@ -78,7 +78,6 @@ def write_walk(
         RunError: the folder is taken, the label does not fit the run, its generator cannot truncate, or Pillow cannot
             write the format.
     """
-    folder = user_path(folder)
     refuse_taken(folder)  # before the work
     Image.init()
     if animation.upper() not in Image.SAVE_ALL:

@@ -79,7 +79,7 @@ class Commands(TyperGroup):
     def explain(ctx: Any, command: Any) -> Any:
         """Give a command its summary and its examples, and return it.
 
-        Options that it does not have become overrides, where it takes any: their errors say what a setting is called.
+        A command with overrides takes unknown options as such: the error then says what the setting is called.
         """
         command.short_help = (command.help or "").partition("\n\n")[0]
         command.ignore_unknown_options = any(parameter.name == "overrides" for parameter in command.params)

@@ -103,11 +103,11 @@ def _depends_on_values(func: Any, args: Any, kwargs: Any) -> bool:
     """Whether the shape of a result follows from values: of a mask that picks elements, or of repetitions."""
     if func is aten.repeat_interleave.Tensor:
         return kwargs.get("output_size") is None
-    # What a mask picks can be set to one number without counting it.
-    is_counted = func is aten.index.Tensor or (
+    # A mask's elements are counted, but for setting all of them to one number.
+    counts_mask = func is aten.index.Tensor or (
         func.overloadpacket in (aten.index_put, aten.index_put_) and args[2].numel() != 1
     )
-    return is_counted and any(each is not None and each.dtype in (torch.bool, torch.uint8) for each in args[1])
+    return counts_mask and any(each is not None and each.dtype in (torch.bool, torch.uint8) for each in args[1])
 
 
 def _memory(tensor: Tensor) -> int:
@@ -234,7 +234,7 @@ class _Crossings(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
 
 class _FromNumbers(TorchFunctionMode):
-    """Adds to the names of what copies between devices what makes tensors of Python's numbers there."""
+    """Notes in `seen` the functions that make tensors of Python's numbers on the device."""
 
     def __init__(self, seen: list[str]) -> None:
         super().__init__()

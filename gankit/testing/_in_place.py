@@ -1,10 +1,11 @@
 """Finds in-place activations that change a value which is used again, for example by a shortcut around them."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
+from torch.utils._pytree import tree_leaves
 
 ACTIVATIONS = {
     "relu", "relu6", "leaky_relu", "rrelu", "elu", "selu", "celu", "silu", "hardswish", "hardtanh", "hardsigmoid",
@@ -43,18 +44,8 @@ class _OutOfPlace(TorchFunctionMode):
 
     def note_use(self, values: Any) -> None:
         """Note which activations' results are among these values."""
-        for tensor in _tensors(values):
-            self.used |= {index for index, result in enumerate(self._results) if result is tensor}
-
-
-def _tensors(values: Any) -> Iterator[Tensor]:
-    if isinstance(values, Tensor):
-        yield values
-    elif isinstance(values, dict):
-        yield from _tensors(list(values.values()))
-    elif isinstance(values, (list, tuple)):
-        for value in values:
-            yield from _tensors(value)
+        seen = set(map(id, tree_leaves(values)))
+        self.used |= {index for index, result in enumerate(self._results) if id(result) in seen}
 
 
 def in_place_error(run: Callable[[], Tensor]) -> float:

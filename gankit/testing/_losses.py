@@ -13,6 +13,7 @@ from gankit.errors import PartError
 from gankit.interfaces import Augment, Critic, Generator, ImageSpec, Loss, Side, Turn
 from gankit.registry import registry, valid_part
 from gankit.registry.wrapping import wrap
+from gankit.seeds import TurnDraws
 from gankit.testing._suite import labels_for, save_and_load
 from gankit.testing._trained import TrainedSuite, named
 from gankit.training.inputs import SIDES
@@ -57,9 +58,12 @@ class LossTests(TrainedSuite):
         real, labels, latents = parts.pop("real"), parts.pop("labels"), parts.pop("latents")
         parts["critic"].requires_grad_(side == "critic")
         torch.manual_seed(seed)
+        start, stop, _ = rows.indices(self.SAMPLES)
+        # For all samples, of which a turn gets its rows, as if processes shared the batch.
+        draws = TurnDraws(torch.Generator().manual_seed(seed), latents[:0], (start, stop, self.SAMPLES))
         return Turn(
             side, **parts, real=lambda: real[rows], labels=None if labels is None else labels[rows],
-            latents=latents[rows], step=0, random=_RowsOfDraws(seed, self.SAMPLES, rows),
+            latents=latents[rows], step=0, random=draws,
             held_out=lambda: (real.flip(0)[rows], None if labels is None else labels.flip(0)[rows]),
         )  # fmt: skip
 
@@ -264,27 +268,3 @@ def _build(kind: str, part: str | type, image: ImageSpec, settings: Mapping[str,
     if isinstance(part, str):
         return valid_part(kind, part, settings).build(image)
     return part(image, **settings)
-
-
-class _RowsOfDraws:
-    """Random numbers for all samples, of which a turn gets its rows, as if processes shared the batch."""
-
-    def __init__(self, seed: int, count: int, rows: slice) -> None:
-        self._generator = torch.Generator().manual_seed(seed)
-        self._count, self._rows = count, rows
-        self._samples = len(range(count)[rows])
-
-    def _draw(self, draw: Any, shape: tuple[int, ...]) -> Tensor:
-        assert shape[:1] == (self._samples,), (
-            f"the loss draws {shape} for {self._samples} samples: the first size is the number of samples"
-        )
-        values: Tensor = draw((self._count, *shape[1:]), generator=self._generator, dtype=torch.float64)
-        return values[self._rows]
-
-    def uniform(self, *shape: int) -> Tensor:
-        """Values in [0, 1)."""
-        return self._draw(torch.rand, shape)
-
-    def normal(self, *shape: int) -> Tensor:
-        """Standard normal values."""
-        return self._draw(torch.randn, shape)
