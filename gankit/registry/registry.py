@@ -290,6 +290,6 @@ def _copies_of(part: object) -> type:
     """A class, since the registry holds classes only, that gives a copy of `part` when it is called."""
     from gankit.nn.copies import copied  # imported here: `gankit list` need not load torch
 
-    # `__init__` never runs, as a copy is no instance of the new class. Only its signature counts: there are no settings.
+    # `__init__` never runs, as a copy is no instance of the new class: its signature says that there are no settings.
     methods = {"__new__": lambda cls: copied(part), "__init__": lambda self: None}
     return type(type(part).__name__, (type(part),), methods)
