@@ -332,6 +332,7 @@ def load(
     experiment._chosen_by_recipe = document.recipe_settings()  # now without those that were overridden
     if data is not None:
         return experiment.for_given_data()
-    is_experiment = isinstance(recipe_or_path, Experiment)
-    experiment._computed_by = recipe_or_path._computed_by if is_experiment else document.computed_by
+    experiment._computed_by = document.computed_by
+    if isinstance(recipe_or_path, Experiment):
+        experiment._computed_by = recipe_or_path._computed_by
     return experiment
