@@ -42,10 +42,9 @@ class SettingsDocument:
         default_tables: names of the tables that were taken from the default recipe.
         overridden: the text of the override of each overridden setting, by the setting's path of keys.
         widened: paths of parts that were written as a bare name, which an override turned into a table.
-        recipe: name of the recipe that computes settings from the images; "" for a recipe with fixed settings and for
-            any other document.
-        is_recipe: whether the document is a recipe, of either sort.
-        chosen_by_recipe: those of `DATA_SPECIFIC` that a recipe chose in the experiment that became this document.
+        computed_by: name of the recipe that computes the settings from the images; "" where none does.
+        is_recipe: whether the document is a recipe, with fixed or with computed settings.
+        chosen_by_recipe: those of `DATA_SPECIFIC` that a recipe chose, for a document made from an `Experiment`.
     """
 
     label: str
@@ -55,7 +54,7 @@ class SettingsDocument:
     default_tables: set[str] = field(default_factory=set)
     overridden: dict[KeyPath, str] = field(default_factory=dict)
     widened: set[KeyPath] = field(default_factory=set)
-    recipe: str = ""
+    computed_by: str = ""
     is_recipe: bool = False
     chosen_by_recipe: Collection[tuple[str, str]] = ()
 
@@ -85,7 +84,7 @@ class SettingsDocument:
     def _read_recipe(cls, name: str) -> SettingsDocument:
         """A recipe by name."""
         if name in registry("recipe"):
-            return cls(f"recipe {name}", {"data": dict(recipes.get(name).data)}, recipe=name, is_recipe=True)
+            return cls(f"recipe {name}", {"data": dict(recipes.get(name).data)}, computed_by=name, is_recipe=True)
         if name not in recipe_names():
             _refuse_path_or_setting(name)
         text = recipe_text(name)  # its error for an unknown name lists the recipes
@@ -230,11 +229,12 @@ class SettingsDocument:
         For a setting that is not written out, it is the place of the innermost table that contains it; "overrides" if
         several overrides wrote that table.
         """
-        path_and_parents = [path[:length] for length in range(len(path), 0, -1)]
         if path in self.overridden:
             return f"override {shown(self.overridden[path])}"
-        table = next((keys for keys in path_and_parents if keys in self.overridden), path)
-        if table != path or path in self.widened:
+        path_and_parents = [path[:length] for length in range(len(path), 0, -1)]
+        made_table = path if path in self.widened else None
+        table = next((keys for keys in path_and_parents if keys in self.overridden), made_table)
+        if table is not None:
             texts = {text for keys, text in self.overridden.items() if _is_within(keys, table)}
             if len(texts) > 1:
                 return "overrides"
@@ -254,10 +254,7 @@ def _is_within(path: KeyPath, table: KeyPath) -> bool:
 
 
 def settings_file(name: str | Path) -> Path | None:
-    """The experiment or study file that a name stands for: itself, or that of a run's folder; None if none is there.
-
-    An argument of the command line that names an existing file is that file, even if it contains "=".
-    """
+    """The experiment or study file that a name stands for: itself, or that of a run's folder; None if none is there."""
     path = user_path(name)
     return next((file for file in (path / "experiment.toml", path) if os.path.isfile(file)), None)
 
@@ -271,7 +268,9 @@ def _refuse_path_or_setting(name: str) -> None:
             f"name a recipe and add data.name=folder data.path={path}"
         )
     if "=" in name or name.startswith("-"):
-        what, setting = ("option", "training.steps=500") if name.startswith("-") else ("file", name)
+        what, setting = "file", name
+        if name.startswith("-"):
+            what, setting = "option", "training.steps=500"
         comes_after = f"a setting comes after a recipe or a file, for example: demo {setting}"
         raise SettingsError(f"{shown(name)}: there is no such {what}; {comes_after}")
     if path.suffix.lower() in FORMATS or "/" in name:
@@ -301,22 +300,16 @@ def _parse(text: str, format: str, label: str) -> Any:
     except tomllib.TOMLDecodeError as error:
         match = re.search(r"^(.*) \(at line (\d+), column (\d+)\)$", str(error))
         where, reason = (f"{label}:{match[2]}", match[1]) if match else (label, str(error))
-        reason += _hint(reason)
     except json.JSONDecodeError as error:
-        where, reason = f"{label}:{error.lineno}", f"{error.msg}{_hint(error.msg)}"
-    except Exception as error:  # YAMLError, whose class is known only where ruamel.yaml is
+        where, reason = f"{label}:{error.lineno}", error.msg
+    except Exception as error:  # a YAMLError too, whose class is known only where ruamel.yaml is
         if format != ".yaml" and not isinstance(error, ValueError):
-            raise
+            raise  # it is not the file's fault
         mark = getattr(error, "problem_mark", None)
         where = f"{label}:{mark.line + 1}" if mark else label
         reason = " ".join(str(getattr(error, "problem", None) or error).split())
-        reason += _hint(reason)
-    raise SettingsError(f"{where}: not {name}: {reason}")
-
-
-def _hint(reason: str) -> str:
-    """What to do about an invalid escape sequence; empty if the reason is another."""
-    return f"; {BACKSLASH_HINT}" if re.search(r"escape|hex value|\\", reason) else ""
+    hint = f"; {BACKSLASH_HINT}" if re.search(r"escape|hex value|\\", reason) else ""
+    raise SettingsError(f"{where}: not {name}: {reason}{hint}")
 
 
 def _key_or_index(table: dict[str, Any] | list[Any], key: str, text: str, path: KeyPath) -> str | int:

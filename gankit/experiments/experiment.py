@@ -283,10 +283,10 @@ class Experiment(Settings):
 
 
 def _unpickle(
-    kind: type[Experiment], tables: dict[str, Any], recipe_settings: list[tuple[str, str]], followed_recipe: str
+    kind: type[Experiment], tables: dict[str, Any], chosen_by_recipe: list[tuple[str, str]], computed_by: str
 ) -> Experiment:
     experiment = kind.model_validate(tables)
-    experiment._chosen_by_recipe, experiment._computed_by = recipe_settings, followed_recipe
+    experiment._chosen_by_recipe, experiment._computed_by = chosen_by_recipe, computed_by
     return experiment
 
 
@@ -322,15 +322,17 @@ def load(
         trust(document.values)  # the user's own program names these files
     else:
         document = SettingsDocument.read(recipe_or_path)
-    if document.recipe:
+    if document.computed_by:
         from gankit.experiments.rules import fill_from_recipe  # here, since it loads torch
 
         fill_from_recipe(document, overrides, data)
     document.fill_from_default(TABLES_WITH_DEFAULTS)
     document.override(overrides, document.recipe_settings())
     experiment = read_settings(Experiment, document)
-    experiment._chosen_by_recipe = document.recipe_settings()
+    experiment._chosen_by_recipe = document.recipe_settings()  # now without those that were overridden
     if data is not None:
         return experiment.for_given_data()
-    experiment._computed_by = recipe_or_path._computed_by if isinstance(recipe_or_path, Experiment) else document.recipe
+    experiment._computed_by = document.computed_by
+    if isinstance(recipe_or_path, Experiment):
+        experiment._computed_by = recipe_or_path._computed_by
     return experiment

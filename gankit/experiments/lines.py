@@ -103,10 +103,10 @@ class _Scanner:
         table: KeyPath = ()
         for position, part in enumerate(key, 1):
             table = (*table, part)
+            self.lines.setdefault(table, line)
             if position == len(key) and brackets == 2:
                 last_index[table] = last_index.get(table, -1) + 1
-            self.lines.setdefault(table, line)
-            if table in last_index:  # a list of tables: what follows is in its last entry
+            if table in last_index:  # a list of tables: the rest of the key, and what follows, is in its last entry
                 table = (*table, last_index[table])
                 self.lines.setdefault(table, line)
         return table

@@ -4,7 +4,7 @@ import os
 from typing import Any, NamedTuple
 
 from gankit.errors import SettingsError
-from gankit.experiments.values import MAX_DEPTH, MAX_KEY, copy_values, parse_value
+from gankit.experiments.values import MAX_DEPTH, copy_values, parse_value
 from gankit.registry.messages import shown
 
 
@@ -28,15 +28,16 @@ def parse_override(text: str) -> Override:
     Raises:
         SettingsError: it has no "=", its path is empty or too long, or its value cannot be one of an experiment.
     """
-    path, equals, value = text.partition("=") if isinstance(text, str) else ("", "", "")
+    text = str(text)  # a program may pass anything
+    path, equals, value = text.partition("=")
     keys = path.strip().split(".")
     if not equals or not all(keys) or len(keys) > MAX_DEPTH:
-        is_folder = isinstance(text, str) and 0 < len(text) < MAX_KEY and os.path.isdir(text)
+        is_folder = os.path.isdir(text)
         example = f"data.name=folder data.path={text}" if is_folder else "training.steps=1000"
         hint = ""
         if not equals and not is_folder:
             hint = '; write no spaces around =, and quote a value that contains spaces: data.path="a b"'
-        raise SettingsError(f"override {shown(str(text))}: write key.path=value, for example {example}{hint}")
+        raise SettingsError(f"override {shown(text)}: write key.path=value, for example {example}{hint}")
     return Override(keys, copy_values(parse_value(value), f"override {shown(text)}"), text)
 
 

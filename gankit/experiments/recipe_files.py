@@ -1,4 +1,4 @@
-"""Recipes with fixed settings, which are TOML files, and the facts about recipes of both sorts."""
+"""Recipes with fixed settings, which are TOML files, and facts about these and about computed recipes."""
 
 from importlib import resources
 

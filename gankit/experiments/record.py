@@ -25,7 +25,7 @@ class RunRecord(Settings):
         held_out: the number of images held out; None in older records.
         device: the device in use.
         arithmetic: how precisely the device computes, in words; empty in older records.
-        threads: CPU threads per process; if the number changed, the largest, and threads.jsonl lists that of each step.
+        threads: the most CPU threads that a process used; threads.jsonl lists the changes, if there were any.
         processes: number of processes that the run was started with.
         data_in_process: whether a program passed the data set as an object; `gankit resume` then cannot resume the run.
         features: the features for evaluations while training, where the experiment names none. A resumed run uses the

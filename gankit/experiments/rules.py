@@ -52,13 +52,16 @@ def fill_from_recipe(document: SettingsDocument, overrides: tuple[str, ...], dat
         value = decisive.training.get(key)
         if type(value) is int and value > 0:  # others are refused later, with the errors of all settings
             training[key] = value
-    tables = recipe_tables(document.recipe, decisive.data, data, **training)
+    tables = recipe_tables(document.computed_by, decisive.data, data, **training)
     # Copied, since a recipe may share a table between two settings, of which an override may change one.
     document.values |= SettingsDocument.from_tables(tables).values
 
 
 def _decisive_settings(document: SettingsDocument, overrides: tuple[str, ...], data_is_given: bool) -> DecisiveSettings:
-    """The recipe's data table and the decisive overrides, without the settings that suit only the recipe's own data."""
+    """The recipe's data table and the decisive settings of the training, as the overrides change them.
+
+    If other data are named or given, the settings that suit only the recipe's own are left out.
+    """
     data = copy.deepcopy(document.values["data"])
     suits_own_data = [(table, key) for table, key in DATA_SPECIFIC if table == "data"]
     if data_is_given:

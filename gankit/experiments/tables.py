@@ -68,14 +68,14 @@ class PartTable(Settings):
             return value  # it was split before
         if not isinstance(value, Mapping):
             return {"part": (cls.kind, value)}  # a name without a table
-        keys = {key: item for key, item in value.items() if key in cls.model_fields and key != "part"}
-        return {**keys, "part": (cls.kind, {key: item for key, item in value.items() if key not in keys})}
+        own = {key: item for key, item in value.items() if key in cls.model_fields and key != "part"}
+        return {**own, "part": (cls.kind, {key: item for key, item in value.items() if key not in own})}
 
     def table(self) -> dict[str, Any]:
         """As written in an experiment file."""
-        keys = as_table(self, exclude={"part"})
+        own = as_table(self, exclude={"part"})
         part = self.part.table()
-        return {"name": part.pop("name"), **keys, **part}
+        return {"name": part.pop("name"), **own, **part}
 
 
 class GeneratorTable(PartTable):
@@ -95,8 +95,8 @@ class DataTable(PartTable):
 
     Attributes:
         size: pixels, a number for squares or [height, width]; None keeps the data set's own.
-        conditional: what the networks are conditioned on: false, nothing; true, the class; a list of names, these
-            numeric columns of the data set.
+        conditional: what the networks are conditioned on: nothing (false), the class (true), or numeric columns of the
+            data set (a list of their names).
         split: the named split to train on; by default "train" where there are splits, else everything.
         held_out: the share of images kept from training: whole groups, or a share of each class if there are none.
         min_agreement: keeps images on which at least this share of raters agrees.
@@ -125,7 +125,7 @@ class DataTable(PartTable):
 
     @property
     def title(self) -> str:
-        """What reports call the data: the name of the folder, file or other library's data set, and the reader's."""
+        """What reports call the data: its folder or file, and the part that reads it, as in "scans (folder)"."""
         source = getattr(self.settings, "path", None) or getattr(self.settings, "dataset", None)
         return f"{Path(source).expanduser().absolute().name} ({self.name})" if source else self.name
 

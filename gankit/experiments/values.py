@@ -88,12 +88,12 @@ def _parse_yaml(text: str) -> Any:
 
 def _expanded_size(node: Any, known: dict[int, float]) -> float:
     """The number of values under a node of YAML where aliases are written out; infinite for one that holds itself."""
+    if isinstance(node, tuple):  # of a mapping: the nodes of a key and of its value
+        return sum(_expanded_size(inner, known) for inner in node)
     if id(node) not in known:
         known[id(node)] = math.inf  # found again while it is counted, if the node contains itself
         children = node.value if isinstance(getattr(node, "value", None), list) else []
-        # A mapping's children are pairs of nodes, key and value.
-        nodes = [inner for child in children for inner in (child if isinstance(child, tuple) else (child,))]
-        known[id(node)] = 1 + sum(_expanded_size(inner, known) for inner in nodes)
+        known[id(node)] = 1 + sum(_expanded_size(child, known) for child in children)
     return known[id(node)]
 
 

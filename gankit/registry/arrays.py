@@ -161,7 +161,7 @@ def _read_labels(
 
 def _distinct(names: Sequence[str] | None) -> tuple[str, ...]:
     """The names of classes, which must be distinct; () for None."""
-    if isinstance(names, str):  # whose letters would be the names
+    if isinstance(names, str):  # its letters would become the names
         raise DataError(f"class_names is the text {shown(names)}: give a list with one name per class")
     texts = () if names is None else tuple(map(str, names))
     if alike := two_spellings(texts):

@@ -14,12 +14,12 @@ from pydantic_core import ErrorDetails, InitErrorDetails, PydanticCustomError
 _SHORT = reprlib.Repr()
 _SHORT.maxstring = _SHORT.maxother = 200
 _SHORT.maxlevel, _SHORT.maxlist, _SHORT.maxtuple, _SHORT.maxdict = 4, 10, 10, 10
+shown = _SHORT.repr
+"""Shows a value as Python writes it, shortened in its middle where it would fill more than a line or two."""
 MOST_LISTED = 40
 """The largest number of known names that an error lists."""
 NONE = "none"
 """What stands in a file for None, which TOML lacks."""
-shown = _SHORT.repr
-"""Shows a value as Python writes it, shortened in its middle where it would fill more than a line or two."""
 
 
 def suggestion(name: str, known: Collection[str], *, list_all: bool = False) -> str:
@@ -62,7 +62,7 @@ def reword_errors(
     reserved: Collection[str] = (),
     hint_for: Callable[[str], str] = lambda _: "",
 ) -> Any:
-    """Validate a model after `read_none`, refuse what is hardly meant as a number, and reword all errors.
+    """Validate a model after `read_none`, refuse numbers that are probably mistakes, and reword all errors.
 
     Args:
         model: the model.
@@ -93,7 +93,7 @@ def _refused_numbers(model: type[BaseModel], values: Mapping[str, Any]) -> Itera
     """The errors of values that pydantic would accept as numbers although the user probably meant something else."""
     for name, field in model.model_fields.items():
         value, kinds = values.get(name), _kinds_in(field.annotation)
-        takes_number = bool({int, float} & kinds) and not {bool, Any, object} & kinds
+        takes_number = kinds & {int, float} and kinds.isdisjoint({bool, Any, object})
         # Python, and pydantic with it, takes true and false for the numbers 1 and 0.
         if takes_number and any(isinstance(item, bool) for item in _leaves(value)):
             yield _error(f"a number is needed, not {shown(value)}", "number", (name,), value)
@@ -108,10 +108,12 @@ def _unset_hints(
 ) -> list[InitErrorDetails]:
     """For each refused setting that may be None, a second sentence, which says how to leave it unset."""
     refused = {error["loc"][0]: error["input"] for error in errors if error.get("loc")}
-    names = [name for name in optional_settings(model) if name in refused]
-    # Whoever writes a table or a list does not want to unset it.
-    plain = [name for name in names if not isinstance(values.get(name), (dict, list))]
-    return [_error(f'"{NONE}" unsets it', "none", (name,), refused[name]) for name in plain]
+    return [
+        _error(f'"{NONE}" unsets it', "none", (name,), refused[name])
+        for name in optional_settings(model)
+        # Whoever writes a table or a list does not want to unset it.
+        if name in refused and not isinstance(values.get(name), (dict, list))
+    ]
 
 
 def _leaves(value: Any) -> list[Any]:
@@ -122,7 +124,7 @@ def _leaves(value: Any) -> list[Any]:
 def _may_be_thousands(value: Any) -> bool:
     """Whether a value such as 1.000, which pydantic reads as 1, may stand for 1000.
 
-    A float from 1000 on, such as 1e5, cannot: two separators, as in 1.000.000, are no float.
+    A float from 1000 on, such as 1e5, cannot: a million written as 1.000.000 is read as a text.
     """
     if isinstance(value, str):
         return re.fullmatch(r"\s*[+-]?\d+\.0*\s*", value) is not None

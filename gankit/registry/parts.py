@@ -122,14 +122,14 @@ def read_part(kind: str, value: object, may_be_missing: bool = False) -> Part:
         if not isinstance(table.get("name"), str):
             raise PartError(f"the table needs a name; known: {', '.join(registry(kind).names())}")
         settings = {key: item for key, item in table.items() if key != "name"}
-        if may_be_missing and not _exists(kind, table["name"]):
+        if may_be_missing and not _can_be_loaded(kind, table["name"]):
             return Part(kind=kind, name=table["name"], settings=UnreadSettings(**settings))
         return _validate(kind, table["name"], settings)
     except PartError as error:
         raise PydanticCustomError("part", "{reason}", {"reason": str(error)}) from error
 
 
-def _exists(kind: str, name: str) -> bool:
+def _can_be_loaded(kind: str, name: str) -> bool:
     try:
         registry(kind).get(name)
     except PartError:
@@ -252,15 +252,16 @@ def list_parts(kind: str | None = None, load: bool = False) -> tuple[list[str], 
     """
     singular = {plural(name): name for name in KINDS}
     registries = [registry(singular.get(kind, kind))] if kind else map(registry, KINDS)
-    rows = [row for parts in registries for row in parts.list()]
-    cells, failures = [], 0
-    for row in rows:
+    cells = []
+    failures = 0
+    for row in (row for parts in registries for row in parts.list()):
         state = f"also {', '.join(row.also)}" if row.also else ""
         if load:
             try:
                 registry(row.kind).settings(row.name)
                 state = f"ok, {state}" if state else "ok"
             except GankitError as error:
-                state, failures = f"fails: {error}", failures + 1
+                state = f"fails: {error}"
+                failures += 1
         cells.append((row.name, row.kind, row.distribution, state))
     return as_columns(cells), failures

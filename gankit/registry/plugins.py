@@ -207,8 +207,8 @@ def _name_of(distribution: importlib.metadata.Distribution) -> str | None:
 
 def _parse_strictly(text: str) -> None:
     """Parse an entry_points.txt as `entrypoints` does, in the locale's encoding, and raise at what is malformed."""
-    # `entrypoints` opens the file in this encoding; decoding the text again gives the same errors.
     parser = entrypoints.CaseSensitiveConfigParser(delimiters=("=",))
+    # `entrypoints` opens the file in this encoding; decoding the text again gives the same errors.
     parser.read_string(text.encode().decode(locale.getpreferredencoding(False)))
     for section in parser.sections():
         parser.items(section)

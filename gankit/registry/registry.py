@@ -148,11 +148,10 @@ class Registry:
 
     def _plugins_named(self, name: str) -> builtins.list[PlugIn]:
         """The plug-ins of a name, which may be qualified by a distribution, in any spelling (My_Package)."""
-        plugins = self._plugins()
-        distribution, _, part = name.rpartition(":")
-        exact = [plugin for plugin in plugins if name in (plugin.qualified_name, plugin.name)]
-        owner = normalise_name(distribution)
-        return exact or [plugin for plugin in plugins if (plugin.distribution, plugin.name) == (owner, part)]
+        distribution, _, part = name.partition(":")
+        qualified = (normalise_name(distribution), part)
+        return [plugin for plugin in self._plugins()
+                if plugin.name == name or (plugin.distribution, plugin.name) == qualified]  # fmt: skip
 
     def __contains__(self, name: str) -> bool:
         """Whether `find` finds a part of this name."""
@@ -288,14 +287,9 @@ class Registry:
 
 
 def _copies_of(part: object) -> type:
-    """A subclass without settings, whose instances are copies of `part`: the registry holds classes only."""
+    """A class, since the registry holds classes only, that gives a copy of `part` when it is called."""
+    from gankit.nn.copies import copied  # imported here: `gankit list` need not load torch
 
-    def new(cls: type) -> object:
-        from gankit.nn.copies import copied  # imported here: `gankit list` need not load torch
-
-        return copied(part)
-
-    def init(self: object) -> None:
-        """Without parameters, so that the part has no settings."""
-
-    return type(type(part).__name__, (type(part),), {"__new__": new, "__init__": init})
+    # `__init__` never runs, as a copy is no instance of the new class: its signature says that there are no settings.
+    methods = {"__new__": lambda cls: copied(part), "__init__": lambda self: None}
+    return type(type(part).__name__, (type(part),), methods)

@@ -61,16 +61,17 @@ def wrap(kind: Literal["dataset"], module: Any, **properties: Any) -> Dataset: .
 def wrap(kind: str, module: Any = None, **properties: Any) -> Any:
     """Make a part of something that was written without gankit.
 
-    An instance becomes a part, and a class becomes a part's class, which takes the same arguments as keywords. If the
-    given class has a parameter `image`, it gets the image specification. `gankit.generators.register("mine")` takes
-    either. An experiment can set the arguments of a class; an instance is copied for every training.
+    A class becomes the class of a part: its arguments become settings, and a parameter `image` gets the image
+    specification. Anything else becomes a part. `gankit.generators.register("mine")` takes both; every training gets a
+    copy of a registered part.
 
     Args:
         kind: "generator", "critic", "augment", "features", "loss" or "dataset".
         module: a module or function, or a class of modules. Networks are called with labels only where `labels=True`.
-            The part also has the optional methods of the module: of networks `before_step`, `mapping`, `synthesis`,
-            `style_layers`, and `features` with `score` and `class_logits`; of augments `after_step`. For a data set an
-            array, a list of pictures, or a data set of torchvision or Hugging Face. Not used for a loss.
+            These methods of a module become the part's: `before_step` of a network; `mapping`, `synthesis` and
+            `style_layers` of a generator; `score`, `features` and `class_logits` of a critic; `after_step` of an
+            augment. For a data set an array, a list of pictures, or a data set of torchvision or Hugging Face. Not used
+            for a loss.
         properties: what gankit cannot find out itself.
 
             - Generator: `latent_dim`. Features: `dim`.
@@ -121,7 +122,7 @@ def _part_class(kind: str, module: type, make: Callable[..., Any], properties: d
         for name in ("latent_dim", "dim", "channels_last", "capturable"):
             if hasattr(self.part, name):
                 setattr(self, name, getattr(self.part, name))
-        # Those that the part got from its module, not the methods of its class.
+        # Only what the part got from its module: that is in vars, the methods of the part's own class are not.
         _expose(self, self.part, *(name for name in ABILITIES if name in vars(self.part)))
 
     def forward(self: Any, *inputs: Any) -> Tensor:
@@ -161,7 +162,7 @@ class _Generator(Generator):
     ) -> None:
         super().__init__()
         self.module, self.latent_dim, self.takes_labels = module, latent_dim, labels
-        # Class variables of other networks, which differ from instance to instance here.
+        # Other networks have these in their class.
         self.channels_last, self.capturable = channels_last, capturable  # type: ignore[misc]
         _expose(self, module, "synthesis", "style_layers")
         if callable(getattr(module, "mapping", None)):
@@ -181,7 +182,6 @@ class _Critic(Critic):
     ) -> None:
         super().__init__()
         self.module, self.takes_labels = module, labels
-        # Class variables of other networks, which differ from instance to instance here.
         self.channels_last, self.capturable = channels_last, capturable  # type: ignore[misc]
         # Without `score`, the attribute `features` may be layers, as in torchvision's networks.
         if callable(getattr(module, "score", None)):
@@ -250,13 +250,15 @@ class _Loss(Loss):
                 raise PartError(f"wrap('loss'): {name} must be a function, not {shown(function)}")
         # Attributes of this instance, which replace the methods and defaults of its class.
         vars(self).update(functions, per_sample=per_sample, capturable=capturable)
-        self._stateful: dict[str, Any] = {name: term for name, term in functions.items() if hasattr(term, "state_dict")}
+        self._stateful: dict[str, Any] = {
+            name: function for name, function in functions.items() if hasattr(function, "state_dict")
+        }
         if self._stateful:
             self.state_dict, self.load_state_dict = self._save, self._load
 
     def _save(self) -> dict[str, Any]:
-        return {name: term.state_dict() for name, term in self._stateful.items()}
+        return {name: function.state_dict() for name, function in self._stateful.items()}
 
     def _load(self, state: Mapping[str, Any]) -> None:
-        for name, term in self._stateful.items():
-            term.load_state_dict(state[name])
+        for name, function in self._stateful.items():
+            function.load_state_dict(state[name])

@@ -69,7 +69,7 @@ def _read_document(
     else:
         document = SettingsDocument.from_tables({})
     document.values.pop("run", None)  # The file may be a run's experiment.toml, which has this table too
-    if document.recipe:
+    if document.computed_by:
         fill_from_recipe(document, overrides)
     document.fill_from_default(TABLES_WITH_DEFAULTS)
     document.override(overrides, [*about_data, *document.recipe_settings()])
