@@ -180,7 +180,7 @@ class Scorer:
         called = probability > 0.5
         area, by_seed = self._jackknife(lambda seed, weights: auc(positive, probability[seed], weights), len(called))
         positive_groups = int(np.isin(self.cases.stratum, positive_classes).sum())
-        rarer = min(positive_groups, self.cases.n_groups - positive_groups)  # an area is no surer than the rarer kind
+        rarer = min(positive_groups, self.cases.n_groups - positive_groups)  # it limits how sure an area is
         return {
             "positive": list(chosen),
             "sensitivity": self._share_entry(positive, called),
@@ -197,8 +197,8 @@ class Scorer:
     def errors(self, predicted: Floats, true: Floats) -> Values:
         """Errors of (seeds, n) predicted numbers, in the units of the (n,) true ones, and their correlation with these.
 
-        None for the correlation of a seed that predicts one number for all, and for an unknown high end of an error's
-        interval. Unknown ends of a correlation are -1 and 1, and an unknown low end of an error is 0.
+        Where an interval is not known, its ends are 0 and None for an error, and -1 and 1 for a correlation. A seed
+        that predicts one number for all has None as its correlation.
         """
         errors, seeds = np.abs(predicted - true), len(predicted)
         squares = errors**2

@@ -239,14 +239,14 @@ def _merge(before: dict[str, Any], report: dict[str, Any]) -> dict[str, Any]:
     """The values of both reports; a new value gets a number if its name belongs to a metric with other settings."""
     metrics, new = dict(before["metrics"]), []
     for name, entry in report["metrics"].items():
-        base = unnumbered(name, report["metrics"])  # the numbers of this file may be others than the report's
+        base = unnumbered(name, report["metrics"])  # in the file the value may get another number than in the report
         key = free_name(base, [key for key, other in metrics.items() if other["metric"] != entry["metric"]])
         old = metrics.get(key, {})
         # A p-value that was not asked for this time is still that of the value.
         keeps_p_value = "p_value" in old and math.isclose(old["value"], entry["value"], rel_tol=1e-6)
         metrics[key] = ({"p_value": old["p_value"]} if keeps_p_value else {}) | entry
         new.append(key)
-    # Once all values are new, the old warnings are of none.
+    # Old warnings are about old values: where none is left, they go.
     warnings = [] if set(metrics) == set(new) else before["protocol"]["warnings"]
     warnings = list(dict.fromkeys([*warnings, *report["protocol"]["warnings"]]))
     return {"protocol": before["protocol"] | report["protocol"] | {"warnings": warnings}, "metrics": metrics}

@@ -50,6 +50,7 @@ def find_copies(
     except GankitError as error:
         return {}, [f"copies of a {kind} are not looked for: {error}"]
     only_near = found.near & ~found.exact
+    n_exact, n_near = int(found.exact.sum()), int(only_near.sum())
     is_new = ~of_reals.exact  # an image that the generator has seen says nothing about new ones
     expected = float(of_reals.near[is_new].mean()) if is_new.any() else 0.0
     warnings = []
@@ -58,20 +59,23 @@ def find_copies(
             f"{shared} of {len(held_out)} real images equal a {kind} or its mirror image: beside them a generator "
             "that only copies would score well; compare with images that it was not trained on"
         )
-    n_other = len(fakes) - int(found.exact.sum())
-    other = f"{n_other} {'other ' if found.exact.any() else ''}"
-    for copies, n, among, words, allowed_share, comparison in (
-        (found.exact, len(fakes), f"{len(fakes)} ", f"equal a {kind} or its mirror image", 0.0, ""),
-        (only_near, n_other, other, f"are near copies of a {kind}", expected, f"; {expected:.1%} of new real images"),
-    ):
-        if copies.any() and (share := copies.sum() / n) > allowed_share:
-            first = int(np.flatnonzero(copies)[0])
-            warnings.append(
-                f"{copies.sum()} of {among}generated images {words} pixel by pixel ({share:.1%}{comparison}):"
-                f" image {_name(fakes, first)} copies {_name(training, int(found.partner[first]))}"
-            )
-    counts = {"exact": int(found.exact.sum()), "near": int(only_near.sum()), "near_expected": expected}
-    return counts, warnings
+
+    def example(copies: NDArray[np.bool_]) -> str:
+        first = int(np.flatnonzero(copies)[0])
+        return f"image {_name(fakes, first)} copies {_name(training, int(found.partner[first]))}"
+
+    if n_exact:
+        warnings.append(
+            f"{n_exact} of {len(fakes)} generated images equal a {kind} or its mirror image pixel by pixel "
+            f"({n_exact / len(fakes):.1%}): {example(found.exact)}"
+        )
+    if n_near and (share := n_near / (len(fakes) - n_exact)) > expected:
+        among = f"{len(fakes) - n_exact} other" if n_exact else len(fakes)
+        warnings.append(
+            f"{n_near} of {among} generated images are near copies of a {kind} pixel by pixel "
+            f"({share:.1%}; {expected:.1%} of new real images): {example(only_near)}"
+        )
+    return {"exact": n_exact, "near": n_near, "near_expected": expected}, warnings
 
 
 def show_pairs(

@@ -199,9 +199,9 @@ def holm(p_values: Mapping[str, float]) -> dict[str, float]:
 def visible_difference(counts: Sequence[int], folds: int = 1) -> float:
     """Roughly the smallest difference of balanced accuracy that a study of so many cases can tell from chance.
 
-    "Can tell" is a 95 % interval that excludes 0 with probability 0.8.
-    It can be computed before anything is trained: the arms are assumed to disagree about a fifth of the cases. Arms
-    that disagree about fewer need fewer cases; the differences between seeds come on top.
+    "Can tell" is a 95 % interval that excludes 0 with probability 0.8. It can be computed before anything is trained:
+    the arms are assumed to disagree about a fifth of the cases. Arms that disagree about fewer need fewer cases; the
+    differences between seeds come on top.
 
     Args:
         counts: independent test cases (patients) of each class; with folds those of all folds together.
@@ -209,7 +209,7 @@ def visible_difference(counts: Sequence[int], folds: int = 1) -> float:
     """
     variance = sum(DISAGREEMENT / max(count, 1) for count in counts) / len(counts) ** 2
     if folds > 1:
-        # As in `cross_validated`: a fold's variance, folds * variance, times 1 / folds + n_test / n_train, where
+        # One fold has folds * variance; `cross_validated` multiplies this by 1 / folds + n_test / n_train, and here
         # n_test / n_train is 1 / (folds - 1).
         variance *= 1 + folds / (folds - 1)
     freedom = folds - 1 if folds > 1 else sum(counts) - len(counts)

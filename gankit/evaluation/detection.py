@@ -15,7 +15,7 @@ from gankit.evaluation.paired import Cases, crossed_estimate
 Kinds = NDArray[np.bool_]  # for each case, whether it is of the kind that is to be told from the other
 FEWEST = 20  # groups: with fewer, intervals of agreement miss the true value too often
 Measure = Callable[[Floats, Kinds], Floats]
-"""From (readers, n) answers, NaN where there is none, and (n,) kinds to (readers,) values, NaN where there is none."""
+"""From (readers, n) answers and (n,) kinds to (readers,) values; NaN stands for a missing answer or value."""
 
 
 def share(right: Floats, kinds: Kinds) -> Floats:

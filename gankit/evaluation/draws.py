@@ -47,16 +47,16 @@ def values_with_influences(names: Sequence[str], reals: Rows, fakes: Rows) -> Va
 def spreads(names: Sequence[str], pool: Pool, draws: list[tuple[Indices, Indices]]) -> Values:
     """Mean and standard deviation of values over draws.
 
-    A draw is (k,) places among the real images of the pool and (m,) places of generated ones. A metric that
+    A draw is the (k,) places in the pool of some real images and the (m,) places of some generated ones. A metric that
     cannot judge so few images is left out.
     """
     entries: Values = {}
     for metric_name in names:
         part = as_part("metric", metric_name)
         resampling = part.build().resampling(pool)
-        limit = _one_block if part.name == "kid" else np.asarray
+        used = [(_one_block(real), fake) for real, fake in draws] if part.name == "kid" else draws
         with contextlib.suppress(GankitError):  # too few images for this metric
-            values = [resampling.values(limit(real), fake) for real, fake in draws]
+            values = [resampling.values(real, fake) for real, fake in used]
             for name in KEPT_VALUES:
                 if name in values[0]:
                     numbers = np.array([value[name] for value in values])

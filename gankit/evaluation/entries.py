@@ -47,7 +47,7 @@ def evaluate_metrics(
         try:
             entries, its_warnings = evaluate_metric(part, pool, seed, permutations)
         except GankitError as error:
-            none_can = part is parts[-1] and not values  # kid within classes needs more images than any of these
+            none_can = part is parts[-1] and not values  # nor can kid within classes, which needs more images
             if none_can or not by_default:
                 raise
             warnings.append(f"{part.name} is left out: {error}")
@@ -97,11 +97,11 @@ def evaluate_metric(
             p_entries = p_values(part, pool, metric.better, permutations, seed)
         except GankitError as error:
             warnings.append(f"{part.name}: no p-value: it cannot be computed for some random regroupings ({error})")
-    counts_of_all = pool.real.count if statistics is None else statistics.n, pool.fake.count
+    n_real = pool.real.count if statistics is None else statistics.n
     entries: dict[str, dict[str, Any]] = {}
     for name, value in result.values.items():
-        n, m = result.counts.get(name, counts_of_all)
-        standard_error = errors.errors.get(name)
+        n, m = result.counts.get(name, (n_real, pool.fake.count))
+        standard_error = errors.standard_errors.get(name)
         if metric.meaning(name).share:
             standard_error = _possible_error_of_share(standard_error, value)
         entries[name] = {
@@ -126,7 +126,7 @@ class _Errors:
     A name is missing, or its number None, where it is not known.
     """
 
-    errors: Mapping[str, float | None] = field(default_factory=dict)
+    standard_errors: Mapping[str, float | None] = field(default_factory=dict)
     real_influences: Mapping[str, Floats | None] = field(default_factory=dict)
     fake_variances: Mapping[str, float | None] = field(default_factory=dict)
 
@@ -156,7 +156,7 @@ def _possible_error_of_share(error: float | None, share: float) -> float | None:
 
 
 def _baseline(found: dict[str, Any] | None, n: int | None, m: int) -> dict[str, Any] | None:
-    """The entry of `real_against_real` for a value that uses n of the reals and m of the generated images."""
+    """The result of `real_against_real` for a value; "n" is at most what the value uses, n real and m generated."""
     if found is None or n is None or n + m == 0:
         return found
     used = min(found["n"], max(n // 2, 1))  # a half has at most n // 2 of these reals
@@ -168,9 +168,8 @@ def unnumbered(name: str, entries: Mapping[str, Mapping[str, Any]]) -> str:
 
     A number that ends a class's name stays: "kid of grade-2" and "kid of grade" are values of one metric.
     """
-    numbered = re.fullmatch(r"(.+)-\d+", name)
-    taken = numbered and entries.get(numbered[1])
-    return numbered[1] if numbered and taken and taken["metric"] != entries[name]["metric"] else name
+    base = re.sub(r"-\d+$", "", name)
+    return base if base in entries and entries[base]["metric"] != entries[name]["metric"] else name
 
 
 def free_name(name: str, taken: Container[str]) -> str:

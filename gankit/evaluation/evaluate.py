@@ -93,9 +93,9 @@ def evaluate(
     fake_name, source = open_named(run_or_images, "fake", window)
     settings = source.experiment.evaluation if isinstance(source, Run) else Evaluation()
     given: Any = settings.metrics if metrics is None else metrics
-    # What is no list at all is one metric too, so that `as_part` names the mistake.
-    is_one = isinstance(given, (str, dict, Part)) or not isinstance(given, Iterable)
-    parts = [as_part("metric", metric) for metric in ([given] if is_one else given)]
+    # One metric may be iterable too; of what is none, such as a number, `as_part` names the mistake.
+    is_list = isinstance(given, Iterable) and not isinstance(given, (str, dict, Part))
+    parts = [as_part("metric", metric) for metric in (given if is_list else [given])]
     by_default = metrics is None and [part.name for part in parts] == default_metrics()
     seed = settings.seed if seed is None else seed
     if real is None and not isinstance(source, Run):

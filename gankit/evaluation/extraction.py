@@ -154,7 +154,7 @@ def features(
         except KeyboardInterrupt:
             if extraction.content is not None and not quiet:
                 bar.close()
-                # Of several processes each has every n-th chunk, so that no single image is where they go on.
+                # Each of n processes has every n-th chunk: together they do not go on from one image.
                 place = f" from image {bar.n - bar.n % CHUNK:,}" if is_alone else ""
                 say(f"{title}: interrupted; the same command goes on{place}", error=True)
             raise
@@ -183,7 +183,8 @@ class _Pass:
         if self.content is None:
             return self._compute(indices)
         first, last = indices[[0, -1]].tolist()
-        device = {"cuda": "cuda without TF32"}.get(self.device.type, self.device.type)  # CPU and GPU round differently
+        # CPU and GPU round differently, and so does TF32, which `exact` turns off.
+        device = "cuda without TF32" if self.device.type == "cuda" else self.device.type
         facts = [FORMAT, self.content, self.network.protocol, device, first, last, self.images.value_range]
         key = hashlib.blake2b(json.dumps(facts).encode(), digest_size=20).hexdigest()
         vectors = stored(key, functools.partial(self._compute, indices), "features")
@@ -193,7 +194,7 @@ class _Pass:
     def _compute(self, indices: Indices) -> NDArray[np.float32]:
         batches = []
         read_ahead = _read_ahead(self.images, indices, self.name, self.device)
-        # Closed before `exact` ends, since the images that its thread reads may be generated on this device.
+        # Closed before `exact` ends: its thread may be generating images on this device.
         with exact(self.device), contextlib.closing(read_ahead):
             for batch in read_ahead:
                 torch.set_num_threads(self.thread_choice.threads)
@@ -239,10 +240,9 @@ def _read_ahead(images: Dataset, indices: Indices, name: str, device: torch.devi
             raise DataError(f"{name}: there are pixels that are NaN or infinite")
         return torch.from_numpy(scaled)
 
-    starts = range(0, len(indices), BATCH)
     with contextlib.closing(seeds.Reader(device)) as reader:
         next_batch = reader.submit(read, 0)
-        for start in starts:
+        for start in range(0, len(indices), BATCH):
             batch = reader.result(next_batch)
             if start + BATCH < len(indices):
                 next_batch = reader.submit(read, start + BATCH)

@@ -11,7 +11,7 @@ import numpy as np
 
 from gankit.errors import DataError, first_of
 from gankit.evaluation.comparison import set_aside
-from gankit.evaluation.design import Estimate, cross_validated
+from gankit.evaluation.design import cross_validated
 from gankit.evaluation.evaluate import evaluate
 from gankit.evaluation.latex import tabular
 from gankit.evaluation.sources import Source
@@ -94,8 +94,7 @@ def evaluate_folds(
     if len(folds) < 2:
         raise DataError(f"{folder}: {len(folds)} folds; give the folder of two or more that --export-folds wrote")
     if lacking := [fold.name for fold in folds if not any((fold / GENERATED).glob("**/*.*"))]:
-        where = f"put them into FOLD/{GENERATED}/CLASS/"
-        raise DataError(f"{folder}: no generated images for {first_of(lacking)}: {where}")
+        raise DataError(f"{folder}: no generated images for {first_of(lacking)}: put them into FOLD/{GENERATED}/CLASS/")
     left_out = _left_out(folds)  # first, since it refuses folds without a list
     evaluations = {}
     for fold in folds:
@@ -124,7 +123,7 @@ def _left_out(folds: Sequence[Path]) -> float:
 
 def _mean_with_interval(values: Sequence[float], left_out: float) -> dict[str, float | None]:
     """The mean of the folds' values and its interval, where they differ."""
-    mean: Estimate = cross_validated(np.array(values)[:, None, None], left_out)
+    mean = cross_validated(np.array(values)[:, None, None], left_out)
     low, high = mean.interval() if mean.varies else (None, None)
     return {"value": mean.value, "low": low, "high": high, "folds": len(values)}
 

@@ -14,11 +14,6 @@ _TEX = str.maketrans({
 })  # fmt: skip
 
 
-def _power_of_ten(number: re.Match[str]) -> str:
-    """A number such as 1.2e-07 in mathematical notation."""
-    return rf"${number[1]} \cdot 10^{{{int(number[2])}}}$"
-
-
 def tabular(header: Sequence[str], parts: Sequence[tuple[str, Table]], notes: str = "") -> str:
     """A LaTeX tabular with special characters escaped.
 
@@ -30,7 +25,9 @@ def tabular(header: Sequence[str], parts: Sequence[tuple[str, Table]], notes: st
 
     def escape(cell: str) -> str:
         text = " ".join(harmless(cell).split()).translate(_TEX)  # an empty line would end the table
-        text = re.sub(r"(?<![\w.}-])(-?\d[\d.]*)e([+-]\d+)\b", _power_of_ten, text)
+        # A number such as 1.2e-07 becomes one with a power of ten.
+        with_exponent = r"(?<![\w.}-])(-?\d[\d.]*)e([+-]\d+)\b"
+        text = re.sub(with_exponent, lambda number: rf"${number[1]} \cdot 10^{{{int(number[2])}}}$", text)
         # A minus sign is no hyphen. After a letter, a digit, a dot or an escaped character it is the hyphen of a name,
         # and after a dollar sign or an opening brace already a minus sign.
         return re.sub(r"(?<![\w.}${])-(?=\d)", "$-$", text)

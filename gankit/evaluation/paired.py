@@ -112,9 +112,9 @@ def paired_difference(cases: Cases, first: Floats, second: Floats, score: Score)
         parts = {**estimate.parts, "cases": Part(change**2, estimate.parts["cases"].freedom)}
         estimate = Estimate(estimate.value, parts)
     low, high = estimate.interval()
-    seeds = estimate.parts.get("seeds")
-    errors = math.sqrt(estimate.parts["cases"].variance), math.sqrt(seeds.variance) if seeds else None
-    return PairedDifference(estimate.value, max(low, -1.0), min(high, 1.0), by_seed.tolist(), *errors)
+    errors = {source: math.sqrt(part.variance) for source, part in estimate.parts.items()}
+    low, high = max(low, -1.0), min(high, 1.0)
+    return PairedDifference(estimate.value, low, high, by_seed.tolist(), errors["cases"], errors.get("seeds"))
 
 
 def _largest_change(counts: Floats, score: Score) -> float:

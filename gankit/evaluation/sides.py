@@ -96,7 +96,7 @@ class Sides:
 
     @property
     def held_out(self) -> Dataset | None:
-        """Real images that the generator has not seen."""
+        """The reals where the training images are known to be others, so that the generator has not seen them."""
         return self.reals.images if self.training and isinstance(self.reals, Side) else None
 
     def pool(self, network: Features, needs: set[str]) -> Pool:
@@ -192,7 +192,8 @@ def open_sides(
     if training is not None:
         training_side = _given_training(training, window)
     elif isinstance(reals, Side) and (wants_training or reference_run):
-        training_side = _training_of(source if isinstance(source, Run) else reference_run)
+        run = source if isinstance(source, Run) else reference_run
+        training_side = None if run is None or in_process(run) else _training_side(run)
     reals_are_training = bool(training_side and isinstance(reals, Side) and training_side.content == reals.content)
     if reals_are_training:
         training_side = None
@@ -217,11 +218,6 @@ def _given_training(training: Source, window: Window) -> Side:
     """The training images that the caller names; a run stands for those that it was trained on."""
     name, source = open_named(training, "training", window)
     return _training_side(source) if isinstance(source, Run) else Side(name, open_images(source, name, window=window))
-
-
-def _training_of(run: Run | None) -> Side | None:
-    """The images that a run was trained on, where they can be read."""
-    return None if run is None or in_process(run) else _training_side(run)
 
 
 def _training_side(run: Run) -> Side:

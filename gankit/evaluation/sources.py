@@ -51,18 +51,18 @@ def open_source(place: Place, window: Window = None) -> Run | Dataset | Statisti
     if (path / "experiment.toml").is_file():
         return open_run(path)
     if path.is_dir():
-        # A folder that `gankit sample` wrote holds its grid beside the images that labels.csv lists.
+        # What labels.csv does not list is skipped: `gankit sample` writes its grid beside the images.
         return _open_table({"name": "folder", "path": str(path), "unlisted": "skip"}, window)
     if path.suffix.lower() == ".npz" and Statistics.is_file(path):
         return Statistics.read(path)
     if path.suffix.lower() in (".npz", ".npy"):
         return _open_table({"name": "npz", "path": str(path)}, window)
-    looks_like_path = len(path.parts) > 1
-    if looks_like_path or path.exists():
-        reason = "there is no such folder or file"
-        if path.exists():
-            reason = "it is no folder and no npz or npy file; unpack a zip file, put a picture into a folder"
-        raise DataError(f"{name}: {reason}")
+    if path.exists():
+        raise DataError(
+            f"{name}: it is no folder and no npz or npy file; unpack a zip file, put a picture into a folder"
+        )
+    if len(path.parts) > 1:  # a path, not the name of a data set
+        raise DataError(f"{name}: there is no such folder or file")
     try:
         dataset: Dataset = build("dataset", name)
     except PartError as error:
@@ -84,9 +84,7 @@ def _open_table(table: dict[str, Any], window: Window) -> Dataset:
     part = as_part("dataset", settings)
     # A window is for images that are not 8-bit; whether they are is known once the data set is open.
     lacks_range = hasattr(part.settings, "value_range") and part.settings.value_range is None
-    with_window = (
-        as_part("dataset", {**settings, "value_range": window}) if lacks_range and window is not None else part
-    )
+    with_window = as_part("dataset", {**settings, "value_range": window}) if lacks_range else part
     dataset: Dataset = with_window.build(size)
     _ = dataset.image  # raises the clearest error if there is no image
     if lacks_range and dataset.dtype == np.uint8:
@@ -211,8 +209,9 @@ def from_array(images: NDArray[Any] | Tensor, name: str, window: Window = None) 
     except ValueError as error:
         raise DataError(f"{name} images cannot be read as one array ({error}); use one size") from None
     if array.ndim != 4 or 0 in array.shape[1:]:
-        needed = "(n, channels, height, width) is needed, all above 0"
-        raise DataError(f"{name} images have the shape {array.shape}; {needed}")
+        raise DataError(
+            f"{name} images have the shape {array.shape}; (n, channels, height, width) is needed, all above 0"
+        )
     if not len(array):
         raise too_few(name, 0)
     if array.dtype == np.uint8:
@@ -330,7 +329,7 @@ class Drawn(Dataset):
     def digest(self, indices: Indices | None = None) -> str:
         """A hash of the images at (k,) indices, or of all images.
 
-        For all images of a built-in generator none is drawn: weights, count, seed, type and versions determine them.
+        All images of a built-in generator need not be drawn: weights, count, seed, type and versions determine them.
         """
         if indices is not None or self._run.experiment.generator.name not in registry("generator").built_in():
             # The code of other packages may change without a change of version.

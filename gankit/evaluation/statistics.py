@@ -99,8 +99,10 @@ class Statistics:
             return [f"{self.name} does not say which features, resize and weights it was made with"]
         versions = self.protocol.get("features_protocol", {}).get("versions")
         here = features["features_protocol"].get("versions")
-        was_made = f"{self.name} was made with versions {versions or 'unknown'}"
-        return [] if versions == here else [f"{was_made}, and this is {here}: values may differ slightly"]
+        if versions == here:
+            return []
+        made_with = versions or "unknown"
+        return [f"{self.name} was made with versions {made_with}, and this is {here}: values may differ slightly"]
 
     @staticmethod
     def check_output(path: str | Path) -> Path:

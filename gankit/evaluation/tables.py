@@ -49,14 +49,11 @@ def title(metric: str, features: str) -> str:
         metric: the value's name in a metrics file.
         features: their name; empty for values that use none.
     """
-    known = re.match(r"(frechet|kid|mind)\b", metric)
-    base = known[0] if known else ""
-    rest = metric.removeprefix(base)
-    if base == "frechet":
-        rest = rest.replace("-infinity", " at infinity")
-        if features == "inception-v3":
-            return f"FID{rest}"
-    name = {"frechet": "FD"}.get(base, base.upper()) + rest
+    name = re.sub(r"^(kid|mind)\b", lambda word: word[0].upper(), metric)
+    if re.match(r"frechet\b", metric):
+        is_fid = features == "inception-v3"
+        name = metric.replace("frechet", "FID" if is_fid else "FD", 1).replace("-infinity", " at infinity")
+        features = "" if is_fid else features
     return f"{name} ({features})" if features else name
 
 
@@ -111,7 +108,7 @@ def _exponent(number: float) -> int:
 
 def _round(value: float, decimals: int) -> str:
     """The value with this number of decimals; a negative number rounds to tens, hundreds, and so on."""
-    if decimals > 8:  # too small to be read without an exponent; with one, as many digits reach the same decimal
+    if decimals > 8:  # so small that it gets an exponent, and as many digits as reach the same decimal
         return f"{value:.{max(1, decimals + _exponent(value))}e}"
     return f"{round(value, decimals) + 0.0:.{max(decimals, 0)}f}"  # + 0.0: no minus before a zero
 
@@ -177,11 +174,9 @@ def notes(report: dict[str, Any]) -> list[str]:
     lines = [f"{row.title.removesuffix(f' ({row.features})')}: {row.meaning.words}" for row in rows(report)
              if row.meaning.words]  # fmt: skip
     if any(entry["real_vs_real"] for entry in report["metrics"].values()):
-        n = _common_n(report)
-        sizes = f", {n} images each" if n else ""
-        if "n_real_groups" in report["protocol"]:
-            sizes = ONE_OF_EACH_GROUP + (f", {n} images" if n else "")
-        lines += [f"real-real: {REAL_REAL}{sizes}", f"fake-real: {FAKE_REAL}" + (f", {n} images" if n else "")]
+        size = f", {n} images" if (n := _common_n(report)) else ""
+        sizes = ONE_OF_EACH_GROUP + size if "n_real_groups" in report["protocol"] else size and f"{size} each"
+        lines += [f"real-real: {REAL_REAL}{sizes}", f"fake-real: {FAKE_REAL}{size}"]
     for attack in report["protocol"].get("membership", {}).values():
         lines.append(
             f"membership attack by {attack['by']}: area {attack['area']:.2f} ({attack['low']:.2f} to "

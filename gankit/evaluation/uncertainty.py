@@ -42,8 +42,8 @@ def standard_errors(
     errors: dict[str, float | None] = {}
     for name in values:
         of_sides = [variance.get(name) for variance in variances]
-        # No image changes a value at a bound, such as a precision of 0 or 1: its error is unknown, not 0.
         error = math.sqrt(sum(variance for variance in of_sides if variance is not None))
+        # No image changes a value at a bound, such as a precision of 0 or 1: its error is unknown, not 0.
         errors[name] = None if None in of_sides or error <= ROUNDING * abs(values[name]) else error
     return errors
 
@@ -71,18 +71,18 @@ def influences(resampling: Resampling, side: str, values: Values) -> dict[str, F
 
     The result is empty with too few blocks or images. A value that cannot be computed without some block is None.
     """
-    parts = _jackknife_blocks(resampling, side)
-    count = sum(map(len, parts))
-    if len(parts) < 2 or count - max(map(len, parts)) < 2:
+    blocks = _jackknife_blocks(resampling, side)
+    sizes = np.array([len(block) for block in blocks])
+    if len(blocks) < 2 or sizes.sum() - sizes.max() < 2:
         return {}
     try:
-        values_without = resampling.values_without(parts)
+        values_without = resampling.values_without(blocks)
     except GankitError:
         return {}
-    shares = np.array([len(part) for part in parts]) / count
+    shares = sizes / sizes.sum()
     result: dict[str, Floats | None] = {}
     for name, value in values.items():
-        without = np.array([of_part.get(name, math.nan) for of_part in values_without])
+        without = np.array([without_block.get(name, math.nan) for without_block in values_without])
         changes = _influences(value, without, shares)
         result[name] = changes if np.isfinite(changes).all() else None
     return result
@@ -93,9 +93,9 @@ def _jackknife_blocks(resampling: Resampling, side: str) -> list[Indices]:
     pool = resampling.pool
     places, rows = (pool.real_places, pool.real) if side == "real" else (pool.fake_places, pool.fake)
     unit_of_image = number_groups(rows.groups, rows.count)
-    units = block_of_unit = np.arange(int(unit_of_image.max()) + 1)
-    if len(units) > MOST_LEFT_OUT_SINGLY:
-        block_of_unit = _shuffle(units, 0, "jackknife") % resampling.metric.jackknife_groups
+    block_of_unit = np.arange(int(unit_of_image.max()) + 1)
+    if len(block_of_unit) > MOST_LEFT_OUT_SINGLY:
+        block_of_unit = _shuffle(block_of_unit, 0, "jackknife") % resampling.metric.jackknife_groups
     block = block_of_unit[unit_of_image]
     return [places[block == number] for number in range(int(block.max()) + 1)]
 
@@ -122,9 +122,9 @@ def number_groups(groups: NDArray[Any] | None, count: int) -> Indices:
 def real_against_real(resampling: Resampling, values: Values, seed: int) -> dict[str, dict[str, Any]]:
     """Mean values over ten random divisions of the reals: of the second half and of the fakes, against the first half.
 
-    The second half stands for generated images, which share no patients as real ones do. Three cuts make this fair:
+    The second half stands for generated images, of which no two share a patient. Three cuts make this fair:
 
-    - The second half keeps one image of each patient that is not in the first; of fakes in groups one of each stays.
+    - The second half keeps one image of each patient that is not in the first; the fakes keep one of each group.
     - Both then keep n images, as many as every division has.
     - The first half keeps min(n_fake, n_real // 2).
     """

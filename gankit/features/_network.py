@@ -55,8 +55,8 @@ class Network(Features):
         with torch.no_grad():
             if self.side is None:
                 return self.read(self._on_device(images.float().expand(-1, self.channels, -1, -1)))
-            small = _resize(images.detach().float().cpu().numpy(), self.side)  # grey is repeated: one channel is enough
-            return self.read(self._on_device(torch.from_numpy(small[:, : self.channels])))
+            small = _resize(images.detach().float().cpu().numpy(), self.side)[:, : self.channels]  # grey: 3 equal ones
+            return self.read(self._on_device(torch.from_numpy(small)))
 
     def check_channels(self, channels: int) -> None:
         """Refuse images that the network cannot read.

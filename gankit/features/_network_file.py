@@ -67,11 +67,10 @@ class NetworkFile(Network):
         self.network = self.load(content)
         shape = (2, image.channels, image.height, image.width)
         images = 255 * torch.rand(shape, generator=torch.Generator().manual_seed(0))
-        both, first = self.forward(images), self.forward(images[:1])
-        self.dim = both.shape[1]
-        if first.shape[1] != self.dim or not torch.allclose(
-            both[:1], first, rtol=1e-3, atol=1e-3 * float(first.abs().max())
-        ):
+        in_batch, alone = self.forward(images)[:1], self.forward(images[:1])
+        self.dim = in_batch.shape[1]
+        tolerance = 1e-3 * float(alone.abs().max())
+        if alone.shape != in_batch.shape or not torch.allclose(in_batch, alone, rtol=1e-3, atol=tolerance):
             raise PartError(
                 f"{self.path} gives an image different features in a batch than alone; save the network in "
                 "evaluation mode, without random layers and without statistics of the batch"
@@ -102,7 +101,7 @@ class NetworkFile(Network):
             kind = features.dtype if isinstance(features, Tensor) else type(features).__name__
             raise PartError(f"{self.path} gives {kind}, not a tensor of floating-point features")
         n = len(images)
-        if features.ndim not in (2, 4) or len(features) != n or features.shape[2:] not in ((), (1, 1)):
+        if features.ndim < 2 or len(features) != n or features.shape[2:] not in ((), (1, 1)):
             raise PartError(
                 f"{self.path} gives the shape {tuple(features.shape)} for {n} images; it must be ({n}, d) or "
                 f"({n}, d, 1, 1)"

@@ -56,9 +56,8 @@ class EfficientNetLite0(Network):
     def read(self, images: Tensor) -> Tensor:
         """(n, 3, 224, 224) in [0, 255] to (n, 1280)."""
         scaled = ((images - 127) / 128).contiguous(memory_format=torch.channels_last)
-        batch = CPU_BATCH if images.device.type == "cpu" else max(len(images), 1)
-        starts = range(0, max(len(images), 1), batch)  # one pass for no images, for its shape
-        return torch.cat([self.network.extract_features(scaled[i : i + batch]).mean((2, 3)) for i in starts])
+        batches = torch.split(scaled, CPU_BATCH) if images.device.type == "cpu" else [scaled]
+        return torch.cat([self.network.extract_features(batch).mean((2, 3)) for batch in batches])
 
     def logits(self, features: Tensor) -> Tensor:
         """(n, 1280) features to (n, 1000) logits of the ImageNet classes."""

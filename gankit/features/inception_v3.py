@@ -63,7 +63,7 @@ class InceptionV3(Network):
             remedy = f"set weights to torch-fidelity's {_TORCH_FIDELITY_FILE}, or delete {path} to download it again"
         tensors = _torch_fidelity_tensors(content)
         try:
-            # Both loaders read a file; from a private folder they load the bytes that were hashed.
+            # Both loaders want a file: a private copy holds the very bytes that were hashed.
             with tempfile.TemporaryDirectory(prefix="gankit-") as folder:
                 if tensors is None:
                     (Path(folder) / _FILE).write_bytes(content)
@@ -136,10 +136,10 @@ class _TorchFidelity(nn.Module):
 def _torch_fidelity_tensors(content: bytes) -> dict[str, Tensor] | None:
     """The tensors of torch-fidelity's file; None for any other."""
     try:
-        with warnings.catch_warnings(action="ignore"):  # torch warns of TorchScript archives, and refuses them
+        with warnings.catch_warnings(action="ignore"):
             loaded = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
     except Exception:
-        # TorchScript archives are refused here, and broken files raise all sorts of errors.
+        # torch warns of TorchScript archives and refuses them; broken files raise all sorts of errors.
         return None
     return loaded if isinstance(loaded, dict) and "Mixed_7c.branch_pool.conv.weight" in loaded else None
 

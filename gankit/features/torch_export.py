@@ -47,7 +47,7 @@ class TorchExport(NetworkFile):
 
 @final
 class _Exported(nn.Module):
-    """An exported network: its mode was fixed when it was exported, and torch refuses to switch it."""
+    """An exported network, whose mode torch refuses to switch: it is that of the export."""
 
     def __init__(self, network: nn.Module) -> None:
         super().__init__()

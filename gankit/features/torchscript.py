@@ -1,7 +1,6 @@
 """Features from a user's own network in a TorchScript file."""
 
 import io
-from collections.abc import Callable
 from typing import ClassVar, final
 
 import torch
@@ -30,10 +29,10 @@ class TorchScript(NetworkFile):
         Raises:
             PartError: the bytes are no such archive.
         """
-        load: Callable[..., torch.jit.ScriptModule] = torch.jit.load
         try:
             with without_deprecations():
-                return load(io.BytesIO(content), map_location="cpu").eval()
+                module: nn.Module = torch.jit.load(io.BytesIO(content), map_location="cpu")  # type: ignore[no-untyped-call]
+                return module.eval()
         except (RuntimeError, ValueError) as error:
             raise PartError(
                 f"{self.path} is no TorchScript archive ({reason(error)}); save one with torch.jit.save"
