@@ -305,6 +305,12 @@ def test_consistency_averages_patch_scores_and_trains_the_critic_alone():
     assert loss.needs == (Augment,)
 
 
+def test_consistency_of_half_precision_scores_does_not_overflow():
+    given = turn(np.zeros((2, 1)), np.zeros((2, 1)), augment=Brighter())
+    given.critic = lambda images, labels=None: 1000 * images.half()
+    assert gankit.build("loss", "consistency").critic(given).item() == 2 * 10 * 500**2
+
+
 # --- what the registry says -----------------------------------------------------------------------------------------
 
 

@@ -113,7 +113,7 @@ class Dataset(ABC):
     def known(self) -> Known:
         """What is known of the images besides their pixels, as one record; by default gathered from the properties.
 
-        `remarks` are not gathered, as they are no field of it: `Known.remarks` follow from `Known.left_out`.
+        `remarks` are not gathered: those of the record follow from its `left_out`.
         """
         return Known(
             labels=self.labels,

@@ -54,7 +54,7 @@ class DecodedDataset(Dataset):
     def reads_without_decoding(self) -> bool:
         """Whether rows are best read from `images`: decoded in memory already, or kept in the cache on disk.
 
-        With the cache, the first read decodes all images and fills it, so that no later read decodes any.
+        If the cache is still empty, the first read decodes all images into it.
         """
         return "images" in vars(self) or not self.in_memory
 

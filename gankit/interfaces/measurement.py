@@ -24,6 +24,6 @@ class Measurement:
 
 @runtime_checkable
 class MeasuresFacts(Protocol):
-    """A data set that can measure a fact about an image like its own."""
+    """A data set that can measure a fact about images like its own."""
 
     measurement: Measurement  # a class attribute

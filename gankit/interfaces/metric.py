@@ -49,14 +49,14 @@ class Result:
                 an error that is no GankitError.
             GankitError: as `Metric.compute`.
         """
+        who = f"metric {type(metric).__name__}"
         try:
             output: Any = metric.compute(real, fake)
         except Exception as error:
             if isinstance(error, GankitError) or is_fault_of_machine(error):
                 raise
-            raise PartError(f"metric {type(metric).__name__} raised {typed_line(error, 200)}") from error
+            raise PartError(f"{who} raised {typed_line(error, 200)}") from error
         result = output if isinstance(output, Result) else cls(output)
-        who = f"metric {type(metric).__name__}"
         try:
             json.dumps(dict(result.details))
         except (TypeError, ValueError) as error:
@@ -71,12 +71,7 @@ def _floats_by_name(values: Any, who: str) -> dict[str, float]:
     """What a metric returned, as floats by name; raises a PartError, beginning with `who`, if it is anything else."""
     try:
         floats = {str(name): float(value) for name, value in values.items()}
-    except (
-        AttributeError,
-        TypeError,
-        ValueError,
-        RuntimeError,
-    ):  # RuntimeError: float() of a long tensor
+    except (AttributeError, TypeError, ValueError, RuntimeError):  # RuntimeError: float() of a long tensor
         floats = {}
     if not floats:
         raise PartError(
@@ -119,7 +114,7 @@ class Resampling:
         Args:
             parts: the (k,) places of each part, all of one side; at least two images of each side must remain.
         """
-        # As a part is of one side, the difference of the other changes nothing.
+        # A part is of one side; setdiff1d leaves the other as it is.
         real, fake = self.pool.real_places, self.pool.fake_places
         return [self.values(np.setdiff1d(real, part), np.setdiff1d(fake, part)) for part in parts]
 

@@ -58,7 +58,6 @@ class Augment(nn.Module, ABC):
 
     def after_step(self, turn: Turn) -> None:
         """Called once after each optimiser step of either side, with that side's turn; nothing by default."""
-        return None
 
 
 class Random(Protocol):

@@ -2,13 +2,13 @@
 
 from typing import Annotated, Any, final
 
-import torch
 from annotated_types import Ge
 from torch import Tensor
 from torch.nn import functional as F
 
 from gankit.errors import PartError
 from gankit.interfaces import ClassHead, ImageSpec, Loss, Turn
+from gankit.interfaces.turn import at_least_float32
 
 
 @final
@@ -56,5 +56,4 @@ def _cross_entropy(turn: Turn, features: Any) -> Tensor:
     critic, labels = turn.critic, turn.labels
     assert isinstance(critic, ClassHead)  # as `needs` says
     assert labels is not None  # images with classes, which the constructor demands, have them
-    logits = critic.class_logits(features)
-    return F.cross_entropy(logits.to(torch.promote_types(logits.dtype, torch.float32)), labels)
+    return F.cross_entropy(at_least_float32(critic.class_logits(features)), labels)

@@ -7,6 +7,7 @@ from annotated_types import Ge
 from torch import Tensor
 
 from gankit.interfaces import Augment, Loss, Turn
+from gankit.interfaces.turn import at_least_float32
 
 
 @final
@@ -47,5 +48,5 @@ class Consistency(Loss):
 
 def _disagreement(turn: Turn, scores: Tensor, images: Tensor) -> Tensor:
     """The mean of (score - score of a fresh view)^2 of (n, c, h, w) images with (n, ...) scores; a scalar."""
-    view_scores: Tensor = turn.critic(turn.augmented(images), turn.labels)
-    return (scores - view_scores).square().mean()
+    view_scores = turn.critic(turn.augmented(images), turn.labels)
+    return (at_least_float32(scores) - at_least_float32(view_scores)).square().mean()

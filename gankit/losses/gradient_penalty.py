@@ -26,9 +26,8 @@ def gradient_penalty(
 
     With x = alpha real + (1 - alpha) fake, the penalty is (norm of d critic(x) / dx - target)^2, where the norm is
     taken over all elements of a sample. It can be differentiated with respect to the critic's parameters, even where
-    the slope is zero; images are detached, so that nothing else receives gradients. Autocast
-    to float16, not to bfloat16, is turned off by `score_gradients`; the norm and the penalty are computed in float32
-    or finer.
+    the slope is zero, but to nothing else: images are detached. The norm and the penalty are computed in float32 or
+    finer; `score_gradients` turns off autocast to float16, not to bfloat16.
 
     Args:
         critic: any callable or module that scores each sample without looking at the others (so without batch

@@ -66,7 +66,7 @@ def compact(rows: Matrix) -> Matrix:
 def covariance_term(a: Matrix, b: Matrix) -> float:
     """tr(A'A) + tr(B'B) - 2 |A B'| in the nuclear norm, of (n, d) and (m, d) factors.
 
-    The exact value is never negative: one that is not above its rounding error counts as 0.
+    Never negative: a value within its rounding error of 0 counts as 0.
     """
     traces, product = sum_of_squares(a) + sum_of_squares(b), a @ b.T
     bound = _relative_rounding_bound(len(a), len(b), a.shape[1]) * traces
@@ -96,11 +96,10 @@ def _singular_values(product: Matrix) -> Matrix | None:
 
     None for a small product, one that is not square, or one whose smallest singular value would be inexact.
 
-    An eigenvalue w is off by some u w_max, its root by u w_max / (2 sqrt(w)). If the smallest is at least `CONDITION`
-    times the largest, the sum of the roots has a relative error of some 1e-12.
+    An eigenvalue w is off by some EPS w_max, its root by EPS w_max / (2 sqrt(w)). If the smallest is at least
+    `CONDITION` times the largest, the sum of the roots has a relative error of some 1e-12.
     """
-    is_square = len(product) == product.shape[1]
-    if not is_square or len(product) < EIGENVALUES_FROM_SIZE:
+    if len(product) != product.shape[1] or len(product) < EIGENVALUES_FROM_SIZE:
         return None
     values: Matrix = np.linalg.eigvalsh(product @ product.T).astype(np.float64, copy=False)
     return np.sqrt(values) if values[0] > CONDITION * values[-1] else None

@@ -19,10 +19,10 @@ Codes = tuple[NDArray[Any], NDArray[Any]]
 """A code for each row of x and of y: rows with the same code are never matched."""
 
 NEAR = 1e-6
-"""Share of |x|^2 + |y|^2 below which a squared distance is computed from the difference.
+"""Share of |x|^2 + |y|^2 below which a squared distance is computed from x - y.
 
-The fast formula errs by at most 2 (d + 3) u (|x|^2 + |y|^2), with u = 1.1e-16: above this share that is less than 5e-7
-of the value for d = 2048 (some 1e-11 in practice), while only the difference gives exactly 0 for equal rows.
+Above it, the fast formula's error of at most 2 (d + 3) u (|x|^2 + |y|^2), with u = 1.1e-16, is less than 5e-7 of the
+value for d = 2048 (some 1e-11 in practice).
 """
 _BLOCK = 2_000_000
 """Elements of a block of x @ y.T: 16 MB."""
@@ -123,11 +123,10 @@ def squared_distances(x: NDArray[Any], y: NDArray[Any], origin: Matrix | None = 
     return squared
 
 
-def _squares_of_pairs(x: Any, y: Any, i: Indices, j: Indices, sign: int = -1) -> Matrix:
-    """(p,) squared norms of x[i] + sign * y[j] in float64."""
+def _squares_of_pairs(x: Any, y: Any, i: Indices, j: Indices, combine: np.ufunc = np.subtract) -> Matrix:
+    """(p,) squared norms of x[i] - y[j], or of what else `combine` makes of them, in float64."""
     squares = np.empty(len(i))
     step = max(1, _CHUNK // x.shape[1])
-    combine = np.subtract if sign < 0 else np.add
     for start in range(0, len(i), step):
         part = slice(start, start + step)
         squares[part] = np.square(combine(x[i[part]], y[j[part]], dtype=np.float64)).sum(1)
@@ -147,7 +146,7 @@ def pair_distances(
             return pair_distances(x, y, *np.divmod(pairs, len(y)), either_sign=either_sign)[inverse]
     squares = _squares_of_pairs(x, y, i, j)
     if either_sign:
-        np.minimum(squares, _squares_of_pairs(x, y, i, j, sign=1), out=squares)
+        np.minimum(squares, _squares_of_pairs(x, y, i, j, np.add), out=squares)
     return np.sqrt(squares)
 
 
@@ -180,8 +179,8 @@ def nearest(
     x, y = Rows64.of(x), Rows64.of(y)
     if either_sign:
         x, y = _same_side(x, y[0]), _same_side(y, y[0])
-        either_sign = _sums_may_be_shorter(x, y)
-    # Rows can be centred, for precision, if only differences count.
+        either_sign = _sums_may_be_shorter(x, y)  # else |x - y| is the smaller one everywhere
+    # Centring the rows, for precision, keeps differences but not sums.
     origin = 0.0 if either_sign else y.mean()
     indices, nearest_distances = np.full((len(x), k), -1), np.full((len(x), k), np.inf)
     for block in _blocks(x, y, origin, either_sign):
@@ -228,7 +227,7 @@ def _same_side(rows: Rows64, along: Matrix) -> Rows64:
 
 
 def _error_bound(block: _Block, dim: int) -> Matrix:
-    """(k, 1) bounds of the rounding errors of a block's squares."""
+    """(k, 1) bounds of the rounding errors of a block's squares, with some room (eps is 2 u)."""
     bound: Matrix = (dim + 8) * np.finfo(np.float64).eps * (block.norms_x + block.norms_y.max())
     return bound
 

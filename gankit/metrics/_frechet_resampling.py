@@ -75,11 +75,11 @@ class FrechetResampling(Resampling):
         """From one or two eigendecompositions for all parts, each of which is by (4) a change of low rank."""
         n = self.pool.real.count
         real, fake = _Side.pair(self.rows[:n], self.rows[n:])
-        in_fake = [part >= n for part in parts]
-        assert all(part.all() or not part.any() for part in in_fake), "each part must be of one side"
+        assert all((part < n).all() or (part >= n).all() for part in parts), "each part must be of one side"
+        sides = [real if part[0] < n else fake for part in parts]
         values = np.empty(len(parts))
         for offset, side, other in ((0, real, fake), (n, fake, real)):
-            numbers = [number for number, part in enumerate(in_fake) if part[0] == (side is fake)]
+            numbers = [number for number, side_of_part in enumerate(sides) if side_of_part is side]
             values[numbers] = side.distances_without([parts[number] - offset for number in numbers], other)
         return [{"frechet": float(value)} for value in values]
 

@@ -102,7 +102,7 @@ class SumsResampling(Resampling, ABC):
 
 def digests(rows: NDArray[Any]) -> list[bytes]:
     """A digest of each row's content; equal rows have equal ones."""
-    # In float64 whatever the type, so that the type changes no draw; + 0.0, so that -0.0 and 0.0 are equal.
+    # In float64 whatever the type, so that the type changes no order; + 0.0, so that -0.0 and 0.0 are equal.
     blocks = (block.astype(np.float64) + 0.0 for block in row_blocks(rows, 1024))
     return [blake2b(row.tobytes(), digest_size=16).digest() for block in blocks for row in block]
 

@@ -125,10 +125,10 @@ class _Gaussian:
         return cls(len(rows), mean, (rows - mean) / math.sqrt(len(rows) - 1))
 
     @property
-    def rounding_scale(self) -> Matrix:
-        """(d,) n (1 if unknown) times each feature's root mean square; times EPS a bound of the mean's rounding."""
-        scale: Matrix = (self.n or 1) * np.sqrt(np.square(self.mean) + np.square(self.factor).sum(0))
-        return scale
+    def mean_error(self) -> Matrix:
+        """(d,) bound of the mean's rounding error: n (1 if unknown) EPS times each feature's root mean square."""
+        error: Matrix = EPS * (self.n or 1) * np.sqrt(np.square(self.mean) + np.square(self.factor).sum(0))
+        return error
 
 
 def _distance(first: _Gaussian, second: _Gaussian) -> float:
@@ -137,9 +137,7 @@ def _distance(first: _Gaussian, second: _Gaussian) -> float:
     if min(map(len, factors)) > len(first.mean):
         factors = [compact(factor) for factor in factors]
     shift = sum_of_squares(first.mean - second.mean)
-    if shift <= sum_of_squares(
-        EPS * (first.rounding_scale + second.rounding_scale)
-    ):  # equal means, within their rounding error
+    if shift <= sum_of_squares(first.mean_error + second.mean_error):
         shift = 0.0
     return shift + covariance_term(*factors)
 

@@ -38,10 +38,10 @@ class FrechetInfinity(Metric):
         Raises:
             GankitError: either side has fewer than 4 images, or than twice as many as dimensions.
         """
-        # At least 4 rows, so that half of them have a covariance.
         # Shuffled by content: the first rows are a random sample, whatever order the rows arrived in. Rows common to
         # both sides come in the same order on both, so that the first n of either side overlap in the same proportion
         # for every n. With two orders the overlap would grow with n, and the bias would not be in proportion to 1 / n.
+        # At least 4 rows, so that half of them have a covariance.
         sides = [rows[permutation(digests(rows))] for rows in feature_pair(real, fake, min_rows=4)]
         n, dim = min(map(len, sides)), sides[0].shape[1]
         if n < 2 * dim:

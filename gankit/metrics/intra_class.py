@@ -108,7 +108,7 @@ def _places_by_class(rows: Rows, side: str, name_lists: NameLists) -> dict[Key, 
 def _combine(outcomes: Mapping[Key, Outcome], average: Callable[[list[float]], Any] = np.mean) -> dict[str, float]:
     """The unweighted mean over the classes of the metric's first value, then its value in each class.
 
-    `average` takes the place of the mean for what is no value, such as a standard error.
+    `average` replaces the mean where the outcomes are standard errors.
     """
     named_values = {
         key: next(iter(values.items())) for key, values in outcomes.items() if not isinstance(values, GankitError)
@@ -159,9 +159,7 @@ class _ByClass(Resampling):
             of_real, of_fake = places_in_real.get(key, none), places_in_fake.get(key, none)
             places = np.concatenate([of_real, of_fake + pool.real.count])
             self.class_of[places], self.index_in_class[places] = number, np.arange(len(places))
-            of_training = None
-            if pool.real.training is not None:
-                of_training = training.take(places_in_training.get(key, none))
+            of_training = None if pool.real.training is None else training.take(places_in_training.get(key, none))
             class_pool = Pool(dataclasses.replace(real.take(of_real), training=of_training), fake.take(of_fake))
             self.classes[key] = _resampling(metric.metric, class_pool)
 
@@ -214,8 +212,7 @@ class _ByClass(Resampling):
         """The values, without the mean where a class drops out of it: over other classes it is another quantity."""
         values = _combine(outcomes)
         if not all(isinstance(outcomes.get(key), Mapping) for key in self._in_mean):
-            mean, *_ = values
-            del values[mean]
+            del values[next(iter(values))]  # the mean
         return values
 
     def values_without(self, parts: Sequence[Indices]) -> list[Values]:
@@ -263,6 +260,7 @@ def _values(resampling: Resampling, real: Indices, fake: Indices) -> Outcome:
 
 
 def _values_without(resampling: Resampling, parts: list[Indices]) -> list[Outcome]:
+    """The outcome without each part: all at once if the resampling can, else each from the places that remain."""
     real, fake = resampling.pool.real_places, resampling.pool.fake_places
 
     def by_itself(part: Indices) -> Outcome:

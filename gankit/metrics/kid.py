@@ -20,9 +20,9 @@ def kernel_distance(x: ArrayLike, y: ArrayLike) -> tuple[float, float]:
     """Unbiased squared maximum mean discrepancy with the kernel (x.y / d + 1)^3, and its standard error.
 
     All pairs are used, once, in float64, so that the value is exact and the same on every call. A side of more than
-    2,000 rows is divided into blocks of at most 2,000, by the content of the rows and not by their order; each block of
-    the longer side meets one of the shorter, in turn, and the mean of their exact values is given: still unbiased, at a
-    cost that is linear in the number of rows.
+    2,000 rows is divided into blocks of at most 2,000, by the content of the rows and not by their order. Each block of
+    the longer side is compared with one of the shorter, in turn, and the estimate is the mean of these values: still
+    unbiased, at a cost that is linear in the number of rows.
 
     The standard error is that of independent rows: Hoeffding's (1948, Annals of Mathematical Statistics 19)
     decomposition of the variance into first-order and second-order terms, each estimated without bias (the kernels
@@ -215,7 +215,7 @@ def mean_and_standard_error(terms: Sequence[Terms]) -> tuple[float, float]:
     """The mean of the blocks' estimates, and its standard error: rows of different blocks are independent.
 
     The variance of the mean is a sum over the blocks: each one's part in `Terms`, times its squared share of the mean.
-    A block of the first side is in one term; one of the second side may be in several, which then make up its share.
+    That share is 1 / k of k terms for a block of the first side, and j / k for one of the second side in j of them.
     """
     count = len(terms)
     mean = Terms(*np.mean(terms, axis=0))

@@ -261,7 +261,7 @@ class _Pairs(Resampling):
             return None
         blocks = list(duplicates(self._images, self._images, self.threshold))
         first, second, exact = (np.concatenate([block[column] for block in blocks]) for column in (0, 1, 3))
-        return first, second, exact.astype(bool)
+        return first, second, exact
 
     def _sublist(self, places: Indices) -> list[Thumbnail]:
         return [self._images[place] for place in places]

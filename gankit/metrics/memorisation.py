@@ -28,7 +28,7 @@ PAIRS_SHOWN = 8  # number of closest pairs in the details
 
 @dataclass(frozen=True, eq=False)
 class _Images:
-    """Features, ids and group codes of some images, sorted by content; `original_places[i]` is that of image i."""
+    """Features, ids and group codes of some images, sorted by content: image i was at `original_places[i]`."""
 
     features: Rows64
     ids: list[Any]
@@ -79,8 +79,8 @@ def _effective_number(codes: Indices) -> float:
 def _share_nearer(first: Matrix, second: Matrix) -> float:
     """The share of pairs of distances of which the first is below the second; ties count half."""
     second = np.sort(second)
-    below = np.searchsorted(second, first, "left") + np.searchsorted(second, first, "right")
-    return float(1 - below.sum() / (2 * len(first) * len(second)))
+    twice_farther = np.searchsorted(second, first, "left") + np.searchsorted(second, first, "right")
+    return float(1 - twice_farther.sum() / (2 * len(first) * len(second)))
 
 
 def _rank(n: int, left_one_out: bool) -> int:
@@ -194,7 +194,7 @@ class _Copies(Resampling):
     """Values from lists of the closest training images, which are made at first use.
 
     Without separate training images, the real images are the training images, and each is held out in turn. Each list
-    then has `listed` images. One is enough for values on the whole pool, but may be missing from a part of it.
+    then has `listed` images: the closest one is enough for the whole pool, but a part of the pool may not have it.
     """
 
     def __init__(self, metric: Metric, pool: Pool, listed: int = 32) -> None:
@@ -241,9 +241,8 @@ class _Copies(Resampling):
         return Result(values, counts, details, _warnings(values, details, flags))
 
     def _distances(self, real: Indices, fake: Indices) -> _Distances:
-        allowed = np.ones(len(self.training.ids), bool)  # which training images count
+        allowed = np.full(len(self.training.ids), not self.left_one_out)  # which training images count
         if self.left_one_out:
-            allowed[:] = False
             allowed[self._sorted_places[real]] = True
         closest, to_closest = self._closest("any", fake, allowed)
         _, between_training = self._list("any", self.training).among(closest, allowed)
@@ -252,7 +251,7 @@ class _Copies(Resampling):
         return _Distances(closest, to_closest, between_training, chord, held_out)
 
     def _closest(self, kind: str, places: Indices, allowed: NDArray[np.bool_]) -> tuple[Indices, Matrix]:
-        """The closest allowed training image of each image at these places, real ones (of permutations) first."""
+        """The closest allowed training image of each image at these places, and the distance: of real ones first."""
         is_real = places < len(self.real.ids)
         sides = ((self.real, places[is_real]), (self.fake, places[~is_real]))
         lists = [self._list(kind, side).among(self._sorted_places[part], allowed) for side, part in sides if len(part)]
@@ -271,7 +270,7 @@ class _Copies(Resampling):
         return self._lists[key]
 
     def _effective_held_out(self, codes: Indices) -> float:
-        """Leave-one-out distances come in equal pairs, so that they count half."""
+        """Number of independent held-out images; leave-one-out distances come in equal pairs, so each counts half."""
         return _effective_number(codes) / (2 if self.left_one_out else 1)
 
     def _control_of_held_out(self, held_out: Matrix) -> dict[str, Any]:
@@ -303,6 +302,7 @@ class _Copies(Resampling):
         between_training = lists.among(everything, np.ones(len(everything), bool))[1]
         if not np.isfinite(between_training).all():
             return False
+        # Distances between training images come in equal pairs too.
         n_held, n_training = _effective_number(self.real.codes), _effective_number(self.training.codes) / 2
         return _beyond_chance(_share_nearer(held_out, between_training), 0.0, n_held, n_training)[0]
 

@@ -46,7 +46,7 @@ def monge_distance(x: ArrayLike, y: ArrayLike, *, projections: int = 1000) -> fl
 
 
 def _directions(dim: int, count: int, step: int) -> Iterator[Matrix]:
-    """(dim, k) unit vectors, at most `step` at a time, `count` in all; the same for every step."""
+    """(dim, k) unit vectors, at most `step` at a time, `count` in all; the same whatever the step."""
     draw = np.random.default_rng(0)
     for start in range(0, count, step):
         vectors: Matrix = draw.normal(size=(min(step, count - start), dim))

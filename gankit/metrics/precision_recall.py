@@ -149,9 +149,8 @@ class _Neighbours:
         too_large = np.flatnonzero(~is_enough)
         if len(too_large):
             for part in np.array_split(too_large, -(-len(too_large) // FAR_CENTRES)):
-                hit_part, counts_of_part = self._far_balls(centres[part], centres, others, k)
-                hit[part] = hit_part
-                counts = counts + counts_of_part
+                hit[part], counts_of_part = self._far_balls(centres[part], centres, others, k)
+                counts += counts_of_part
         return hit, counts
 
     def _far_balls(self, centres: Indices, all_centres: Indices, others: Indices, k: int) -> BallCounts:
@@ -207,17 +206,17 @@ def realism_score(real: ArrayLike, fake: ArrayLike, *, k: int = 3) -> NDArray[np
     n = len(reals)
     if n < k + 2:
         raise GankitError(f"realism with k = {k} needs at least {k + 2} real images, and there are {n}: give more")
-    squared_radii = np.concatenate([np.partition(squares, k, axis=1)[:, k] for squares in _squares(reals, reals)])
+    squared_radii = np.concatenate([np.partition(squares, k, axis=1)[:, k] for squares in _all_squares(reals, reals)])
     kept = squared_radii <= np.median(squared_radii) * (1 + TIE)
     scores = [np.empty(0)]
-    for squares in _squares(fakes, reals[kept]):
+    for squares in _all_squares(fakes, reals[kept]):
         with np.errstate(divide="ignore", invalid="ignore"):
             ratios = np.where(squares == 0, np.inf, squared_radii[kept] / squares)
         scores.append(np.sqrt(ratios.max(1)))
     return np.concatenate(scores)
 
 
-def _squares(x: Matrix, y: Matrix) -> Iterator[Matrix]:
+def _all_squares(x: Matrix, y: Matrix) -> Iterator[Matrix]:
     """Squared distances of (n, d) to (m, d) rows, some rows of x at a time."""
     for start in range(0, len(x), CENTRES):
         yield squared_distances(x[start : start + CENTRES], y)
