@@ -63,9 +63,9 @@ def judge(
 
 def _compared(arms: list[Arm]) -> list[tuple[Arm, Arm]]:
     """The pairs (arm, against) to compare: each arm with the baseline, then the others with the bar to beat."""
-    pairs = [(arm, against) for against in arms if against.baseline for arm in arms if arm != against]
-    bars = [against for against in arms if against.bar]
-    return pairs + [(arm, against) for against in bars for arm in arms if arm != against and not arm.baseline]
+    pairs = [(arm, against) for against in arms if against.role == "baseline" for arm in arms if arm != against]
+    bars = [against for against in arms if against.role == "bar"]
+    return pairs + [(arm, against) for against in bars for arm in arms if arm != against and arm.role != "baseline"]
 
 
 def _effort(outcomes: list[Outcome]) -> dict[str, Any]:
