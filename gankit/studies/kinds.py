@@ -59,6 +59,7 @@ class Arm(study.Arm):
 
     kind: Kind
     source: str | None = None  # where added images come from; None where nothing is added
+    role: str = ""  # in the comparison, as the study names it
 
 
 class Examples(NamedTuple):
@@ -70,7 +71,7 @@ class Examples(NamedTuple):
 
     def at(self, places: Indices) -> Examples:
         """Those at (k,) places."""
-        return Examples(*(column[places] for column in self))
+        return Examples._make(column[places] for column in self)
 
 
 def training_set(
@@ -89,7 +90,7 @@ def training_set(
     mean, scale = float(real_values.mean()), float(real_values.std()) or 1.0
     examples = Examples(np.asarray(learn.images), class_labels(learn), real_values)
     if added is not None:
-        examples = Examples(*map(np.concatenate, zip(examples, added, strict=True))) if kind.real else added
+        examples = Examples._make(map(np.concatenate, zip(examples, added, strict=True))) if kind.real else added
     images, labels, values = examples
     targets = torch.from_numpy(labels.copy())
     if numbers is not None:

@@ -6,8 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from gankit.studies import kinds
-from gankit.studies.kinds import COPIES, GENERATOR, KINDS
+from gankit.studies.kinds import COPIES, GENERATOR, KINDS, Arm
 
 FILL: Literal["fill"] = "fill"  # adds as many images as bring a class up to the most frequent one
 Ratio = float | Literal["fill"]
@@ -20,20 +19,8 @@ CONTROLS = {
 
 
 @dataclass(frozen=True)
-class Arm(kinds.Arm):
-    """A kind with one source of images; its ratio and strength are chosen on each fold's validation part."""
-
-    @property
-    def role(self) -> str:
-        """ "baseline", "synthetic", or the name of the control."""
-        if self.source is None:
-            return "baseline"
-        return self.source if self.source in CONTROLS else "synthetic"
-
-
-@dataclass(frozen=True)
 class Variant:
-    """One setting of an arm."""
+    """One setting of an arm; its ratio and strength are chosen on each fold's validation part."""
 
     arm: Arm
     strength: float | None = None  # of classical augmentation, as a factor of all its ranges
@@ -52,19 +39,22 @@ class Variant:
         return self.name.replace("thresholds", "classical", 1) if self.arm.kind.tuned else self.name
 
 
-def make_arms(names: Sequence[str], sources: Sequence[str], controls: Sequence[str]) -> list[Arm]:
-    """The arms of these kinds, each kind that adds images with every source and every control."""
+def make_arms(kinds: Sequence[str], sources: Sequence[str], controls: Sequence[str]) -> list[Arm]:
+    """The arms of these kinds, each kind that adds images with every source and every control.
+
+    An arm's role is "baseline", "synthetic", or the name of the control.
+    """
     arms = []
-    for kind in (KINDS[name] for name in names):
+    for kind in (KINDS[name] for name in kinds):
         if not kind.adds:
-            arms.append(Arm(kind.name, kind.words, kind))
+            arms.append(Arm(kind.name, kind.words, kind, role="baseline"))
             continue
         for source in [*sources, *(controls if kind.real else [])]:
             name, words = kind.name, kind.words
             if source != GENERATOR:
                 name += f"-{source}"
                 words += f"; {CONTROLS.get(source, f'those of {source}')}"
-            arms.append(Arm(name, words, kind, source))
+            arms.append(Arm(name, words, kind, source, role=source if source in CONTROLS else "synthetic"))
     return arms
 
 

@@ -13,7 +13,7 @@ import numpy as np
 from gankit.evaluation.design import visible_difference
 from gankit.experiments.experiment import Experiment
 from gankit.seeds import derive_seed
-from gankit.studies.augmentation.arms import HELD_OUT, Arm, Variant, make_arms, variants
+from gankit.studies.augmentation.arms import HELD_OUT, Variant, make_arms, variants
 from gankit.studies.augmentation.endpoint import Endpoint
 from gankit.studies.augmentation.estimators import FeatureLearner
 from gankit.studies.augmentation.folds import Division, Fold, divide, flow
@@ -24,7 +24,7 @@ from gankit.studies.augmentation.settings import AugmentationSettings
 from gankit.studies.augmentation.sources import check_sources, make_images
 from gankit.studies.fitting import time_fit
 from gankit.studies.jobs import Job, Outcome, failures
-from gankit.studies.kinds import GENERATOR, KINDS
+from gankit.studies.kinds import GENERATOR, KINDS, Arm
 from gankit.studies.labelled import class_labels, generator_of_part, groups_of, package_versions
 from gankit.studies.study import Refuse, Results, Study, Work, write_metrics
 from gankit.studies.trainings import check_training, time_training

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from gankit.seeds import derive_seed
 from gankit.studies import kinds
 from gankit.studies.fitting import Images, TrainingSet, noised_copies
-from gankit.studies.kinds import COPIES, GENERATOR, KINDS, Examples, Labels, sample_classes
+from gankit.studies.kinds import COPIES, GENERATOR, KINDS, Arm, Examples, Labels, sample_classes
 from gankit.studies.labelled import class_counts, class_labels
 from gankit.studies.trainings import finished_run
 
@@ -19,21 +18,15 @@ if TYPE_CHECKING:
     from gankit.studies.classifier.study import ClassifierStudy
 
 
-@dataclass(frozen=True)
-class Arm(kinds.Arm):
-    """A kind with one source of images, and the part it has in the comparison."""
-
-    # All others are compared with the baseline, and all but the baseline with the bar to beat
-    role: Literal["baseline", "bar"] | None = None
-
+BASELINE, BAR = "baseline", "bar"  # roles: all others are compared with the baseline, and then with the bar to beat
 
 ARMS = {
     arm.name: arm
     for arm in (
-        Arm("real", "real images as they come", KINDS["real"], role="baseline"),
+        Arm("real", "real images as they come", KINDS["real"], role=BASELINE),
         Arm("oversampling", "real images, classes drawn equally often", KINDS["oversampling"]),
         Arm("classical", "real images with classical augmentation, classes weighted in the loss: the bar to beat",
-            KINDS["classical-weights"], role="bar"),
+            KINDS["classical-weights"], role=BAR),
         Arm("synthetic", "real images and generated ones of the rare class", KINDS["synthetic"], GENERATOR),
         Arm("classical-synthetic", "real and generated images with classical augmentation, no weights of classes",
             KINDS["classical-synthetic"], GENERATOR),

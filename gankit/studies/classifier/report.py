@@ -15,10 +15,9 @@ from gankit.evaluation.design import Floats
 from gankit.files import write_csv
 from gankit.images.pictures import grid_png, png_uri
 from gankit.report.pages import draw_intervals, draw_lines, draw_png
-from gankit.studies.classifier.arms import Arm
 from gankit.studies.classifier.training import REGRESSION, load_outputs
 from gankit.studies.formats import NONE, interval, number
-from gankit.studies.kinds import GENERATOR
+from gankit.studies.kinds import GENERATOR, Arm
 from gankit.studies.labelled import class_labels, numeric_facts
 from gankit.studies.study import JOBS, Results, write_page
 from gankit.studies.trainings import finished_run

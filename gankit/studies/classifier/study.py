@@ -13,7 +13,7 @@ import numpy as np
 from gankit.experiments.experiment import Experiment
 from gankit.report.pages import render
 from gankit.runs.classifiers import FILE, Classifier, load_classifier
-from gankit.studies.classifier.arms import ARMS, Arm, added_labels, training_set
+from gankit.studies.classifier.arms import ARMS, BAR, added_labels, training_set
 from gankit.studies.classifier.data import Split, data_notes, split_data
 from gankit.studies.classifier.judging import judge
 from gankit.studies.classifier.report import text_table, write_report, write_tables
@@ -21,7 +21,7 @@ from gankit.studies.classifier.settings import ClassifierSettings
 from gankit.studies.classifier.training import REGRESSION, train_arm, train_regression
 from gankit.studies.fitting import time_fit
 from gankit.studies.jobs import Job, Outcome
-from gankit.studies.kinds import GENERATOR
+from gankit.studies.kinds import GENERATOR, Arm
 from gankit.studies.labelled import class_counts, generator_of_part, package_versions
 from gankit.studies.reading import load_study
 from gankit.studies.study import JOBS, Refuse, Results, Study, Work, write_metrics
@@ -127,7 +127,7 @@ class ClassifierStudy(Study):
 
         It is that of the bar to beat where there is one, else of the first arm.
         """
-        arm, seed = next((arm for arm in arms if arm.role == "bar"), arms[0]), self.experiment.training.seed
+        arm, seed = next((arm for arm in arms if arm.role == BAR), arms[0]), self.experiment.training.seed
         job = folder / JOBS / f"{arm.name}-{seed}"
         check_made(job, FILE)
         shutil.copyfile(job / FILE, folder / FILE)

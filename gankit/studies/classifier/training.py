@@ -13,9 +13,9 @@ from gankit.files import open_atomically
 from gankit.runs import checkpoint
 from gankit.runs.classifiers import FILE
 from gankit.studies import kinds
-from gankit.studies.classifier.arms import Arm, training_set
+from gankit.studies.classifier.arms import training_set
 from gankit.studies.fitting import TrainingSet, apply, fit_new, remove_checkpoints
-from gankit.studies.kinds import KINDS
+from gankit.studies.kinds import KINDS, Arm
 from gankit.studies.labelled import numeric_facts
 from gankit.studies.study import JOBS
 from gankit.studies.worker import check_made
