@@ -133,7 +133,7 @@ def train_variant(
         advice = "choose other augmentation.options" if settings.estimator else "lower augmentation.lr"
         raise RunError(f"the classifier diverged: {advice}")
     with open_atomically(folder / OUTPUTS) as file:
-        np.savez(file, **outputs)
+        np.savez(file, validation=outputs["validation"], test=outputs["test"])
     remove_checkpoints(folder)
     real = len(fold.learn) if variant.arm.kind.real else 0
     steps = {"steps": progress["steps"]} if progress else {}  # an estimator takes none
