@@ -22,7 +22,6 @@ from gankit.errors import BusyError, DataError, GankitError, PartError, RunError
 from gankit.files import sole_writer
 from gankit.images.pictures import save_image
 from gankit.studies.augmentation import judging, sources
-from gankit.studies.augmentation.arms import KINDS
 from gankit.studies.augmentation.contrasts import UNKNOWN, contrast, verdict
 from gankit.studies.augmentation.endpoint import Endpoint
 from gankit.studies.augmentation.estimators import FeatureLearner
@@ -32,6 +31,7 @@ from gankit.studies.augmentation.sources import leak
 from gankit.studies.augmentation.study import AugmentationStudy
 from gankit.studies.commands import own_options
 from gankit.studies.jobs import Outcome
+from gankit.studies.kinds import KINDS
 from gankit.studies.reading import load_study
 from gankit.studies.trainings import TIMED_STEPS, WARM_UP_STEPS
 
@@ -405,7 +405,7 @@ def test_an_estimator_that_cannot_judge_is_named(write: Write) -> None:
     whole = study(write(), *FAST[2:], "augmentation.estimator=KNeighborsClassifier",
                   "augmentation.options={n_neighbors=500}", 'augmentation.arms=["real", "synthetic"]')  # fmt: skip
     learner, fold = FeatureLearner(whole.settings, whole.fold(1).learn, 0), whole.fold(1)
-    learner.fit(training_set(whole, fold, whole.variants[0], 0, None)[0])
+    learner.fit(training_set(whole, fold, whole.variants[0], 0, None))
     with pytest.raises(PartError, match="KNeighborsClassifier cannot judge these images: Expected n_neighbors"):
         learner.apply(fold.test)
 

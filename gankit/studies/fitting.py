@@ -144,11 +144,17 @@ class TrainingSet:
     weights: Tensor | None = None  # (classes,) by which the loss weights each class
     classical: Classical | None = None
     classes: NDArray[np.int64] | None = None  # (n,) classes, which must be given where the targets are numbers
+    mean: float = 0.0  # by which numbers were standardised
+    scale: float = 1.0  # likewise, a standard deviation
 
     @property
     def labels(self) -> NDArray[np.int64]:
         """(n,) classes."""
         return self.targets.numpy() if self.classes is None else self.classes
+
+    def restore(self, outputs: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Outputs in the units of the numbers; those for classes as they are."""
+        return outputs * self.scale + self.mean
 
     def order(self, seed: int) -> Order:
         """What decides which images each batch holds."""

@@ -82,7 +82,7 @@ def groups_of(dataset: Dataset, places: Indices) -> NDArray[np.generic]:
 def stratified_folds(
     labels: NDArray[np.int64], groups: NDArray[np.generic], folds: int, seed: int
 ) -> list[tuple[Indices, Indices]]:
-    """Divide n cases into folds of whole groups, stratified by class.
+    """Divide n cases into folds of whole groups, stratified by class; keep those with every class on both sides.
 
     Args:
         labels: (n,) classes.
@@ -91,7 +91,7 @@ def stratified_folds(
         seed: decides which groups share a fold.
 
     Returns:
-        For each fold, the places of the cases outside it and of those in it.
+        For each fold that is kept, the places of the cases outside it and of those in it.
 
     Raises:
         ValueError: from scikit-learn; every class has fewer cases than there are folds.
@@ -99,7 +99,9 @@ def stratified_folds(
     splitter = StratifiedGroupKFold(folds, shuffle=True, random_state=seed % 2**32)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)  # A class may have fewer cases than there are folds
-        return list(splitter.split(labels, labels, groups))
+        sides = list(splitter.split(labels, labels, groups))
+    classes = len(np.unique(labels))
+    return [both for both in sides if all(len(np.unique(labels[side])) == classes for side in both)]
 
 
 def training_part(experiment: Experiment, dataset: Dataset, places: Indices) -> Dataset:

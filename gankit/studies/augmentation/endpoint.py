@@ -12,7 +12,7 @@ from gankit.evaluation.design import Floats
 from gankit.evaluation.paired import Cases
 from gankit.interfaces import Dataset
 from gankit.studies.augmentation.folds import values_of
-from gankit.studies.augmentation.learning import Labels
+from gankit.studies.kinds import Labels
 from gankit.studies.labelled import class_labels, groups_of
 
 if TYPE_CHECKING:

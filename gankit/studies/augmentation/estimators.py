@@ -22,8 +22,8 @@ from gankit.evaluation.extraction import device_of, extractor
 from gankit.interfaces import Dataset, Features
 from gankit.registry.messages import shown, suggestion
 from gankit.seeds import derive_seed
-from gankit.studies.augmentation.arms import KINDS
 from gankit.studies.fitting import AT_ONCE, TrainingSet, batch_images, to_tensor
+from gankit.studies.kinds import KINDS
 
 if TYPE_CHECKING:
     from gankit.studies.augmentation.settings import AugmentationSettings

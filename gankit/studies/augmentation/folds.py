@@ -141,13 +141,11 @@ def _divisions(
     labels: NDArray[np.int64], groups: NDArray[np.generic], parts: int, seed: int, tries: int
 ) -> Iterator[list[Sides]]:
     """Random divisions into so many parts; of each, the parts that have every class both inside and outside."""
-    classes = len(np.unique(labels))
     for attempt in range(tries):
         try:
-            divided = stratified_folds(labels, groups, parts, derive_seed(seed, "division", attempt))
+            yield stratified_folds(labels, groups, parts, derive_seed(seed, "division", attempt))
         except ValueError:  # too few cases or groups for so many parts
             return
-        yield [sides for sides in divided if all(len(np.unique(labels[side])) == classes for side in sides)]
 
 
 def _folds(labels: NDArray[np.int64], groups: NDArray[np.generic], count: int, seed: int) -> list[Sides]:

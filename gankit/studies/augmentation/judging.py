@@ -16,12 +16,13 @@ from scipy.special import log_softmax
 from gankit.errors import first_of
 from gankit.evaluation.design import Floats, holm
 from gankit.evaluation.paired import part_of_cases
-from gankit.studies.augmentation.arms import CONTROLS, COPIES, GENERATOR, HELD_OUT, Arm, Variant
+from gankit.studies.augmentation.arms import CONTROLS, HELD_OUT, Variant
 from gankit.studies.augmentation.contrasts import contrast, verdict
 from gankit.studies.augmentation.endpoint import Endpoint
 from gankit.studies.augmentation.folds import Fold
 from gankit.studies.augmentation.learning import OUTPUTS
 from gankit.studies.jobs import Outcome
+from gankit.studies.kinds import COPIES, GENERATOR, Arm
 from gankit.studies.labelled import class_counts
 from gankit.studies.study import JOBS
 from gankit.studies.worker import check_made

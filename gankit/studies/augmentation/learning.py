@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from gankit.errors import RunError
@@ -16,19 +15,12 @@ from gankit.evaluation.design import Floats
 from gankit.files import open_atomically
 from gankit.interfaces import Dataset
 from gankit.seeds import derive_seed
-from gankit.studies.augmentation.arms import COPIES, FILL, HELD_OUT, Ratio, Variant
+from gankit.studies import kinds
+from gankit.studies.augmentation.arms import FILL, HELD_OUT, Ratio, Variant
 from gankit.studies.augmentation.estimators import FeatureLearner
 from gankit.studies.augmentation.folds import Fold, values_of
-from gankit.studies.fitting import (
-    Classical,
-    Images,
-    TrainingSet,
-    apply,
-    class_weights,
-    fit_new,
-    noised_copies,
-    remove_checkpoints,
-)
+from gankit.studies.fitting import Classical, TrainingSet, apply, fit_new, noised_copies, remove_checkpoints
+from gankit.studies.kinds import COPIES, Examples
 from gankit.studies.labelled import class_counts, class_labels
 from gankit.studies.worker import check_made
 
@@ -36,7 +28,6 @@ if TYPE_CHECKING:
     from gankit.studies.augmentation.study import AugmentationStudy
 
 OUTPUTS, MADE = "outputs.npz", "images.npz"  # in a job's folder: a classifier's outputs, the images that a source made
-Labels = NDArray[np.int64]
 Counts = NDArray[np.int64]
 
 
@@ -63,10 +54,8 @@ def scale_classical(classical: Classical, strength: float) -> Classical:
     return classical.model_copy(update=ranges)
 
 
-def training_set(
-    study: AugmentationStudy, fold: Fold, variant: Variant, seed: int, made: Path | None
-) -> tuple[TrainingSet, tuple[float, float]]:
-    """What a variant learns from, and the mean and the standard deviation that standardise a number.
+def training_set(study: AugmentationStudy, fold: Fold, variant: Variant, seed: int, made: Path | None) -> TrainingSet:
+    """What a variant learns from.
 
     Args:
         study: whose settings apply.
@@ -78,28 +67,15 @@ def training_set(
     Raises:
         RunError: that job has failed.
     """
-    kind, learn = variant.arm.kind, fold.learn
-    labels, values = class_labels(learn), values_of(learn, study.settings)
-    mean, scale = float(values.mean()), float(values.std()) or 1.0
-    images: Images = np.asarray(learn.images)
-    if variant.ratio is not None:
-        added, classes, numbers = _added_images(study, fold, variant, seed, made)
-        if kind.real:
-            added, classes = np.concatenate([images, added]), np.concatenate([labels, classes])
-            numbers = np.concatenate([values, numbers])
-        images, labels, values = added, classes, numbers
-    targets = torch.from_numpy(labels.copy())
-    if study.outputs == 1:
-        targets = torch.from_numpy((values - mean) / scale).float()[:, None]
-    weights = class_weights(labels, learn.image.classes) if kind.weighted else None
-    classical = scale_classical(study.settings.classical, variant.strength or 1.0) if kind.augmented else None
-    return TrainingSet(images, targets, learn, kind.balanced, weights, classical, labels), (mean, scale)
+    learn, settings = fold.learn, study.settings
+    added = None if variant.ratio is None else _added_images(study, fold, variant, seed, made)
+    numbers = values_of(learn, settings) if study.outputs == 1 else None
+    classical = scale_classical(settings.classical, variant.strength or 1.0)
+    return kinds.training_set(variant.arm.kind, learn, classical, added, numbers)
 
 
-def _added_images(
-    study: AugmentationStudy, fold: Fold, variant: Variant, seed: int, made: Path | None
-) -> tuple[Images, Labels, Floats]:
-    """Images, classes and numbers that a variant adds, class by class; larger ratios contain those of smaller ones."""
+def _added_images(study: AugmentationStudy, fold: Fold, variant: Variant, seed: int, made: Path | None) -> Examples:
+    """What a variant adds, class by class; larger ratios contain those of smaller ones."""
     assert variant.ratio is not None
     counts = added_counts(fold, variant.ratio)
     if variant.arm.source in (COPIES, HELD_OUT):
@@ -109,14 +85,12 @@ def _added_images(
     if not (made / MADE).is_file():
         raise RunError(f"{made.name} has failed, and this training needs its images")
     with np.load(made / MADE) as file:
-        labels, stored, values = file["labels"], file["images"], file["values"]
-    places = np.concatenate([np.flatnonzero(labels == label)[:count] for label, count in enumerate(counts)])
-    return stored[places], labels[places], values[places]
+        stored = Examples(file["images"], file["labels"], file["values"])
+    members = [np.flatnonzero(stored.labels == label) for label in range(len(counts))]
+    return stored.at(np.concatenate([of_class[:count] for of_class, count in zip(members, counts, strict=True)]))
 
 
-def _control_images(
-    study: AugmentationStudy, fold: Fold, copied: bool, counts: Counts, seed: int
-) -> tuple[Images, Labels, Floats]:
+def _control_images(study: AugmentationStudy, fold: Fold, copied: bool, counts: Counts, seed: int) -> Examples:
     """Noised copies of training images if `copied`, else images of the reserve; (classes,) `counts` of each class."""
     source = fold.learn if copied else fold.reserve
     assert source is not None
@@ -126,11 +100,10 @@ def _control_images(
         members = random.permutation(np.flatnonzero(labels == label))
         chosen.append(np.resize(members, count) if copied else members[:count])
     places = np.concatenate(chosen).astype(np.int64)
+    added = Examples(np.asarray(source.images), labels, values_of(source, study.settings)).at(places)
     if copied:
-        images = noised_copies(source, places, study.settings.copy_noise, random)
-    else:
-        images = np.asarray(source.images)[places]
-    return images, labels[places], values_of(source, study.settings)[places]
+        added = added._replace(images=noised_copies(source, places, study.settings.copy_noise, random))
+    return added
 
 
 def train_variant(
@@ -145,7 +118,7 @@ def train_variant(
     """
     fold, settings = study.fold(number), study.settings
     made = None if image_job is None else folder.parent / image_job
-    data, (mean, scale) = training_set(study, fold, variant, seed, made)
+    data = training_set(study, fold, variant, seed, made)
     progress: dict[str, Any] = {}
     predict: Callable[[Dataset], Floats]
     if settings.estimator is not None:
@@ -155,9 +128,7 @@ def train_variant(
     else:
         network, progress = fit_new(data, settings, study.outputs, study.experiment.training.device, seed, folder)
         predict = functools.partial(apply, network)
-    outputs = {"validation": predict(fold.validation), "test": predict(fold.test)}
-    if study.outputs == 1:
-        outputs = {name: values * scale + mean for name, values in outputs.items()}
+    outputs = {name: data.restore(predict(fold.parts[name])) for name in ("validation", "test")}
     if not all(np.isfinite(values).all() for values in outputs.values()):
         advice = "choose other augmentation.options" if settings.estimator else "lower augmentation.lr"
         raise RunError(f"the classifier diverged: {advice}")

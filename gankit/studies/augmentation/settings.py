@@ -6,8 +6,9 @@ from annotated_types import Ge, Gt, Le, Lt, MinLen
 from pydantic import AfterValidator, Field, field_validator, model_validator
 
 from gankit.experiments.tables import Repeats, Settings
-from gankit.studies.augmentation.arms import CONTROLS, FILL, GENERATOR, KINDS, Ratio
+from gankit.studies.augmentation.arms import CONTROLS, FILL, Ratio
 from gankit.studies.fitting import FitSettings
+from gankit.studies.kinds import GENERATOR, KINDS
 from gankit.studies.study import distinct
 
 if TYPE_CHECKING:

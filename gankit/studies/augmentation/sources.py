@@ -20,12 +20,13 @@ from gankit.metrics.leakage import NEAR_COPY, Thumbnail, duplicates, thumbnails
 from gankit.registry import build
 from gankit.registry.trust import check_trust
 from gankit.seeds import derive_seed
-from gankit.studies.augmentation.arms import FILL, GENERATOR
+from gankit.studies.augmentation.arms import FILL
 from gankit.studies.augmentation.folds import Fold, values_of
 from gankit.studies.augmentation.handover import COLUMNS, WANTED, can_be_png, class_folders, write_fold
-from gankit.studies.augmentation.learning import MADE, Labels, added_counts, most_added
+from gankit.studies.augmentation.learning import MADE, added_counts, most_added
 from gankit.studies.augmentation.settings import EXPORTED
 from gankit.studies.fitting import Images
+from gankit.studies.kinds import GENERATOR, Examples, Labels, sample_classes
 from gankit.studies.labelled import class_labels
 from gankit.studies.trainings import RUN, train_or_resume
 
@@ -160,31 +161,30 @@ def make_images(study: AugmentationStudy, number: int, source: str, seed: int, f
     """
     fold = study.fold(number)
     if source == GENERATOR:
-        images, labels, values = _from_generator(study, fold, seed, folder)
+        made = _from_generator(study, fold, seed, folder)
     else:
         place = folder_of(study, source)
         generated = folder / GENERATED if place is None else place / fold.name / GENERATED
         if place is None:
             _run_program(study, fold, source, folder)
         opened, labels, values = open_generated(study, fold, generated)
-        images = np.asarray(opened.images)
+        made = Examples(np.asarray(opened.images), labels, values)
     with open_atomically(folder / MADE) as file:
-        np.savez(file, images=images, labels=labels, values=values)
-    return {"images": len(images), "by_class": np.bincount(labels).tolist(), **leak(fold, images)}
+        np.savez(file, **made._asdict())
+    return {"images": len(made.images), "by_class": np.bincount(made.labels).tolist(), **leak(fold, made.images)}
 
 
-def _from_generator(study: AugmentationStudy, fold: Fold, seed: int, folder: Path) -> tuple[Images, Labels, Floats]:
+def _from_generator(study: AugmentationStudy, fold: Fold, seed: int, folder: Path) -> Examples:
     run = train_or_resume(study.generator_experiment(seed), folder / RUN, data=fold.learn)
     counts = most_added(fold, study)
     labels = np.repeat(np.arange(len(counts)), counts)
     drawn = derive_seed(seed, "added", fold.number) % 2**62
     if study.settings.endpoint != "severity":
-        names = np.array(run.class_names)[labels]  # not the labels themselves: names of classes may be numbers
-        return run.sample(len(labels), names, seed=drawn), labels, np.zeros(len(labels))
+        return Examples(sample_classes(run, labels, drawn), labels, np.zeros(len(labels)))
     random = np.random.default_rng(drawn)
     real_labels, real_values = class_labels(fold.learn), values_of(fold.learn, study.settings)
     values = np.array([random.choice(real_values[real_labels == label]) for label in labels])
-    return run.sample(len(labels), values[:, None], seed=drawn), labels, values
+    return Examples(run.sample(len(labels), values[:, None], seed=drawn), labels, values)
 
 
 def _run_program(study: AugmentationStudy, fold: Fold, source: str, folder: Path) -> None:

@@ -13,7 +13,7 @@ import numpy as np
 from gankit.evaluation.design import visible_difference
 from gankit.experiments.experiment import Experiment
 from gankit.seeds import derive_seed
-from gankit.studies.augmentation.arms import GENERATOR, HELD_OUT, KINDS, Arm, Variant, make_arms, variants
+from gankit.studies.augmentation.arms import HELD_OUT, Variant, make_arms, variants
 from gankit.studies.augmentation.endpoint import Endpoint
 from gankit.studies.augmentation.estimators import FeatureLearner
 from gankit.studies.augmentation.folds import Division, Fold, divide, flow
@@ -24,6 +24,7 @@ from gankit.studies.augmentation.settings import AugmentationSettings
 from gankit.studies.augmentation.sources import check_sources, make_images
 from gankit.studies.fitting import time_fit
 from gankit.studies.jobs import Job, Outcome, failures
+from gankit.studies.kinds import GENERATOR, KINDS, Arm
 from gankit.studies.labelled import class_labels, generator_of_part, groups_of, package_versions
 from gankit.studies.study import Refuse, Results, Study, Work, write_metrics
 from gankit.studies.trainings import check_training, time_training
@@ -167,7 +168,7 @@ class AugmentationStudy(Study):
     def _time_classifier(self, threads: int | None) -> float:
         """Seconds of a step with classical augmentation, which is the slowest; of an estimator's whole training."""
         fold, settings = self.fold(1), self.settings
-        data = training_set(self, fold, Variant(Arm("", "", KINDS["classical"], None), 1.0), 0, None)[0]
+        data = training_set(self, fold, Variant(Arm("", "", KINDS["classical"]), 1.0), 0, None)
         if settings.estimator is not None:
             start = time.perf_counter()
             FeatureLearner(settings, fold.learn, 0).fit(data)

@@ -2,69 +2,36 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
-import torch
-from numpy.typing import NDArray
 
 from gankit.seeds import derive_seed
-from gankit.studies import study
-from gankit.studies.fitting import Images, TrainingSet, class_weights, noised_copies
+from gankit.studies import kinds
+from gankit.studies.fitting import Images, TrainingSet, noised_copies
+from gankit.studies.kinds import COPIES, GENERATOR, KINDS, Arm, Examples, Labels, sample_classes
 from gankit.studies.labelled import class_counts, class_labels
 from gankit.studies.trainings import finished_run
 
 if TYPE_CHECKING:
     from gankit.studies.classifier.study import ClassifierStudy
 
-Labels = NDArray[np.int64]
 
-
-def _generated(study: ClassifierStudy, labels: Labels, seed: int, generator: Path | None) -> Images:
-    """Images of these (k,) classes, (k, c, h, w), by the generator of the job in the folder `generator`."""
-    assert generator is not None
-    run = finished_run(generator)
-    names = np.array(run.class_names)[labels]  # Not the labels themselves: names of classes may be numbers
-    return run.sample(len(labels), names, seed=derive_seed(seed, "added") % 2**62)
-
-
-def _noised_copies(study: ClassifierStudy, labels: Labels, seed: int, generator: Path | None) -> Images:
-    """Random training images of these (k,) classes, (k, c, h, w), with noise: they add no information."""
-    data, random = study.split.train, np.random.default_rng(derive_seed(seed, "copies"))
-    members = [np.flatnonzero(class_labels(data) == label) for label in range(data.image.classes)]
-    places = np.array([random.choice(members[label]) for label in labels], np.int64)
-    return noised_copies(data, places, study.settings.copy_noise, random)
-
-
-@dataclass(frozen=True)
-class Arm(study.Arm):
-    """What a classifier is trained on, and how."""
-
-    # makes the images that are added, from (study, their classes, seed, folder of the generator's job)
-    adds: Callable[[ClassifierStudy, Labels, int, Path | None], Images] | None = None
-    generator: bool = False  # whether `adds` needs a generator
-    balanced: bool = False  # whether classes are drawn equally often
-    weighted: bool = False  # whether the loss weights classes
-    augmented: bool = False  # whether it has classical augmentation
-    baseline: bool = False  # whether all others are compared with it
-    bar: bool = False  # whether it is the bar to beat: all others but the baseline are compared with it too
-
+BASELINE, BAR = "baseline", "bar"  # roles: all others are compared with the baseline, and then with the bar to beat
 
 ARMS = {
     arm.name: arm
     for arm in (
-        Arm("real", "real images as they come", baseline=True),
-        Arm("oversampling", "real images, classes drawn equally often", balanced=True),
+        Arm("real", "real images as they come", KINDS["real"], role=BASELINE),
+        Arm("oversampling", "real images, classes drawn equally often", KINDS["oversampling"]),
         Arm("classical", "real images with classical augmentation, classes weighted in the loss: the bar to beat",
-            weighted=True, augmented=True, bar=True),
-        Arm("synthetic", "real images and generated ones of the rare class", _generated, generator=True),
+            KINDS["classical-weights"], role=BAR),
+        Arm("synthetic", "real images and generated ones of the rare class", KINDS["synthetic"], GENERATOR),
         Arm("classical-synthetic", "real and generated images with classical augmentation, no weights of classes",
-            _generated, generator=True, augmented=True),
+            KINDS["classical-synthetic"], GENERATOR),
         Arm("copies", "a control: real images and, in place of generated ones, noised copies of them, which add no "
-            "information", _noised_copies),
+            "information", KINDS["synthetic"], COPIES),
     )
 }  # fmt: skip
 
@@ -77,14 +44,22 @@ def training_set(study: ClassifierStudy, arm: Arm, seed: int = 0, generator: Pat
     Raises:
         RunError: that job has failed.
     """
-    data = study.split.train
-    images, labels, to_add = np.asarray(data.images), class_labels(data), added_labels(study)
-    if arm.adds and len(to_add):
-        images = np.concatenate([images, arm.adds(study, to_add, seed, generator)])
-        labels = np.concatenate([labels, to_add])
-    weights = class_weights(labels, data.image.classes) if arm.weighted else None
-    classical = study.settings.classical if arm.augmented else None
-    return TrainingSet(images, torch.from_numpy(labels.copy()), data, arm.balanced, weights, classical)
+    labels, added = added_labels(study), None
+    if arm.kind.adds and len(labels):
+        if generator is None:
+            images = _copies(study, labels, seed)
+        else:
+            images = sample_classes(finished_run(generator), labels, derive_seed(seed, "added") % 2**62)
+        added = Examples(images, labels, np.zeros(len(labels)))
+    return kinds.training_set(arm.kind, study.split.train, study.settings.classical, added)
+
+
+def _copies(study: ClassifierStudy, labels: Labels, seed: int) -> Images:
+    """Random training images of these (k,) classes, (k, c, h, w), with noise: they add no information."""
+    data, random = study.split.train, np.random.default_rng(derive_seed(seed, "copies"))
+    members = [np.flatnonzero(class_labels(data) == label) for label in range(data.image.classes)]
+    places = np.array([random.choice(members[label]) for label in labels], np.int64)
+    return noised_copies(data, places, study.settings.copy_noise, random)
 
 
 def added_labels(study: ClassifierStudy) -> Labels:

@@ -10,9 +10,10 @@ import numpy as np
 
 from gankit.evaluation.classification import Scorer
 from gankit.evaluation.design import Floats
-from gankit.studies.classifier.arms import Arm
+from gankit.studies.classifier.arms import BAR, BASELINE
 from gankit.studies.classifier.training import REGRESSION, load_outputs
 from gankit.studies.jobs import Outcome, failures
+from gankit.studies.kinds import Arm
 from gankit.studies.labelled import class_labels, numeric_facts
 
 if TYPE_CHECKING:
@@ -63,9 +64,9 @@ def judge(
 
 def _compared(arms: list[Arm]) -> list[tuple[Arm, Arm]]:
     """The pairs (arm, against) to compare: each arm with the baseline, then the others with the bar to beat."""
-    pairs = [(arm, against) for against in arms if against.baseline for arm in arms if arm != against]
-    bars = [against for against in arms if against.bar]
-    return pairs + [(arm, against) for against in bars for arm in arms if arm != against and not arm.baseline]
+    pairs = [(arm, against) for against in arms if against.role == BASELINE for arm in arms if arm != against]
+    bars = [against for against in arms if against.role == BAR]
+    return pairs + [(arm, against) for against in bars for arm in arms if arm != against and arm.role != BASELINE]
 
 
 def _effort(outcomes: list[Outcome]) -> dict[str, Any]:

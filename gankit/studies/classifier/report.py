@@ -15,9 +15,9 @@ from gankit.evaluation.design import Floats
 from gankit.files import write_csv
 from gankit.images.pictures import grid_png, png_uri
 from gankit.report.pages import draw_intervals, draw_lines, draw_png
-from gankit.studies.classifier.arms import Arm
 from gankit.studies.classifier.training import REGRESSION, load_outputs
 from gankit.studies.formats import NONE, interval, number
+from gankit.studies.kinds import GENERATOR, Arm
 from gankit.studies.labelled import class_labels, numeric_facts
 from gankit.studies.study import JOBS, Results, write_page
 from gankit.studies.trainings import finished_run
@@ -176,10 +176,10 @@ def _grids(study: ClassifierStudy, results: Results) -> dict[str, str]:
 
     The generated ones are of the first seed; none where no finished arm has a generator.
     """
-    if not any(arm.generator for arm in study.arms() if arm.name in results.values["arms"]):
+    if not any(arm.source == GENERATOR for arm in study.arms() if arm.name in results.values["arms"]):
         return {}
     train, seed, grids = study.split.train, study.experiment.training.seed, {}
-    run = finished_run(results.folder / JOBS / f"generator-{seed}")
+    run = finished_run(results.folder / JOBS / f"{GENERATOR}-{seed}")
     for name in study.classes_to_fill:
         real = train.read(np.flatnonzero(class_labels(train) == train.class_names.index(name))[:SHOWN])
         grids[f"Real images of {name}"] = real

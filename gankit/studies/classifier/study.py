@@ -13,7 +13,7 @@ import numpy as np
 from gankit.experiments.experiment import Experiment
 from gankit.report.pages import render
 from gankit.runs.classifiers import FILE, Classifier, load_classifier
-from gankit.studies.classifier.arms import ARMS, Arm, added_labels, training_set
+from gankit.studies.classifier.arms import ARMS, BAR, added_labels, training_set
 from gankit.studies.classifier.data import Split, data_notes, split_data
 from gankit.studies.classifier.judging import judge
 from gankit.studies.classifier.report import text_table, write_report, write_tables
@@ -21,6 +21,7 @@ from gankit.studies.classifier.settings import ClassifierSettings
 from gankit.studies.classifier.training import REGRESSION, train_arm, train_regression
 from gankit.studies.fitting import time_fit
 from gankit.studies.jobs import Job, Outcome
+from gankit.studies.kinds import GENERATOR, Arm
 from gankit.studies.labelled import class_counts, generator_of_part, package_versions
 from gankit.studies.reading import load_study
 from gankit.studies.study import JOBS, Refuse, Results, Study, Work, write_metrics
@@ -28,8 +29,6 @@ from gankit.studies.trainings import RUN, check_training, time_training, train_o
 from gankit.studies.worker import check_made
 
 __all__ = ["Classifier", "load_classifier", "load_classifier_study", "run_classifier_study"]
-
-GENERATOR = "generator"  # What jobs that train one are called, before their seed
 
 
 @final
@@ -68,7 +67,7 @@ class ClassifierStudy(Study):
     @property
     def needs_generators(self) -> bool:
         """Whether an arm needs a generator."""
-        return any(arm.generator for arm in self.arms())
+        return any(arm.source == GENERATOR for arm in self.arms())
 
     def arms(self) -> list[Arm]:
         """The arms that the settings name."""
@@ -93,7 +92,7 @@ class ClassifierStudy(Study):
         trainings = []
         for seed in seeds:  # In this order a study cut short has all arms of its first seeds
             for arm in self.arms():
-                generator = f"{GENERATOR}-{generator_of[seed]}" if arm.generator else None
+                generator = f"{GENERATOR}-{generator_of[seed]}" if arm.source == GENERATOR else None
                 trainings.append(Job(f"{arm.name}-{seed}", functools.partial(train_arm, self, arm, seed, generator)))
             if self.settings.regression is not None:
                 trainings.append(Job(f"{REGRESSION}-{seed}", functools.partial(train_regression, self, seed)))
@@ -110,7 +109,7 @@ class ClassifierStudy(Study):
 
     def _time_classifier(self, threads: int | None) -> float:
         """Seconds that a step of a classifier takes with classical augmentation, which is the slowest."""
-        data = training_set(self, next(arm for arm in ARMS.values() if arm.augmented and not arm.adds))
+        data = training_set(self, ARMS["classical"])
         return time_fit(data, self.settings, self.split.train.image.classes, self.experiment.training.device, threads)
 
     def judge(self, outcomes: Mapping[str, Outcome], folder: Path) -> dict[str, Any]:
@@ -128,7 +127,7 @@ class ClassifierStudy(Study):
 
         It is that of the bar to beat where there is one, else of the first arm.
         """
-        arm, seed = next((arm for arm in arms if arm.bar), arms[0]), self.experiment.training.seed
+        arm, seed = next((arm for arm in arms if arm.role == BAR), arms[0]), self.experiment.training.seed
         job = folder / JOBS / f"{arm.name}-{seed}"
         check_made(job, FILE)
         shutil.copyfile(job / FILE, folder / FILE)
@@ -139,7 +138,7 @@ class ClassifierStudy(Study):
         settings, notes = self.settings, data_notes(self.split)
         if settings.seeds == 1:
             notes.append("one seed: intervals leave out what another seed would change, and are too short")
-        if any(arm.adds for arm in self.arms()) and not len(added_labels(self)):
+        if any(arm.source for arm in self.arms()) and not len(added_labels(self)):
             notes.append("nothing is added in any arm: the classes to fill up have images enough for synthetic_fill")
         if self.needs_generators and (settings.generators or settings.seeds) < settings.seeds:
             few = f"{settings.generators} generator{'s' if settings.generators != 1 else ''}"

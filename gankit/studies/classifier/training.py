@@ -6,15 +6,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import torch
 
 from gankit.errors import RunError
 from gankit.evaluation.design import Floats
 from gankit.files import open_atomically
 from gankit.runs import checkpoint
 from gankit.runs.classifiers import FILE
-from gankit.studies.classifier.arms import Arm, training_set
+from gankit.studies import kinds
+from gankit.studies.classifier.arms import training_set
 from gankit.studies.fitting import TrainingSet, apply, fit_new, remove_checkpoints
+from gankit.studies.kinds import KINDS, Arm
 from gankit.studies.labelled import numeric_facts
 from gankit.studies.study import JOBS
 from gankit.studies.worker import check_made
@@ -48,18 +49,13 @@ def train_regression(study: ClassifierStudy, seed: int, folder: Path) -> dict[st
         RunError: it diverged.
     """
     train, name = study.split.train, str(study.settings.regression)
-    values = numeric_facts(train)[name]
-    mean, scale = float(values.mean()), float(values.std()) or 1.0
-    data = TrainingSet(np.asarray(train.images), torch.from_numpy((values - mean) / scale).float()[:, None], train)
-    facts = {"class_names": [], "outputs": 1, "number": name, "mean": mean, "scale": scale, "seed": seed}
-    return {**_train(study, data, folder, facts), "mean": mean}
+    data = kinds.training_set(KINDS["real"], train, study.settings.classical, numbers=numeric_facts(train)[name])
+    facts = {"class_names": [], "outputs": 1, "number": name, "mean": data.mean, "scale": data.scale, "seed": seed}
+    return {**_train(study, data, folder, facts), "mean": data.mean}
 
 
 def _train(study: ClassifierStudy, data: TrainingSet, folder: Path, facts: dict[str, Any]) -> dict[str, Any]:
-    """Train a network; write it with facts about it, and its outputs for the test part.
-
-    Where `facts` has the "scale" and the "mean" of a number, the outputs are brought back to its units.
-    """
+    """Train a network; write it with facts about it, and its outputs for the test part."""
     train, device = study.split.train, study.experiment.training.device
     network, progress = fit_new(data, study.settings, facts["outputs"], device, facts["seed"], folder)
     facts = {
@@ -67,7 +63,7 @@ def _train(study: ClassifierStudy, data: TrainingSet, folder: Path, facts: dict[
         **study.settings.model_dump(include={"network", "width", "input_size"}),
         **facts, "image": list(train.image.shape), "value_range": list(train.value_range),
     }  # fmt: skip
-    outputs = apply(network, study.split.test) * facts.get("scale", 1.0) + facts.get("mean", 0.0)
+    outputs = data.restore(apply(network, study.split.test))
     if not np.isfinite(outputs).all():
         raise RunError("the classifier diverged: lower classifier.lr")
     checkpoint.export(folder / FILE, network, facts)
