@@ -85,8 +85,7 @@ def _image_and_label(item: Any, number: int) -> tuple[Any, Any]:
 def _channels_first(item: Any, where: str) -> NDArray[Any]:
     """A picture, or an array of two or three axes, as an array whose first axis is that of channels."""
     if isinstance(item, Image.Image):
-        decode = Decoder()
-        return decode(item, where)
+        return Decoder().stored(item, where)
     if isinstance(item, (str, Path)):
         raise DataError(
             f"{where} is the name of a file: open it with Pillow, or train on its folder (data.name=folder)"

@@ -329,4 +329,5 @@ def mixes_samples(network: nn.Module, shape: tuple[int, ...], image: ImageSpec) 
             torch.manual_seed(2)  # dropout and other random layers draw the same both times
             # By a copy, since a forward pass may change buffers.
             outputs.append(copied(probe)(torch.cat([sample, scale * others]), labels)[0])
-    return not torch.allclose(*outputs, rtol=1e-3, atol=1e-6)
+    first, second = outputs
+    return not torch.allclose(first, second, rtol=1e-3, atol=1e-6)
