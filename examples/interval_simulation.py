@@ -34,7 +34,7 @@ def predictions(random, labels, group, seeds, arm_spread, seed_spread):
 
 def bootstrap(random, cases, first, second, score, draws):
     """The percentiles of a difference when groups (within classes) and seeds are drawn: Owen 2007, arXiv 0712.1111."""
-    weights = np.zeros((draws, cases.groups))
+    weights = np.zeros((draws, cases.n_groups))
     for label in np.unique(cases.stratum):
         members = np.flatnonzero(cases.stratum == label)
         weights[:, members] = random.multinomial(len(members), np.full(len(members), 1 / len(members)), size=draws)

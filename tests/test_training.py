@@ -216,14 +216,13 @@ def test_a_damaged_checkpoint_is_passed_over(small: Small, tmp_path: Path, capsy
 
 @pytest.mark.skipif(not hasattr(signal, "SIGHUP"), reason="no terminals that close")
 def test_a_terminal_that_closes_asks_for_a_stop_unless_nohup_says_otherwise() -> None:
-    with StopRequest() as stop:
-        os.kill(os.getpid(), signal.SIGHUP)
-    assert stop.requested
-    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    before = signal.signal(signal.SIGHUP, signal.SIG_DFL)
     try:
-        with StopRequest() as stop:
-            os.kill(os.getpid(), signal.SIGHUP)
-        assert not stop.requested
+        for asked, meaning in ((True, signal.SIG_DFL), (False, signal.SIG_IGN)):
+            signal.signal(signal.SIGHUP, meaning)
+            with StopRequest() as stop:
+                os.kill(os.getpid(), signal.SIGHUP)
+            assert stop.requested == asked
     finally:
         signal.signal(signal.SIGHUP, before)
 
@@ -273,13 +272,13 @@ def test_resuming_another_seed_or_a_plain_rand_in_a_part(small: Small, tmp_path:
 def test_the_generator_is_prepared_for_sampling_once_a_step(
     small: Small, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    prepare, steps = Evaluator.generator, []
+    prepare, steps = Evaluator.sampling_copy, []
 
     def noted(self: Evaluator) -> gankit.Generator:
         steps.append(self._stepper.step)
         return prepare(self)
 
-    monkeypatch.setattr(Evaluator, "generator", noted)
+    monkeypatch.setattr(Evaluator, "sampling_copy", noted)
     gankit.train(gankit.load("wgan-gp", *small("evaluation.every=1")), tmp_path / "run")
     assert steps == [0, 3, 4, 6]
 

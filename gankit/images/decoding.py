@@ -91,7 +91,7 @@ class Decoder:
         """(channels, height, width) uint8 or uint16, at the size that is stored.
 
         Raises:
-            DataError: a kind of picture that cannot be read without loss, or one that is damaged.
+            DataError: a kind of picture that cannot be read without loss, or, from a ValueError, a damaged one.
         """
         with damage_as_data_error(where):
             stored = _stored_form(picture, where)

@@ -153,7 +153,7 @@ class TrainingSet:
         return self.targets.numpy() if self.classes is None else self.classes
 
     def restore(self, outputs: NDArray[np.float64]) -> NDArray[np.float64]:
-        """Outputs in the units of the numbers; those for classes as they are."""
+        """(n, outputs) in the units of the numbers; those for classes as they are."""
         return outputs * self.scale + self.mean
 
     def order(self, seed: int) -> Order:
