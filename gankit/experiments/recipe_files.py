@@ -31,7 +31,7 @@ def recipe_text(name: str) -> str:
 
 
 def recipe_facts(name: str) -> dict[str, str]:
-    """Facts about a recipe: "For", what it is for; "Sizes", those of its images; "Time", that of a training."""
+    """Facts about a recipe by key: its purpose ("For"), its image sizes ("Sizes"), the time of a training ("Time")."""
     if name not in recipe_names():
         recipe = recipes.get(name)
         least, most = recipe.sides

@@ -28,8 +28,8 @@ class TrainingImages:
     Attributes:
         image: the images that the networks make and see, with the classes or conditions of the training.
         count: number of training images.
-        pictures: whether they have 8 bits, like photographs, whose brightness and contrast may change. Grey levels of
-            other images may be measurements.
+        pictures: whether they have 8 bits, like photographs, whose brightness and contrast may be changed. Grey levels
+            of other images may be measurements.
         given_batch: images of a critic update, where the user sets them.
         given_steps: generator updates, where the user sets them.
     """
@@ -60,7 +60,7 @@ class TrainingImages:
         return self.given_steps or max(IMAGES_SHOWN // self.batch // 100, 1) * 100
 
     def averaging(self, half_life: float = HALF_LIFE) -> float:
-        """The decay per step of averaged weights with this half-life in images, or with `LONGEST_HALF_LIFE`."""
+        """The decay per step of averaged weights with this half-life, in images, but at most `LONGEST_HALF_LIFE`."""
         return round(math.exp2(-self.batch / min(half_life, LONGEST_HALF_LIFE * self.steps * self.batch)), 6)
 
     def r1_weight(self) -> float:

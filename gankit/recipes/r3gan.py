@@ -17,14 +17,14 @@ class R3GAN(Recipe):
 
     def settings(self, images: TrainingImages) -> dict[str, Any]:
         """See `Recipe.settings`."""
-        scheduled = max(images.steps // 5, 1)  # settings change over the first fifth of a training
+        schedule_steps = max(images.steps // 5, 1)  # settings change over the first fifth of a training
         gamma = float(f"{2 * (images.side / 64) ** 3:.3g}")
         policy = images.policy()
-        rates = {"start": 2e-4, "end": 5e-5, "steps": scheduled}
-        weight = {"start": gamma, "end": gamma / 10, "steps": scheduled}
+        rates = {"start": 2e-4, "end": 5e-5, "steps": schedule_steps}
+        weight = {"start": gamma, "end": gamma / 10, "steps": schedule_steps}
         augment = {
             "name": "sometimes", "inner": {"name": "diffaugment", "policy": policy},
-            "probability": {"start": 0.0, "end": 0.6 if images.count < 10_000 else 0.3, "steps": scheduled},
+            "probability": {"start": 0.0, "end": 0.6 if images.count < 10_000 else 0.3, "steps": schedule_steps},
         }  # fmt: skip
         return {
             "generator": {"name": "r3gan", "width": 128},
@@ -35,8 +35,8 @@ class R3GAN(Recipe):
             **({"augment": augment} if policy else {}),
             "training": {
                 "steps": images.steps, "batch": images.batch, "critic_steps": 1, "generator_lr": rates,
-                "critic_lr": dict(rates), "betas": [0.0, {"start": 0.9, "end": 0.99, "steps": scheduled}],
+                "critic_lr": dict(rates), "betas": [0.0, {"start": 0.9, "end": 0.99, "steps": schedule_steps}],
                 # the paper's average forgets half in a fortieth of the images of its schedules
-                "averaging": images.averaging(max(scheduled * images.batch / 40, HALF_LIFE)),
+                "averaging": images.averaging(max(schedule_steps * images.batch / 40, HALF_LIFE)),
             },
         }  # fmt: skip

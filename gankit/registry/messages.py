@@ -124,7 +124,7 @@ def _leaves(value: Any) -> list[Any]:
 def _may_be_thousands(value: Any) -> bool:
     """Whether a value such as 1.000, which pydantic reads as 1, may stand for 1000.
 
-    A float from 1000 on, such as 1e5, may not: grouped by dots it would have two of them, as 1.000.000, and be a text.
+    A float from 1000 on, such as 1e5, may not: as thousands it would have two dots, 1.000.000, and be read as a text.
     """
     if isinstance(value, str):
         return re.fullmatch(r"\s*[+-]?\d+\.0*\s*", value) is not None

@@ -107,7 +107,7 @@ class Registry:
             if name in self.built_in():
                 raise PartError(f"{self.kind} {name!r} cannot be registered: the name is gankit's own; choose another")
             if ":" in name:
-                raise PartError(f"{self.kind} {name!r} cannot be registered: leave out the colon: it is for plug-ins")
+                raise PartError(f"{self.kind} {name!r} cannot be registered: a colon is for plug-ins; leave it out")
             is_instance = isinstance(part, self.interface())
             self._registered[name] = _copies_of(part) if is_instance else self._check(part, name)
             return part
