@@ -116,7 +116,7 @@ def _shares(agreement: Any, n: int) -> NDArray[np.float64]:
 
 
 def _classes(labels: NDArray[Any], names: tuple[str, ...]) -> tuple[NDArray[np.int64], tuple[str, ...]]:
-    """(n,) numbers or names of classes to numbers, and the name of each class."""
+    """The class number of each image, from (n,) labels that are numbers or names; and the name of each class."""
     if labels.dtype.kind in "OUS":
         texts = [label.decode(errors="replace") if isinstance(label, bytes) else str(label) for label in labels]
         names = names or tuple(sorted(set(texts)))
@@ -147,7 +147,7 @@ def _label_facts(labels: NDArray[Any], names: tuple[str, ...]) -> dict[str, NDAr
 def _read_labels(
     n: int, labels: Any, names: tuple[str, ...]
 ) -> tuple[NDArray[np.int64] | None, tuple[str, ...], dict[str, NDArray[Any]]]:
-    """The class of each image and the names of the classes; or, where an image can have several labels, facts."""
+    """(n,) classes, the names of the classes, and {}; if an image can have several labels: None, () and facts."""
     if labels is None:
         if names:
             raise DataError(f"class_names has {len(names)} names for 0 classes in labels")
@@ -158,7 +158,7 @@ def _read_labels(
     return *_classes(_column(labels, "labels", n), names), {}
 
 
-def _distinct(names: Sequence[str] | None) -> tuple[str, ...]:
+def _check_class_names(names: Sequence[str] | None) -> tuple[str, ...]:
     """The names of classes, which must be distinct; () for None."""
     if isinstance(names, str):  # its letters would become the names
         raise DataError(f"class_names is the text {shown(names)}: give a list with one name per class")
@@ -172,7 +172,7 @@ def _read_known(
     n: int, labels: Any, class_names: Sequence[str] | None, groups: Any, agreement: Any, facts: Mapping[str, ArrayLike]
 ) -> Known:
     """What is known of n images, with every array checked."""
-    classes, names, label_facts = _read_labels(n, labels, _distinct(class_names))
+    classes, names, label_facts = _read_labels(n, labels, _check_class_names(class_names))
     arrays = {name: _array(values, name) for name, values in facts.items()}
     if taken := label_facts.keys() & arrays.keys():
         raise DataError(f"facts has {min(taken)!r}, and so have the labels: give the fact another name")
@@ -240,7 +240,7 @@ class Arrays(Dataset):
         if value_range is None and images.dtype == np.float32:
             raise DataError("float32 images need a value_range: the values that stand for black and white")
         self._images, self._range, self._mirror = images, valid_range(value_range), mirror
-        check_range(images, self._range, "images")  # without a range a memory-mapped array is not read
+        check_range(images, self._range, "images")  # reads a memory-mapped array, but only if a range is given
         self._known = _read_known(len(images), labels, class_names, groups, agreement, facts or {})
 
     @property

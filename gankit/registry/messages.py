@@ -117,14 +117,14 @@ def _unset_hints(
 
 
 def _leaves(value: Any) -> list[Any]:
-    """The items of a list, and of lists within it; a value that is no list is the only one."""
+    """The items of a list, and of lists within it; for a value that is no list, the value alone."""
     return [leaf for item in value for leaf in _leaves(item)] if isinstance(value, (list, tuple)) else [value]
 
 
 def _may_be_thousands(value: Any) -> bool:
     """Whether a value such as 1.000, which pydantic reads as 1, may stand for 1000.
 
-    A float from 1000 on, such as 1e5, cannot: a million written as 1.000.000 is read as a text.
+    A float from 1000 on, such as 1e5, may not: as thousands it would have two dots, 1.000.000, and be read as a text.
     """
     if isinstance(value, str):
         return re.fullmatch(r"\s*[+-]?\d+\.0*\s*", value) is not None

@@ -244,7 +244,7 @@ def list_parts(kind: str | None = None, load: bool = False) -> tuple[list[str], 
     A line holds name, kind and distribution of a part, and the other names that gankit knows it by.
 
     Args:
-        kind: of parts, also in the plural; None for all.
+        kind: the kind of parts to list, in the singular or plural; None for all kinds.
         load: whether to import every part and end its line with "ok", or "fails:" and the reason.
 
     Raises:
@@ -255,13 +255,13 @@ def list_parts(kind: str | None = None, load: bool = False) -> tuple[list[str], 
     cells = []
     failures = 0
     for row in (row for parts in registries for row in parts.list()):
-        state = f"also {', '.join(row.also)}" if row.also else ""
+        remark = f"also {', '.join(row.also)}" if row.also else ""
         if load:
             try:
                 registry(row.kind).settings(row.name)
-                state = f"ok, {state}" if state else "ok"
+                remark = f"ok, {remark}" if remark else "ok"
             except GankitError as error:
-                state = f"fails: {error}"
+                remark = f"fails: {error}"
                 failures += 1
-        cells.append((row.name, row.kind, row.distribution, state))
+        cells.append((row.name, row.kind, row.distribution, remark))
     return as_columns(cells), failures
