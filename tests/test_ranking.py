@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 import gankit
 from gankit.errors import DataError, GankitError, PartError, RunError
-from gankit.evaluation.uncertainty import wilson
+from gankit.evaluation.design import wilson
 from gankit.ranking import Ranking, rank, realism_score, write_page, write_ranking
 from gankit.ranking.key import Key, check_numbers, read_key
 from gankit.ranking.ratings import krippendorff_alpha

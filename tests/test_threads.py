@@ -308,8 +308,9 @@ def test_a_study_tries_threads_on_the_work_that_takes_longest(monkeypatch: pytes
 
     def kind(name: str, jobs: list[str], steps: int, seconds: float) -> Work:
         def time_step(number: int | None) -> float:
-            tried.extend([(name, number)] if number else [])
-            return seconds / (number or 1)
+            assert number is not None
+            tried.append((name, number))
+            return seconds / number
 
         return Work(name, [Job(job, lambda folder: {}) for job in jobs], steps, time_step)
 
@@ -318,6 +319,10 @@ def test_a_study_tries_threads_on_the_work_that_takes_longest(monkeypatch: pytes
     (tmp_path / "d").mkdir()
     (tmp_path / "d" / "result.json").touch()
     monkeypatch.setattr(estimate, "thread_options", lambda: [1, 2])
-    assert estimate.choose_threads(work, tmp_path) == 2
-    assert tried == [("slow", 1), ("slow", 2)]
-    assert estimate.choose_threads(work[3:], tmp_path) == 1  # what is not estimated is not timed either
+    in_seconds, threads = estimate.estimate(work, tmp_path, 1, None, choose_threads=True, quiet=True)
+    assert threads == 2
+    assert tried[:3] == [("slow", 1), ("long", 1), ("slow", 2)]
+    assert len(set(tried)) == len(tried)  # nothing is timed twice
+    assert [job.cost for kind in in_seconds for job in kind.jobs] == pytest.approx([5, 5, 0.5, 500, 5e8])
+    # What is not estimated is not tried either
+    assert estimate.estimate(work[3:], tmp_path, 1, None, choose_threads=True, quiet=True)[1] == 1

@@ -17,8 +17,8 @@ from pydantic import (
 )
 from pydantic_core import PydanticCustomError
 
-from gankit.errors import GankitError, PartError, typed_line
-from gankit.registry.messages import shown, suggestion
+from gankit.errors import GankitError, PartError, suggestion, typed_line
+from gankit.registry.messages import shown
 from gankit.registry.plugins import KINDS, plural
 from gankit.registry.registry import Registry
 from gankit.registry.settings import as_table, interface, takes_positional

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from scipy.special import log_softmax
 
 from gankit.errors import first_of
-from gankit.evaluation.design import Floats, holm
+from gankit.evaluation.design import Floats, holm, mean_of_known
 from gankit.evaluation.paired import part_of_cases
 from gankit.studies.augmentation.arms import CONTROLS, HELD_OUT, Variant
 from gankit.studies.augmentation.contrasts import contrast, verdict
@@ -167,16 +167,12 @@ class Comparison:
         return {
             "words": arm.words,
             "role": arm.role,
-            "gain": _mean([row["gain"] for row in found["chosen"]]),
-            "scores": {name: _mean([values[name] for values in scores]) for name in (scores[0] if scores else ())},
+            "gain": mean_of_known(row["gain"] for row in found["chosen"]),
+            "scores": {
+                name: mean_of_known(values[name] for values in scores) for name in (scores[0] if scores else ())
+            },
             **found,
         }
-
-
-def _mean(values: Sequence[float]) -> float | None:
-    """The mean of the values that are not NaN; None where none is."""
-    known = [value for value in values if not np.isnan(value)]
-    return float(np.mean(known)) if known else None
 
 
 def judge(
