@@ -202,7 +202,7 @@ def judge(
         "controls": controls,
         "arms": {name: {**entry, "p_holm": p_holm.get(name)} for name, entry in arms.items()},
         "sources": sources,
-        "notes": [*_alarms(sources), *_control_notes(controls), *_gaps(lacking, primary), *_single_groups(study)],
+        "notes": [*_notes(sources, controls, primary, lacking), *_single_groups(study)],
     }
 
 
@@ -223,7 +223,11 @@ def is_leak(row: Mapping[str, Any]) -> bool:
     return bool(row["alarm"]) and row["source"] != GENERATOR
 
 
-def _alarms(sources: list[dict[str, Any]]) -> Iterator[str]:
+def _notes(
+    sources: list[dict[str, Any]], controls: Mapping[str, Mapping[str, Any]], primary: Mapping[str, Any],
+    lacking: Sequence[str],
+) -> Iterator[str]:  # fmt: skip
+    """Leaks, what controls say of the verdict, and trainings and folds that are missing."""
     for row in sources:
         if is_leak(row):
             yield (
@@ -231,9 +235,6 @@ def _alarms(sources: list[dict[str, Any]]) -> Iterator[str]:
                 f"or the test part ({row['exact']} pairs are identical) that its training images do not show; "
                 "no verdict uses this source"
             )
-
-
-def _control_notes(controls: Mapping[str, Mapping[str, Any]]) -> Iterator[str]:
     for name, entry in controls.items():
         low = entry["low"]
         if low is None:
@@ -248,10 +249,6 @@ def _control_notes(controls: Mapping[str, Mapping[str, Any]]) -> Iterator[str]:
                 "no gain of the positive control can be seen: where more real images do not show, generated ones "
                 "hardly could"
             )
-
-
-def _gaps(lacking: Sequence[str], primary: Mapping[str, Any]) -> Iterator[str]:
-    """Notes on trainings and folds that are missing."""
     if lacking:
         yield f"incomplete, so not chosen: {first_of(lacking)}; the reasons are among the failed jobs"
     if primary["missing"]:
