@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from same_runs import Killed
 from torch import Tensor
 
 import gankit
@@ -166,10 +167,6 @@ def used(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, int]]:
 
     monkeypatch.setattr(Stepper, "update", note)
     return seen
-
-
-class Killed(BaseException):
-    pass
 
 
 def weights(run: Path) -> dict[str, Tensor]:
