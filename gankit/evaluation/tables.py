@@ -13,6 +13,7 @@ from gankit.experiments.experiment import default_features
 from gankit.files import write_atomically, write_csv
 from gankit.interfaces import Meaning, Metric
 from gankit.registry import registry, valid_part
+from gankit.terminal.text import as_columns
 
 SUFFIXES = (".csv", ".tex")
 """Suffixes of files that hold an evaluation as a table."""
@@ -219,14 +220,10 @@ def text_table(report: dict[str, Any]) -> str:
 
 
 def aligned(table: list[list[str]]) -> list[str]:
-    """A table as lines for a terminal."""
-    table = [[cell.replace("±", "+-") for cell in row] for row in table]
-    widths = [max(len(row[column]) for row in table) for column in range(len(table[0]))]
-    lines = []
-    for row in table:
-        columns = enumerate(zip(row, widths, strict=True))
-        lines.append("  ".join(text.rjust(width) if column else text.ljust(width) for column, (text, width) in columns))
-    return lines
+    """A table as lines for a terminal, with numbers below each other."""
+    names, *columns = zip(*([cell.replace("±", "+-") for cell in row] for row in table), strict=True)
+    right = [[cell.rjust(max(map(len, column))) for cell in column] for column in columns]
+    return as_columns(list(zip(names, *right, strict=True)))
 
 
 def html(report: dict[str, Any]) -> str:

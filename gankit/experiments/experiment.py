@@ -11,7 +11,7 @@ import tomlkit
 from annotated_types import Ge, Gt, Le, Lt, MinLen
 from pydantic import AfterValidator, Field, PrivateAttr, field_validator
 
-from gankit.errors import SettingsError
+from gankit.errors import SettingsError, suggestion
 from gankit.experiments.document import SettingsDocument
 from gankit.experiments.reading import read_settings
 from gankit.experiments.record import RunRecord
@@ -28,7 +28,7 @@ from gankit.experiments.tables import (
     Share,
 )
 from gankit.registry import Scheduled, nested_part
-from gankit.registry.messages import shown, suggestion
+from gankit.registry.messages import shown
 from gankit.registry.settings import as_table
 from gankit.registry.trust import trust
 

@@ -3,8 +3,8 @@
 from importlib import resources
 
 from gankit import recipes
-from gankit.errors import PartError, SettingsError
-from gankit.registry.messages import shown, suggestion
+from gankit.errors import PartError, SettingsError, suggestion
+from gankit.registry.messages import shown
 from gankit.registry.plugins import shipped_hint
 from gankit.terminal.text import as_columns
 

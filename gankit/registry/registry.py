@@ -12,8 +12,8 @@ from typing import Any, ClassVar, TypeVar
 
 from pydantic import BaseModel
 
-from gankit.errors import PartError, one_line
-from gankit.registry.messages import shown, suggestion
+from gankit.errors import PartError, one_line, suggestion
+from gankit.registry.messages import shown
 from gankit.registry.plugins import FILE_KINDS, PART_KINDS, PlugIn, normalise_name, plural, scan, shipped_hint
 from gankit.registry.settings import derive_settings
 from gankit.registry.settings import interface as interface_class

@@ -26,7 +26,7 @@ from gankit.report.pages import render
 from gankit.runs.run import choose_device
 from gankit.seeds import plain_torch
 from gankit.studies.clusters import Cluster, open_cluster
-from gankit.studies.estimate import choose_threads, estimate
+from gankit.studies.estimate import estimate
 from gankit.studies.jobs import Job, Outcome, failures, run_jobs, unfinished
 from gankit.training.progress import format_seconds
 
@@ -195,9 +195,9 @@ class Study(ABC):
         jobs, is_begun = folder / JOBS, self._holds_this_study(folder)
         work = self.work(jobs)
         if unfinished([job for kind in work for job in kind.jobs], jobs):
-            if threads is None and workers == 1 and choose_device(self.experiment.training.device).type == "cpu":
-                threads = choose_threads(work, jobs)
-            work = estimate(work, jobs, workers, threads, quiet)
+            on_cpu = choose_device(self.experiment.training.device).type == "cpu"
+            may_choose = threads is None and workers == 1 and on_cpu
+            work, threads = estimate(work, jobs, workers, threads, choose_threads=may_choose, quiet=quiet)
         if not is_begun:
             write_atomically(folder / FILE, self.toml())
         run = functools.partial(run_jobs, folder=jobs, workers=workers, threads=threads, quiet=quiet, cluster=cluster)
