@@ -293,7 +293,7 @@ class TestNpz:
         with_own = Npz(path=self.write(tmp_path, **arrays, labels=np.array([1, 0, 1, 0]), groups=np.arange(4)))
         assert (with_own.labels.tolist(), with_own.groups.tolist()) == ([1, 0, 1, 0], [0, 1, 2, 3])  # type: ignore[union-attr]
         both = Npz(path=self.write(tmp_path, **arrays, subject=np.arange(4)))
-        assert "call the one that does `groups`" in error(lambda: both.groups)
+        assert "rename the right one to `groups`" in error(lambda: both.groups)
 
     def test_an_array_without_a_name(self, tmp_path: Path) -> None:
         images = pixels(4, 5, 5, 3)

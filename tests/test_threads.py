@@ -118,7 +118,7 @@ def test_each_thread_of_a_program_has_its_number_and_leaves_the_programs() -> No
         assert third.submit(torch.get_num_threads).result() == own
         second.submit(other.__exit__, None, None, None).result()
         third.submit(any_number.__exit__, None, None, None).result()
-        assert not first.submit(lambda: threads._here.counts).result()
+        assert not first.submit(lambda: threads._this_thread.counts).result()
     with ThreadPoolExecutor(1) as later:
         assert later.submit(torch.get_num_threads).result() == own
 
@@ -149,7 +149,7 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
         machine["now"] += machine["machine"](torch.get_num_threads())  # read before and after a step
         return float(machine["now"])
 
-    monkeypatch.setattr(train, "thread_options", lambda: [1] if any(threads._here.counts) else [1, 2])
+    monkeypatch.setattr(train, "thread_options", lambda: [1] if any(threads._this_thread.counts) else [1, 2])
     monkeypatch.setattr(step_threads, "perf_counter", now)
     return machine
 

@@ -176,7 +176,7 @@ def test_frozen_layers_of_the_critic_keep_their_weights(small: Small, tmp_path: 
     assert same == ["stem.conv1.weight", "stem.conv1.bias", "stem.conv2.weight", "stem.conv2.bias"]
     with pytest.raises(PartError, match=r"the critic has \d+ layers; freeze at most"):
         gankit.train(gankit.load("wgan-gp", *more, "training.freeze=99"), tmp_path / "x")
-    with pytest.raises(PartError, match=r"name the run that they come from, training\.start_from"):
+    with pytest.raises(PartError, match=r"set training\.start_from to the run that they come from"):
         gankit.train(gankit.load("wgan-gp", *small("training.freeze=2")), tmp_path / "x")
 
 

@@ -45,7 +45,7 @@ class Estimate:
 
     @property
     def varies(self) -> bool:
-        """Whether any source makes a difference beyond rounding; with few cases none may make one, by chance."""
+        """Whether any source makes a difference beyond rounding; with few cases it may happen that none does."""
         return self.error > ROUNDING
 
     def half_width(self, level: float = LEVEL) -> float:
@@ -66,7 +66,7 @@ class Estimate:
 
         Args:
             fallback_n: n where the half-width gives none: the value is 0 or 1, or nothing varies.
-            max_n: the largest n elsewhere.
+            max_n: the largest n otherwise.
         """
         half, spread = self.half_width(), self.value * (1 - self.value)
         if half == math.inf:

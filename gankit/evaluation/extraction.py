@@ -154,7 +154,7 @@ def features(
         except KeyboardInterrupt:
             if extraction.content is not None and not quiet:
                 bar.close()
-                # Each of n processes has every n-th chunk: together they do not go on from one image.
+                # Each of n processes has every n-th chunk, so there is no single image from which they go on.
                 place = f" from image {bar.n - bar.n % CHUNK:,}" if is_alone else ""
                 say(f"{title}: interrupted; the same command goes on{place}", error=True)
             raise

@@ -109,7 +109,7 @@ def _exponent(number: float) -> int:
 
 def _round(value: float, decimals: int) -> str:
     """The value with this number of decimals; a negative number rounds to tens, hundreds, and so on."""
-    if decimals > 8:  # so small that it gets an exponent, and as many digits as reach the same decimal
+    if decimals > 8:  # too small for plain decimals: with an exponent, and digits down to the same decimal
         return f"{value:.{max(1, decimals + _exponent(value))}e}"
     return f"{round(value, decimals) + 0.0:.{max(decimals, 0)}f}"  # + 0.0: no minus before a zero
 

@@ -124,7 +124,7 @@ def real_against_real(resampling: Resampling, values: Values, seed: int) -> dict
     The second half stands for generated images, of which no two share a patient. Three cuts make this fair:
 
     - The second half keeps one image of each patient that is not in the first; the fakes keep one of each group.
-    - Both then keep n images, as many as every division has.
+    - Both then keep n images, as many as the division with the fewest has.
     - The first half keeps min(n_fake, n_real // 2).
     """
     divisions = [_divide(resampling.pool, seed, number) for number in range(SPLITS)]

@@ -32,7 +32,7 @@ class Archive:
     """An npz file, or an npy file as if it held one array named `images`; opened at first use and never unpickled.
 
     Raises:
-        DataError: at first use, where the file is missing or neither, or has no such array.
+        DataError: at first use; the file is missing, is neither npz nor npy, or has no such array.
     """
 
     def __init__(self, path: Path) -> None:

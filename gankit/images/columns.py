@@ -43,7 +43,7 @@ def means(title: str, role: str) -> bool:
 
 
 def find(titles: Iterable[str], role: str, where: str, own: str | None = None) -> str | None:
-    """The column of a role: of gankit's own title, `own` or the role's name, else of the one usual word; None without.
+    """The column of a role: `own` (by default the role's name), else the only usual word for it, or None.
 
     Raises:
         DataError: several may be meant; it names the table or file as `where`.
@@ -54,11 +54,11 @@ def find(titles: Iterable[str], role: str, where: str, own: str | None = None) -
     found = [title for title in titles if means(title, role)]
     if len(found) > 1:
         names = " and ".join(f"`{title}`" for title in found)
-        raise DataError(f"{where} has {names}, of which each {_MEANS[role]}; call the one that does `{own}`")
+        raise DataError(f"{where} has {names}, and each {_MEANS[role]}; rename the right one to `{own}`")
     return found[0] if found else None
 
 
 def split_indices(names: Sequence[str]) -> dict[str, NDArray[np.int64]]:
-    """(k,) indices of each split, by gankit's own name for a usual word in any letter case; "" is in none."""
+    """(k,) indices of each split, by gankit's own name for a usual word, in any letter case; "" is no split."""
     array = np.array([SPLITS.get(name.casefold(), name) for name in names])
     return {str(name): np.flatnonzero(array == name) for name in sorted(set(array.tolist())) if name}

@@ -9,7 +9,7 @@ _INVISIBLE = ("Cf", "Cc")  # categories of characters that take no room, such as
 
 
 def two_spellings(names: Iterable[str]) -> str | None:
-    """The first two of names, each of something else, that are the same name, as text for messages; None without such.
+    """The first two names that are spellings of one name, as text for messages; None if all names differ.
 
     Spellings of a name differ in letter case, in Unicode forms, in what stands between words (white space, hyphens,
     underscores), in characters that are not seen, or in how a number is written.

@@ -176,7 +176,7 @@ def generate_pixels(
         labels: None, (n,) int64 classes, or (n, k) float conditions.
         dtype: "uint8", "uint16" or "float32".
         value_range: black and white of that type.
-        quiet: show no progress bar, as for few images none is shown.
+        quiet: show no progress bar; a short drawing shows none in any case.
 
     Returns:
         (n, channels, height, width) of that type, within the range.
@@ -204,7 +204,7 @@ def generate_batches(generator: Generator, z: Tensor, labels: Tensor | None) -> 
         # The last latent pads a batch; without any latents the batch is empty.
         rows = (start + torch.arange(SAMPLE_BATCH)).clamp(max=len(z) - 1) if count else torch.arange(0)
         label = None if labels is None else labels[rows].to(like.device)
-        # All, since `seed_torch` seeds all; a GPU that is not in use has no draws to be kept.
+        # None stands for all devices, since `seed_torch` seeds all; a GPU that is not in use has no draws to be kept.
         devices: list[torch.device] | None = None if torch.cuda.is_initialized() else []  # type: ignore[no-untyped-call]
         with seeds.own_draws(devices), seeds.plain_torch(), exact(like.device), torch.no_grad():
             seeds.seed_torch(0, "sample batch", start)

@@ -71,7 +71,7 @@ def build(experiment: Experiment, image: ImageSpec) -> Gan:
 
     Raises:
         PartError: a part refuses the image, makes wrong shapes, lacks what a loss needs, or a critic that mixes samples
-            meets a loss that differentiates sample by sample. One line with the part at fault.
+            meets a loss that differentiates sample by sample; names the part.
     """
     training, evaluation = experiment.training, experiment.evaluation
     for setting, count, dtype in (
@@ -149,7 +149,7 @@ def _freeze(critic: Critic, experiment: Experiment) -> None:
         return
     if experiment.training.start_from is None:
         raise PartError(
-            "training.freeze keeps layers as they are: name the run that they come from, training.start_from"
+            "training.freeze keeps layers as they are: set training.start_from to the run that they come from"
         )
     total = sum(parameter.dim() > 1 for parameter in critic.parameters())
     if count >= total:
@@ -327,7 +327,7 @@ def mixes_samples(network: nn.Module, shape: tuple[int, ...], image: ImageSpec) 
         others = torch.randn(PROBE_BATCH - 1, *shape)
         for scale in (0.1, 3.0):
             torch.manual_seed(2)  # dropout and other random layers draw the same both times
-            # By a copy, since a forward pass may change buffers.
+            # Each pass runs on a copy, since it may change buffers.
             outputs.append(copied(probe)(torch.cat([sample, scale * others]), labels)[0])
     first, second = outputs
     return not torch.allclose(first, second, rtol=1e-3, atol=1e-6)

@@ -59,7 +59,7 @@ def rehearse(experiment: Experiment, data: TrainingData) -> list[str]:
     with seeds.own_draws(), distributed.alone():
         first, second = (Stepper(simplified_small, data, TickLog(Path(), tensorboard=False)) for _ in range(2))
         _attempt(first)
-        if _not_finite(first):  # perhaps only because so few images have none of some class
+        if _not_finite(first):  # perhaps only because the small batch lacks a class
             _check_finite_step(Stepper(simplified, data, TickLog(Path(), tensorboard=False)))
         _resume(first, second)
         _check_export(first)
@@ -258,8 +258,8 @@ def _check_same_step(first: Stepper, second: Stepper) -> None:
         found, other = (means.get(f"{side}/{term.name}") for means in values)
         if not _same(found, other):
             raise PartError(
-                f"loss {term.name} finds {_said(found)} in a second step on the {side}'s turn, and "
-                f"{_said(other)} once all parts are built anew with their saved state; {SAVE_ADVICE}; draw random "
+                f"loss {term.name} finds {_text(found)} in a second step on the {side}'s turn, and "
+                f"{_text(other)} once all parts are built anew with their saved state; {SAVE_ADVICE}; draw random "
                 "numbers with torch or turn.random"
             )
     for name, part in first.parts.items():
@@ -275,7 +275,7 @@ def _check_same_step(first: Stepper, second: Stepper) -> None:
                     raise PartError(f"{name} changes {key} in a step, which a resumed run would lose; {SAVE_ADVICE}")
 
 
-def _said(value: Tensor | None) -> str:
+def _text(value: Tensor | None) -> str:
     return "no value" if value is None else f"{value:.6g}"
 
 
@@ -317,7 +317,7 @@ def _network_warnings(stepper: Stepper) -> list[str]:
     with torch.no_grad():
         drawn = generator(z, labels)
         with_others = generator(torch.cat([z[:1], other_companions]), labels)
-        # Of extreme images too, where a sigmoid gives 0 or 1.
+        # Extreme images are scored too: for them a sigmoid gives 0 or 1.
         scores = torch.cat([critic(scale * images, labels).flatten() for scale in (-1e6, -1.0, 1.0, 1e6)])
     if drawn.min() >= 0 and drawn.std() > 0:
         lines.append(
