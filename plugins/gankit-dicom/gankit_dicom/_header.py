@@ -29,8 +29,8 @@ COLOUR = ("RGB", "YBR_FULL", "YBR_FULL_422", "YBR_ICT", "YBR_RCT", "PALETTE COLO
 PIXELS = (
     "BitsAllocated", "BitsStored", "Columns", "HighBit", "ModalityLUTSequence", "NumberOfFrames",
     "PerFrameFunctionalGroupsSequence", "PhotometricInterpretation", "PixelRepresentation", "PlanarConfiguration",
-    "PresentationLUTShape", "RescaleIntercept", "RescaleSlope", "Rows", "SamplesPerPixel", "SharedFunctionalGroupsSequence", "VOILUTFunction",
-    "VOILUTSequence", "WindowCenter", "WindowWidth",
+    "PresentationLUTShape", "RescaleIntercept", "RescaleSlope", "Rows", "SamplesPerPixel",
+    "SharedFunctionalGroupsSequence", "VOILUTFunction", "VOILUTSequence", "WindowCenter", "WindowWidth",
     *(f"{colour}PaletteColorLookupTableDescriptor" for colour in ("Red", "Green", "Blue")),
     *(f"{colour}PaletteColorLookupTableData" for colour in ("Red", "Green", "Blue")),
     *(f"Segmented{colour}PaletteColorLookupTableData" for colour in ("Red", "Green", "Blue")),
