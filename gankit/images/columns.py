@@ -68,7 +68,11 @@ def first_missing(values: NDArray[Any]) -> int | None:
 
 
 def shares(values: NDArray[Any], where: str) -> NDArray[np.float64]:
-    """(n,) shares of raters; refuses values outside [0, 1], which it calls `where`."""
+    """(n,) shares of raters.
+
+    Raises:
+        DataError: values outside [0, 1]; calls them `where`.
+    """
     if values.dtype.kind not in "iufb" or not ((values >= 0) & (values <= 1)).all():
         raise DataError(f"{where} has values outside [0, 1]: it is the share of raters who chose the label")
     return values.astype(np.float64)

@@ -24,7 +24,11 @@ _MOST_CLASSES = 100_000
 
 
 def as_array(values: Any, name: str) -> NDArray[Any]:
-    """Values as an array, none of them masked out; in errors, `name` stands for them."""
+    """Values of any shape as an array of that shape.
+
+    Raises:
+        DataError: some are masked out, or NumPy cannot hold them; calls them `name`.
+    """
     if isinstance(values, np.ma.MaskedArray):
         if np.ma.is_masked(values):
             raise DataError(f"{name} has values that are masked out: fill them, or leave such images out")
