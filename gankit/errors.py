@@ -89,7 +89,7 @@ def suggestion(name: str, known: Collection[str], *, list_all: bool = False) -> 
         listing += f", ... ({len(known)} in all)"
     folded = {item.casefold(): item for item in known}
     close = difflib.get_close_matches(name.casefold(), folded, n=1, cutoff=0.5)
-    if not close:
+    if not close or name in known:  # a key of another table is known, and not meant
         return listing
     question = f"did you mean {folded[close[0]]!r}?"
     return f"{question} {listing}" if list_all else question

@@ -98,15 +98,15 @@ def tables_in(folder: Path) -> list[Path]:
     return sorted(file for file in folder.iterdir() if file.suffix.casefold() == ".csv" and file.is_file())
 
 
-def number_classes(names: Sequence[str]) -> tuple[NDArray[np.int64], tuple[str, ...]]:
+def number_classes(names: Sequence[str], where: str = "") -> tuple[NDArray[np.int64], tuple[str, ...]]:
     """(n,) labels of images whose classes have these n names, and the name of each class, by `sorted_names`.
 
     Raises:
-        DataError: two names are spellings of one.
+        DataError: two names are spellings of one; begins with `where`.
     """
     classes = sorted_names(names)
     if alike := two_spellings(classes):
-        raise DataError(f"the classes {alike} are one name in two spellings; use one for both")
+        raise DataError(f"{where}the classes {alike} are one name in two spellings; use one for both")
     numbers = {name: number for number, name in enumerate(classes)}
     return np.array([numbers[name] for name in names], dtype=np.int64), tuple(classes)
 

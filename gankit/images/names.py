@@ -41,7 +41,8 @@ def visible(text: str) -> str:
 
 def spelling(name: str) -> str:
     """A form that is the same for all spellings of a name."""
-    text = unicodedata.normalize("NFC", look(name).casefold())
+    text = unicodedata.normalize("NFC", look(name).casefold()).replace("\u2212", "-")  # the minus sign
+    text = "".join(str(unicodedata.decimal(letter, letter)) for letter in text)  # digits of other scripts
     number = re.fullmatch(r"([+-]?)(\d+)(?:\.(\d*))?", text)
     if number is None:
         return _BETWEEN_WORDS.sub(" ", text)

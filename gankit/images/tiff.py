@@ -10,7 +10,8 @@ Picture = TiffImagePlugin.TiffImageFile
 
 # Tags by TIFF 6.0's names: https://www.itu.int/itudoc/itu-t/com16/tiff-fx/docs/tiff6.pdf
 _SUBFILE, _WIDTH, _HEIGHT, _BITS, _PHOTOMETRIC, _FILL_ORDER = 254, 256, 257, 258, 262, 266
-_SAMPLES, _PLANES, _GREY_CURVE, _COLOR_MAP, _INK_SET, _DOT_RANGE = 277, 284, 291, 320, 332, 336
+_SAMPLES, _PLANES, _COLOR_MAP, _INK_SET, _DOT_RANGE = 277, 284, 320, 332, 336
+_CURVES = (291, 301, 433)  # GrayResponseCurve, TransferFunction and Decode
 _EXTRA_SAMPLES, _SAMPLE_FORMAT, _REFERENCE = 338, 339, 532
 _PALETTE, _CMYK, _YCBCR = 3, 5, 6
 _SEPARATE = 2
@@ -65,11 +66,11 @@ def _problem(picture: Picture) -> str | None:
     if kind == _PALETTE and len(tags.get(_COLOR_MAP, ())) != 3 * 2 ** max(bits):
         return "has a palette of another length than its depth needs; save it as RGB"
     if (
-        _GREY_CURVE in tags
+        any(tag in tags for tag in _CURVES)
         or tags.get(_SUBFILE, 0) & _MASK
         or tuple(tags.get(_REFERENCE, ())) not in ((), *_REFERENCES)
     ):
-        return "has a mask, a grey curve or reference values that Pillow does not apply; " + _ADVICE
+        return "has a mask, a curve of its values or reference values that Pillow does not apply; " + _ADVICE
     if picture.info.get("compression") == "raw" and not _is_covered(picture):
         return "lists fewer strips or tiles than its size needs; replace it or take it out"
     return None

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from gankit import seeds
-from gankit.errors import PartError, typed_line
+from gankit.errors import PartError, first_of, typed_line
 from gankit.experiments.experiment import Experiment, Training
 from gankit.experiments.tables import LossTable
 from gankit.images.room import too_many
@@ -226,10 +226,9 @@ def _check_shapes(
 ) -> None:
     """Refuse parts that take or give wrong shapes, on the way from latents to scores, or that cannot be trained."""
     z, labels = probe_inputs(generator, image)
-    images = _checked_images(experiment, generator, z, labels)
-    if (shape := tuple(images.shape)) != (PROBE_BATCH, *image.shape):
-        name = f"generator {experiment.generator.name}"
-        raise PartError(f"{name} makes {shape[1:]} images; the data are {image.shape}")
+    images = _checked_images(experiment, generator, image, z, labels)
+    # One fewer, since samples are drawn in other numbers than training draws.
+    _checked_images(experiment, generator, image, z[1:], None if labels is None else labels[1:])
     if augment is not None and experiment.augment is not None:
         augment_name = f"augment {experiment.augment.name}"
         seen = call_part(augment_name, _copy(augment_name, augment), images)
@@ -238,38 +237,47 @@ def _check_shapes(
             raise PartError(f"{augment_name} changes the shape {before} of images to {after}")
     name = f"critic {experiment.critic.name}"
     scores = call_part(name, _copy(name, critic), images, labels)
-    if scores.dim() == 0 or len(scores) != PROBE_BATCH:
+    if scores.dim() == 0 or len(scores) != PROBE_BATCH or not scores.numel():
         raise PartError(
             f"{name} gives scores of shape {tuple(scores.shape)} for {PROBE_BATCH} images; the first size must be the "
-            "number of images"
+            "number of images, and none 0"
         )
     for kind, network in (("generator", generator), ("critic", critic)):
         _check_parameters(f"{kind} {getattr(experiment, kind).name}", network)
 
 
-def _checked_images(experiment: Experiment, generator: Generator, z: Tensor, labels: Tensor | None) -> Tensor:
-    """The generator's images of (n, latent_dim) latents; refuses one that takes latents of another shape."""
+def _checked_images(
+    experiment: Experiment, generator: Generator, image: ImageSpec, z: Tensor, labels: Tensor | None
+) -> Tensor:
+    """The generator's images of (n, latent_dim) latents; refuses one that takes or makes other shapes."""
     name = f"generator {experiment.generator.name}"
     copy = _copy(name, generator)
     try:
-        return call_part(name, copy, z, labels)
+        images = call_part(name, copy, z, labels)
     except PartError as error:
         if _takes(generator, z[:, :, None, None], labels):
-            latents = f"{PROBE_BATCH}, {generator.latent_dim}"
+            latents = f"{len(z)}, {generator.latent_dim}"
             raise PartError(
                 f"{name} takes latents of shape ({latents}, 1, 1); it must take ({latents}): let its forward begin "
                 "with z = z[:, :, None, None]"
             ) from error
         raise
+    if (shape := tuple(images.shape)) != (len(z), *image.shape):
+        made = f"{shape[1:]} images" if shape[:1] == (len(z),) else f"{shape} of {len(z)} latents"
+        raise PartError(f"{name} makes {made}; the data are {image.shape}")
+    return images
 
 
 def _check_parameters(name: str, network: nn.Module) -> None:
     parameters = list(network.parameters())
-    if not parameters:
-        raise PartError(
-            f"{name} has no parameters to train: hold its layers as attributes, several of them in a "
-            "torch.nn.ModuleList"
-        )
+    if not any(parameter.requires_grad for parameter in parameters):
+        layers = "hold its layers as attributes, several of them in a torch.nn.ModuleList"
+        advice = "all are frozen; call requires_grad_(True)" if parameters else layers
+        raise PartError(f"{name} has no parameters to train: {advice}")
+    if whole := [
+        key for key, value in network.named_parameters() if not (value.is_floating_point() or value.is_complex())
+    ]:
+        raise PartError(f"{name} has parameters of whole numbers, {first_of(whole)}: make them buffers")
     if not all(parameter.is_leaf for parameter in parameters):
         raise PartError(
             f"{name} has parameters that no optimizer can train, as copies of TorchScript modules have: give the "
