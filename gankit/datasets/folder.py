@@ -126,8 +126,12 @@ class Folder(DecodedDataset):
             with open_picture(file) as picture:
                 return replace(self.decoder, size=None).form(picture, str(file)).shape[1:]
 
-        with ThreadPoolExecutor(decoding_threads()) as pool:
-            return set(pool.map(size, self.files))
+        try:
+            with ThreadPoolExecutor(decoding_threads()) as pool:
+                return set(pool.map(size, self.files))
+        except DataError:
+            self._decode(self.files, self._form)  # raises, with all that have a problem
+            raise
 
     def read(self, indices: NDArray[np.int64]) -> NDArray[Any]:
         """(k,) indices to (k, c, h, w) pictures; unless all are at hand, only these are decoded and none is kept."""
