@@ -45,7 +45,8 @@ class Archive:
         if self.path.is_dir():
             raise DataError(f'{self.path} is a folder; name = "folder" reads pictures in folders, "npz" one npz file')
         if not self.path.is_file():
-            raise DataError(f"there is no file {self.path}; set path to an npz file ({Path.cwd()} is current)")
+            advice = "; " if self.path.is_absolute() else f" in {Path.cwd()}; go to the folder where it lies, or "
+            raise DataError(f"there is no file {self.path}{advice}set path to an npz file")
         try:
             size = self.path.stat().st_size
             if self._is_npy:
