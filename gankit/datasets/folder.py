@@ -98,10 +98,9 @@ class Folder(DecodedDataset):
 
     @cached_property
     def _form(self) -> Form:
-        first = self.files[0]
         try:
-            with open_picture(first) as picture:
-                return self.decoder.form(picture, str(first))
+            with open_picture(self.files[0]) as picture:
+                return self.decoder.form(picture, str(self.files[0]))
         except DataError:
             self._decode(self.files, None)  # raises, with all that have a problem
             raise
