@@ -445,6 +445,11 @@ def test_a_walk_goes_from_sample_to_sample_and_back(call: Call, runs: dict[str, 
     progress = tiles(tmp_path / "walk" / "progress.png")
     for step in (0, 1):
         assert np.array_equal(progress[:, step], tiles(runs["plain"] / "samples" / f"step-{step:08d}.png")[:, 0])
+    begun = shutil.copytree(runs["plain"], tmp_path / "begun")
+    (begun / "samples" / "step-00000001.png").unlink()
+    answer = call("walk", begun, "--stops", 2, "--frames", 2, "--out", tmp_path / "no-progress")
+    assert answer.code == 0
+    assert "progress" not in answer.out.replace("no-progress", ""), "one grid shows no course"
 
 
 class Shrinks(gankit.Generator):

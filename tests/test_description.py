@@ -144,6 +144,11 @@ def test_every_damaged_picture_is_named(photos: Path) -> None:
     assert text.endswith(f"; 2 of 12 pictures have a problem: {files[2]}, {files[3]}")
     files[0].write_bytes(b"no picture")
     assert "3 of 12 pictures have a problem" in error(lambda: Folder(path=photos).image), "the first one too"
+    files[0].write_bytes(files[1].read_bytes())
+    files[2].write_bytes(b"no picture")
+    text = error(lambda: Folder((8, 8), path=photos).stored_sizes)
+    assert f"2 of 12 pictures have a problem: {files[2]}, {files[3]}" in text, "those that have no header too"
+    files[0].write_bytes(b"no picture")
     for file in files[4:]:
         save(file, pixels(20, 25, 3))
     text = error(lambda: Folder(path=photos).images)

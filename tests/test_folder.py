@@ -299,6 +299,8 @@ class TestFolder:
 
     def test_missing_empty_and_foreign(self, tmp_path: Path) -> None:
         assert "does not exist; set path" in error(lambda: Folder(path=tmp_path / "none").image)
+        advice = f"does not exist in {Path.cwd()}; go to the folder where it lies, or set path to that of the pictures"
+        assert advice in error(lambda: Folder(path="none here").image)
         assert "holds no pictures (png, jpg," in error(lambda: len(Folder(path=tmp_path)))
         for name in ("notes.txt", "data.json", "README.md", ".DS_Store", ".git/config", "Thumbs.db"):
             (tmp_path / name).parent.mkdir(exist_ok=True)

@@ -168,6 +168,7 @@ class TestNpz:
     def test_missing_and_foreign_files(self, tmp_path: Path) -> None:
         assert "there is no file" in error(lambda: Npz(path=tmp_path / "none.npz").image)
         assert "there is no file" in error(lambda: Npz(path=tmp_path / "none.npz", in_memory=False).images)
+        assert f"{Path.cwd() / 'none.npz'}; set path" in error(lambda: Npz(path="none.npz").image)
         assert 'is a folder; name = "folder" reads pictures' in error(lambda: Npz(path=tmp_path).image)
         np.save(tmp_path / "a.npy", np.zeros(3))
         assert 'name = "npz" reads such files' in error(lambda: Folder(path=tmp_path / "a.npy").image)

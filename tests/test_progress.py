@@ -6,11 +6,13 @@ import io
 import os
 import signal
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
+from tqdm.auto import tqdm
 
 import gankit
 from gankit.report import write_report
@@ -186,6 +188,21 @@ def test_a_bar_that_was_only_refreshed_ends_its_line(capsys: pytest.CaptureFixtu
         with progress_bar(total=2) as bar:
             bar.refresh()
     assert capsys.readouterr().err.count("\n") == 50
+
+
+def test_a_line_is_not_repeated_until_something_is_done(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(text, "LINE_EVERY", 0.0)
+    monkeypatch.setattr(tqdm, "monitor_interval", 0.01)  # else ten seconds
+    monkeypatch.setattr(tqdm, "monitor", None)
+    try:
+        with progress_bar(total=20, bar_format="{n} {elapsed_s}") as bar:
+            bar.update(10)
+            time.sleep(0.3)
+            assert [line.split()[0] for line in capsys.readouterr().err.splitlines()] == ["0", "10"]
+    finally:
+        tqdm.monitor.exit()
 
 
 def test_a_bar_in_a_file_is_a_line_now_and_then(

@@ -168,8 +168,8 @@ class TestTable:
         ("title", "role"),
         [
             ("patient", "groups"), ("Patient_ID", "groups"), ("subject", "groups"), ("case", "groups"),
-            ("Case No", "groups"), ("participants", "groups"), ("class", "labels"), ("Diagnosis", "labels"),
-            ("set", "splits"),
+            ("Case No", "groups"), ("Pat_Nr", "groups"), ("participants", "groups"),
+            ("class", "labels"), ("Diagnosis", "labels"), ("set", "splits"),
         ],
     )  # fmt: skip
     def test_usual_words_are_read_as_what_they_mean(self, pictures: Path, title: str, role: str) -> None:

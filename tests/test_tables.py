@@ -264,8 +264,10 @@ def test_values_of_another_protocol_are_kept_in_a_file_of_their_own(tmp_path: Pa
     path = tmp_path / "metrics.json"
     first = evaluate("kid")
     write_metrics(first, path)
-    for number, other in ((1, evaluate("kid", fake=noise(40, 9))), (2, evaluate("kid", seed=1))):
-        assert str(tmp_path / f"metrics-{number}.json") in write_metrics(other, path)
+    others = ((1, "fake images", evaluate("kid", fake=noise(40, 9))), (2, "fake images", evaluate("kid", seed=1)))
+    for number, fact, other in others:
+        there = tmp_path / f"metrics-{number}.json"
+        assert f"; what was there differs in {fact}, and is now in {there}" in write_metrics(other, path)
     assert read_metrics(tmp_path / "metrics-1.json") == first
     assert read_metrics(path)["protocol"]["seed"] == 1
 

@@ -98,10 +98,9 @@ class Folder(DecodedDataset):
 
     @cached_property
     def _form(self) -> Form:
-        first = self.files[0]
         try:
-            with open_picture(first) as picture:
-                return self.decoder.form(picture, str(first))
+            with open_picture(self.files[0]) as picture:
+                return self.decoder.form(picture, str(self.files[0]))
         except DataError:
             self._decode(self.files, None)  # raises, with all that have a problem
             raise
@@ -126,8 +125,12 @@ class Folder(DecodedDataset):
             with open_picture(file) as picture:
                 return replace(self.decoder, size=None).form(picture, str(file)).shape[1:]
 
-        with ThreadPoolExecutor(decoding_threads()) as pool:
-            return set(pool.map(size, self.files))
+        try:
+            with ThreadPoolExecutor(decoding_threads()) as pool:
+                return set(pool.map(size, self.files))
+        except DataError:
+            self._decode(self.files, self._form)  # raises, with all that have a problem
+            raise
 
     def read(self, indices: NDArray[np.int64]) -> NDArray[Any]:
         """(k,) indices to (k, c, h, w) pictures; unless all are at hand, only these are decoded and none is kept."""

@@ -208,8 +208,8 @@ def write_metrics(report: dict[str, Any], path: Path) -> str:
     if path.is_file():
         before = read_metrics(path)
         if different := _why_not_mergeable(before["protocol"], report["protocol"]):
-            fact = different[0].replace("_", " ")
-            done += f"; the values that were there have another {fact}, and are now in {set_aside(path)}"
+            fact = different[0].replace("_content", " images").replace("_", " ")
+            done += f"; what was there differs in {fact}, and is now in {set_aside(path)}"
         else:
             report = _merge(before, report)
             done = f"added to {path}: {len(report['metrics'])} values"

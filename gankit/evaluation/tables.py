@@ -58,11 +58,16 @@ def title(metric: str, features: str) -> str:
     return f"{name} ({features})" if features else name
 
 
+def name_of_features(protocol: dict[str, Any]) -> str:
+    """The name of a protocol's features, with their network's where it is one of many: "timm resnet18.a1_in1k"."""
+    return " ".join([protocol["features"], *filter(None, [protocol["features_protocol"].get("network")])])
+
+
 def rows(report: dict[str, Any]) -> list[Row]:
     """The values of an evaluation, in its order; those of a metric that is not installed have no meaning."""
     values = []
     for name, entry in report["metrics"].items():
-        features, meaning = report["protocol"]["features"], Meaning()
+        features, meaning = name_of_features(report["protocol"]), Meaning()
         if metric := metric_of(entry["metric"]):
             base = unnumbered(name, report["metrics"])
             meaning = metric.meaning(base)
@@ -165,7 +170,7 @@ def heading(report: dict[str, Any]) -> list[str]:
     counts = {side: "?" if protocol[f"n_{side}"] is None else protocol[f"n_{side}"] for side in ("fake", "real")}
     return [
         f"fake: {protocol['fake']}, {counts['fake']} images   real: {protocol['real']}, {counts['real']} images",
-        f"features: {protocol['features']}, {protocol['features_dim']} dimensions, "
+        f"features: {name_of_features(protocol)}, {protocol['features_dim']} dimensions, "
         f"resize {settings.get('resize', 'unknown')}" + (f", weights {weights[:12]}" if weights else ""),
     ]
 

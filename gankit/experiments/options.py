@@ -20,8 +20,7 @@ def _join_options(words: list[str] | None) -> list[str] | None:
 
 
 Overrides = Annotated[
-    list[str] | None,
-    typer.Argument(help="Settings as key.path=value.", show_default=False, callback=_join_options),
+    list[str] | None, typer.Argument(help="Settings as key.path=value.", show_default=False, callback=_join_options)
 ]
 Out = Annotated[Path | None, typer.Option("--out", help="The folder to write.", show_default=False)]
 RunFolder = Annotated[Path, typer.Argument(help="A run's folder.", show_default=False)]

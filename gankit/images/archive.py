@@ -44,7 +44,7 @@ class Archive:
         if self.path.is_dir():
             raise DataError(f'{self.path} is a folder; name = "folder" reads pictures in folders, "npz" one npz file')
         if not self.path.is_file():
-            raise DataError(f"there is no file {self.path}; set path to an npz file ({Path.cwd()} is current)")
+            raise DataError(f"there is no file {self.path.absolute()}; set path to an npz file, or go to where it lies")
         try:
             size = self.path.stat().st_size
             if self._is_npy:

@@ -13,7 +13,7 @@ OWN = ("file", "label", "group", "agreement", "votes", "split")
 _WORDS = {
     "file": r"file(name|path)?|image(file|name|path)?|path|picture|photo",
     "label": r"(label|category|diagnosis)(name)?|class(name)?",
-    "group": r"(group|patient|subject|case|person|participant|individual|proband|family)"
+    "group": r"(group|pat|patient|subject|case|person|participant|individual|proband|family)"
     r"(id|no|nr|number|code|name)?|pid|mrn",
 }
 SPLITS = {

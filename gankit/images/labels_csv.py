@@ -126,8 +126,8 @@ def check_folder(folder: Path, content: str) -> None:
     if folder.is_dir():
         return
     if not folder.exists():
-        here = f"{Path.cwd()} is current"
-        raise DataError(f"the folder {folder} does not exist; set path to that of the {content} ({here})")
+        advice = "; " if folder.is_absolute() else f" in {Path.cwd()}; go to the folder where it lies, or "
+        raise DataError(f"the folder {folder} does not exist{advice}set path to that of the {content}")
     if folder.suffix in (".npz", ".npy"):
         raise DataError(f'{folder} is no folder of {content}; name = "npz" reads such files')
     first = "unpack it, and " if folder.suffix.lower() in (".zip", ".tar", ".gz", ".tgz", ".7z", ".rar") else ""

@@ -104,7 +104,7 @@ def write_walk(
         sweep = np.stack([run.decode(z, z_labels, share) for share in SWEEP])
         files["truncation.png"] = _picture(run, sweep.swapaxes(0, 1))
         lines.append(f"truncation.png: from top to bottom {', '.join(f'{share:g}' for share in SWEEP)}")
-    if steps := _grids(run):
+    if len(steps := _grids(run)) > 1:
         files["progress.png"] = _progress(run, steps)
         lines.append(f"progress.png: the same latents at steps {', '.join(str(step) for step in steps)}")
 

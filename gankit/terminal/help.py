@@ -32,7 +32,7 @@ EXAMPLES = {
     ],
     "statistics": ["statistics photos --out photos.npz"],
     "report": ["report runs/mine"],
-    "list": ["list", "list metrics", "list --load"],
+    "list": ["list", "list recipes", "list --load"],
     "show": ["show wgan-gp", "show demo data.size=64 > experiment.toml"],
     "plan": ["plan photos", "plan scans.npz --minutes 30 --out scans.toml"],
     "check": ["check experiment.toml", "check demo data.name=folder data.path=photos data.size=32"],

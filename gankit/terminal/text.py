@@ -84,7 +84,8 @@ def progress_bar(*arguments: Any, **options: Any) -> Any:
     if can_draw():
         bar = kind(*arguments, file=ErrorStream(), **options)
     else:
-        bar = kind(*arguments, file=LineStream(), **{**options, "mininterval": LINE_EVERY, "maxinterval": LINE_EVERY})
+        # With miniters no thread of tqdm's repeats the line: it has its own clock, and would at each look.
+        bar = kind(*arguments, file=LineStream(), **{**options, "mininterval": LINE_EVERY, "miniters": 1})
     bar._time = time.monotonic  # the default is the time of day, which can jump
     # Equal, since tqdm ends a bar without a new line if it seems to have started after its last update.
     bar.start_t = bar.last_print_t = bar._time()

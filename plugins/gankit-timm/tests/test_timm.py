@@ -101,6 +101,7 @@ def test_it_judges_images(tmp_path: Path) -> None:
     real, fake = (images(12, 3, 16, 16).to(torch.uint8).numpy() for _ in range(2))
     chosen = {"name": "timm", "network": "test_resnet", "weights": str(path), "size": 32}
     report = gankit.evaluate(255 - fake, real, ["kid"], chosen)
+    assert "\nKID (gankit-timm:timm test_resnet)" in repr(report), "a table names the network, for a paper"
     assert report["metrics"]["kid"]["value"] > 0
     assert report["protocol"]["features_protocol"]["network"] == "test_resnet"
 
