@@ -7,8 +7,12 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any, ClassVar
 
+from pydantic import BaseModel, PositiveInt, ValidationError
+
+from gankit.errors import PartError
 from gankit.images.spec import ImageSpec
 from gankit.registry import registry
+from gankit.registry.messages import shown
 
 SHOWN = 1_500_000
 """Images that a critic is shown in a whole training, some twenty minutes of one H200 at 64x64."""
@@ -102,9 +106,27 @@ class Recipe(ABC):
     data: ClassVar[Mapping[str, Any]] = MappingProxyType({"name": "eyes", "size": 32, "flip": True})
     proposed_on: ClassVar[tuple[str, ...]] = ()
 
+    def __init_subclass__(cls) -> None:
+        """Refuse a recipe whose facts are not what the class says, with a PartError."""
+        try:
+            _Facts.model_validate({name: getattr(cls, name) for name in _Facts.model_fields})
+        except ValidationError as error:
+            (name, *_), said = error.errors()[0]["loc"], error.errors()[0]["msg"]
+            raise PartError(f"recipe {cls.__name__}: {name} is {shown(getattr(cls, str(name)))}: {said}") from None
+
     @abstractmethod
     def settings(self, images: TrainingImages) -> dict[str, Any]:
         """The tables of an experiment by name, without `data`; equal for equal `images`."""
+
+
+class _Facts(BaseModel, strict=True):
+    """The types of a recipe's attributes."""
+
+    purpose: str
+    time: str
+    sides: tuple[PositiveInt, PositiveInt]
+    data: Mapping[str, Any]
+    proposed_on: tuple[str, ...]
 
 
 _registry = registry("recipe")
