@@ -84,7 +84,7 @@ def run_job(job: Job, jobs: Path, threads: int, main: MainProcess | None) -> Non
 
     try:
         # After a main process was killed, one of its workers may hold the lock until it notices
-        with locked(folder, jobs / f".{job.name}.lock", is_over):
+        with locked(folder, give_up=is_over):
             if not is_over():
                 _run_and_record(job, folder, threads, must_stop if watch else None)
     except KeyboardInterrupt:
