@@ -109,7 +109,7 @@ def _pictures(run: Run, reals: Dataset | None) -> list[Pictures]:
 
 def _points(rows: list[dict[str, Any]], names: Sequence[str]) -> dict[str, list[tuple[int, float]]]:
     """(step, value) of the rows that have a value, for each name without its side; beyond float32 none can be drawn."""
-    most, points = np.finfo(np.float32).max, {}
+    most, points = float(np.finfo(np.float32).max), {}
     for name in names:
         drawn = [(row["step"], row[name]) for row in rows if abs(row.get(name, math.nan)) <= most]
         if drawn:
