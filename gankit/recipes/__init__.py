@@ -5,9 +5,9 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
-from typing import Any, ClassVar
+from typing import Any, ClassVar, get_args, get_type_hints
 
-from pydantic import BaseModel, PositiveInt, ValidationError
+from pydantic import TypeAdapter, ValidationError
 
 from gankit.errors import PartError
 from gankit.images.spec import ImageSpec
@@ -108,25 +108,18 @@ class Recipe(ABC):
 
     def __init_subclass__(cls) -> None:
         """Refuse a recipe whose facts are not what the class says, with a PartError."""
-        try:
-            _Facts.model_validate({name: getattr(cls, name) for name in _Facts.model_fields})
-        except ValidationError as error:
-            (name, *_), said = error.errors()[0]["loc"], error.errors()[0]["msg"]
-            raise PartError(f"recipe {cls.__name__}: {name} is {shown(getattr(cls, str(name)))}: {said}") from None
+        for name, hint in get_type_hints(Recipe).items():
+            value = getattr(cls, name)
+            plain = dict(value) if isinstance(value, Mapping) else value  # strictly, a dict is wanted
+            try:
+                TypeAdapter(get_args(hint)[0]).validate_python(plain, strict=True)
+            except ValidationError as error:
+                reason = error.errors()[0]["msg"]
+                raise PartError(f"recipe {cls.__name__}: {name} is {shown(value)}: {reason}") from None
 
     @abstractmethod
     def settings(self, images: TrainingImages) -> dict[str, Any]:
         """The tables of an experiment by name, without `data`; equal for equal `images`."""
-
-
-class _Facts(BaseModel, strict=True):
-    """The types of a recipe's attributes."""
-
-    purpose: str
-    time: str
-    sides: tuple[PositiveInt, PositiveInt]
-    data: Mapping[str, Any]
-    proposed_on: tuple[str, ...]
 
 
 _registry = registry("recipe")
