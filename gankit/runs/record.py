@@ -126,7 +126,6 @@ def read_log(path: Path) -> list[dict[str, Any]]:
     rows = []
     for line in text.splitlines():
         with contextlib.suppress(ValueError, RecursionError):  # a ValidationError is a ValueError
-            row = json.loads(line)
-            _Row.model_validate(row)
+            _Row.model_validate(row := json.loads(line))
             rows.append(row)
     return rows
