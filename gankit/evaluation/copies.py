@@ -14,9 +14,12 @@ from gankit.images.pictures import pairs_png
 from gankit.interfaces import Dataset, Rows
 from gankit.metrics.leakage import NEAR_COPY, Thumbnail, duplicates, thumbnails
 
-SIDE = 32  # Pixels a side, at most, at which images are compared
-CHUNK = 512  # Number of images read at a time
-DRAWN = 8  # The most pairs in a picture
+SIDE = 32
+"""Pixels a side, at most, at which images are compared."""
+CHUNK = 512
+"""Number of images read at a time."""
+DRAWN = 8
+"""The most pairs in a picture."""
 
 
 def find_copies(

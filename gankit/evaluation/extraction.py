@@ -28,10 +28,14 @@ from gankit.runs.networks import call_part
 from gankit.runs.run import choose_device
 from gankit.terminal.text import harmless, progress_bar, say
 
-BATCH = 64  # Number of images that a network sees at a time; fixed, since its rounding errors may depend on it
-CHUNK = 256  # Number of images per file of the cache: a pass that is stopped loses the features of no more than these
-FORMAT = 1  # Version of the features: raise it when their values change, so that older cached features are not read
-MEMORY_MAP_ABOVE_BYTES = 2**28  # Larger arrays of features are on disk and memory-mapped, not in memory
+BATCH = 64
+"""Number of images that a network sees at a time; fixed, since its rounding errors may depend on it."""
+CHUNK = 256
+"""Number of images per file of the cache: a pass that is stopped loses the features of no more than these."""
+FORMAT = 1
+"""Version of the features: raise it when their values change, so that older cached features are not read."""
+MEMORY_MAP_ABOVE_BYTES = 2**28
+"""Larger arrays of features are on disk and memory-mapped, not in memory."""
 
 
 def as_part(kind: str, value: str | dict[str, Any] | Part) -> Part:

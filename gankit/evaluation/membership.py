@@ -22,8 +22,10 @@ from gankit.metrics._distances import Rows64, Shortlist
 from gankit.runs.networks import call_part
 from gankit.runs.run import Run
 
-SPLITS = 200  # Number of random divisions of the members for the control
-BATCH = 64  # Number of images that a critic scores at a time
+SPLITS = 200
+"""Number of random divisions of the members for the control."""
+BATCH = 64
+"""Number of images that a critic scores at a time."""
 ATTACKS = {"generator": "distance to the nearest generated image", "critic": "critic score"}
 
 

@@ -15,7 +15,8 @@ from gankit.files import open_ordinary, write_atomically, write_csv
 from gankit.interfaces import Meaning, Metric
 from gankit.registry import registry, valid_part
 
-SUFFIXES = (".csv", ".tex")  # Suffixes of files that hold an evaluation as a table
+SUFFIXES = (".csv", ".tex")
+"""Suffixes of files that hold an evaluation as a table."""
 PAIRS_PRINTED = 8  # of each metric
 REAL_REAL = "two halves of the real images, whose value a perfect generator would have"
 ONE_OF_EACH_GROUP = "; the half that stands for a generator has one image of each group"

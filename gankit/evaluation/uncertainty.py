@@ -15,10 +15,12 @@ from gankit.interfaces import Indices, Pool, Resampling
 from gankit.registry import Part
 from gankit.terminal.text import progress_bar
 
-SPLITS = 10  # Random divisions of the reals into halves: the real-against-real value is the mean over them
+SPLITS = 10
+"""Random divisions of the reals into halves: the real-against-real value is the mean over them."""
 MOST_LEFT_OUT_SINGLY = 200
 """Up to this many images or patients the jackknife leaves out one at a time, else `Metric.jackknife_groups` groups."""
-ROUNDING = 1e-9  # Differences below this share of a value count as rounding errors
+ROUNDING = 1e-9
+"""Differences below this share of a value count as rounding errors."""
 
 Floats = NDArray[np.float64]
 Values = Mapping[str, float]

@@ -9,7 +9,8 @@ from gankit.registry.plugins import shipped_hint
 from gankit.terminal.text import as_columns
 
 RECIPES = resources.files("gankit.recipes")
-DEFAULT_RECIPE = "wgan-gp"  # The recipe that supplies the tables missing from an experiment
+DEFAULT_RECIPE = "wgan-gp"
+"""The recipe that supplies the tables missing from an experiment."""
 
 
 def recipe_names() -> list[str]:

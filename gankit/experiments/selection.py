@@ -19,7 +19,8 @@ from gankit.interfaces import Dataset, ImageSpec
 from gankit.interfaces.dataset import View
 from gankit.registry.messages import shown
 
-MAX_VALUES_PER_BLOCK = 2**26  # The most pixel values that are resized at a time, 256 MB in float32
+MAX_VALUES_PER_BLOCK = 2**26
+"""The most pixel values that are resized at a time, 256 MB in float32."""
 
 
 def select_images(table: DataTable, seed: int, data: Dataset | None = None) -> tuple[Dataset, Dataset | None]:

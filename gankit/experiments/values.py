@@ -18,9 +18,12 @@ MAX_FILE = {".toml": 1_000_000, ".json": 10_000_000, ".yaml": 200_000}
 """The most characters of a file by its format: about a second's work for its parser."""
 MAX_KEY, MAX_TEXT = 200, 4096
 """The most characters of a key, and of a text."""
-MAX_NUMBER = 1e38  # The largest magnitude of a decimal number: networks compute in float32
-MAX_DEPTH = 32  # The most tables and lists within each other
-MAX_VALUES = 100_000  # The most values in all, counting those that YAML repeats by an alias
+MAX_NUMBER = 1e38
+"""The largest magnitude of a decimal number: networks compute in float32."""
+MAX_DEPTH = 32
+"""The most tables and lists within each other."""
+MAX_VALUES = 100_000
+"""The most values in all, counting those that YAML repeats by an alias."""
 TOO_DEEP = f"tables and lists are nested more than {MAX_DEPTH} deep"
 TOO_MANY = f"there are more than {MAX_VALUES:,} values"
 _LONG_KEY = re.compile(rf"""(?<![\w"' \t-])(?:[\w"' \t-]+\.){{{MAX_DEPTH}}}""")

@@ -35,14 +35,17 @@ from gankit.training.description import describe, used_levels
 from gankit.training.log import TickLog
 from gankit.training.step import Stepper
 
-FEWEST_STEPS = 500  # Steps below which a training learns nothing
+FEWEST_STEPS = 500
+"""Steps below which a training learns nothing."""
 FEWEST_HELD_OUT, FEWEST_PATIENTS = 20, 5
 """The fewest held-out images, and the fewest patients, with which images are held out."""
 HELD_OUT = 0.2
 TIMED_STEPS, TIMED_SECONDS = 5, 20.0
 """Steps that are timed; fewer where these seconds are over first."""
-OPENED_FILES = 20  # Files of a folder that are opened to see whether they are DICOM
-TRAINING_SHARE = 0.9  # The share of the given time that steps take; the rest is for reading, samples and checkpoints
+OPENED_FILES = 20
+"""Files of a folder that are opened to see whether they are DICOM."""
+TRAINING_SHARE = 0.9
+"""The share of the given time that steps take; the rest is for reading, samples and checkpoints."""
 
 
 class Choice(NamedTuple):

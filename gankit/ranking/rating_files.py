@@ -18,7 +18,8 @@ REAL, GENERATED = "real", "generated"
 LEFT, RIGHT = "left", "right"
 """Calls of one image; and of two side by side, of which one is real."""
 LONGEST_CELL = 1000
-LARGEST = 1e100  # Scores beyond it are mistakes, and their squares are beyond float64
+LARGEST = 1e100
+"""Scores beyond it are mistakes, and their squares are beyond float64."""
 
 
 @final

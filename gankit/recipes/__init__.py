@@ -14,7 +14,8 @@ from gankit.images.spec import ImageSpec
 from gankit.registry import registry
 from gankit.registry.messages import shown
 
-SHOWN = 1_500_000  # Images that a critic is shown in a whole training, some twenty minutes of one H200 at 64x64
+SHOWN = 1_500_000
+"""Images that a critic is shown in a whole training, some twenty minutes of one H200 at 64x64."""
 HALF_LIFE = 10_000
 """Images in which the average of weights forgets half: StyleGAN2's (arXiv 1912.04958, in its authors' code)."""
 RAMP = 0.05

@@ -4,7 +4,8 @@ from typing import Any
 
 from gankit.recipes import HALF_LIFE, Recipe, TrainingImages
 
-MOVING = 5  # Settings move over the first fifth of a training
+MOVING = 5
+"""Settings move over the first fifth of a training."""
 
 
 class R3GAN(Recipe):

@@ -16,8 +16,10 @@ _SHORT.maxstring = _SHORT.maxother = 200
 _SHORT.maxlevel, _SHORT.maxlist, _SHORT.maxtuple, _SHORT.maxdict = 4, 10, 10, 10
 shown = _SHORT.repr
 """Shows a value as Python writes it, shortened in its middle where it would fill more than a line or two."""
-MOST_LISTED = 40  # The largest number of known names that an error lists
-NONE = "none"  # What stands in a file for None, which TOML lacks
+MOST_LISTED = 40
+"""The largest number of known names that an error lists."""
+NONE = "none"
+"""What stands in a file for None, which TOML lacks."""
 
 
 def suggestion(name: str, known: Collection[str], *, list_all: bool = False) -> str:

@@ -29,7 +29,8 @@ def plural(kind: str) -> str:
     return {"loss": "losses", "features": "features", "study": "studies"}.get(kind, kind + "s")
 
 
-GROUPS = {f"gankit.{plural(kind)}": kind for kind in KINDS}  # The kind of each entry point group
+GROUPS = {f"gankit.{plural(kind)}": kind for kind in KINDS}
+"""The kind of each entry point group."""
 SHIPPED: dict[str, dict[str, tuple[str, ...]]] = {
     "gankit-adaptive-augment": {"augment": ("adaptive", "transforms")},
     "gankit-dicom": {"dataset": ("dicom",)},

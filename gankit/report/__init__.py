@@ -21,9 +21,12 @@ from gankit.report.nearest import nearest_png
 from gankit.report.pages import draw_lines, render
 from gankit.runs.run import Run
 
-CLASSES = 20  # The most classes that are shown
-NEAREST = 8  # Samples that are shown above the nearest training images
-LARGE = 64  # Pixels of a side above which fewer images are shown
+CLASSES = 20
+"""The most classes that are shown."""
+NEAREST = 8
+"""Samples that are shown above the nearest training images."""
+LARGE = 64
+"""Pixels of a side above which fewer images are shown."""
 
 
 class Pictures(NamedTuple):

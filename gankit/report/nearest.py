@@ -11,9 +11,12 @@ from torch.nn.functional import adaptive_avg_pool2d
 from gankit.images.pictures import pairs_png, to_8bit
 from gankit.interfaces import Dataset
 
-SIDE = 16  # Pixels of a side at which images are compared, so that fine noise does not decide
-MOST = 20_000  # The most training images that are looked at, evenly spread over a larger set
-BATCH = 512  # Training images that are read at a time
+SIDE = 16
+"""Pixels of a side at which images are compared, so that fine noise does not decide."""
+MOST = 20_000
+"""The most training images that are looked at, evenly spread over a larger set."""
+BATCH = 512
+"""Training images that are read at a time."""
 
 
 def nearest_png(samples: NDArray[Any], value_range: tuple[float, float], training: Dataset) -> tuple[bytes, int]:

@@ -23,7 +23,8 @@ from gankit.terminal.text import progress_bar
 
 SAMPLE_BATCH = 64
 PROBE_BATCH = 4
-COPIES = 4  # How many times its weights a training keeps: themselves, their gradients, and the two moments of Adam
+COPIES = 4
+"""How many times its weights a training keeps: themselves, their gradients, and the two moments of Adam."""
 
 
 def build_network(experiment: Experiment, kind: Literal["generator", "critic"], image: ImageSpec) -> Any:

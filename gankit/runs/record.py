@@ -126,6 +126,7 @@ def read_log(path: Path) -> list[dict[str, Any]]:
     rows = []
     for line in text.splitlines():
         with contextlib.suppress(ValueError, RecursionError):  # a ValidationError is a ValueError
-            _Row.model_validate(row := json.loads(line))
+            row = json.loads(line)
+            _Row.model_validate(row)
             rows.append(row)
     return rows

@@ -3,7 +3,8 @@
 from collections.abc import Mapping
 from typing import Any
 
-NONE = "-"  # Stands where there is no value
+NONE = "-"
+"""Stands where there is no value."""
 
 
 def number(value: float | None, digits: int = 3) -> str:

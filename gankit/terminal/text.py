@@ -16,7 +16,8 @@ _FORMULA = re.compile(r"'*[=+\-@\t\r]")
 _NUMBER = re.compile(r"[+-]?\d+(\.\d*)?([eE][+-]?\d+)?")
 _failures: list[OSError] = []
 """What kept text from standard output since the last `end_output`."""
-LINE_EVERY = 30.0  # Seconds between the lines of a bar that cannot be drawn
+LINE_EVERY = 30.0
+"""Seconds between the lines of a bar that cannot be drawn."""
 
 
 def harmless(text: str) -> str:

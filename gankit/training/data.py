@@ -23,7 +23,8 @@ from gankit.training.pixels import Pixels, place
 DTYPES = ("uint8", "uint16", "float32")
 LARGEST = 1e100
 """Column values above this, and weights below 1 / this, must be mistakes: their powers overflow float64."""
-ROUNDING = 1e-13  # Values that differ by less, relative to their mean, are equal but for rounding
+ROUNDING = 1e-13
+"""Values that differ by less, relative to their mean, are equal but for rounding."""
 
 
 @dataclass(frozen=True)

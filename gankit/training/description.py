@@ -12,7 +12,8 @@ from gankit.interfaces import Dataset
 from gankit.interfaces.dataset import View
 from gankit.training.data import TrainingData
 
-MOST = 8  # The most names that a list shows
+MOST = 8
+"""The most names that a list shows."""
 
 
 def describe(table: DataTable, dataset: Dataset) -> Iterator[str]:

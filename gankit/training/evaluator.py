@@ -18,8 +18,10 @@ from gankit.runs.networks import SAMPLE_BATCH, generate_pixels, recompute_norms
 from gankit.training.step import Stepper
 
 GRID_ROWS, GRID_COLUMNS = 8, 8
-STATISTICS_BATCHES = 8  # Batches from which the statistics of batch normalisation are computed
-MAX_CONDITIONS = 2048  # The float conditions of at most this many training images are kept, to draw from
+STATISTICS_BATCHES = 8
+"""Batches from which the statistics of batch normalisation are computed."""
+MAX_CONDITIONS = 2048
+"""The float conditions of at most this many training images are kept, to draw from."""
 
 
 @final

@@ -15,8 +15,10 @@ from gankit import seeds
 from gankit.interfaces import Dataset
 
 Indices = NDArray[np.int64]
-SHARE = 0.25  # Images stay on the GPU if they take at most this share of its free memory
-CHUNK = 256  # Images that are copied to the GPU at a time
+SHARE = 0.25
+"""Images stay on the GPU if they take at most this share of its free memory."""
+CHUNK = 256
+"""Images that are copied to the GPU at a time."""
 AHEAD = 8
 """Batches that may be waiting: one for each of four streams, reals and held-out images of both sides, and some more."""
 

@@ -14,7 +14,8 @@ from gankit.runs.run import open_run
 from gankit.training.averaging import new_average
 from gankit.training.step import Stepper
 
-NAMED = 4  # The most new tensors that a warning names
+NAMED = 4
+"""The most new tensors that a warning names."""
 
 
 def load_start_weights(stepper: Stepper) -> None:

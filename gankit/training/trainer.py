@@ -34,7 +34,8 @@ from gankit.training.threads import StepThreads
 
 OnTick = Callable[[dict[str, Any]], None]
 INTERRUPTED = "interrupted"
-SETTLING = 0.1  # The share of the steps at the beginning in which large penalties are no sign of anything
+SETTLING = 0.1
+"""The share of the steps at the beginning in which large penalties are no sign of anything."""
 
 
 @final
