@@ -41,8 +41,8 @@ def _finish(run: Any) -> None:
 def demo(overrides: Overrides = None, out: Out = None) -> None:
     """Train a small WGAN-GP on the embedded eyes, evaluate it and write its report: under ten minutes."""
     import gankit
-    from gankit.evaluation.comparison import set_aside, sole_output, write_metrics
-    from gankit.files import user_path
+    from gankit.evaluation.comparison import set_aside, write_metrics
+    from gankit.files import sole_output, user_path
     from gankit.report import write_report
     from gankit.runs.run import open_run
 
@@ -178,9 +178,10 @@ def evaluate(
     """Compare a run or a folder of images with real images; those of a run's own data by default."""
     import gankit
     from gankit import distributed
-    from gankit.evaluation.comparison import check_files, sole_output, write_evaluation
+    from gankit.evaluation.comparison import check_files, write_evaluation
     from gankit.evaluation.folds import evaluate_folds, fold_folders, write_folds
     from gankit.evaluation.sources import open_source
+    from gankit.files import sole_output
     from gankit.report.card import write_card
     from gankit.runs.run import open_run
 
@@ -197,8 +198,7 @@ def evaluate(
     path = files.get("--out")
     with distributed.process_group(), contextlib.ExitStack() as stack:
         first = distributed.rank() == 0
-        if path:
-            distributed.on_rank_zero(lambda: stack.enter_context(sole_output(path)))
+        distributed.on_rank_zero(lambda: stack.enter_context(sole_output(*files.values())))
         options = {"count": count, "seed": seed, "window": window, "permutations": permutations}
         report: Any
         if folds:

@@ -99,6 +99,8 @@ def append_line(path: Path, line: str) -> None:
     Raises:
         OSError: it cannot be written; names the file.
     """
+    if path.exists():
+        open_ordinary(path).close()
     with named_errors(path), open(path, "a", encoding="utf-8") as file:
         file.write(line + "\n")
         file.flush()
@@ -130,6 +132,17 @@ def _sync_folder(folder: Path) -> None:
         os.close(descriptor)
 
 
+def open_ordinary(path: Path) -> BinaryIO:
+    """Open a file to read it, but no pipe or device: these may wait, or have no end.
+
+    Raises:
+        OSError: it cannot be read; names it.
+    """
+    if path.exists() and not path.is_file():
+        raise OSError(errno.EINVAL, "it is no ordinary file", str(path))
+    return open(path, "rb")
+
+
 def seal(file: BinaryIO) -> None:
     """Append a digest of everything that was written to a file, for `is_sealed`."""
     size = file.tell()
@@ -143,9 +156,9 @@ def is_sealed(path: Path) -> bool | None:
     """Whether the content of a file is what was sealed; None for a file without a seal.
 
     Raises:
-        OSError: it cannot be read.
+        OSError: as `open_ordinary`.
     """
-    with open(path, "rb") as file:
+    with open_ordinary(path) as file:
         size = file.seek(0, os.SEEK_END) - len(MARK) - hashlib.blake2b().digest_size
         file.seek(max(size, 0))
         mark, digest = file.read(len(MARK)), file.read()
@@ -169,10 +182,7 @@ def refuse_nonempty(folder: Path, hint: str = "choose another --out") -> None:
 
     Args:
         folder: may be missing, or hold what gankit left there when it was stopped.
-        hint: what to do instead, for the error.
-
-    Raises:
-        RunError: the folder holds something, or is a file.
+        hint: what to do instead, for the error, a RunError.
     """
     if not folder.exists():
         return
@@ -186,8 +196,7 @@ def refuse_taken(folder: Path) -> None:
     """Refuse what `write_folder` cannot write, before the work.
 
     Raises:
-        RunError: the folder holds something, is a file, or cannot be replaced: the current folder, a link, or where a
-            disk is mounted.
+        RunError: it holds something, or is a file, the current folder, a link, or where a disk is mounted.
     """
     folder = user_path(folder)
     if folder.resolve() == Path.cwd():
@@ -211,9 +220,7 @@ def write_folder(folder: Path, fill: Callable[[Path], None]) -> Path:
     folder = user_path(folder)
     refuse_taken(folder)
     folder.parent.mkdir(parents=True, exist_ok=True)
-    with locked(folder, folder.with_name(f".{folder.name}{LOCK}")):
-        for left in _unfinished(folder.parent, re.escape(folder.name)):
-            _remove(left)
+    with locked(folder):
         new = folder.with_name(f".{folder.name}.{os.getpid()}.tmp")
         try:
             new.mkdir()
@@ -239,7 +246,7 @@ def write_folder(folder: Path, fill: Callable[[Path], None]) -> Path:
 
 def _unfinished(folder: Path, name: str = ".+") -> list[Path]:
     """What stopped processes left of files and folders of a name, a regular expression."""
-    return [path for path in folder.iterdir() if re.fullmatch(rf"\.{name}\.\d+\.tmp", path.name)]
+    return [path for path in folder.iterdir() if re.fullmatch(rf"\.({name})\.\d+\.tmp", path.name)]
 
 
 def _remove(path: Path) -> None:
@@ -269,26 +276,40 @@ def sole_writer(folder: Path) -> Iterator[None]:
                 path.rmdir()
 
 
+@contextlib.contextmanager
+def sole_output(*paths: Path) -> Iterator[None]:
+    """Be the one process that writes these files and the pictures beside them, or into the run folders they are in.
+
+    Raises:
+        BusyError: another process writes there; says which.
+    """
+    places = (path.parent if (path.parent / "experiment.toml").is_file() else path for path in paths)
+    with contextlib.ExitStack() as stack:
+        for place in {place.resolve(): place for place in places}.values():
+            stack.enter_context(sole_writer(place) if place.is_dir() else locked(place))
+        yield
+
+
 def remove_unfinished(folder: Path) -> None:
     """Delete the unfinished files in a folder and the folders in it; unfinished folders have locks of their own."""
     for inside in (folder, *(path for path in folder.iterdir() if path.is_dir())):
-        for left in _unfinished(inside):
-            if left.is_file():
-                _remove(left)
+        for left in filter(Path.is_file, _unfinished(inside)):
+            _remove(left)
 
 
 @contextlib.contextmanager
-def locked(target: Path, lock: Path, give_up: Callable[[], bool] = lambda: True) -> Iterator[None]:
-    """Hold a lock that ends with this process at the latest.
+def locked(target: Path, lock: Path | None = None, give_up: Callable[[], bool] = lambda: True) -> Iterator[None]:
+    """Hold a lock that ends with this process at the latest; what stopped processes left of the target is removed.
 
     Args:
-        target: what it is for, for the error.
-        lock: the lock's file, which is gone afterwards.
+        target: the file or folder that it is for.
+        lock: the lock's file, which is gone afterwards; beside the target by default.
         give_up: asked again and again while another process holds it; by default there is no waiting.
 
     Raises:
         BusyError: another process holds it; says which.
     """
+    lock = lock or target.with_name(f".{target.name}{LOCK}")
     handle, holder = filelock.FileLock(lock), lock.with_name(lock.name + HOLDER.removeprefix(LOCK))
     while True:
         try:
@@ -303,6 +324,8 @@ def locked(target: Path, lock: Path, give_up: Callable[[], bool] = lambda: True)
             if lock.exists():  # else its last holder deleted it after it was opened here
                 break
             handle.release()
+    for left in _unfinished(lock.parent, "|".join(map(re.escape, (target.name, holder.name)))):
+        _remove(left)
     try:
         command = shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]])
         facts = {"pid": os.getpid(), "command": command, "host": socket.gethostname()}

@@ -496,8 +496,25 @@ def test_a_walk_passes_over_pictures_of_others_among_the_grids(
     shutil.copytree(runs["grey"], run)
     steps = sorted((run / "samples").glob("step-*.png"))
     shutil.copy(steps[0], run / "samples" / "step-best.png")
+    (run / "samples" / "step-00000099.png").symlink_to("/dev/zero")
     answer = call("walk", run, "--stops", 2, "--frames", 1, "--out", tmp_path / "walk")
     assert f"at steps {', '.join(str(int(path.stem[5:])) for path in steps)}" in answer.out
+
+
+@pytest.mark.parametrize("damage", ["another format", "cut"])
+def test_a_walk_opens_no_grid_that_a_training_cannot_have_written(
+    damage: str, call: Call, runs: dict[str, Path], tmp_path: Path
+) -> None:
+    run = tmp_path / "run"
+    shutil.copytree(runs["grey"], run)
+    path = next((run / "samples").glob("step-*.png"))
+    if damage == "cut":
+        path.write_bytes(path.read_bytes()[:-200])
+    else:
+        Image.new("L", (8, 8)).save(path, "EPS")  # which Pillow would have Ghostscript read
+    answer = call("walk", run, "--stops", 2, "--frames", 1, "--out", tmp_path / "walk")
+    assert answer.line.startswith(f"gankit: {path} cannot be ")
+    assert not (tmp_path / "walk").exists()
 
 
 def test_walks_that_cannot_be_gone(call: Call, runs: dict[str, Path], tmp_path: Path) -> None:

@@ -19,7 +19,7 @@ import pytest
 import gankit
 from gankit import cache, cli
 from gankit.errors import BusyError, GankitError, RunError
-from gankit.evaluation.comparison import sole_output
+from gankit.evaluation.tables import is_table
 from gankit.files import (
     LOCK,
     append_line,
@@ -28,12 +28,16 @@ from gankit.files import (
     open_atomically,
     refuse_taken,
     seal,
+    sole_output,
     sole_writer,
     user_path,
     write_atomically,
     write_folder,
 )
+from gankit.ranking.key import Key, read_key
+from gankit.ranking.rating_files import read_ratings
 from gankit.report import write_report
+from gankit.runs import checkpoint
 
 Small = Callable[..., list[str]]
 HOLD = """
@@ -109,6 +113,47 @@ def test_one_writer_a_folder(tmp_path: Path, small: Small) -> None:
     (run.path / ".log.jsonl.99.tmp").touch()
     assert gankit.resume(run.path).finished, "a lock ends with its process"
     assert sorted(run.path.iterdir()) == before, "and what it left is removed"
+
+
+@pytest.mark.timeout(60)
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="this system has no pipes with names")
+@pytest.mark.parametrize(
+    "put", [os.mkfifo, lambda path: path.symlink_to("/dev/zero")], ids=["pipe", "device without an end"]
+)
+def test_pipes_and_devices_are_neither_awaited_nor_read_for_ever(
+    put: Callable[[Path], None], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("GANKIT_CACHE", str(tmp_path))
+    (tmp_path / "arrays").mkdir()
+    put(tmp_path / "arrays" / "ones.npy")
+    assert cache.stored("ones", lambda: np.ones(3)).sum() == 3
+    assert is_sealed(tmp_path / "arrays" / "ones.npy")
+    path = tmp_path / "step-1.pt"
+    put(path)
+    reads: list[Callable[[], object]] = [
+        lambda: checkpoint.restore(tmp_path), lambda: gankit.compare(path, path), lambda: is_table(path),
+        lambda: read_key(path, Key), lambda: read_ratings([path]), lambda: read_ratings([path.with_suffix(".json")]),
+        lambda: append_line(path, "more"),
+    ]  # fmt: skip
+    put(path.with_suffix(".json"))
+    for read in reads:
+        with pytest.raises((GankitError, OSError), match="is no ordinary file"):
+            read()
+
+
+def test_what_a_killed_process_left_of_a_file_is_removed_by_its_next_writer(tmp_path: Path) -> None:
+    def writes_all() -> None:
+        moments.write(tmp_path / "m.npz")
+        said = pytest.raises(BusyError, match=r"m\.csv: process")
+        with sole_output(tmp_path / "m.json", tmp_path / "m.csv"), said, sole_output(tmp_path / "m.csv"):
+            pass
+
+    moments = gankit.statistics(np.zeros((4, 3, 8, 8), np.uint8), "pixels")
+    writes_all()
+    for name in "m.npz", "m.json", "m.csv", ".m.npz.lock-holder", ".m.csv.lock-holder", "other.csv":
+        (tmp_path / f".{name}.99.tmp").touch()
+    writes_all()
+    assert sorted(path.name for path in tmp_path.iterdir()) == [".other.csv.99.tmp", "m.npz"]
 
 
 def test_the_second_of_two_starts_is_refused(tmp_path: Path, small: Small) -> None:

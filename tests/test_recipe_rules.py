@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -241,7 +242,17 @@ def test_a_study_takes_such_a_recipe() -> None:
     assert len(study.experiment.generator.settings.widths) == 5  # type: ignore[attr-defined]
 
 
-def test_a_recipe_that_fails_is_named_and_shares_no_table() -> None:
+@pytest.mark.parametrize(
+    ("fact", "wrong"), [("purpose", None), ("time", b"x"), ("sides", (32,)), ("sides", "ab"), ("data", "eyes")]
+)
+def test_a_recipe_with_a_wrong_fact_is_refused_where_it_is_defined(fact: str, wrong: Any) -> None:
+    with pytest.raises(PartError, match=rf"^recipe Own: {fact} is {re.escape(repr(wrong))}: \w"):
+        type("Own", (Recipe,), {fact: wrong})
+
+
+def test_a_recipe_that_fails_is_named_and_shares_no_table(tmp_path: Path) -> None:
+    np.savez(tmp_path / "a.npz", images=images(30).images[:, 0])
+
     class Own(Recipe):
         purpose, time = "tests", "no time"
         tables: Any = None
@@ -251,8 +262,14 @@ def test_a_recipe_that_fails_is_named_and_shares_no_table() -> None:
 
     with recipes._registry.isolated():
         recipes.register("own")(Own)
-        with pytest.raises(PartError, match="recipe own returned None; its settings must return tables by name"):
-            gankit.load("own")
+        for wrong in None, {"data": {"name": "eyes", "size": 64}}, {"run": {}}:
+            Own.tables = wrong
+            said = rf"recipe own returned {re.escape(repr(wrong))}; it must return tables by name, without data and run"
+            with pytest.raises(PartError, match=said):
+                gankit.load("own")
+        Own.tables = {"evaluation": [1]}
+        with pytest.raises(GankitError, match=r"recipe own: evaluation: a table is needed, not \[1\]"):
+            gankit.load("own", "data.name=npz", f"data.path={tmp_path / 'a.npz'}")
         Own.tables = []
         with pytest.raises(PartError, match=r"recipe own failed to compute settings for T.*Images\(.*: IndexError"):
             gankit.load("own")

@@ -17,6 +17,7 @@ from PIL import Image
 import gankit
 from gankit import seeds
 from gankit.errors import GankitError, RunError
+from gankit.report import write_report
 from gankit.runs import checkpoint, networks, walk
 from gankit.runs.networks import generate_batches, recompute_norms
 from gankit.runs.record import check_same_data
@@ -263,6 +264,20 @@ def test_a_log_that_ends_in_half_a_line(plain: gankit.Run) -> None:
     with open(plain.path / "log.jsonl", "ab") as file_of_bytes:
         file_of_bytes.write(b"\n\xff\xfe\n")
     assert plain.log == rows
+
+
+@pytest.mark.parametrize(
+    "line",
+    ["[" * 100_000, '{"step": true}', '{"step": 7.5}', '{"step": -1}', '{"step": 7, "critic/a": "x"}',
+     '{"step": 7, "critic/a": [1]}', '{"step": 7, "metrics": [1]}', '{"step": 7, "metrics": {"frechet": "x"}}'],
+    ids=range(8),
+)  # fmt: skip
+def test_lines_of_a_log_that_no_training_wrote_are_passed_over(plain: gankit.Run, line: str) -> None:
+    rows = plain.log
+    with open(plain.path / "log.jsonl", "a") as file:
+        file.write(line + '\n{"step": 7, "critic/a": 1e308}\n')
+    assert plain.log == [*rows, {"step": 7, "critic/a": 1e308}]
+    assert write_report(plain).is_file()
 
 
 def test_a_generator_that_draws_noise_gives_the_same_images_for_a_seed() -> None:

@@ -1,11 +1,10 @@
 """Metrics files: read, written, and compared value by value."""
 
-import contextlib
 import itertools
 import json
 import math
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +13,7 @@ from pydantic import BaseModel, ValidationError
 from gankit.errors import GankitError
 from gankit.evaluation.entries import free_name, unnumbered
 from gankit.evaluation.tables import SUFFIXES, Evaluated, is_table, reads_training, write_table
-from gankit.files import locked, sole_writer, user_path, write_atomically
+from gankit.files import open_ordinary, user_path, write_atomically
 
 ALIKE = ("features", "features_dim", "features_protocol", "n_real", "n_fake", "real_size", "fake_size", "real_range",
          "fake_range", "real_content")  # fmt: skip
@@ -134,7 +133,8 @@ def read_metrics(path: Path) -> Evaluated:
         GankitError: the file is missing, or is no metrics file.
     """
     try:
-        content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        with open_ordinary(path) as file:
+            content: dict[str, Any] = json.load(file)
         _File.model_validate(content)
     except ValidationError as error:
         fault = error.errors()[0]
@@ -143,18 +143,6 @@ def read_metrics(path: Path) -> Evaluated:
     except (OSError, ValueError, RecursionError) as error:
         raise GankitError(f"{path} is no metrics file of gankit evaluate: {error}") from error
     return Evaluated(protocol=content["protocol"], metrics=content["metrics"])
-
-
-@contextlib.contextmanager
-def sole_output(path: Path) -> Iterator[None]:
-    """A context in which only this process writes this file and its pictures, or into the run folder that it is in.
-
-    Raises:
-        BusyError: another process writes there; says which.
-    """
-    in_run = (path.parent / "experiment.toml").is_file()
-    with sole_writer(path.parent) if in_run else locked(path, path.with_name(f".{path.name}.lock")):
-        yield
 
 
 def check_files(files: Mapping[str, Path | None], adds: bool = True) -> dict[str, Path]:

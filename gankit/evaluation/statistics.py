@@ -13,7 +13,7 @@ import numpy as np
 
 from gankit.errors import DataError
 from gankit.evaluation.comparison import without_versions
-from gankit.files import user_path, write_atomically
+from gankit.files import sole_output, user_path, write_atomically
 from gankit.images.archive import Archive
 from gankit.interfaces import Moments
 
@@ -130,5 +130,6 @@ class Statistics:
         if self.moments.n is not None:
             arrays["n"] = np.int64(self.moments.n)
         np.savez_compressed(buffer, protocol=np.array(json.dumps(self.protocol)), **arrays)
-        write_atomically(target, buffer.getvalue())
+        with sole_output(target):
+            write_atomically(target, buffer.getvalue())
         return target

@@ -1,5 +1,6 @@
 """Evaluations as tables: for a terminal, a notebook or page, a paper, and a spreadsheet."""
 
+import io
 import math
 import re
 from html import escape
@@ -10,7 +11,7 @@ from gankit.errors import GankitError
 from gankit.evaluation.entries import unnumbered
 from gankit.evaluation.latex import tabular
 from gankit.experiments.experiment import default_features
-from gankit.files import write_atomically, write_csv
+from gankit.files import open_ordinary, write_atomically, write_csv
 from gankit.interfaces import Meaning, Metric
 from gankit.registry import registry, valid_part
 from gankit.terminal.text import as_columns
@@ -266,7 +267,7 @@ def _which_is_better(better: str) -> str:
 
 def is_table(path: Path) -> bool:
     """Whether a file is empty or holds a table that gankit wrote, of one evaluation or of folds."""
-    with open(path, encoding="utf-8", errors="replace") as file:
+    with io.TextIOWrapper(open_ordinary(path), encoding="utf-8", errors="replace") as file:
         first_line = file.readline()
     return not first_line or first_line.startswith(("metric,features,", "fold,metric,", "% fake: ", "% mean: "))
 

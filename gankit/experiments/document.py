@@ -127,7 +127,8 @@ class SettingsDocument:
             trust(override.value)
         if data_specific and self._name_other_data(settings):
             for table, key in data_specific:
-                self.values.get(table, {}).pop(key, None)
+                if isinstance(values := self.values.get(table), dict):  # else it is refused later
+                    values.pop(key, None)
         for override in settings:
             self._set(override)
 

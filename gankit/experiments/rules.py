@@ -147,6 +147,6 @@ def recipe_tables(
         raise
     except Exception as error:  # plug-ins may raise anything
         raise PartError(f"recipe {name} failed to compute settings for {images}: {typed_line(error)}") from error
-    if not isinstance(tables, dict):
-        raise PartError(f"recipe {name} returned {shown(tables)}; its settings must return tables by name")
+    if not isinstance(tables, dict) or {"data", "run"} & tables.keys():  # the user's, and a record's
+        raise PartError(f"recipe {name} returned {shown(tables)}; it must return tables by name, without data and run")
     return tables

@@ -1,6 +1,7 @@
 """CSV files with a header line, as spreadsheets of all countries write them."""
 
 import csv
+import io
 import itertools
 import re
 from collections import Counter
@@ -9,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from gankit.errors import DataError, first_of
+from gankit.files import open_ordinary
 from gankit.images.names import visible
 from gankit.terminal.text import from_cell
 
@@ -63,7 +65,7 @@ def read_csv(
     """
     is_key = is_key or key.__eq__
     try:
-        with path.open(encoding="utf-8-sig", newline="") as file:
+        with io.TextIOWrapper(open_ordinary(path), encoding="utf-8-sig", newline="") as file:
             header, above = file.readline(), 0
             if separator := re.fullmatch(r"sep=([,;\t])", header.strip('\r\n"'), re.IGNORECASE):
                 header, above = file.readline(), 1

@@ -22,7 +22,7 @@ from gankit.experiments.recipe_files import recipe_names
 from gankit.experiments.rules import MIN_IMAGES_OF_CLASS, recipe_tables, refuse_few
 from gankit.experiments.selection import open_dataset, select_images, split_indices
 from gankit.experiments.values import parse_table
-from gankit.files import user_path, write_atomically
+from gankit.files import sole_output, user_path, write_atomically
 from gankit.images.labels_csv import files_below
 from gankit.interfaces import Dataset
 from gankit.planning.findings import findings
@@ -106,8 +106,9 @@ def plan(place: str, minutes: float, out: Path, recipe: str | None = None) -> It
     yield f"training.steps = {steps}: {time_text}"
     for line in advice:
         yield f"to judge: {line}"
-    _check_free(out)  # another process may have come first
-    write_atomically(out, text)
+    with sole_output(out):
+        _check_free(out)  # another process may have come first
+        write_atomically(out, text)
     yield f"next: gankit train {shlex.quote(str(out))}"
 
 

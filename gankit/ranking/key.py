@@ -15,6 +15,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from gankit.errors import RunError
 from gankit.experiments.values import parse_text
+from gankit.files import open_ordinary
 
 FORMAT = 2
 
@@ -141,7 +142,8 @@ def read_key(path: Path, kind: type[SomeKey]) -> tuple[SomeKey, str]:
         RunError: the file is missing, or is no key of a rating page.
     """
     try:
-        content = path.read_bytes()
+        with open_ordinary(path) as file:
+            content = file.read()
         table = parse_text(content.decode(), ".json")
         if (written := table.pop("format")) not in (1, FORMAT):
             raise RunError(f"{path} was written by a newer gankit: upgrade gankit")

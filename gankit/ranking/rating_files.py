@@ -10,6 +10,7 @@ from typing import final
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from gankit.errors import DataError, cause
+from gankit.files import open_ordinary
 from gankit.images.csv_table import read_csv
 from gankit.registry.messages import shown
 
@@ -111,7 +112,8 @@ def _table(path: Path) -> Iterator[tuple[str, str, Mapping[str, str]]]:
 def _progress(path: Path) -> Iterator[tuple[str, str, Mapping[str, str]]]:
     """The same of each answer in the progress that a page exported."""
     try:
-        progress = _Progress.model_validate_json(path.read_bytes())
+        with open_ordinary(path) as file:
+            progress = _Progress.model_validate_json(file.read())
     except ValidationError as error:
         first = error.errors()[0]
         reason = ": ".join(filter(None, (".".join(map(str, first["loc"])), first["msg"])))

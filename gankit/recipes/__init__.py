@@ -5,10 +5,14 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
-from typing import Any, ClassVar
+from typing import Any, ClassVar, get_args, get_type_hints
 
+from pydantic import TypeAdapter, ValidationError
+
+from gankit.errors import PartError
 from gankit.images.spec import ImageSpec
 from gankit.registry import registry
+from gankit.registry.messages import shown
 
 IMAGES_SHOWN = 1_500_000
 """Images that a critic is shown in a whole training, which takes some twenty minutes on one H200 at 64x64."""
@@ -102,6 +106,17 @@ class Recipe(ABC):
     sides: ClassVar[tuple[int, int]] = (28, 256)
     data: ClassVar[Mapping[str, Any]] = MappingProxyType({"name": "eyes", "size": 32, "flip": True})
     proposed_on: ClassVar[tuple[str, ...]] = ()
+
+    def __init_subclass__(cls) -> None:
+        """Refuse a recipe whose facts are not what the class says, with a PartError."""
+        for name, hint in get_type_hints(Recipe).items():
+            value = getattr(cls, name)
+            plain = dict(value) if isinstance(value, Mapping) else value  # strictly, a dict is wanted
+            try:
+                TypeAdapter(get_args(hint)[0]).validate_python(plain, strict=True)
+            except ValidationError as error:
+                reason = error.errors()[0]["msg"]
+                raise PartError(f"recipe {cls.__name__}: {name} is {shown(value)}: {reason}") from None
 
     @abstractmethod
     def settings(self, images: TrainingImages) -> dict[str, Any]:

@@ -1,6 +1,8 @@
 """The report of a run: one self-contained HTML page."""
 
+import math
 import shlex
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -73,7 +75,7 @@ def _page(run: Run, metrics: dict[str, Any] | None, card_text: str) -> str:
     return render(
         "gankit.report", "run.html.j2", name=run.path.name, path=shlex.quote(str(run.path)), metrics=metrics,
         record=run.experiment.run, training=run.experiment.training, steps=steps, unread=unread,
-        data=data_name(run), seconds=run.log[-1]["seconds"] if run.log else None,
+        data=data_name(run), seconds=run.log[-1].get("seconds") if run.log else None,
         table=html(metrics) if metrics else "",
         pictures=pictures[:CLASSES], more_classes=len(pictures[CLASSES:]),
         reals_name=name, reals_missing=missing, nearest=nearest, looked_at=looked_at,
@@ -105,16 +107,25 @@ def _pictures(run: Run, reals: Dataset | None) -> list[Pictures]:
     return [row(run.class_names[k], np.flatnonzero(labels == k), 2 * columns) for k in trained]
 
 
+def _points(rows: list[dict[str, Any]], names: Sequence[str]) -> dict[str, list[tuple[int, float]]]:
+    """(step, value) of the rows that have a value, for each name without its side; beyond float32 none can be drawn."""
+    most, points = float(np.finfo(np.float32).max), {}
+    for name in names:
+        drawn = [(row["step"], row[name]) for row in rows if abs(row.get(name, math.nan)) <= most]
+        if drawn:
+            points[name.partition("/")[2] or name] = drawn
+    return points
+
+
 def curves(log: list[dict[str, Any]]) -> dict[str, bytes]:
     """Pictures by caption: the losses of the critic and of the generator, and the first metric, over the steps."""
     plots = {}
     for side in ("critic", "generator"):
         names = sorted({name for row in log for name in row if name.startswith(f"{side}/")})
-        values = {name.partition("/")[2]: [(row["step"], row[name]) for row in log if name in row] for name in names}
-        plots[f"The {side}'s losses"] = values
+        plots[f"The {side}'s losses"] = _points(log, names)
     if evaluated := [row for row in log if row.get("metrics")]:
         name = next(iter(evaluated[0]["metrics"]))
-        plots[f"{name} while training"] = {name: [(row["step"], row["metrics"].get(name)) for row in evaluated]}
+        plots[f"{name} while training"] = _points([{**row, **row["metrics"]} for row in evaluated], [name])
     return {
         caption: draw_lines({name: [tuple(zip(*points, strict=True))] for name, points in values.items()},
                             "step (generator updates)", f"{caption.removeprefix('The ')} (no unit)", (5, 2.8))

@@ -5,10 +5,11 @@ import importlib.metadata
 import json
 import platform
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 import torch
+from pydantic import BaseModel, Field
 from torch import Tensor
 
 from gankit import distributed
@@ -111,13 +112,21 @@ def export_config(experiment: Experiment, record: RunRecord, conditions: Tensor 
     return config
 
 
+class _Row(BaseModel, extra="allow", strict=True):
+    """What every line of the log holds; of other names, numbers."""
+
+    __pydantic_extra__: dict[str, float]
+    step: Annotated[int, Field(ge=0, lt=2**63)]
+    metrics: dict[str, float] = Field(default_factory=dict)
+
+
 def read_log(path: Path) -> list[dict[str, Any]]:
     """The lines of `log.jsonl`, each with its "step"; damaged ones are skipped, such as the last of a killed run."""
     text = path.read_text(encoding="utf-8", errors="replace") if path.is_file() else ""
     rows = []
     for line in text.splitlines():
-        with contextlib.suppress(ValueError):
+        with contextlib.suppress(ValueError, RecursionError):  # a ValidationError is a ValueError
             row = json.loads(line)
-            if isinstance(row, dict) and isinstance(row.get("step"), int):
-                rows.append(row)
+            _Row.model_validate(row)
+            rows.append(row)
     return rows

@@ -340,10 +340,11 @@ def open_run(path: str | Path, *, best: bool = False) -> Run:
 
 def _runs_near(folder: Path) -> list[str]:
     """Runs that the user may have meant by a folder: those in it, else a similar name next to it or in `runs`."""
-    inside = [str(file.parent) for file in sorted(folder.glob("*/experiment.toml"))]
+    inside = [str(file.parent) for file in sorted(folder.glob("*/experiment.toml")) if file.is_file()]
     nearby = {
         file.parent.name: str(file.parent)
         for place in (folder.parent, Path("runs"))
         for file in place.glob("*/experiment.toml")
+        if file.is_file()
     }
     return inside or [nearby[name] for name in get_close_matches(folder.name, nearby, n=1)]

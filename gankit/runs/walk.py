@@ -15,6 +15,7 @@ from gankit import seeds
 from gankit.errors import RunError
 from gankit.experiments.options import Animation
 from gankit.files import refuse_taken, write_atomically, write_folder
+from gankit.images.decoding import damage_as_data_error, open_picture
 from gankit.images.pictures import enlargement, grid, grid_png, to_8bit
 from gankit.images.room import too_many
 from gankit.interfaces import Truncates
@@ -165,7 +166,7 @@ def _animate(run: Run, images: NDArray[Any], animation: Animation) -> bytes:
 
 def _grids(run: Run) -> dict[int, Path]:
     """The grids of samples that the training wrote, by step: at most `MOST_GRIDS`, evenly over the training."""
-    names = sorted(run.path.glob("samples/step-*.png"))
+    names = filter(Path.is_file, sorted(run.path.glob("samples/step-*.png")))
     paths = {int(step): path for path in names if (step := path.stem.removeprefix("step-")).isdecimal()}
     chosen = np.linspace(0, len(paths) - 1, min(len(paths), MOST_GRIDS)).round().astype(int)
     return {step: paths[step] for step in np.array(list(paths), int)[chosen].tolist()}
@@ -176,7 +177,7 @@ def _progress(run: Run, grids: dict[int, Path]) -> bytes:
     scale, strips = enlargement(run.image.height, run.image.width), []
     width = (run.image.width + 1) * scale  # of an image and the white line before it, see `grid`
     for path in grids.values():
-        with Image.open(path) as picture:
+        with damage_as_data_error(str(path)), open_picture(path) as picture:
             strips.append(picture.convert("RGB").crop((0, 0, width, picture.height)))
     sheet = Image.new("RGB", (sum(strip.width for strip in strips) + scale, strips[0].height), "white")
     for number, strip in enumerate(strips):

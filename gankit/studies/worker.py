@@ -13,6 +13,7 @@ import functools
 import hashlib
 import json
 import os
+import re
 import signal
 import socket
 import threading
@@ -25,7 +26,7 @@ from typing import TYPE_CHECKING, Any
 import joblib
 
 from gankit.errors import BusyError, GankitError, RunError
-from gankit.files import locked, remove_unfinished, write_atomically
+from gankit.files import OWN, locked, remove_unfinished, write_atomically
 from gankit.nn.threads import torch_threads
 from gankit.registry import registry
 from gankit.version import __version__
@@ -83,7 +84,7 @@ def run_job(job: Job, jobs: Path, threads: int, main: MainProcess | None) -> Non
 
     try:
         # After a main process was killed, one of its workers may hold the lock until it notices
-        with locked(folder, jobs / f".{job.name}.lock", is_over):
+        with locked(folder, give_up=is_over):
             if not is_over():
                 _run_and_record(job, folder, threads, must_stop if watch else None)
     except KeyboardInterrupt:
@@ -202,7 +203,8 @@ def _print_into(path: Path) -> Iterator[None]:
 def _digests(folder: Path) -> dict[str, str]:
     """The sha256 of each file that a job leaves for others, by path."""
     files = (path for path in sorted(folder.rglob("*")) if path.is_file() and "checkpoints" not in path.parts)
-    return {path.relative_to(folder).as_posix(): _sha256(path) for path in files if path.name not in (CLOCK, OUTPUT)}
+    passing = re.compile(rf"{OWN.pattern}|{re.escape(CLOCK)}|{re.escape(OUTPUT)}")
+    return {path.relative_to(folder).as_posix(): _sha256(path) for path in files if not passing.fullmatch(path.name)}
 
 
 def _sha256(path: Path) -> str:

@@ -30,6 +30,7 @@ import torch
 
 import gankit
 from gankit import cli
+from gankit import recipes as computed
 from gankit.experiments.recipe_files import recipe_names
 
 ROOT = Path(__file__).parents[2]
@@ -220,9 +221,12 @@ def small(recipe: str, place: Path) -> list[str]:
     if not images.exists():
         draw_images(images)
     tables = gankit.load(source).tables()
+    large = recipe == "gankit-fastgan" or recipe in computed.names()  # which make no images of 16 pixels
     sizes = [f"{table}.{name}={size}" for table in ("generator", "critic") for name, size in SIZES.items()
              if tables[table].get(name)]  # fmt: skip
-    data = [f"data.size={32 if recipe == 'gankit-fastgan' else 16}", f"data.path={images}"]
+    sizes += [f"{table}.widths={[4] * len(tables[table]['widths'])}" for table in ("generator", "critic")
+              if recipe in computed.names() and "widths" in tables[table]]  # fmt: skip
+    data = [f"data.size={32 if large else 16}", f"data.path={images}"]
     if recipe != "gankit-dicom":  # another data set than the file's loses its settings
         kept = [f"data.{name}={json.dumps(tables['data'][name])}" for name in ("conditional", "held_out", "balance")
                 if tables["data"].get(name)]  # fmt: skip
@@ -270,7 +274,8 @@ def draw_images(place: Path) -> None:
 
 def recipes() -> list[str]:
     """All recipes but those that differ from another in sizes alone, and the plug-ins that train."""
-    return [*(name for name in recipe_names() if name not in ("demo", "wgan-gp-64")), *PLUGINS]
+    fixed = (name for name in recipe_names() if name not in ("demo", "wgan-gp-64"))
+    return [*fixed, *computed.names(), *PLUGINS]
 
 
 class Tally:
