@@ -96,7 +96,10 @@ def read_rows(path: Path) -> list[list[str]]:
         return list(csv.reader(file))
 
 
-FILES = ("trainings.csv", "table1.csv", "table2.csv", "table1.tex", "table2.tex", "table2-controls.tex")
+FILES = (
+    "trainings.csv", "table1.csv", "table2.csv", "table1.tex", "table2.tex", "table2-controls.tex", "privacy.csv",
+    "privacy.tex",
+)  # fmt: skip
 
 
 @pytest.fixture(scope="module")
@@ -156,7 +159,7 @@ def test_the_report_stands_alone_and_escapes(done: Path) -> None:
     assert all(value.startswith("data:image/png;base64,") for value in re.findall(r'src="([^"]{0,30})', page))
     assert not re.findall(r"<(?:link|script)", page)
     for text in ("cannot fill them", "every arm was trained once", "gankit study agreement", "@media print",
-                 "Cannot be told", "random subset", "held-out images"):  # fmt: skip
+                 "Cannot be told", "random subset", "held-out images", "Copies and privacy"):  # fmt: skip
         assert text in page, text
     assert "Errata" not in page
     assert r"\textless{}b\textgreater{}right\textless{}/b\textgreater{} \& co\_1" in (done / "table1.tex").read_text()

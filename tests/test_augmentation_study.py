@@ -270,12 +270,15 @@ def test_the_whole_study_with_its_own_generator(write: Write, tmp_path: Path) ->
     assert "<b>many" not in page
     assert not re.search(r"(src|href)=\"(?!data:)", page)
     for words in ("Flow of images", "Methods, to paste", "Negative control", "Positive control", "macro F1",
-                  "sensitivity", "Images of generator for fold 1"):  # fmt: skip
+                  "sensitivity", "Images of generator for fold 1", "Copies and privacy"):  # fmt: skip
         assert words in page
     predictions = rows(out / "predictions.csv")
     assert len(predictions) == N * len(found["arms"])
     assert {row["variant"] for row in rows(out / "gains.csv")} == {variant.name for variant in whole.variants}
-    assert r"\begin{tabular}" in (out / "arms.tex").read_text()
+    for name in ("arms", "scores", "choices", "sources", "flow", "privacy"):
+        assert r"\begin{tabular}" in (out / f"{name}.tex").read_text()
+    assert [row["generator"] for row in rows(out / "privacy.csv")] == [f"fold-{k}-images-generator-0" for k in (1, 2)]
+    assert (run.path / "card.md").is_file()
     assert len(rows(out / "flow.csv")) == 2
     again = whole.run(out, quiet=True).values
     assert again["primary"] == found["primary"]
@@ -384,6 +387,7 @@ def test_generators_are_asked_for_classes_by_name_since_names_may_be_numbers(
 
     run = SimpleNamespace(class_names=["1", "2"], sample=sample)
     monkeypatch.setattr(sources, "train_or_resume", lambda *arguments, **more: run)
+    monkeypatch.setattr(sources, "judge_privacy", lambda *arguments: {})
     made = sources.make_images(whole, 1, "generator", 0, tmp_path)
     assert [asked.count(name) for name in ("1", "2")] == made["by_class"]
     assert min(made["by_class"]) > 0

@@ -24,12 +24,7 @@ from gankit.runs.classifiers import FILE, SmallNetwork, TorchvisionNetwork, load
 from gankit.studies import fitting
 from gankit.studies.classifier.arms import ARMS, added_labels, training_set
 from gankit.studies.classifier.data import check_apart, data_notes
-from gankit.studies.classifier.study import (
-    ClassifierStudy,
-    load_classifier,
-    load_classifier_study,
-    run_classifier_study,
-)
+from gankit.studies.classifier.study import ClassifierStudy, load_classifier
 from gankit.studies.classifier.training import load_outputs
 from gankit.studies.fitting import Classical, TrainingSet, apply, augment, batch_images, fit
 from gankit.studies.reading import load_study
@@ -66,7 +61,14 @@ def study(path: Path, *overrides: str) -> ClassifierStudy:
         *small_networks(path), "classifier.steps=60", "classifier.batch=16", "classifier.width=8",
         "classifier.seeds=2", "classifier.groupings={}",
     ]  # fmt: skip
-    return load_classifier_study("wgan-gp", *small, *overrides)
+    loaded = load_study("classifier", "wgan-gp", *small, *overrides)
+    assert isinstance(loaded, ClassifierStudy)
+    return loaded
+
+
+def run_study(whole: ClassifierStudy, out: Path, **options: Any) -> dict[str, Any]:
+    found: dict[str, Any] = whole.run(out, **options).values
+    return found
 
 
 REAL = 'classifier.arms=["real"]'
@@ -74,7 +76,7 @@ REAL = 'classifier.arms=["real"]'
 
 def test_planted_classes_are_found(write: Write, tmp_path: Path) -> None:
     overrides = [REAL, 'classifier.groupings={rare=["few"]}', "classifier.regression=severity", "classifier.steps=120"]
-    found = run_classifier_study(study(write(), *overrides), tmp_path / "out", quiet=True)
+    found = run_study(study(write(), *overrides), tmp_path / "out", quiet=True)
     real = found["arms"]["real"]
     for score in ("balanced accuracy", "macro F1", "AUC"):
         assert real[score]["value"] > 0.95
@@ -96,7 +98,7 @@ def test_planted_classes_are_found(write: Write, tmp_path: Path) -> None:
 def test_chance_stays_at_chance(write: Write, tmp_path: Path) -> None:
     """Images that say nothing of the label: intervals of areas and recalls hold what a coin would give."""
     overrides = ['classifier.arms=["oversampling", "real"]', "classifier.folds=2"]
-    found = run_classifier_study(study(write(planted=False), *overrides), tmp_path / "out", quiet=True)
+    found = run_study(study(write(planted=False), *overrides), tmp_path / "out", quiet=True)
     for arm in found["arms"].values():
         assert arm["balanced accuracy"]["low"] < 1 / 3 < arm["balanced accuracy"]["high"]
         assert arm["AUC"]["low"] < 0.5 < arm["AUC"]["high"]
@@ -174,7 +176,7 @@ def test_every_arm_takes_as_many_steps_and_differs_in_its_images_alone(write: Wr
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(torch.optim.AdamW, "step", counting)
-        found = run_classifier_study(small, tmp_path / "out", quiet=True)
+        found = run_study(small, tmp_path / "out", quiet=True)
     assert counted["steps"] == 6 * 2 * 8 + TRIED
     assert {arm: entry["steps"] for arm, entry in found["arms"].items()} == {arm: [8, 8] for arm in found["arms"]}
     added = {arm: entry["added"] for arm, entry in found["arms"].items()}
@@ -227,7 +229,7 @@ def test_a_killed_study_repeats_nothing(write: Write, tmp_path: Path, monkeypatc
     small = study(
         write(), 'classifier.arms=["real", "classical"]', "classifier.steps=9", "classifier.checkpoint_every=4"
     )
-    whole = run_classifier_study(small, tmp_path / "whole", quiet=True)
+    whole = run_study(small, tmp_path / "whole", quiet=True)
     inner, calls = fitting.augment, []
 
     def interrupted(*arguments: Any) -> Any:
@@ -238,10 +240,10 @@ def test_a_killed_study_repeats_nothing(write: Write, tmp_path: Path, monkeypatc
 
     monkeypatch.setattr(fitting, "augment", interrupted)
     with pytest.raises(KeyboardInterrupt):
-        run_classifier_study(small, tmp_path / "parts", quiet=True)
+        run_study(small, tmp_path / "parts", quiet=True)
     done = tmp_path / "parts" / "jobs" / "real-0" / "result.json"
     before = done.stat().st_mtime_ns
-    found = run_classifier_study(small, tmp_path / "parts", quiet=True)
+    found = run_study(small, tmp_path / "parts", quiet=True)
     assert done.stat().st_mtime_ns == before
     assert len(calls) == 2 * TRIED + 7 + 5 + 9  # steps 4 to 8 of the first seed, all of the second
     result = json.loads((tmp_path / "parts" / "jobs" / "classical-0" / "result.json").read_text())["result"]
@@ -250,10 +252,10 @@ def test_a_killed_study_repeats_nothing(write: Write, tmp_path: Path, monkeypatc
         ended, straight = ((tmp_path / each / "jobs" / name / FILE).read_bytes() for each in ("parts", "whole"))
         assert ended == straight
     assert found["differences"] == whole["differences"]
-    run_classifier_study(small, tmp_path / "parts", quiet=True)
+    run_study(small, tmp_path / "parts", quiet=True)
     assert len(calls) == 2 * TRIED + 21
     with pytest.raises(RunError, match=r"holds a study of other settings \(classifier.steps was 9, is 10\)"):
-        run_classifier_study(study(write(), 'classifier.arms=["real", "classical"]', "classifier.steps=10",
+        run_study(study(write(), 'classifier.arms=["real", "classical"]', "classifier.steps=10",
                                    "classifier.checkpoint_every=4"), tmp_path / "parts", quiet=True)  # fmt: skip
 
 
@@ -304,14 +306,14 @@ def test_seeds_beyond_the_largest_one_are_refused(write: Write, tmp_path: Path) 
 
 def test_it_is_said_when_nothing_is_added(write: Write, tmp_path: Path) -> None:
     small = study(write(), 'classifier.arms=["copies"]', "classifier.steps=1", "classifier.synthetic_fill=0.1")
-    found = run_classifier_study(small, tmp_path / "out", quiet=True)
+    found = run_study(small, tmp_path / "out", quiet=True)
     assert found["arms"]["copies"]["added"] == 0
     assert any(note.startswith("nothing is added in any arm") for note in found["protocol"]["notes"])
 
 
 @pytest.mark.cpu
 def test_a_classifier_can_be_loaded(write: Write, tmp_path: Path) -> None:
-    run_classifier_study(study(write(), REAL, "classifier.seeds=1"), tmp_path / "out", quiet=True)
+    run_study(study(write(), REAL, "classifier.seeds=1"), tmp_path / "out", quiet=True)
     parts = study(write(), REAL).split
     loaded = load_classifier(tmp_path / "out")
     assert loaded.class_names == ("many", "few", "some")
@@ -454,7 +456,7 @@ def test_data_that_do_not_fit(
     write: Write, tmp_path: Path, more: dict[str, Any], overrides: list[str], words: str
 ) -> None:
     with pytest.raises(DataError, match=words) as found:
-        run_classifier_study(study(write(**more), *overrides), tmp_path / "out", quiet=True)
+        run_study(study(write(**more), *overrides), tmp_path / "out", quiet=True)
     assert len(str(found.value).splitlines()) == 1
     assert not (tmp_path / "out").exists()
 
@@ -471,7 +473,7 @@ def test_two_groups_are_two_folds(write: Write) -> None:
 
 def test_generators_that_cannot_learn_classes_are_refused_first(write: Write, tmp_path: Path) -> None:
     with pytest.raises(GankitError, match="uses labels in its normalisation"):
-        run_classifier_study(study(write(), "generator.norm=none"), tmp_path / "out", quiet=True)
+        run_study(study(write(), "generator.norm=none"), tmp_path / "out", quiet=True)
     assert not (tmp_path / "out").exists()
 
 
@@ -500,8 +502,14 @@ def test_the_command(write: Write, tmp_path: Path, capsys: pytest.CaptureFixture
         "Brier score",
         "Generated images of few",
         "Methods, to paste",
+        "Copies and privacy",
+        "Flow of images",
     ):
         assert words in page
+    latex = ["scores", "differences", "recalls", "regression", "flow", "effort", "privacy", "confusion-real"]
+    assert all(r"\begin{tabular}" in (tmp_path / "out" / f"{name}.tex").read_text() for name in latex)
+    assert "<b>many" in (tmp_path / "out" / "flow.csv").read_text()
+    assert [row["generator"] for row in table(tmp_path / "out" / "privacy.csv")] == ["generator-0", "generator-1"]
     said = re.sub(r"<[^>]+>", " ", page.partition("<body>")[2]).lower()
     assert not re.search(r"\b(significant\w*|helps|hurts|better|worse|proves?|equivalent|no evidence)\b", said)
     rows = table(tmp_path / "out" / "results.csv")
@@ -551,8 +559,8 @@ def test_every_arm_is_on_the_page() -> None:
 
 
 def test_the_number_of_the_packaged_study_can_be_taken_away() -> None:
-    assert load_classifier_study(None).settings.regression == "deviation"
-    assert load_classifier_study(None, "classifier.regression=none").settings.regression is None
+    assert load_study("classifier", None).settings.regression == "deviation"
+    assert load_study("classifier", None, "classifier.regression=none").settings.regression is None
 
 
 def test_what_the_packaged_study_says_of_the_eyes_does_not_reach_other_data() -> None:
@@ -568,7 +576,7 @@ def test_what_the_packaged_study_says_of_the_eyes_does_not_reach_other_data() ->
 
 
 def test_the_packaged_study_is_valid() -> None:
-    packaged = load_classifier_study(None, "data.counts=[20, 10, 20]")
+    packaged = load_study("classifier", None, "data.counts=[20, 10, 20]")
     parts = packaged.split
     assert parts.train.class_names[parts.rarest] == "esotropia"
     assert packaged.generator_experiment(3).training.seed == 3
@@ -581,7 +589,7 @@ def test_real_images(place: str, real_data: Callable[[str], Path], tmp_path: Pat
     path = real_data(place)
     small = study(path, "data.size=16", 'classifier.arms=["real", "classical"]', "classifier.steps=40",
                   "classifier.seeds=1")  # fmt: skip
-    found = run_classifier_study(small, tmp_path / "out", quiet=True)
+    found = run_study(small, tmp_path / "out", quiet=True)
     groups = found["protocol"]["groups"]["test"]
     if "bccd" in place:
         assert groups > 30

@@ -325,6 +325,9 @@ from gankit.studies.reading import load_study
 from gankit.studies.study import Arm, Study, Work
 from gankit.studies.trainings import RUN, finished_run, time_training, train_or_resume
 
+if __name__ == "__mp_main__" and Path("runs/there/jobs/a/died").exists():
+    time.sleep(20)  # on a busy machine a worker of Dask takes long to start again
+
 class Samples(Study):
     """Samples of one generator."""
 

@@ -44,6 +44,14 @@ def test_new_images_give_nothing_away() -> None:
     assert set(report["protocol"]["membership"]) == {"generator"}  # there is no critic
 
 
+@pytest.mark.parametrize(("control", "warns"), [(0.65, True), (0.75, False)])
+def test_an_attack_is_told_only_above_its_control(control: float, warns: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    found = {"area": 0.7, "low": 0.6, "high": 0.8, "control": control, "members": 80, "others": 60}
+    monkeypatch.setattr("gankit.evaluation.membership.attack", lambda *given: found)
+    report = evaluate(noise(60, 2), noise(60, 1), noise(80, 0))
+    assert any("can be told from held-out ones" in text for text in report["protocol"]["warnings"]) == warns
+
+
 def test_without_held_out_images_there_is_no_attack() -> None:
     assert "membership" not in evaluate(noise(60, 2), noise(60, 1), None)["protocol"]
 
@@ -58,6 +66,7 @@ def test_the_area_is_that_of_scikit_learn_and_its_interval_that_of_patients() ->
     assert by_patient is not None
     assert by_patient["area"] == pytest.approx(found["area"])
     assert (by_patient["low"], by_patient["high"]) == pytest.approx((found["low"], found["high"]), abs=1e-9)
+    assert by_patient["control"] == pytest.approx(found["control"])  # divides the same patients
     assert attack(members[:3], others, None, None) is None
 
 

@@ -157,6 +157,7 @@ def test_balanced_classes_need_no_generator(monkeypatch: pytest.MonkeyPatch) -> 
     [
         ({}, {"image_shape": (3, 8, 8)}, r"images of shape \(64,\) are not of image_shape \(3, 8, 8\)"),
         ({}, {"image_shape": (8, 8)}, r"images of shape \(64,\) are not of image_shape \(8, 8\)"),
+        ({}, {"image_shape": (1, -8, -8)}, r"images of shape \(64,\) are not of image_shape \(1, -8, -8\)"),
         ({}, {}, "rows of 64 numbers are no images; give image_shape"),
         ({"y": np.repeat([0, 1], (25, 1))}, {"image_shape": SHAPE}, "class 1 has one image"),
         ({"y": np.zeros(7)}, {"image_shape": SHAPE}, "there are 26 images and 7 classes|inconsistent|one class"),

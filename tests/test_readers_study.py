@@ -21,7 +21,7 @@ from gankit.ranking.key import new_ids, read_key
 from gankit.studies.commands import own_options
 from gankit.studies.formats import interval
 from gankit.studies.readers.answers import Answers, read_answers
-from gankit.studies.readers.blinding import SetKey
+from gankit.studies.readers.blinding import SetKey, seal_set
 from gankit.studies.readers.judging import _discrimination
 from gankit.studies.readers.report import by_calls
 from gankit.studies.readers.study import ReadersStudy
@@ -101,6 +101,12 @@ def test_the_set_is_blinded_and_the_key_tells(sources: list[str], tmp_path: Path
     assert "No ratings yet" in results.report.read_text(encoding="utf-8")
     run(out, *sources, *SMALL)
     assert key_of(out) == key
+
+
+def test_the_real_image_of_a_pair_is_on_either_side(sources: list[str]) -> None:
+    pairs = study(*sources, "readers.images=0", "readers.pairs=40", "readers.repeats=0")
+    left = [shown.pictures[0].source == "real" for shown in seal_set(pairs, pairs.opened).images]
+    assert 4 < sum(left) < 36  # missed by chance once in ten million times
 
 
 def test_real_images_of_a_run_are_its_held_out_ones(sources: list[str], tmp_path: Path, small: Any) -> None:

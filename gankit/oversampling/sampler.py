@@ -167,7 +167,7 @@ class GanOverSampler(OneToOneFeatureMixin, BaseEstimator):  # type: ignore[misc]
             raise ValueError(f"images of shape {x.shape[1:]} are neither (channels, height, width) nor rows of numbers")
         if self.image_shape is None:
             raise ValueError(f"rows of {x.shape[1]} numbers are no images; give image_shape=(channels, height, width)")
-        if len(self.image_shape) != 3 or np.prod(self.image_shape) != x.shape[1]:
+        if len(self.image_shape) != 3 or min(self.image_shape) < 1 or np.prod(self.image_shape) != x.shape[1]:
             raise ValueError(f"images of shape {x.shape[1:]} are not of image_shape {tuple(self.image_shape)}")
         return x.reshape(len(x), *self.image_shape)
 

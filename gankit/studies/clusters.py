@@ -66,12 +66,10 @@ def _registered_backend(name: str, workers: int | None) -> Iterator[Cluster]:
 @contextlib.contextmanager
 def _dask(address: str, workers: int | None) -> Iterator[Cluster]:
     """The Dask cluster at an address; a new one on this machine where the address is empty."""
-    from distributed import Client, KilledWorker, LocalCluster
+    from distributed import Client, KilledWorker
 
     with contextlib.ExitStack() as stack:
-        scheduler = address or stack.enter_context(LocalCluster(
-            n_workers=workers or joblib.cpu_count(), threads_per_worker=1, memory_limit=0, dashboard_address=None,
-        ))  # fmt: skip
+        scheduler = address or stack.enter_context(_local_dask(workers or joblib.cpu_count()))
         try:
             client = stack.enter_context(Client(scheduler, timeout=PATIENCE))
         except Exception as error:  # a TypeError, too, for an address of TLS without its certificates
@@ -84,6 +82,18 @@ def _dask(address: str, workers: int | None) -> Iterator[Cluster]:
             )
         stack.enter_context(joblib.parallel_config("dask", client=client))
         yield Cluster(min(workers or len(threads), len(threads)), (KilledWorker,))
+
+
+@contextlib.contextmanager
+def _local_dask(workers: int) -> Iterator[Any]:
+    """A new Dask cluster on this machine."""
+    import dask
+    from distributed import LocalCluster
+
+    options = {"threads_per_worker": 1, "memory_limit": 0, "dashboard_address": None}
+    # By default Dask gives up a worker that died where it takes 15 s to start again, as on a busy machine
+    with dask.config.set({"distributed.deploy.lost-worker-timeout": "1h"}), LocalCluster(workers, **options) as cluster:
+        yield cluster
 
 
 @contextlib.contextmanager

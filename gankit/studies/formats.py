@@ -1,7 +1,11 @@
-"""Numbers as the tables of a study's report show them."""
+"""Numbers as the tables of a study's report show them, and the tables as LaTeX."""
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
+
+from gankit.evaluation.latex import Table, tabular
+from gankit.files import write_atomically
 
 NONE = "-"
 """Stands where there is no value."""
@@ -25,3 +29,10 @@ def interval(entry: Mapping[str, Any], signed: bool = False, digits: int = 3) ->
     low = "-inf" if entry["low"] is None else format(entry["low"], form)
     high = "inf" if entry["high"] is None else format(entry["high"], form)
     return f"{value} [{low}, {high}]"
+
+
+def write_latex(folder: Path, tables: Mapping[str, Table], notes: Mapping[str, str]) -> None:
+    """Write tables of text, each with a header first, as NAME.tex; `notes` are comments above some of them."""
+    for name, rows in tables.items():
+        if len(rows) > 1:
+            write_atomically(folder / f"{name}.tex", tabular(rows[0], [("", rows[1:])], notes.get(name, "")))

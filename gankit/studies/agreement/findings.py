@@ -264,6 +264,11 @@ class Findings:
         part = Part(max(variance / len(self.trials_of(arm)), sampling), freedom)
         return ErrorParts(share, {"trainings": part}).share_interval(count.measured, count.measured)
 
+    @property
+    def privacy(self) -> dict[str, Any]:
+        """What `judge_privacy` found of each training, by the name of its job."""
+        return {trial.folder.name: trial.outcome.result.get("privacy") for trial in self.trials}
+
     def metric_name(self, metric: str) -> str:
         """The heading of a metric's values; that of the Frechet distance names the features, which all share."""
         if metric == "frechet":

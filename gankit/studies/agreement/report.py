@@ -15,6 +15,7 @@ from gankit.studies.agreement.arms import CONTROLS, Arm, heading, percent
 from gankit.studies.agreement.conclusions import conclusions
 from gankit.studies.agreement.findings import ROWS, Findings, Trial, Where
 from gankit.studies.agreement.tables import EQUAL, block_title, blocks, rows, table1, write_tables
+from gankit.studies.privacy import privacy_rows
 from gankit.studies.study import Results, write_page
 from gankit.studies.trainings import finished_run
 from gankit.studies.worker import check_made
@@ -47,7 +48,7 @@ def write_report(study: Agreement, results: Results) -> None:
         by_threshold=by_threshold and png_uri(by_threshold), losses=losses and png_uri(losses),
         real_grid=png_uri(grid_png(full.read(places), full.value_range, SHOWN)),
         grids={arm: read_pictures(trials[0]) if (trials := findings.trials_of(arm)) else {} for arm in arms},
-        block_title=block_title, format_seconds=format_seconds,
+        block_title=block_title, format_seconds=format_seconds, privacy=privacy_rows(findings.privacy),
     )  # fmt: skip
 
 

@@ -23,6 +23,7 @@ from gankit.studies.agreement.findings import Findings, Trial
 from gankit.studies.agreement.judging import Judge
 from gankit.studies.agreement.report import warnings_of, write_report
 from gankit.studies.jobs import Job, Outcome
+from gankit.studies.privacy import judge_privacy
 from gankit.studies.study import JOBS, Refuse, Results, Study, Work, distinct
 from gankit.studies.trainings import RUN, finished_run, time_training, train_or_resume
 
@@ -222,6 +223,8 @@ class Agreement(Study):
         run = train_or_resume(self.experiment_of(arm, seed, **changes), folder / RUN)
         began = time.monotonic()
         values = self.judging.run(run, arm, seed, folder)
+        own = self.images.full.subset(self.images.training_of(arm, seed))
+        values["privacy"] = judge_privacy(run, own, self.images.held_out)
         return {**values, "steps": run.steps, "judging_seconds": round(time.monotonic() - began, 2)}
 
     def judge(self, outcomes: Mapping[str, Outcome], folder: Path) -> Findings:

@@ -5,6 +5,8 @@ from collections import defaultdict
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
+
 from gankit.evaluation.draws import KEPT_VALUES
 from gankit.evaluation.latex import Table, tabular
 from gankit.files import write_atomically, write_csv
@@ -12,6 +14,8 @@ from gankit.report.pages import render
 from gankit.studies.agreement.arms import heading, percent
 from gankit.studies.agreement.findings import ROWS, Estimate, Findings, Spread, Where
 from gankit.studies.agreement.judging import DISTANCES, REFERENCES
+from gankit.studies.formats import write_latex
+from gankit.studies.privacy import privacy_rows
 
 EQUAL = "Equal n"  # What rows call the generated images that are judged against as many real ones
 
@@ -81,13 +85,20 @@ class Row:
 
 
 def table1(findings: Findings) -> Table:
-    """How many training images each class has at each selection rate, as the paper's Table I, and held-out images."""
+    """How many training images each class has at each selection rate, as the paper's Table I, and held-out images.
+
+    Where patients are known, their numbers stand beside those of all training and of all held-out images.
+    """
     images = findings.images
+    groups = [side.groups for side in (images.full, images.held_out)]
     table = [["SR", *images.class_names, "all", "held out"]]
     for threshold in images.thresholds:
-        counts = images.counts(threshold)
-        numbers = [*counts, sum(counts), len(images.held_out_at(threshold))]
-        table.append([percent(threshold) if threshold else "None", *map(str, numbers)])
+        sides = images.training_at(threshold), images.held_out_at(threshold)
+        totals = [
+            str(len(places)) + ("" if of_side is None else f" of {len(np.unique(of_side[places]))} patients")
+            for of_side, places in zip(groups, sides, strict=True)
+        ]
+        table.append([percent(threshold) if threshold else "None", *map(str, images.counts(threshold)), *totals])
     return table
 
 
@@ -209,12 +220,12 @@ def write_tables(findings: Findings, folder: Path) -> None:
     after it: deviations.csv for the eyes.
     """
     tables = {"table1": table1(findings), "table2": table2(findings), "trainings": trainings(findings)}
+    tables["privacy"] = privacy_rows(findings.privacy)
     if findings.measurement:
         tables[f"{findings.measurement.fact}s"] = measured(findings)
     for name, table in tables.items():
         write_csv(folder / f"{name}.csv", table)
-    header, *lines = tables["table1"]
-    write_atomically(folder / "table1.tex", tabular(header, [("", lines)]))
+    write_latex(folder, {name: tables[name] for name in ("table1", "privacy")}, {})
     _write_table2_tex(findings, folder)
 
 

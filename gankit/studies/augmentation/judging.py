@@ -202,6 +202,12 @@ def judge(
         "controls": controls,
         "arms": {name: {**entry, "p_holm": p_holm.get(name)} for name, entry in arms.items()},
         "sources": sources,
+        "privacy": {
+            name: outcomes[name].result.get("privacy")
+            for fold in study.folds
+            for source in study.settings.sources
+            for name in study.image_jobs(fold, source)
+        },
         "notes": [*_notes(sources, controls, primary, lacking), *_single_groups(study)],
     }
 

@@ -9,15 +9,15 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from scipy.special import softmax
 
-from gankit.evaluation.latex import tabular
-from gankit.files import write_atomically, write_csv
+from gankit.files import write_csv
 from gankit.images.pictures import grid_png
 from gankit.report.pages import draw_intervals
 from gankit.studies.augmentation.arms import CONTROLS
 from gankit.studies.augmentation.judging import Cells, is_leak
 from gankit.studies.augmentation.learning import MADE
-from gankit.studies.formats import interval, number
+from gankit.studies.formats import interval, number, write_latex
 from gankit.studies.labelled import class_labels, groups_of
+from gankit.studies.privacy import privacy_rows
 from gankit.studies.study import JOBS, Results, write_page
 from gankit.studies.worker import check_made
 from gankit.terminal.text import as_columns
@@ -97,10 +97,13 @@ def summary(metrics: Mapping[str, Any]) -> str:
 
 def write_tables(study: AugmentationStudy, metrics: Mapping[str, Any], cells: Cells, folder: Path) -> None:
     """Write the tables as CSV and LaTeX, the gains of every training, and the outputs for every test case."""
-    tables = {"arms": arm_rows(metrics), "scores": score_rows(metrics), "choices": choice_rows(metrics)}
-    for name, rows in tables.items():
-        write_atomically(folder / f"{name}.tex", tabular(rows[0], [("", rows[1:])], verdict_line(metrics)))
-    for name, rows in {**tables, "arms": arm_rows(metrics, joined=False), "flow": metrics["flow"]}.items():
+    tables = {
+        "arms": arm_rows(metrics), "scores": score_rows(metrics), "choices": choice_rows(metrics),
+        "sources": source_table(metrics, study.division.dataset.class_names), "flow": metrics["flow"],
+        "privacy": privacy_rows(metrics["privacy"]),
+    }  # fmt: skip
+    write_latex(folder, tables, dict.fromkeys(("arms", "scores", "choices"), verdict_line(metrics)))
+    for name, rows in {**tables, "arms": arm_rows(metrics, joined=False)}.items():
         write_csv(folder / f"{name}.csv", rows)
     gains: list[list[object]] = [["fold", "variant", "generator", "seed", "validation", "test"]]
     for (fold, variant), cell in cells.items():
@@ -137,6 +140,7 @@ def write_report(study: AugmentationStudy, results: Results) -> None:
         verdict=verdict_line(metrics), arms=arm_rows(metrics), scores=score_rows(metrics), choices=choice_rows(metrics),
         sources=source_table(metrics, study.division.dataset.class_names), interval=interval,
         variances=variance_rows(metrics), words=words, pictures=_pictures(study, results),
+        privacy=privacy_rows(metrics["privacy"]),
     )  # fmt: skip
 
 

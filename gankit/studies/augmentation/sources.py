@@ -20,6 +20,7 @@ from gankit.interfaces import Dataset, Indices, Rows
 from gankit.metrics.leakage import NEAR_COPY, Thumbnail, duplicates, thumbnails
 from gankit.registry import build
 from gankit.registry.trust import check_trust
+from gankit.runs.run import Run
 from gankit.seeds import derive_seed
 from gankit.studies.augmentation.arms import FILL
 from gankit.studies.augmentation.folds import Fold, values_of
@@ -29,6 +30,7 @@ from gankit.studies.augmentation.settings import EXPORTED
 from gankit.studies.fitting import Images
 from gankit.studies.kinds import GENERATOR, Examples, Labels, sample_classes
 from gankit.studies.labelled import class_labels
+from gankit.studies.privacy import judge_privacy
 from gankit.studies.trainings import RUN, train_or_resume
 
 if TYPE_CHECKING:
@@ -161,31 +163,34 @@ def make_images(study: AugmentationStudy, number: int, source: str, seed: int, f
         GankitError: the generator diverged, the program failed, or its images cannot be used.
     """
     fold = study.fold(number)
+    origin: Run | Dataset
     if source == GENERATOR:
-        made = _from_generator(study, fold, seed, folder)
+        origin, made = _from_generator(study, fold, seed, folder)
     else:
         place = folder_of(study, source)
         generated = folder / GENERATED if place is None else place / fold.name / GENERATED
         if place is None:
             _run_program(study, fold, source, folder)
-        opened, labels, values = open_generated(study, fold, generated)
-        made = Examples(np.asarray(opened.images), labels, values)
+        origin, labels, values = open_generated(study, fold, generated)
+        made = Examples(np.asarray(origin.images), labels, values)
     with open_atomically(folder / MADE) as file:
         np.savez(file, **made._asdict())
-    return {"images": len(made.images), "by_class": np.bincount(made.labels).tolist(), **leak(fold, made.images)}
+    judging = study.division.dataset.subset(np.concatenate([fold.places["validation"], fold.places["test"]]))
+    found = {**leak(fold, made.images), "privacy": judge_privacy(origin, fold.learn, judging)}
+    return {"images": len(made.images), "by_class": np.bincount(made.labels).tolist(), **found}
 
 
-def _from_generator(study: AugmentationStudy, fold: Fold, seed: int, folder: Path) -> Examples:
+def _from_generator(study: AugmentationStudy, fold: Fold, seed: int, folder: Path) -> tuple[Run, Examples]:
     run = train_or_resume(study.generator_experiment(seed), folder / RUN, data=fold.learn)
     counts = most_added(fold, study)
     labels = np.repeat(np.arange(len(counts)), counts)
     drawn = derive_seed(seed, "added", fold.number) % 2**62
     if study.settings.endpoint != "severity":
-        return Examples(sample_classes(run, labels, drawn), labels, np.zeros(len(labels)))
+        return run, Examples(sample_classes(run, labels, drawn), labels, np.zeros(len(labels)))
     random = np.random.default_rng(drawn)
     real_labels, real_values = class_labels(fold.learn), values_of(fold.learn, study.settings)
     values = np.array([random.choice(real_values[real_labels == label]) for label in labels])
-    return Examples(run.sample(len(labels), values[:, None], seed=drawn), labels, values)
+    return run, Examples(run.sample(len(labels), values[:, None], seed=drawn), labels, values)
 
 
 def _run_program(study: AugmentationStudy, fold: Fold, source: str, folder: Path) -> None:

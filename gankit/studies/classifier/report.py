@@ -16,9 +16,10 @@ from gankit.files import write_csv
 from gankit.images.pictures import grid_png, png_uri
 from gankit.report.pages import draw_intervals, draw_lines, draw_png
 from gankit.studies.classifier.training import REGRESSION, load_outputs
-from gankit.studies.formats import NONE, interval, number
+from gankit.studies.formats import NONE, interval, number, write_latex
 from gankit.studies.kinds import GENERATOR, Arm
 from gankit.studies.labelled import class_labels, numeric_facts
+from gankit.studies.privacy import privacy_rows
 from gankit.studies.study import JOBS, Results, write_page
 from gankit.studies.trainings import finished_run
 from gankit.terminal.text import as_columns
@@ -97,8 +98,8 @@ def _page_tables(study: ClassifierStudy, metrics: Mapping[str, Any]) -> dict[str
             *([name, interval(entry)] for name, entry in metrics.get("regression", {}).items()
               if isinstance(entry, dict)),
         ],
-        "cases": [
-            ["part", *classes, "groups"],
+        "flow": [
+            ["part", *classes, "groups (patients)"],
             *([side, *map(str, counts.values()), NONE if groups[side] is None else str(groups[side])]
               for side, counts in cases.items()),
         ],
@@ -110,11 +111,12 @@ def _page_tables(study: ClassifierStudy, metrics: Mapping[str, Any]) -> dict[str
                 ", ".join(map(str, values["seconds"])),
             ],
         ),
+        "privacy": privacy_rows(metrics["privacy"]),
     }  # fmt: skip
 
 
 def write_tables(study: ClassifierStudy, metrics: dict[str, Any], logits: dict[Arm, Floats], folder: Path) -> None:
-    """Write results.csv, differences.csv, predictions.csv, and a confusion matrix for each arm.
+    """Write results, differences, predictions, flow, privacy and confusion matrices as CSV, the page's tables as LaTeX.
 
     `logits` are (seeds, n, classes) of the n test cases.
     """
@@ -131,6 +133,12 @@ def write_tables(study: ClassifierStudy, metrics: dict[str, Any], logits: dict[A
     write_csv(folder / "differences.csv", [head, *([row[key] for key in head] for row in metrics["differences"])])
     head = ["case", "group", "label", "arm", "seed", "predicted", *(f"p_{name}" for name in names)]
     write_csv(folder / "predictions.csv", [head, *_predictions(study, logits, seeds)])
+    tables = _page_tables(study, metrics)
+    for name in ("flow", "privacy"):
+        write_csv(folder / f"{name}.csv", tables[name])
+    several = {f"confusion-{arm}": rows for arm, rows in tables.pop("confusions").items()}
+    several |= {f"presence-{place}": rows for place, rows in enumerate(tables.pop("presence").values(), 1)}
+    write_latex(folder, {**tables, **several}, {})
 
 
 def _scores(metrics: Mapping[str, Any]) -> list[tuple[str, str, dict[str, Any]]]:

@@ -23,12 +23,12 @@ from gankit.studies.fitting import time_fit
 from gankit.studies.jobs import Job, Outcome
 from gankit.studies.kinds import GENERATOR, Arm
 from gankit.studies.labelled import class_counts, generator_of_part, package_versions
-from gankit.studies.reading import load_study
+from gankit.studies.privacy import judge_privacy
 from gankit.studies.study import JOBS, Refuse, Results, Study, Work, write_metrics
 from gankit.studies.trainings import RUN, check_training, time_training, train_or_resume
 from gankit.studies.worker import check_made
 
-__all__ = ["Classifier", "load_classifier", "load_classifier_study", "run_classifier_study"]
+__all__ = ["Classifier", "load_classifier"]
 
 
 @final
@@ -105,7 +105,8 @@ class ClassifierStudy(Study):
     def _train_generator(self, seed: int, folder: Path) -> dict[str, Any]:
         """A job: train the generator of one seed."""
         run = train_or_resume(self.generator_experiment(seed), folder / RUN, data=self.split.train)
-        return {"steps": run.steps, "real": len(self.split.train)}
+        privacy = judge_privacy(run, self.split.train, self.split.test)
+        return {"steps": run.steps, "real": len(self.split.train), "privacy": privacy}
 
     def _time_classifier(self, threads: int | None) -> float:
         """Seconds that a step of a classifier takes with classical augmentation, which is the slowest."""
@@ -115,7 +116,8 @@ class ClassifierStudy(Study):
     def judge(self, outcomes: Mapping[str, Outcome], folder: Path) -> dict[str, Any]:
         """What `metrics.json` holds; also writes it, all tables, and one classifier."""
         found, logits = judge(self, outcomes, folder)
-        metrics = {"protocol": self._protocol(outcomes, folder), **found}
+        generators = {name: each.result.get("privacy") for name, each in outcomes.items() if name.startswith(GENERATOR)}
+        metrics = {"protocol": self._protocol(outcomes, folder), **found, "privacy": generators}
         write_tables(self, metrics, logits, folder)
         if logits:
             metrics["classifier"] = self._export(list(logits), folder)
@@ -173,13 +175,3 @@ class ClassifierStudy(Study):
     def summary(self, results: Results) -> str:
         """Scores of the arms, differences with intervals, and notes."""
         return text_table(results.values)
-
-
-load_classifier_study = functools.partial(load_study, "classifier")
-"""Reads a study of a classifier; arguments and errors as for `gankit.studies.reading.load_study`."""
-
-
-def run_classifier_study(study: Study, out: str | Path, **options: Any) -> dict[str, Any]:
-    """Run a study of a classifier; returns what `metrics.json` holds. Arguments and errors as for `Study.run`."""
-    metrics: dict[str, Any] = study.run(out, **options).values
-    return metrics

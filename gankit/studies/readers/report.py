@@ -8,13 +8,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from gankit.evaluation.latex import tabular
-from gankit.files import write_atomically, write_csv
+from gankit.files import write_csv
 from gankit.images.decoding import Decoder, decode_all, open_picture
 from gankit.images.pictures import grid_png
 from gankit.ranking.rating_files import REAL, Rater
 from gankit.report.pages import draw_intervals
-from gankit.studies.formats import NONE, interval, number
+from gankit.studies.formats import NONE, interval, number, write_latex
 from gankit.studies.readers.answers import RATINGS, Answers, call_of, right_of_pair
 from gankit.studies.readers.blinding import IMAGES, KEY, PAGE, SET, Shown
 from gankit.studies.study import Results, write_page
@@ -117,8 +116,7 @@ def write_tables(metrics: Mapping[str, Any], answers: Answers, folder: Path) -> 
         "findings": f"Brackets hold 95 % intervals over {'readers and ' if over_readers(metrics) else ''}images",
         "agreement": "Brackets hold 95 % intervals over images, for these readers",
     }
-    for name, rows in tables.items():
-        write_atomically(folder / f"{name}.tex", tabular(rows[0], [("", rows[1:])], notes.get(name, "")))
+    write_latex(folder, tables, notes)
 
 
 def over_readers(metrics: Mapping[str, Any]) -> bool:

@@ -1,0 +1,76 @@
+"""Do the generators of a study copy their training images, or give them away? Judged beside held-out images."""
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+from gankit.errors import GankitError
+from gankit.evaluation.copies import find_copies
+from gankit.evaluation.extraction import extractor, rows
+from gankit.evaluation.membership import ATTACKS, attacks
+from gankit.evaluation.sources import Drawn
+from gankit.interfaces import Dataset, Pool, Result
+from gankit.registry import build
+from gankit.report.card import write_card
+from gankit.runs.run import Run
+from gankit.studies.formats import NONE, interval, number
+
+CONTROLS = ("copycat", "held-out reals")  # of the metric `memorisation`
+HEADER = [
+    "generator", "generated", "equal", "near copies", "memorisation", *CONTROLS,
+    *(f"attack by {score}, [95 %], members alone below" for score in ATTACKS.values()),
+]  # fmt: skip
+
+
+def judge_privacy(source: Run | Dataset, training: Dataset, held_out: Dataset) -> dict[str, Any]:
+    """Copies, memorisation with its controls, and membership attacks, on pixels; a run's card is written beside it.
+
+    Args:
+        source: a generator's run, of which as many images are drawn as are held out; or generated images.
+        training: what the generator was trained on.
+        held_out: images of other patients, which it has not seen.
+
+    Returns:
+        "protocol" and "metrics" as `gankit.evaluate` gives them, without errors, which take long; or "failure", the
+        reason why nothing can be judged.
+    """
+    metric, (_, network) = build("metric", "memorisation"), extractor("pixels", training.image.shape)
+    fakes = Drawn(source, len(held_out)) if isinstance(source, Run) else source
+    try:
+        members, others, made = (rows(each, network, metric.needs, quiet=True) for each in (training, held_out, fakes))
+        pool = Pool(replace(others, training=members), made)
+        found = Result.of(metric, pool.real, pool.fake)
+        copies, warnings = find_copies(fakes, training, held_out, "training image")
+        membership, more_warnings = attacks(source, pool, training, held_out)
+    except GankitError as error:
+        return {"failure": str(error)}
+    protocol = {
+        "training": "training images", "features": "pixels", "n_fake": len(fakes), "n_training": len(training),
+        "n_real": len(held_out), "copies": copies, "membership": membership,
+        "warnings": [*found.warnings, *warnings, *more_warnings],
+    }  # fmt: skip
+    value = {"value": found.values["memorisation"], "details": {"controls": found.details["controls"]}}
+    report = {"protocol": protocol, "metrics": {"memorisation": value}}
+    if isinstance(source, Run):
+        write_card(source, report)
+    return report
+
+
+def privacy_rows(judged: Mapping[str, Mapping[str, Any] | None]) -> list[list[str]]:
+    """What `judge_privacy` found, by the name of the generator, a header first."""
+    return [HEADER, *([name, *_cells(report)] for name, report in judged.items() if report)]
+
+
+def _cells(report: Mapping[str, Any]) -> list[str]:
+    if "failure" in report:
+        return [f"not judged: {report['failure']}", *[NONE] * (len(HEADER) - 2)]
+    protocol, entry = report["protocol"], report["metrics"]["memorisation"]
+    cells = [str(protocol["n_fake"]), *(str(protocol["copies"].get(kind, NONE)) for kind in ("exact", "near"))]
+    cells += [
+        number(entry["value"], 2),
+        *(number(entry["details"]["controls"][name]["memorisation"], 2) for name in CONTROLS),
+    ]
+    for attack in map(protocol["membership"].get, ATTACKS):
+        area = attack and interval({**attack, "value": attack["area"]}, digits=2)
+        cells.append(f"{area}, {attack['control']:.2f}" if attack else NONE)
+    return cells

@@ -1,0 +1,52 @@
+"""Copies, memorisation and attacks in the reports of studies, by generator and by patient."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+
+import gankit
+from gankit.studies.privacy import judge_privacy, privacy_rows
+
+
+def data_set(n: int, seed: int, images_of_one: int = 2) -> gankit.Dataset:
+    images = np.random.default_rng(seed).integers(0, 256, (n, 3, 8, 8), dtype=np.uint8)
+    return gankit.wrap("dataset", images, labels=np.arange(n) % 2, groups=np.arange(n) // images_of_one)
+
+
+def test_a_copycat_is_told_from_new_images_by_patient() -> None:
+    training, held_out = data_set(60, 0), data_set(40, 1)
+    judged = {
+        "copycat": judge_privacy(training.subset(np.arange(40)), training, held_out),
+        "new": judge_privacy(data_set(40, 2), training, held_out),
+        "few": judge_privacy(data_set(40, 2), training.subset([0]), held_out),
+        "older": None,
+    }
+    header, copycat, new, few = privacy_rows(judged)
+    assert {len(header)} == {len(row) for row in (copycat, new, few)}
+    assert copycat[:6] == ["copycat", "40", "40", "0", "1.00", "1.00"]
+    assert new[:4] == ["new", "40", "0", "0"]
+    assert few[1].startswith("not judged: memorisation has 1 training image")
+    attack, other = (judged[name]["protocol"]["membership"]["generator"] for name in ("copycat", "new"))  # type: ignore[index]
+    assert (attack["members"], attack["others"]) == (30, 20)  # patients
+    assert attack["low"] > 0.5
+    assert attack["area"] > attack["control"]
+    assert other["low"] < 0.5
+    told = [f"{name}: {text}" for name in ("copycat", "new") for text in judged[name]["protocol"]["warnings"]]  # type: ignore[index]
+    assert any(text.startswith("copycat: 40 of 40 generated images equal a training image") for text in told)
+    assert any(text.startswith("copycat: training images can be told from held-out ones by distance") for text in told)
+    assert not [text for text in told if text.startswith("new:") and "told from" in text]
+
+
+def test_a_run_is_attacked_by_its_critic_too_and_has_its_card(small: Callable[..., list[str]], tmp_path: Path) -> None:
+    training = data_set(60, 0)
+    run = gankit.train(gankit.load("wgan-gp", *small("data.conditional=true")), tmp_path / "run", data=training)
+    judged = judge_privacy(run, training, data_set(40, 1))
+    assert set(judged["protocol"]["membership"]) == {"generator", "critic"}
+    card = (run.path / "card.md").read_text()
+    for words in ("Membership attack by critic score: area 0.", "control, copycat: ", "Not for clinical use"):
+        assert words in card
+    _, row = privacy_rows({"generator-0": judged})
+    assert row[-1].count(".") == 4  # area, both ends, control
