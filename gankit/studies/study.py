@@ -14,7 +14,7 @@ from typing import Any, ClassVar, final
 import tomlkit
 from pydantic import BaseModel, ValidationError
 
-from gankit.errors import GankitError, RunError, SettingsError
+from gankit.errors import GankitError, RunError, SettingsError, first_of
 from gankit.experiments.document import SettingsDocument
 from gankit.experiments.experiment import Experiment
 from gankit.experiments.tables import Settings as NoSettings
@@ -30,7 +30,7 @@ from gankit.studies.estimate import choose_threads, estimate
 from gankit.studies.jobs import Job, Outcome, failures, run_jobs, unfinished
 from gankit.training.progress import format_seconds
 
-JOBS, FILE = "jobs", "study.toml"
+JOBS, FILE, INPUTS = "jobs", "study.toml", "inputs.txt"
 
 Refuse = Callable[[str, str, str], SettingsError]
 """Makes the error for a setting, given its table, its key and a reason; the error names the line of the study file."""
@@ -133,6 +133,14 @@ class Study(ABC):
             GankitError: the data are unsuitable, or something cannot be trained.
         """
 
+    def inputs(self) -> Mapping[str, str]:
+        """Digests of what jobs read besides the settings, by what it is, such as "the data"; asked for after `work`.
+
+        A study does not go on where one has changed, since the results of jobs that are done would not fit. Nothing is
+        written before this returns either.
+        """
+        return {}
+
     @abstractmethod
     def judge(self, outcomes: Mapping[str, Outcome], folder: Path) -> Any:
         """The study's values, from the outcomes of all jobs, failed ones included; may write tables into the folder.
@@ -174,7 +182,7 @@ class Study(ABC):
 
         Raises:
             GankitError: the data or the networks are unsuitable (nothing is written then), the folder holds something
-                else, the cluster does not answer, or there is nothing to judge.
+                else or the data have changed, the cluster does not answer, or there is nothing to judge.
             SettingsError: `workers` or `threads` is below 1.
             KeyboardInterrupt: it was interrupted; the same call continues.
         """
@@ -194,12 +202,15 @@ class Study(ABC):
     def _run(self, folder: Path, workers: int, threads: int | None, quiet: bool, cluster: Cluster | None) -> Results:
         jobs, is_begun = folder / JOBS, self._holds_this_study(folder)
         work = self.work(jobs)
+        inputs = self._check_inputs(folder / INPUTS)
         if unfinished([job for kind in work for job in kind.jobs], jobs):
             if threads is None and workers == 1 and choose_device(self.experiment.training.device).type == "cpu":
                 threads = choose_threads(work, jobs)
             work = estimate(work, jobs, workers, threads, quiet)
         if not is_begun:
             write_atomically(folder / FILE, self.toml())
+        if inputs:
+            write_atomically(folder / INPUTS, inputs)
         run = functools.partial(run_jobs, folder=jobs, workers=workers, threads=threads, quiet=quiet, cluster=cluster)
         if first := [job for kind in work if kind.first for job in kind.jobs]:
             run(first)
@@ -266,6 +277,22 @@ class Study(ABC):
             changes = "; ".join(f"{key} was {before.get(key)}, is {now.get(key)}" for key in different[:3])
             raise RunError(f"{folder} holds a study of other settings ({changes}); choose another --out")
         return True
+
+    @final
+    def _check_inputs(self, path: Path) -> str:
+        """The lines of the file that lists the inputs; a folder of an older gankit has none.
+
+        Raises:
+            RunError: they differ from those in the file.
+        """
+        lines = {f"{digest} {name}" for name, digest in self.inputs().items()}
+        before = set(path.read_text(encoding="utf-8", errors="replace").splitlines()) if path.is_file() else lines
+        if changed := sorted({line.partition(" ")[2] for line in before ^ lines}):
+            raise RunError(
+                f"{path.parent}: {first_of(changed)} changed since this study began; put back what was there, or "
+                "choose another --out"
+            )
+        return "".join(f"{line}\n" for line in sorted(lines))
 
     def __reduce__(self) -> tuple[Any, ...]:  # Pickled as its settings, without the data that it has opened
         return _restore, (type(self), self.name, self.toml())

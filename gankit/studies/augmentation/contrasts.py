@@ -8,15 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from gankit.evaluation.design import (
-    ROUNDING,
-    Estimate,
-    Floats,
-    Part,
-    cross_validated,
-    student_quantile,
-    variance_split,
-)
+from gankit.evaluation.design import ROUNDING, Estimate, Floats, Part, cross_validated, student_quantile, variance_split
 
 LEVEL = 0.05
 UNKNOWN = dict.fromkeys(("value", "low", "high", "low90", "high90", "p", "visible", "variances"))
