@@ -425,6 +425,35 @@ def number_fold_trials(cases, per_group, what, better, folds=5):
     return trial
 
 
+def number_learner_trials(cases, learner, folds=5):
+    """The endpoint "severity" with regressions that do learn, as in `learner_trials`; both arms are equally good."""
+
+    def predict(x, y, new):
+        if learner == "nearest case":
+            return nearest(x, y, new)
+        return new @ np.linalg.lstsq(x, y, rcond=None)[0]
+
+    def trial(random):
+        labels, group = cases_of(cases, 1)
+        numbers = random.normal(0, 1, len(labels))
+        traits = random.normal(size=(2, len(labels), TRAITS)) + 0.4 * numbers[:, None]
+        fold, values, variances = deal(random, labels, group, folds), [], []
+        for number in range(folds):
+            test, rest = fold == number, np.flatnonzero(fold != number)
+            for _ in range(2):  # validation and reserve
+                rest = rest[deal(random, labels[rest], group[rest], 4) > 0]
+            first, second = (np.abs(predict(x[rest], numbers[rest], x[test]) - numbers[test]) for x in traits)
+            gains = second - first
+            values.append(gains.mean(keepdims=True)[:, None])
+            left_out = (gains.sum() - gains) / (len(gains) - 1)
+            variances.append(part_of_cases(Cases.of(labels[test], None), left_out).variance)
+        found = contrast(values, 1 / (folds - 1), variances)
+        spans = {"as reported": (found["low"], found["high"]), "90 %, as reported": (found["low90"], found["high90"])}
+        return {name: (low <= 0 <= high, not low <= 0 <= high, high - low) for name, (low, high) in spans.items()}
+
+    return trial
+
+
 def agreement_trials(kind, interaction, change):
     """Distances of generators: seeds shift all arms by 6, arm and seed interact, the sampling of images adds 2."""
 
@@ -741,6 +770,7 @@ FAMILIES = {
         1,
     ),
     "errors of a number over folds": (number_fold_trials, [(150, 400), (1, 4), NUMBERS, (0.0, 0.1, 0.2)], 0.5),
+    "numbers that are learnt": (number_learner_trials, [(80, 150), ("linear", "nearest case")], 1),
     "distances of generators": (
         agreement_trials,
         [("ends", "scopes", "scopes, seed 0 favours one"), (2.0, 6.0), (0.0, 15.0)],
