@@ -4,10 +4,13 @@ import argparse
 from pathlib import Path
 
 import numpy as np
+import torch
+from numpy.typing import NDArray
 
 import gankit
 from gankit.datasets.eyes import Eyes, estimate_deviation
 from gankit.images.pictures import grid_png
+from gankit.studies.classifier.study import load_classifier
 
 THRESHOLD = 8.0  # prism dioptres; about where the simulated raters begin to see strabismus
 
@@ -47,6 +50,17 @@ def print_distances(name: str, images: np.ndarray, reals: np.ndarray, features: 
     print(f"  {values['kid']['real_vs_real']['n']:6}")
 
 
+def print_confirmed(name: str, images: dict[str, NDArray[np.uint8]], path: Path) -> None:
+    """Print the share of the pictures of each class that a classifier takes for that class."""
+    classifier = load_classifier(path, grey_levels=True)
+    print(f"{name:36}", end="")
+    for asked, pictures in images.items():
+        told = classifier(torch.from_numpy(pictures)).argmax(1)
+        hits = int((told == classifier.class_names.index(asked)).sum())
+        print("{:.2f} [{:.2f}, {:.2f}]".format(hits / len(pictures), *wilson(hits, len(pictures))).rjust(21), end="")
+    print()
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("run", nargs="?", default="eyes", help="a run that is conditional on the classes of eyes")
@@ -56,6 +70,7 @@ def main() -> None:
     )
     parser.add_argument("--counts", type=int, nargs=3, default=[1250, 451, 999], help="real pictures of each class")
     parser.add_argument("--features", default="pixels")
+    parser.add_argument("--classifier", type=Path, help="a classifier of these classes, trained on real pictures")
     parser.add_argument("--picture", type=Path, help="write rows of generated and real pictures to this file")
     given = parser.parse_args()
 
@@ -95,6 +110,12 @@ def main() -> None:
     for name in reals:
         for title, images in zip(names, samples, strict=True):
             print_distances(f"{title}, {name}", images[name], reals[name], given.features)
+
+    if given.classifier:
+        print(f"\n{'confirmed by the classifier':36}" + "".join(f"{name:>21}" for name in reals))
+        for title, images in zip(names, samples, strict=True):
+            print_confirmed(title, images, given.classifier)
+        print_confirmed("real", reals, given.classifier)
 
     if given.picture:
         # The same latents in each row of generated pictures.

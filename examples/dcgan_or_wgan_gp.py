@@ -23,7 +23,7 @@ EVALUATE = ["training.tick_every=50", "evaluation.every=4", "evaluation.subset=3
 SWAP = [
     'losses=[{name="wasserstein"}, {name="gradient-penalty"}]',
     "critic.norm=layer",  # batch normalisation mixes samples, and the penalty is per sample
-    "training.critic_steps=3",  # a Wasserstein critic may be ahead of the generator: its loss still has a slope
+    "training.critic_steps=3",  # when a Wasserstein critic is ahead, the generator still gets a gradient
     "training.betas=[0.0, 0.9]",
 ]
 

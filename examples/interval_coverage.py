@@ -18,7 +18,7 @@ from scipy.special import softmax
 from scipy.stats import norm
 
 from gankit.evaluation.classification import Scorer, balanced_accuracy, macro_auc, macro_f1, recalls
-from gankit.evaluation.design import cross_validated, student_quantile
+from gankit.evaluation.design import cross_validated, student_quantile, wilson
 from gankit.evaluation.detection import (
     accuracy,
     agreement_interval,
@@ -31,7 +31,7 @@ from gankit.evaluation.detection import (
 from gankit.evaluation.extraction import as_part
 from gankit.evaluation.membership import attack
 from gankit.evaluation.paired import Cases, paired_difference, part_of_cases
-from gankit.evaluation.uncertainty import influences, variances_of, wilson
+from gankit.evaluation.uncertainty import influences, variances_of
 from gankit.interfaces import Pool, Rows
 from gankit.ranking.ratings import compare_sources, krippendorff_alpha
 from gankit.studies.agreement import contrasts

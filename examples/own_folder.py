@@ -42,7 +42,7 @@ experiment = gankit.load(
     "data.balance=0.5",  # show rare classes more often
     "data.held_out=0.2",  # keep a fifth of the patients, with all their pictures, for evaluation
     "training.steps=1000", "training.max_minutes=none",  # the demo itself stops after seven minutes
-    *(override for override in overrides if "." in override),
+    *(override for override in overrides if "." in override),  # settings from the command line
 )  # fmt: skip
 run = gankit.train(experiment, Path(out) / "run")
 # --8<-- [end:train]

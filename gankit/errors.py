@@ -1,8 +1,12 @@
 """The errors that gankit raises for mistakes of users: one line that says what is wrong, where, and what to do."""
 
+import difflib
 import re
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
+from itertools import islice
 
+MOST_LISTED = 40
+"""The largest number of known names that an error lists."""
 _LINE_END = re.compile("[\n-\r\x1c-\x1e\x85\u2028\u2029]")
 
 
@@ -70,6 +74,25 @@ def counted(number: int, what: str) -> str:
 def first_of(names: Sequence[str], most: int = 3) -> str:
     """So many of some names at most, and how many there are beside them: "a, b, c and 2 more"."""
     return unbroken(", ".join(names[:most])) + (f" and {len(names) - most} more" if len(names) > most else "")
+
+
+def suggestion(name: str, known: Collection[str], *, list_all: bool = False) -> str:
+    """What to say after an unknown name: the closest known one; where none is close, the first `MOST_LISTED`.
+
+    Args:
+        name: the unknown name.
+        known: the names that there are.
+        list_all: whether they are listed after the closest one too.
+    """
+    listing = f"known: {', '.join(islice(known, MOST_LISTED))}" if known else "there are none"
+    if len(known) > MOST_LISTED:
+        listing += f", ... ({len(known)} in all)"
+    folded = {item.casefold(): item for item in known}
+    close = difflib.get_close_matches(name.casefold(), folded, n=1, cutoff=0.5)
+    if not close or name in known:  # a key of another table is known, and not meant
+        return listing
+    question = f"did you mean {folded[close[0]]!r}?"
+    return f"{question} {listing}" if list_all else question
 
 
 def plain_words(error: Exception) -> str | None:

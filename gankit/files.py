@@ -249,14 +249,10 @@ def _remove(path: Path) -> None:
 
 
 @contextlib.contextmanager
-def sole_writer(folder: Path, give_up: Callable[[], bool] = lambda: True) -> Iterator[None]:
+def sole_writer(folder: Path) -> Iterator[None]:
     """Be the one process that writes into a folder, which is made where it is missing.
 
     What a stopped process left unfinished is removed. If nothing is written, the folder is left as it was.
-
-    Args:
-        folder: of a run, a study, or its jobs.
-        give_up: asked again and again while another process writes there; by default there is no waiting.
 
     Raises:
         BusyError: another process writes there; says which.
@@ -264,7 +260,7 @@ def sole_writer(folder: Path, give_up: Callable[[], bool] = lambda: True) -> Ite
     made = [path for path in (folder, *folder.parents) if not path.exists()]
     folder.mkdir(parents=True, exist_ok=True)
     try:
-        with locked(folder, folder / LOCK, give_up):
+        with locked(folder, folder / LOCK):
             remove_unfinished(folder)
             yield
     finally:
@@ -288,7 +284,7 @@ def locked(target: Path, lock: Path, give_up: Callable[[], bool] = lambda: True)
     Args:
         target: what it is for, for the error.
         lock: the lock's file, which is gone afterwards.
-        give_up: as for `sole_writer`.
+        give_up: asked again and again while another process holds it; by default there is no waiting.
 
     Raises:
         BusyError: another process holds it; says which.

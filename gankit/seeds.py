@@ -2,6 +2,7 @@
 
 import contextlib
 import hashlib
+import random
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -69,7 +70,7 @@ def plain_torch() -> Iterator[None]:
 
 @contextlib.contextmanager
 def own_draws(devices: Sequence[torch.device] | None = None) -> Iterator[None]:
-    """Draw from torch's own generators, and leave them as they were.
+    """Draw from the global generators of torch, NumPy and Python, and leave them as they were.
 
     There is one of each for all threads, which therefore take turns: a training as a whole, a network that is built,
     a batch of samples. A thread that waits for a `Reader` lends it the turn; one that holds the turn and waits in
@@ -85,8 +86,13 @@ def own_draws(devices: Sequence[torch.device] | None = None) -> Iterator[None]:
         # Named, since torch warns where there are several GPUs and none is named. Where the driver is too old, torch
         # counts GPUs that it cannot use.
         usable = range(torch.cuda.device_count()) if torch.cuda.is_available() else ()
-        with torch.random.fork_rng(usable if devices is None else devices):
-            yield
+        of_numpy, of_python = np.random.get_state(), random.getstate()
+        try:
+            with torch.random.fork_rng(usable if devices is None else devices):
+                yield
+        finally:
+            np.random.set_state(of_numpy)
+            random.setstate(of_python)
     finally:
         with _CHANGED:
             _turns.pop()
@@ -168,8 +174,10 @@ def device_of_draws(device: torch.device) -> torch.device:
 
 
 def seed_torch(seed: int, stream: str, *index: int) -> None:
-    """Seed torch's own generators on every device in use, for parts that draw from them."""
+    """Seed the global generators of torch, on every device in use, NumPy and Python, for parts that draw from them."""
     value = derive_seed(seed, stream, *index)
+    np.random.seed(value % 2**32)
+    random.seed(value)
     # torch.manual_seed does the same, but takes a stack trace for each kind of device that is not in use.
     torch.default_generator.manual_seed(value)
     if torch.cuda.is_initialized():  # type: ignore[no-untyped-call]

@@ -8,10 +8,13 @@ import os
 import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from filelock import FileLock
+
+if TYPE_CHECKING:
+    import gankit
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 REQUIRED = os.environ.get("GANKIT_REQUIRE_BROWSER") == "1"
@@ -24,7 +27,7 @@ SHARED_DATA = Path(__file__).parents[2] / "shared" / "data"
 LONGEST = (
     "test_shipped_plugins.py", "test_distributed.py", "test_site.py", "test_conformance.py",
     "test_installed_plugins.py", "test_agreement_study.py", "test_augmentation_study.py", "test_training.py",
-    "test_uncertainty.py", "test_strangers_parts.py", "test_reliability.py",
+    "test_resume.py", "test_uncertainty.py", "test_strangers_parts.py", "test_reliability.py",
 )  # fmt: skip
 DIVIDED = ("test_examples_measured.py", "test_examples.py", "test_docs_how_to.py", "test_docs_pages.py", "test_ring.py")
 
@@ -160,6 +163,39 @@ def small(arrays: Path) -> Callable[..., list[str]]:
         ]  # fmt: skip
 
     return overrides
+
+
+@pytest.fixture(scope="session")
+def one_step_runs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, gankit.Run]:
+    """Trained for one step: without labels, on classes, on a float condition, and on classes with held-out images."""
+    import numpy as np
+
+    import gankit
+
+    folder = tmp_path_factory.mktemp("runs")
+    draw = np.random.default_rng(0)
+    images = draw.integers(0, 60, (40, 3, 8, 8), dtype=np.uint8)
+    labels = np.arange(40) % 2
+    for image, label in zip(images, labels, strict=True):
+        image[:, :, 4 * label : 4 * label + 4] += 150
+    np.savez(folder / "d.npz", images=images, labels=labels, class_names=np.array(["left", "right"]),
+             severity=draw.normal(5, 2, 40))  # fmt: skip
+    small = ["data.name=npz", f"data.path={folder}/d.npz", "generator.width=4", "generator.latent_dim=6",
+             "critic.width=4", "critic.flat_blocks=1", "training.steps=1", "training.batch=4",
+             "training.generator_batch=4", "training.critic_steps=1", "evaluation.features=pixels"]  # fmt: skip
+    made = {
+        "plain": [], "classes": ["data.conditional=true"], "condition": ['data.conditional=["severity"]'],
+        "held": ["data.conditional=true", "data.held_out=0.25"],
+    }  # fmt: skip
+    return {name: gankit.train(gankit.load("wgan-gp", *small, *more), folder / name) for name, more in made.items()}
+
+
+@pytest.fixture
+def copied_run(one_step_runs: dict[str, gankit.Run], tmp_path: Path) -> gankit.Run:
+    """A run on classes in a folder of this test's own."""
+    import gankit
+
+    return gankit.open_run(shutil.copytree(one_step_runs["held"].path, tmp_path / "own"))
 
 
 @pytest.fixture(scope="session")

@@ -22,8 +22,8 @@ from PIL import Image
 import gankit
 from gankit.cli import main
 from gankit.errors import DataError, GankitError, RunError, SettingsError
+from gankit.evaluation.design import wilson
 from gankit.evaluation.latex import tabular
-from gankit.evaluation.uncertainty import wilson
 from gankit.interfaces import Metric
 from gankit.report.pages import render
 from gankit.runs.run import Run, open_run

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from same_runs import Killed
 
 import gankit
 from gankit import GankitError, Metric
@@ -91,9 +92,6 @@ def test_a_run_killed_after_its_best_ends_as_one_never_stopped(
     small: Small, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     whole = gankit.train(gankit.load("wgan-gp", *small(*EVERY)), tmp_path / "whole")
-
-    class Killed(BaseException):
-        pass
 
     def kill(row: dict[str, object]) -> None:
         if row["step"] == 6:

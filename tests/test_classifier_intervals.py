@@ -30,9 +30,9 @@ from gankit.evaluation.design import (
     holm,
     variance_split,
     visible_difference,
+    wilson,
 )
 from gankit.evaluation.paired import Cases, crossed_estimate, paired_difference, score_estimate
-from gankit.evaluation.uncertainty import wilson
 from gankit.studies.formats import interval
 
 CLASSES = 3

@@ -98,11 +98,11 @@ def card(monkeypatch: pytest.MonkeyPatch) -> Card:
 
 def test_eager_turns_run_aside_and_each_stream_waits_for_the_other(card: Card) -> None:
     recorder = CudaRecorder(GPU, [])
-    with recorder.aside():
+    with recorder.warm_up():
         assert card.current == "side 1"
     assert card.current == "main"
     assert card.said == ["side 1 waits for main", "main waits for side 1"]
-    with pytest.raises(ValueError, match="a loss"), recorder.aside():
+    with pytest.raises(ValueError, match="a loss"), recorder.warm_up():
         raise ValueError("a loss")
     assert card.current == "main"
 

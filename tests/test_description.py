@@ -66,7 +66,7 @@ def test_what_is_not_known_is_said(photos: Path) -> None:
 def test_sub_folders_that_are_not_read_as_classes_are_named(photos: Path) -> None:
     (photos / "labels.csv").write_text("file\n" + "\n".join(row.split(",")[0] for row in ROWS[1:]))
     assert said(name="folder", path=str(photos))[1] == (
-        "  classes: none (add a column `label` to the table; beside it the sub-folders cat, dog, owl name no classes)"
+        "  classes: none (add a column `label` to the table, which overrides the sub-folders cat, dog, owl)"
     )
 
 

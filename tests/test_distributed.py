@@ -12,12 +12,12 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import processes
 import pytest
 import torch
+from same_runs import state
 from torch import Tensor, nn
 from torch import distributed as dist
 
@@ -44,12 +44,6 @@ LABELS = [
 ]  # fmt: skip
 TORCHRUN = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
 LAZY = 'losses=[{name="wasserstein", every=2}, {name="gradient-penalty"}]'
-
-
-def state(run: Path) -> dict[str, Any]:
-    restored = checkpoint.restore(run / "checkpoints")
-    assert restored is not None
-    return restored.state
 
 
 def difference(one: Path, other: Path, part: str) -> float:

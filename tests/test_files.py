@@ -21,8 +21,10 @@ from gankit import cache, cli
 from gankit.errors import BusyError, GankitError, RunError
 from gankit.evaluation.comparison import sole_output
 from gankit.files import (
+    LOCK,
     append_line,
     is_sealed,
+    locked,
     open_atomically,
     refuse_taken,
     seal,
@@ -140,7 +142,7 @@ def test_a_start_that_fails_on_its_data_leaves_nothing(tmp_path: Path, small: Sm
 def test_waiting_for_a_writer(tmp_path: Path) -> None:
     with held(tmp_path) as other:
         until = time.monotonic() + 0.5
-        with pytest.raises(BusyError), sole_writer(tmp_path, lambda: time.monotonic() > until):
+        with pytest.raises(BusyError), locked(tmp_path, tmp_path / LOCK, lambda: time.monotonic() > until):
             pass
         asked = []
 
@@ -149,7 +151,7 @@ def test_waiting_for_a_writer(tmp_path: Path) -> None:
             other.kill()
             return False
 
-        with sole_writer(tmp_path, ask):
+        with locked(tmp_path, tmp_path / LOCK, ask):
             assert asked
 
 

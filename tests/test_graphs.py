@@ -91,7 +91,7 @@ def advanced(of: Stepper, steps: int = STEPS) -> list[Any]:
 def test_replays_are_bitwise_what_eager_turns_are(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     recipe, overrides = RECIPES[name]
     if name == "as on a GPU":
-        monkeypatch.setattr(modes, "DEVICES", {"cpu"})
+        monkeypatch.setattr(modes, "FEW_KERNEL_DEVICES", {"cpu"})
     eager, replayed = (stepper(recipe, *overrides) for _ in range(2))
     told: list[str] = []
     graphs = replay_turns(replayed, told.append)

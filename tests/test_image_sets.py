@@ -235,12 +235,26 @@ def test_images_of_other_classes_than_the_real_ones_are_pointed_out() -> None:
 def test_half_precision_tensors_are_read() -> None:
     images = opened(torch.rand(3, 1, 4, 4).bfloat16(), window=(0, 1))
     assert pixels(images).dtype == np.float32
-    with pytest.raises(GankitError, match="cannot be read as one array"):
+    with pytest.raises(GankitError, match="images cannot be an array: its rows have several lengths"):
         opened([np.zeros((1, 2, 2)), np.zeros((1, 3, 3))])  # type: ignore[arg-type]
+
+
+def test_masked_arrays_and_things_that_are_no_arrays_are_refused() -> None:
+    masked = np.ma.masked_greater(np.random.default_rng(1).integers(0, 256, (3, 1, 4, 4), dtype=np.uint8), 200)
+    for images, message in (
+        (masked, "fake images has values that are masked out"),
+        ((image for image in masked.data), "fake images are of type generator; an array, a data set"),
+    ):
+        with pytest.raises(GankitError, match=message):
+            gankit.evaluate(images, masked.data, ["kid"], "pixels")
 
 
 class TestTables:
     """A data set with settings wherever images are named."""
+
+    def test_a_key_of_an_experiment_is_not_answered_with_itself(self) -> None:
+        with pytest.raises(GankitError, match=r"npz\.flip: there is no such setting; known: "):
+            open_source('{name = "npz", path = "a.npz", flip = true}')
 
     def test_as_a_text_and_as_a_dictionary(self, tmp_path: Path) -> None:
         path = folder(tmp_path / "f", COLOUR)

@@ -35,7 +35,7 @@ def operations(work: Callable[[], object]) -> list[str]:
 @pytest.fixture
 def few(monkeypatch: pytest.MonkeyPatch) -> None:
     """As on a GPU."""
-    monkeypatch.setattr(modes, "DEVICES", {"cpu"})
+    monkeypatch.setattr(modes, "FEW_KERNEL_DEVICES", {"cpu"})
 
 
 # --- DiffAugment ----------------------------------------------------------------------------------------------------
@@ -151,7 +151,7 @@ def test_spectral_normalisation_is_torchs_through_two_derivatives(monkeypatch: p
     expected = spectral_steps(torchs)
     for a, b in zip(expected, spectral_steps(ours), strict=True):
         assert torch.equal(a, b)  # on a CPU
-    monkeypatch.setattr(modes, "DEVICES", {"cpu"})
+    monkeypatch.setattr(modes, "FEW_KERNEL_DEVICES", {"cpu"})
     for a, b in zip(expected, spectral_steps(spectral_networks()[1]), strict=True):
         torch.testing.assert_close(a, b, rtol=1e-9, atol=1e-9)
 
@@ -185,7 +185,7 @@ def test_a_weight_of_zeros_has_a_norm() -> None:
 def test_a_kernel_fused_with_resampling_takes_few_operations(monkeypatch: pytest.MonkeyPatch) -> None:
     weight = torch.randn(3, 2, 3, 3, dtype=torch.float64)
     expected = fuse_resampling(weight)
-    monkeypatch.setattr(modes, "DEVICES", {"cpu"})
+    monkeypatch.setattr(modes, "FEW_KERNEL_DEVICES", {"cpu"})
     torch.testing.assert_close(fuse_resampling(weight), expected, rtol=1e-12, atol=1e-12)
     assert operations(lambda: fuse_resampling(weight)) == ["constant_pad_nd", "avg_pool2d"]
 

@@ -15,7 +15,7 @@ from gankit.nn.layers import Norm
 
 @pytest.fixture
 def own(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(modes, "DEVICES", {"cpu"})
+    monkeypatch.setattr(modes, "FEW_KERNEL_DEVICES", {"cpu"})
 
 
 def made(affine: bool, dtype: torch.dtype = torch.float64, n: int = 3) -> tuple[LayerNorm, Tensor]:
@@ -48,7 +48,7 @@ def test_three_derivatives_are_those_of_torch(
     norm, x = made(affine)
     x = x.detach().contiguous(memory_format=layout).requires_grad_()
     found = derivatives(norm, x, 3)
-    monkeypatch.setattr(modes, "DEVICES", set())
+    monkeypatch.setattr(modes, "FEW_KERNEL_DEVICES", set())
     for ours, torchs in zip(found, derivatives(norm, x, 3), strict=True):
         torch.testing.assert_close(ours, torchs, rtol=1e-9, atol=1e-9)
     assert found[0].is_contiguous(memory_format=layout)
@@ -66,7 +66,7 @@ def penalty(norm: nn.Module, x: Tensor) -> list[Tensor]:
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
 def test_a_penaltys_gradients_are_those_of_float64(dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch) -> None:
     found = penalty(*made(True, dtype))
-    monkeypatch.setattr(modes, "DEVICES", set())
+    monkeypatch.setattr(modes, "FEW_KERNEL_DEVICES", set())
     norm, x = made(True, dtype)
     exact = penalty(norm.double(), x.detach().double().requires_grad_())
     for ours, expected in zip(found, exact, strict=True):
@@ -98,7 +98,7 @@ class Counted(TorchDispatchMode):
 def test_it_takes_fewer_operations_on_maps_and_no_copy(monkeypatch: pytest.MonkeyPatch) -> None:
     counts = []
     for devices in ({"cpu"}, set()):
-        monkeypatch.setattr(modes, "DEVICES", devices)
+        monkeypatch.setattr(modes, "FEW_KERNEL_DEVICES", devices)
         norm, x = made(True)
         x = x.detach().contiguous(memory_format=torch.channels_last).requires_grad_()
         with Counted() as counted:

@@ -11,9 +11,8 @@ import pytest
 from sklearn.metrics import roc_auc_score
 
 import gankit
-from gankit.evaluation.design import Estimate, Part
+from gankit.evaluation.design import Estimate, Part, wilson
 from gankit.evaluation.membership import attack
-from gankit.evaluation.uncertainty import wilson
 
 
 def noise(n: int, seed: int) -> np.ndarray:

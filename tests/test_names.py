@@ -16,7 +16,7 @@ COMPOSED, APART = (unicodedata.normalize(form, "exotrop\u00eda") for form in ("N
 SPELLINGS = [
     (COMPOSED, APART), ("left eye", "left\u00a0eye"), ("left", "left\u200b"), ("left", "\ufeffleft"), ("Left", "left"),
     ("left eye", "left  eye"), ("left eye", "left_eye"), ("left-eye", "left eye"), ("left_eye", "left\u2013eye"),
-    ("1", "01"), ("1", "1.0"), ("+1", "1"), ("0", "00"),
+    ("1", "01"), ("1", "1.0"), ("+1", "1"), ("0", "00"), ("1", "\u0661"), ("-1", "\u22121"),
 ]  # fmt: skip
 
 

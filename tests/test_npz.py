@@ -187,7 +187,13 @@ class TestNpz:
             ({"images": pixels(2, 0, 4)}, "no image in it"),
             ({"images": pixels(3, 4, 4), "labels": [0, 1]}, "'labels' has shape (2,), and there are 3 images"),
             ({"images": pixels(3, 4, 4), "labels": [0.0, 1, 0]}, "'labels' are float64, and labels are classes"),
-            ({"images": pixels(3, 4, 4), "labels": ["a", "b", "a"]}, "'labels' are <U1"),
+            (
+                {"images": pixels(3, 4, 4), "labels": ["a", "b", "a"], "class_names": ["a", "b"]},
+                "'labels' are <U1, and labels are classes 0, 1, ... with class_names, or names",
+            ),
+            ({"images": pixels(3, 4, 4), "labels": ["a", "A", "a"]}, "the classes 'A' and 'a' are one name"),
+            ({"images": pixels(3, 4, 4), "labels": ["a", " ", "a"]}, "'labels' has no value for image 1"),
+            ({"images": pixels(3, 4, 4), "groups": [np.nan, 1, 2]}, "'groups' has no value for image 0"),
             ({"images": pixels(3, 4, 4), "labels": [-1, 1, 0]}, "'labels' has the value -1, and classes are numbered"),
             (
                 {"images": pixels(3, 4, 4), "labels": [0, 1, 0], "class_names": ["exotropi\u0301a", "exotrop\u00eda"]},
@@ -277,6 +283,12 @@ class TestNpz:
         np.savez(path, images=pixels(4, 3, 3), findings=several)
         assert 'or set labels = "none"' in error(lambda: Npz(path=path, labels="findings").labels)
 
+    def test_labels_may_be_names(self, tmp_path: Path) -> None:
+        data = Npz(path=self.write(tmp_path, images=pixels(4, 3, 3), labels=["10", "9", "10", "9"]))
+        assert data.class_names == ("9", "10")
+        assert data.labels is not None
+        assert data.labels.tolist() == [1, 0, 1, 0]
+
     def test_labels_can_be_left_out(self, tmp_path: Path) -> None:
         path = self.write(tmp_path, images=pixels(3, 3, 3), labels=[0.5, 1, 2])
         assert "labels are classes" in error(lambda: Npz(path=path).labels)
@@ -293,7 +305,7 @@ class TestNpz:
         with_own = Npz(path=self.write(tmp_path, **arrays, labels=np.array([1, 0, 1, 0]), groups=np.arange(4)))
         assert (with_own.labels.tolist(), with_own.groups.tolist()) == ([1, 0, 1, 0], [0, 1, 2, 3])  # type: ignore[union-attr]
         both = Npz(path=self.write(tmp_path, **arrays, subject=np.arange(4)))
-        assert "call the one that does `groups`" in error(lambda: both.groups)
+        assert "rename the right one to `groups`" in error(lambda: both.groups)
 
     def test_an_array_without_a_name(self, tmp_path: Path) -> None:
         images = pixels(4, 5, 5, 3)
@@ -349,7 +361,7 @@ class TestNpz:
 
     def test_refused_columns(self, tmp_path: Path) -> None:
         unshared = Npz(path=self.write(tmp_path, images=pixels(2, 3, 3), agreement=[0.5, 1.5]))
-        assert "shares of raters from 0 to 1" in error(lambda: unshared.agreement)
+        assert "'agreement' has values outside [0, 1]" in error(lambda: unshared.agreement)
         ungrouped = Npz(path=self.write(tmp_path, images=pixels(2, 3, 3), groups=np.zeros((2, 2))))
         assert "'groups' must be (n,) or (n, 1)" in error(lambda: ungrouped.groups)
         assert "no array 'grades'" in error(lambda: Npz(path=ungrouped.archive.path, labels="grades").labels)

@@ -82,7 +82,7 @@ def test_batches_that_nobody_asks_for_do_not_pile_up() -> None:
     ahead = ReadAhead(dataset, CPU)
     for start in range(0, 100, 2):
         ahead.rows(np.array([start]), lambda start=start: np.array([start + 1]))  # type: ignore[misc]
-    assert len(ahead._waiting) <= pixels.AHEAD
+    assert len(ahead._waiting) <= pixels.MOST_AHEAD
 
 
 def test_an_error_of_the_thread_is_that_of_the_batch() -> None:

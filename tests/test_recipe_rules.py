@@ -102,7 +102,7 @@ def test_the_recipe_for_cpus_only_moves_pictures_and_takes_small_batches() -> No
     assert (small.training.batch, large.training.batch) == (32, 64)
     assert small.augment.settings.policy == ("translation",)  # type: ignore[union-attr]
     assert large.augment.settings.policy == ("color", "translation", "cutout")  # type: ignore[union-attr]
-    assert small.training.steps == recipes.SHOWN // 32 // 100 * 100
+    assert small.training.steps == recipes.IMAGES_SHOWN // 32 // 100 * 100
     for side, levels in {32: ((16, 32, 64, 128), 0), 28: ((32, 64), 1), 48: ((16, 32, 64, 128), 0)}.items():
         critic = gankit.load("resnet-small", f"data.size={side}").critic.settings
         assert (tuple(critic.widths), critic.flat_blocks) == levels

@@ -16,9 +16,8 @@ from pydantic import BaseModel, ValidationError, model_validator
 from torch import Tensor, nn
 
 import gankit
-from gankit.errors import PartError, SettingsError
+from gankit.errors import PartError, SettingsError, suggestion
 from gankit.registry import Part, read_part, registry
-from gankit.registry.messages import suggestion
 from gankit.registry.plugins import KINDS, PlugIn, Scan, shipped_hint
 from gankit.testing import isolated_registry
 

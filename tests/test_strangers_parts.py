@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import io
+import random
 import re
 import threading
 from collections.abc import Callable, Iterator
@@ -168,6 +169,16 @@ class Columns(Painter):
         return super().inner(z[:, :, 0, 0])
 
 
+class FixedBatch(Painter):
+    def inner(self, z: Tensor) -> Tensor:
+        return super().inner(z).view(4, 4, 4, 4)
+
+
+class Single(Painter):
+    def forward(self, z: Tensor) -> Any:
+        return super().forward(z)[:1]
+
+
 class RandomConstant(Painter):
     """Random frequencies in an attribute."""
 
@@ -197,11 +208,6 @@ class OwnDraws(Painter):
 
     def inner(self, z: Tensor) -> Tensor:
         return super().inner(z + torch.randn(z.shape, generator=self.draws))
-
-
-class NumpyDraws(Painter):
-    def inner(self, z: Tensor) -> Tensor:
-        return super().inner(z + torch.from_numpy(np.random.normal(size=z.shape)).float())
 
 
 class Counting(Painter):
@@ -281,23 +287,57 @@ class Computed(Painter):
         (Computed, "generator mine has parameters that no optimizer can train, as copies of TorchScript modules"),
         (Pair, r"generator mine, called with \(4, 16\), returned a tuple of \(4, 3, 16, 16\) and \(4, 16\)"),
         (Columns, r"generator mine takes latents of shape \(4, 16, 1, 1\).*begin with z = z\[:, :, None, None\]"),
+        (FixedBatch, r"generator mine, called with \(3, 16\), raised RuntimeError: shape"),
+        (Single, r"generator mine makes \(1, 3, 16, 16\) of 4 latents; the data are \(3, 16, 16\)"),
         (RandomConstant, "generator mine computes something else once it is built anew"),
         (RandomBuffer, "generator mine computes something else once it is built anew"),
         (OwnDraws, "generator mine computes something else"),
-        (NumpyDraws, "generator mine computes something else"),
         (Counting, "generator mine changes calls in a step, which a resumed run would lose"),
         (Locked, "generator mine cannot be copied, which sampling requires: TypeError"),
         (Extra, "the state of generator mine cannot be exported"),
         (Empty, "generator mine has no parameters to train: hold its layers as attributes, several of them in a torch"),
         (Hooked, r"Hooked.before_step returned 0\.5 \(float\): return numbers by name, or None"),
-        (HookedPair, r"HookedPair.before_step returned \{'pair': .*: return numbers by name, or None"),
+        (HookedPair, r"HookedPair.before_step returned a dict of pair: \(2,\): return numbers by name, or None"),
         (HookedStep, "a part logs step, which is an entry of gankit's own in the log; choose another name"),
-        (DtypeOfItsOwn, r"returned array.*\(ndarray\); it must return one tensor"),
+        (DtypeOfItsOwn, r"returned a NumPy array of \(4, 3, 16, 16\); it must return one tensor"),
     ],
 )
 def test_generators_that_are_refused(kind: type, message: str, trained: Trained) -> None:
     with pytest.raises(PartError, match=message):
         trained(generator=gankit.wrap("generator", kind, latent_dim=16))
+
+
+class Drawing(Painter):
+    """Draws from the global generators of NumPy and Python, its weights and in each call."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.start.weight.data.copy_(torch.from_numpy(np.random.normal(size=self.start.weight.shape)))
+
+    def inner(self, z: Tensor) -> Tensor:
+        return super().inner(random.random() * z + torch.from_numpy(np.random.normal(size=z.shape)).float())
+
+
+def test_draws_of_numpy_and_python_follow_the_seed_and_a_resume(trained: Trained) -> None:
+    np.random.seed(0)
+    random.seed(0)
+    state, numbers = random.getstate(), np.random.get_state()[1]
+    generator = gankit.wrap("generator", Drawing, latent_dim=16)
+    runs = [trained("training.steps=3", generator=generator, name=name) for name in ("a", "b")]
+
+    def stop(row: dict[str, Any]) -> None:
+        raise KeyboardInterrupt
+
+    with contextlib.suppress(KeyboardInterrupt):
+        gankit.train(runs[0].experiment, runs[0].path.parent / "c", data=labelled(), on_tick=stop)
+    runs.append(gankit.resume(runs[0].path.parent / "c", data=labelled()))
+    expected = runs[0].generator.state_dict()
+    for run in runs:
+        assert run.steps == 3
+        assert all(torch.equal(value, expected[name]) for name, value in run.generator.state_dict().items())
+        assert np.array_equal(run.sample(4), runs[0].sample(3 + 1))
+    assert random.getstate() == state, "the calling program's own draws go on as they were"
+    assert np.array_equal(np.random.get_state()[1], numbers)
 
 
 class Turned(Painter):
@@ -318,6 +358,14 @@ def test_complex_numbers_stay_complex_and_no_unused_parameter_decides_the_type(t
     images = run.sample(4)
     assert images.std() > 1  # all are grey without the imaginary part
     assert np.array_equal(images, gankit.open_run(run.path).sample(4))
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float16, torch.bfloat16])
+def test_networks_of_other_types_are_trained_in_float32(dtype: torch.dtype, trained: Trained) -> None:
+    parts = {"generator": gankit.wrap("generator", Painter().to(dtype), latent_dim=16),
+             "critic": gankit.wrap("critic", Scoring().to(dtype))}  # fmt: skip
+    run = trained(**parts)
+    assert {value.dtype for value in run.generator.parameters()} == {torch.float32}
 
 
 def test_a_generator_without_latent_dim_is_told(trained: Trained) -> None:
@@ -356,6 +404,28 @@ class Squashed(nn.Module):
 
     def forward(self, images: Tensor) -> Any:
         return self.score(self.features(images)).tanh()
+
+
+class Named(Scoring):
+    def forward(self, images: Tensor) -> Any:
+        return {"scores": super().forward(images)}
+
+
+class Scoreless(Scoring):
+    def forward(self, images: Tensor) -> Any:
+        return super().forward(images)[:, :0]
+
+
+class Frozen(Scoring):
+    def __init__(self) -> None:
+        super().__init__()
+        self.requires_grad_(False)
+
+
+class Whole(Scoring):
+    def __init__(self) -> None:
+        super().__init__()
+        self.order = nn.Parameter(torch.arange(768), requires_grad=False)
 
 
 class OtherSize(Scoring):
@@ -401,6 +471,10 @@ def test_tensors_that_a_part_tells_of_a_step_are_logged_as_numbers(trained: Trai
     ("kind", "message"),
     [
         (ScorePair, r"critic mine, called with \(4, 3, 16, 16\), returned a tuple of \(4, 1\) and \(4, 1\)"),
+        (Named, r"critic mine, called with .*, returned a dict of scores: \(4, 1\); it must return one tensor"),
+        (Frozen, r"critic mine has no parameters to train: all are frozen; call requires_grad_\(True\)"),
+        (Whole, "critic mine has parameters of whole numbers, .*order: make them buffers"),
+        (Scoreless, r"critic mine gives scores of shape \(4, 0\) for 4 images"),
         (Squashed, r"critic mine has methods `features` and `score`, and .* differs from `forward\(images, labels\)`"),
         (OtherSize, r"critic mine, called with \(4, 3, 16, 16\), raised RuntimeError: (addmm: )?mat1 and mat2"),
         (OnceDifferentiable, "in a trial step .*raised RuntimeError: trying to differentiate twice"),
@@ -570,9 +644,16 @@ class Faint(Scoring):
         return super().forward(images).abs() / 1000
 
 
+class Noisy(Painter):
+    def inner(self, z: Tensor) -> Tensor:
+        x = super().inner(z)
+        return x + torch.randn_like(x)
+
+
 def test_sound_parts_get_no_caution(trained: Trained, capsys: pytest.CaptureFixture[str]) -> None:
     trained("data.conditional=true")
     trained(critic=gankit.wrap("critic", Faint), name="faint")
+    trained(generator=gankit.wrap("generator", Noisy, latent_dim=16), name="noisy")
     assert "warning" not in capsys.readouterr().err
 
 

@@ -206,7 +206,7 @@ class TestTable:
         ("rows", "message"),
         [
             ("file,patient,case\na.png,1,2\nb.png,2,3\nc.png,3,4\nd/e.png,4,5\n",
-             "has `patient` and `case`, of which each may say which images are of one patient; call the one that does "
+             "has `patient` and `case`, and each may say which images are of one patient; rename the right one to "
              "`group`"),
             ("file,patient\na.png,1\nb.png,\nc.png,x\nd/e.png,x\n", "line 3 has an empty patient"),
             ("file,label,rater1\na.png,x,1\nb.png,y,2\nc.png,x,1\nd/e.png,y,2\n",

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from same_runs import Killed
 from torch import Tensor
 
 import gankit
@@ -117,7 +118,7 @@ def test_each_thread_of_a_program_has_its_number_and_leaves_the_programs() -> No
         assert third.submit(torch.get_num_threads).result() == own
         second.submit(other.__exit__, None, None, None).result()
         third.submit(any_number.__exit__, None, None, None).result()
-        assert not first.submit(lambda: threads._here.counts).result()
+        assert not first.submit(lambda: threads._this_thread.counts).result()
     with ThreadPoolExecutor(1) as later:
         assert later.submit(torch.get_num_threads).result() == own
 
@@ -148,7 +149,7 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
         machine["now"] += machine["machine"](torch.get_num_threads())  # read before and after a step
         return float(machine["now"])
 
-    monkeypatch.setattr(train, "thread_options", lambda: [1] if any(threads._here.counts) else [1, 2])
+    monkeypatch.setattr(train, "thread_options", lambda: [1] if any(threads._this_thread.counts) else [1, 2])
     monkeypatch.setattr(step_threads, "perf_counter", now)
     return machine
 
@@ -166,10 +167,6 @@ def used(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, int]]:
 
     monkeypatch.setattr(Stepper, "update", note)
     return seen
-
-
-class Killed(BaseException):
-    pass
 
 
 def weights(run: Path) -> dict[str, Tensor]:
@@ -281,7 +278,7 @@ def test_a_study_of_one_worker_takes_the_number_with_which_its_steps_are_fastest
 
     monkeypatch.setattr(estimate, "thread_options", lambda: [1, 2, 4])
     assert Tiny(gankit.load("wgan-gp")).run(tmp_path / "chosen", quiet=True).values == {"threads": 2, "free": False}
-    assert Tiny.timed == [1, 2, 4, 2]  # and once more for the estimate
+    assert Tiny.timed == [1, 2, 4]  # each once, for the choice and the estimate together
     assert Tiny(gankit.load("wgan-gp")).run(tmp_path / "set", threads=3, quiet=True).values["threads"] == 3
 
 
@@ -308,8 +305,9 @@ def test_a_study_tries_threads_on_the_work_that_takes_longest(monkeypatch: pytes
 
     def kind(name: str, jobs: list[str], steps: int, seconds: float) -> Work:
         def time_step(number: int | None) -> float:
-            tried.extend([(name, number)] if number else [])
-            return seconds / (number or 1)
+            assert number is not None
+            tried.append((name, number))
+            return seconds / number
 
         return Work(name, [Job(job, lambda folder: {}) for job in jobs], steps, time_step)
 
@@ -318,6 +316,10 @@ def test_a_study_tries_threads_on_the_work_that_takes_longest(monkeypatch: pytes
     (tmp_path / "d").mkdir()
     (tmp_path / "d" / "result.json").touch()
     monkeypatch.setattr(estimate, "thread_options", lambda: [1, 2])
-    assert estimate.choose_threads(work, tmp_path) == 2
-    assert tried == [("slow", 1), ("slow", 2)]
-    assert estimate.choose_threads(work[3:], tmp_path) == 1  # what is not estimated is not timed either
+    in_seconds, threads = estimate.estimate(work, tmp_path, 1, None, choose_threads=True, quiet=True)
+    assert threads == 2
+    assert tried[:3] == [("slow", 1), ("long", 1), ("slow", 2)]
+    assert len(set(tried)) == len(tried)  # nothing is timed twice
+    assert [job.cost for kind in in_seconds for job in kind.jobs] == pytest.approx([5, 5, 0.5, 500, 5e8])
+    # What is not estimated is not tried either
+    assert estimate.estimate(work[3:], tmp_path, 1, None, choose_threads=True, quiet=True)[1] == 1

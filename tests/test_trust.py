@@ -216,7 +216,7 @@ def test_cells_are_no_formulas_and_read_back_as_they_were(text: str, tmp_path: P
     assert cell[:1] not in ("=", "+", "-", "@", "\t", "\r")
     assert from_cell(cell) == text
     write_csv(tmp_path / "t.csv", [["file", "x"], ["a.png", text]])
-    assert read_csv(tmp_path / "t.csv", "file", fold=str).columns["x"] == [text]
+    assert read_csv(tmp_path / "t.csv", "file", unify=str).columns["x"] == [text]
 
 
 @pytest.mark.parametrize("value", ["-1.5", "+2", "-1e-5", -1.5, None, "1", 0])

@@ -16,6 +16,7 @@ from scipy import stats
 
 import gankit
 from gankit import GankitError
+from gankit.evaluation.design import wilson
 from gankit.evaluation.entries import evaluate_metric
 from gankit.evaluation.extraction import as_part
 from gankit.evaluation.uncertainty import (
@@ -24,7 +25,6 @@ from gankit.evaluation.uncertainty import (
     real_against_real,
     standard_errors,
     variances_of,
-    wilson,
 )
 from gankit.interfaces import Metric, Pool, Resampling, Result, Rows
 from gankit.metrics.kid import kernel_distance

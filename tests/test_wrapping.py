@@ -251,7 +251,24 @@ class Unreadable:
         (images(dtype=np.float32) * np.nan, {"value_range": (0.0, 1.0)}, "some values are NaN, outside value_range"),
         (images(), {"labels": [0, 1]}, r"labels has the shape \(2,\); there are 12 images"),
         (images(), {"labels": np.arange(12) / 2}, r"labels must be \(n,\) whole numbers from 0, not .* float64"),
-        (images(), {"labels": np.arange(12) - 1}, "whole numbers from 0"),
+        (images(), {"labels": np.arange(12) - 1}, "labels has -1; they must be whole numbers from 0"),
+        (images(), {"labels": ["exotrop\u00eda", "exotropi\u0301a"] * 6}, r"exotropi\\u0301a' and .* two spellings"),
+        (images(), {"labels": ["a b", "a\u00a0b"] * 6}, "one name in two spellings"),
+        (images(), {"labels": ["1", "01"] * 6}, "one name in two spellings"),
+        (images(), {"labels": ["a", " "] * 6}, "labels has no value for image 1"),
+        ([(image, {"boxes": [1]}) for image in images()], {}, "labels has a dict; whole numbers from 0, or names"),
+        (images(), {"groups": np.array(["2020-01-01", "NaT"] * 6, "M8[D]")}, "groups has no value for image 1"),
+        (images(), {"facts": [1, 2]}, r"facts is \[1, 2\]: give a dict of arrays by name"),
+        (images(), {"mirror": True}, "mirror is True: give a function, or None"),
+        (np.ma.masked_greater(images(), 200), {}, "images has values that are masked out"),
+        (images(), {"labels": np.ma.masked_equal([0, 1] * 6, 1)}, "labels has values that are masked out"),
+        (images(), {"facts": {"age": np.ma.masked_equal([0, 1] * 6, 1)}}, "age has values that are masked out"),
+        (np.zeros((4, 16, 16, 2), np.uint8), {}, "have more channels than pixels across; put channels first"),
+        (np.zeros((16, 16, 3, 9), np.uint8), {}, "have more channels than pixels across; put channels first"),
+        (np.zeros((4, 3, 0, 8), np.uint8), {}, r"there are no images in an array of shape \(4, 3, 0, 8\)"),
+        (torch.zeros(4, 3, 8, 8, dtype=torch.bfloat16), {}, "images cannot be an array: .* BFloat16"),
+        (torch.zeros(4, 3, 8, 8, device="meta"), {}, "images cannot be an array: .* no data"),
+        (Unreadable, {}, "images are of type type"),
         (images(), {"labels": 2 * np.eye(12, dtype=int)}, r"labels must be \(n,\)"),
         (images(), {"labels": [0, 10**9] * 6}, "labels has the class 1000000000: number classes 0, 1"),
         (images(), {"labels": ["a", None] * 6}, "labels has no value for image 1"),
@@ -283,7 +300,9 @@ class Unreadable:
         ([(), ()], {}, r"images have the shape \(2, 0\)"),
         ([(images()[0], None), (images()[1], 1)], {}, "labels has no value for image 0"),
         ([(images()[0], 1), (images()[1],)], {}, "labels has no value for image 1"),
-        (images(), {"labels": [0, 1, 2] * 4, "class_names": "cat"}, "class_names is the text 'cat': give a list"),
+        (images(), {"labels": [0, 1, 2] * 4, "class_names": "cat"}, "class_names is of type str: give a list"),
+        (images(), {"labels": [0, 1] * 6, "class_names": {"a", "b"}}, "class_names is of type set: give a list"),
+        (images(), {"labels": [0, 1] * 6, "class_names": {1: "a", 0: "b"}}, "class_names is of type dict"),
         (images(), {"labels": [0, 2] * 6, "class_names": ("a", "b")}, "class_names has 2 names for 3 classes"),
         (images(), {"class_names": ("a", "b")}, "class_names has 2 names for 0 classes"),
         (images(), {"agreement": np.full(12, 80)}, r"agreement has values outside \[0, 1\]"),
@@ -491,6 +510,20 @@ def test_data_sets_of_other_libraries(item: Callable[[int], Any]) -> None:
     assert np.array_equal(data.images, images())
     assert data.labels is not None
     assert data.labels.tolist() == [0, 1, 2] * 4
+
+
+def test_classes_with_numbers_for_names_are_in_the_order_of_numbers() -> None:
+    for labels in (np.arange(12).astype(object), np.arange(12).astype(str)):
+        data = gankit.wrap("dataset", images(), labels=labels)
+        assert data.labels is not None
+        assert data.labels.tolist() == list(range(12))
+        assert data.class_names == tuple(map(str, range(12)))
+
+
+def test_an_array_without_a_masked_value_is_a_plain_one() -> None:
+    data = gankit.wrap("dataset", np.ma.masked_array(images()), labels=np.ma.masked_array(np.arange(12)))
+    assert type(data.images) is np.ndarray
+    assert np.array_equal(data.images, images())
 
 
 def test_labels_may_be_bytes_and_a_fact_may_be_called_labels() -> None:

@@ -12,9 +12,10 @@ from numpy.typing import NDArray
 from gankit.cache import fingerprint, user_path
 from gankit.errors import DataError, first_of
 from gankit.images.archive import Archive, Header
-from gankit.images.columns import find
+from gankit.images.columns import find, first_missing, shares
 from gankit.images.grey_levels import check_range
 from gankit.images.known import Columns, Known
+from gankit.images.labels_csv import number_classes
 from gankit.images.names import two_spellings
 from gankit.interfaces import DecodedDataset, ImageSpec
 
@@ -163,6 +164,8 @@ class Npz(DecodedDataset):
             hint = '; save classes, by .argmax(1) if they are one-hot, or set labels = "none"'
             hint = hint if name == self.names["labels"] else ""
             raise DataError(f"{self.archive.path}: {name!r} must be (n,) or (n, 1), its shape is {column.shape}{hint}")
+        if column is not None and (missing := first_missing(column.reshape(-1))) is not None:
+            raise DataError(f"{self.archive.path}: {name!r} has no value for image {missing}; leave such images out")
         return None if column is None else column.reshape(-1)
 
     @property
@@ -206,10 +209,12 @@ class Npz(DecodedDataset):
             return None  # several labels per image are a fact
         labels = self._flat(name)
         assert labels is not None
+        if labels.dtype.kind == "U" and "class_names" not in self.archive.headers:
+            return number_classes(labels.tolist(), f"{path}: ")
         if labels.dtype.kind not in "iub":
             raise DataError(
-                f"{path}: {name!r} are {labels.dtype}, and labels are classes 0, 1, ...; "
-                "save whole numbers, with the names as class_names; a severity goes in an array of its own"
+                f"{path}: {name!r} are {labels.dtype}, and labels are classes 0, 1, ... with class_names, or names; "
+                "a severity goes in an array of its own"
             )
         values, numbers = np.unique(labels.astype(np.int64), return_inverse=True)
         if values[0] < 0:
@@ -229,12 +234,13 @@ class Npz(DecodedDataset):
         """Classes, groups, agreement, the splits of MedMNIST's layout, and every further array as a fact.
 
         Facts hold numbers or text, one entry per image, and are read at first use. Classes are named by `class_names`
-        in the file, else by the numbers that stand there.
+        in the file, else by the numbers or names that stand there.
 
         Raises:
             DataError: labels that are no classes, not one name per class, or agreement outside [0, 1].
         """
         labels, class_names = self._read_classes() or (None, ())
+        agreement = self._flat("agreement")
         ends = np.cumsum((0, *self._counts))
         splits = {prefix[:-1]: np.arange(ends[i], ends[i + 1]) for i, prefix in enumerate(self._prefixes) if prefix}
         no_facts = {self.names["images"], self.names["groups"], "agreement", "class_names"}
@@ -246,18 +252,10 @@ class Npz(DecodedDataset):
             labels=labels,
             class_names=class_names,
             groups=self._flat(self.names["groups"]),
-            agreement=self._agreement(),
+            agreement=None if agreement is None else shares(agreement, f"{self.archive.path}: 'agreement'"),
             splits=splits,
             facts=Columns(facts, self._read_fact),
         )
-
-    def _agreement(self) -> NDArray[np.float64] | None:
-        shares = self._flat("agreement")
-        if shares is None:
-            return None
-        if shares.dtype.kind not in "iufb" or not ((shares >= 0) & (shares <= 1)).all():
-            raise DataError(f"{self.archive.path}: 'agreement' must be shares of raters from 0 to 1")
-        return shares.astype(np.float64)
 
     @property
     def remarks(self) -> list[str]:

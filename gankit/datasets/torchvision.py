@@ -12,14 +12,14 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from gankit.cache import fingerprint, user_path
-from gankit.errors import DataError, cause
+from gankit.errors import DataError, cause, suggestion
 from gankit.images.decoding import FORMAT, Decoder, Form, damage_as_data_error, decode_all
 from gankit.images.grey_levels import check_range
 from gankit.images.known import Known
 from gankit.images.resizing import Fit
 from gankit.images.room import too_many
 from gankit.interfaces import DecodedDataset, ImageSpec
-from gankit.registry.messages import shown, suggestion
+from gankit.registry.messages import shown
 
 _TARGETS = ("targets", "labels", "_labels")  # where torchvision's classes keep all targets, if they do
 _NO_OPTIONS = ("self", "root", "download", "transform", "target_transform", "transforms")

@@ -169,7 +169,7 @@ class Scorer:
     def _bounded_entry(self, estimate: Estimate, by_seed: Floats) -> Values:
         """An entry of a score in [0, 1] that is a mean over classes."""
         groups = np.unique(self.cases.stratum, return_counts=True)[1]
-        # A mean of k equal shares of n_i groups each varies as one share of k^2 / sum(1 / n_i) groups does.
+        # The mean of k equal shares, of n_i groups each, varies like a single share of k^2 / sum(1 / n_i) groups.
         equivalent = len(groups) ** 2 / float((1 / groups).sum())
         return _entry(estimate.value, estimate.share_interval(equivalent), by_seed)
 
@@ -195,7 +195,7 @@ class Scorer:
         return {name: vars(paired_difference(self.cases, *sides, score)) for name, score in scores.items()}
 
     def errors(self, predicted: Floats, true: Floats) -> Values:
-        """Errors of (seeds, n) predicted numbers, in the units of the (n,) true ones, and their correlation with these.
+        """Errors of (seeds, n) predicted numbers, in the units of the (n,) true ones, and the correlation of both.
 
         Where an interval is not known, its ends are 0 and None for an error, and -1 and 1 for a correlation. A seed
         that predicts one number for all has None as its correlation.

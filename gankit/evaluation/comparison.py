@@ -162,7 +162,7 @@ def check_files(files: Mapping[str, Path | None], adds: bool = True) -> dict[str
 
     Args:
         files: for each option, such as --csv, the path that it was given, or None. ~ is the home folder.
-        adds: whether values are added to a metrics file that is there; else it is set aside, whatever it holds.
+        adds: whether values are added to an existing metrics file; otherwise that file is set aside, whatever it holds.
 
     Raises:
         GankitError: a file cannot be written, or what stands there would be lost.

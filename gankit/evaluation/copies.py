@@ -18,8 +18,8 @@ SIDE = 32
 """Pixels a side, at most, at which images are compared."""
 CHUNK = 512
 """Number of images read at a time."""
-DRAWN = 8
-"""The most pairs in a picture."""
+MOST_DRAWN = 8
+"""A picture shows at most this many pairs."""
 
 
 def find_copies(
@@ -95,7 +95,7 @@ def show_pairs(
                     pair[f"{side}_file"] = files[pair[side]]
         if folder is not None:
             folder.mkdir(parents=True, exist_ok=True)
-            fake, real = (np.array([pair[side] for pair in pairs[:DRAWN]]) for side in ("fake", "real"))
+            fake, real = (np.array([pair[side] for pair in pairs[:MOST_DRAWN]]) for side in ("fake", "real"))
             png = pairs_png(fakes.read(fake), fakes.value_range, partners.read(real), partners.value_range)
             write_atomically(folder / f"{name}-pairs.png", png)
 

@@ -7,14 +7,12 @@ value.
 """
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy import optimize, special
-
-from gankit.evaluation.uncertainty import wilson
 
 Floats = NDArray[np.float64]
 
@@ -47,7 +45,7 @@ class Estimate:
 
     @property
     def varies(self) -> bool:
-        """Whether any source makes a difference beyond rounding; with few cases none may make one, by chance."""
+        """Whether any source makes a difference beyond rounding; with few cases it may happen that none does."""
         return self.error > ROUNDING
 
     def half_width(self, level: float = LEVEL) -> float:
@@ -68,7 +66,7 @@ class Estimate:
 
         Args:
             fallback_n: n where the half-width gives none: the value is 0 or 1, or nothing varies.
-            max_n: the largest n elsewhere.
+            max_n: the largest n otherwise.
         """
         half, spread = self.half_width(), self.value * (1 - self.value)
         if half == math.inf:
@@ -96,6 +94,22 @@ class Estimate:
         return self.half_width() + float(special.ndtri(POWER)) * self.error
 
 
+def wilson(hits: float, n: float) -> tuple[float, float]:
+    """The 95 % score interval of a share (Wilson 1927, J. Am. Stat. Assoc. 22, 209).
+
+    Args:
+        hits: cases that count, 0 to n, not necessarily whole.
+        n: independent cases, not necessarily whole; of none the interval is (0, 1).
+    """
+    if not n:
+        return 0.0, 1.0
+    z, share = float(special.ndtri(0.975)), hits / n
+    middle = (share + z * z / (2 * n)) / (1 + z * z / n)
+    half = z * math.sqrt(share * (1 - share) / n + z * z / (4 * n * n)) / (1 + z * z / n)
+    # Exactly 0 and 1 at the ends, which rounding would miss.
+    return (0.0 if hits <= 0 else middle - half), (1.0 if hits >= n else middle + half)
+
+
 def student_quantile(freedom: float, level: float = LEVEL) -> float:
     """The half-width of Student's t interval of a level, in standard errors, for these degrees of freedom."""
     share = (1 + level) / 2
@@ -113,6 +127,12 @@ def variance_of_mean(values: Floats, factor: float | None = None) -> Part:
     if len(known) < 2:
         return Part(0.0, 0)
     return Part(float(known.var(ddof=1)) * (1 / len(known) if factor is None else factor), len(known) - 1)
+
+
+def mean_of_known(values: Iterable[float | None]) -> float | None:
+    """The mean of the values that are neither None nor NaN; None where none is."""
+    known = [value for value in values if value is not None and not math.isnan(value)]
+    return float(np.mean(known)) if known else None
 
 
 def cross_validated(values: Floats, test_to_train: float) -> Estimate:

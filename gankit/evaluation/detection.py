@@ -12,8 +12,8 @@ from gankit.evaluation.classification import auc
 from gankit.evaluation.design import Estimate, Floats
 from gankit.evaluation.paired import Cases, crossed_estimate
 
-Kinds = NDArray[np.bool_]  # for each case, whether it is of the kind that is to be told from the other
-FEWEST = 20  # groups: with fewer, intervals of agreement miss the true value too often
+Kinds = NDArray[np.bool_]  # for each case, whether it is of the kind to be detected
+FEWEST_GROUPS = 20  # with fewer, intervals of agreement miss the true value too often
 Measure = Callable[[Floats, Kinds], Floats]
 """From (readers, n) answers and (n,) kinds to (readers,) values; NaN stands for a missing answer or value."""
 
@@ -25,7 +25,7 @@ def share(right: Floats, kinds: Kinds) -> Floats:
 
 
 def accuracy(calls: Floats, kinds: Kinds) -> Floats:
-    """The mean of two shares: cases whose kind is True called 1, and other cases called 0; 0.5 is chance."""
+    """The mean of two shares: of True cases that are called 1, and of False cases that are called 0; 0.5 is chance."""
     return (share(calls[:, kinds], kinds) + 1 - share(calls[:, ~kinds], kinds)) / 2
 
 
@@ -42,7 +42,7 @@ def pair_discrimination(right: ArrayLike, pairs: ArrayLike | None = None) -> Flo
     """d' from 2-alternative forced choice: sqrt(2) z(share right); 0 is chance, infinite for a share of 0 or 1.
 
     Args:
-        right: (...) shares of pairs of which the right one was chosen.
+        right: (...) shares of pairs in which the right image was chosen.
         pairs: (...) their numbers, for the correction of `discrimination`; None corrects nothing.
     """
     shares = np.asarray(right, np.float64)
@@ -140,11 +140,11 @@ def agreement_interval(
         is_share: whether values are shares of cases.
 
     Returns:
-        None where there is no value or fewer groups than `FEWEST`, or where no group changes a value that is no share.
+        None where there is no value or fewer than `FEWEST_GROUPS`, or where no group changes a value that is no share.
     """
     cases = Cases.of(np.unique(kinds, return_inverse=True)[1], groups)
     value = agreement(answers)
-    if value is None or cases.n_groups < FEWEST:
+    if value is None or cases.n_groups < FEWEST_GROUPS:
         return None
     left_out = _left_out(cases, lambda kept: agreement(answers[:, kept]))
     estimate = crossed_estimate(cases, np.array([value]), left_out)

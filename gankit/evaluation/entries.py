@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 
 from gankit.errors import GankitError
+from gankit.evaluation.design import Floats
 from gankit.evaluation.extraction import as_part
 from gankit.evaluation.uncertainty import (
-    Floats,
     Values,
     closed_form,
     influences,

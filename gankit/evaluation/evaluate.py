@@ -93,7 +93,7 @@ def evaluate(
     fake_name, source = open_named(run_or_images, "fake", window)
     settings = source.experiment.evaluation if isinstance(source, Run) else Evaluation()
     given: Any = settings.metrics if metrics is None else metrics
-    # One metric may be iterable too; of what is none, such as a number, `as_part` names the mistake.
+    # A single metric may be iterable too. What is no metric at all, such as a number, `as_part` refuses.
     is_list = isinstance(given, Iterable) and not isinstance(given, (str, dict, Part))
     parts = [as_part("metric", metric) for metric in (given if is_list else [given])]
     by_default = metrics is None and [part.name for part in parts] == default_metrics()

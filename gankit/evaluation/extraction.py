@@ -23,6 +23,7 @@ from gankit.interfaces import Dataset, Features, ImageSpec, Indices, Rows
 from gankit.nn.modes import exact
 from gankit.nn.threads import ThreadChoice, own_threads, thread_options, torch_threads
 from gankit.registry import Part, valid_part
+from gankit.registry.parts import name_and_settings
 from gankit.registry.trust import trust
 from gankit.runs.networks import call_part
 from gankit.runs.run import choose_device
@@ -46,13 +47,12 @@ def as_part(kind: str, value: str | dict[str, Any] | Part) -> Part:
     """
     if isinstance(value, Part):
         return value
-    if not isinstance(value, (str, dict)):
-        raise PartError(f"{kind}: a name, or a table with a name, is needed, not {value!r}")
-    table = {"name": value} if isinstance(value, str) else dict(value)
-    if not isinstance(table.get("name"), str):
-        raise PartError(f"{kind}: the table needs a name: which {kind}?")
-    trust(table)
-    return valid_part(kind, table.pop("name"), table)
+    try:
+        name, settings = name_and_settings(kind, value)
+    except PartError as error:
+        raise PartError(f"{kind}: {error}") from None
+    trust(settings)
+    return valid_part(kind, name, settings)
 
 
 def extractor(
@@ -154,7 +154,7 @@ def features(
         except KeyboardInterrupt:
             if extraction.content is not None and not quiet:
                 bar.close()
-                # Each of n processes has every n-th chunk: together they do not go on from one image.
+                # Each of n processes has every n-th chunk, so there is no single image from which they go on.
                 place = f" from image {bar.n - bar.n % CHUNK:,}" if is_alone else ""
                 say(f"{title}: interrupted; the same command goes on{place}", error=True)
             raise

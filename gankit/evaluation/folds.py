@@ -115,8 +115,7 @@ def evaluate_folds(
 
 def _left_out(folds: Sequence[Path]) -> float:
     """The mean over folds of the images that a fold leaves out, divided by those that it learns from."""
-    # Here `fold` says how spellings of a title are made equal.
-    learnt = [set(read_csv(fold / LIST, "digest", fold=str.casefold).columns["digest"]) for fold in folds]
+    learnt = [set(read_csv(fold / LIST, "digest", unify=str.casefold).columns["digest"]) for fold in folds]
     everything = len(set().union(*learnt))
     return float(np.mean([everything / len(images) - 1 for images in learnt]))
 

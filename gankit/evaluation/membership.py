@@ -34,13 +34,13 @@ def attacks(source: Any, pool: Pool, training: Dataset, held_out: Dataset) -> tu
 
     Args:
         source: what is evaluated; a run has a critic.
-        pool: `real` are the held-out images, with the members as their `training`, and `fake` the generated ones.
+        pool: `real` holds the held-out images, `real.training` the members, and `fake` the generated images.
         training: the members.
         held_out: images of the same origin that the generator has not seen.
 
     Returns:
-        `{name: result}` for the names in `ATTACKS` whose attack can be made, where a result is what `attack` returns
-        and "by", the score in words; and the warnings.
+        `{name: result}` for each of `ATTACKS` that can be made, and the warnings. A result is what `attack` returns,
+        with the score in words under "by".
     """
     scores: dict[str, tuple[Floats, Floats]] = {}
     of_members = None if pool.real.training is None else pool.real.training.features

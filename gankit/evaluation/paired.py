@@ -120,7 +120,7 @@ def paired_difference(cases: Cases, first: Floats, second: Floats, score: Score)
 def _largest_change(counts: Floats, score: Score) -> float:
     """The largest change of a score, on average over seeds, if each case of one group had been called another class.
 
-    The other class is the next one: it makes a right call wrong, but a wrong one right in two classes only.
+    The other class is the next one. So every right call becomes wrong, and with two classes every wrong one right.
     """
     totals = counts.sum(1)
     changed_totals = totals[:, None] - counts + np.roll(counts, 1, axis=-1)

@@ -19,6 +19,7 @@ from gankit.experiments.values import parse_table
 from gankit.files import user_path
 from gankit.interfaces import Dataset, ImageSpec, Indices, Known
 from gankit.registry import build, registry
+from gankit.registry.arrays import as_array
 from gankit.registry.wrapping import wrap
 from gankit.runs.record import check_same_images
 from gankit.runs.run import Run, open_run
@@ -200,14 +201,12 @@ def from_array(images: NDArray[Any] | Tensor, name: str, window: Window = None) 
     Raises:
         DataError: another shape, no image, no numbers, no window for images that are not 8-bit, or values outside it.
     """
-    if isinstance(images, Tensor):
-        images = images.detach().cpu()
-        # numpy has no bfloat16; float16 is widened as well.
-        images = (images.float() if images.dtype.itemsize == 2 and images.is_floating_point() else images).numpy()
-    try:
-        array = np.asarray(images)
-    except ValueError as error:
-        raise DataError(f"{name} images cannot be read as one array ({error}); use one size") from None
+    if isinstance(images, Tensor) and images.is_floating_point() and images.dtype.itemsize == 2:
+        images = images.float()  # NumPy has no bfloat16; float16 is widened as well
+    array = as_array(images, f"{name} images")
+    if array.dtype == object:
+        kind = type(images).__name__
+        raise DataError(f"{name} images are of type {kind}; an array, a data set, or what gankit.wrap makes one of")
     if array.ndim != 4 or 0 in array.shape[1:]:
         raise DataError(
             f"{name} images have the shape {array.shape}; (n, channels, height, width) is needed, all above 0"

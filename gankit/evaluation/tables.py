@@ -13,6 +13,7 @@ from gankit.experiments.experiment import default_features
 from gankit.files import write_atomically, write_csv
 from gankit.interfaces import Meaning, Metric
 from gankit.registry import registry, valid_part
+from gankit.terminal.text import as_columns
 
 SUFFIXES = (".csv", ".tex")
 """Suffixes of files that hold an evaluation as a table."""
@@ -108,7 +109,7 @@ def _exponent(number: float) -> int:
 
 def _round(value: float, decimals: int) -> str:
     """The value with this number of decimals; a negative number rounds to tens, hundreds, and so on."""
-    if decimals > 8:  # so small that it gets an exponent, and as many digits as reach the same decimal
+    if decimals > 8:  # too small for plain decimals: with an exponent, and digits down to the same decimal
         return f"{value:.{max(1, decimals + _exponent(value))}e}"
     return f"{round(value, decimals) + 0.0:.{max(decimals, 0)}f}"  # + 0.0: no minus before a zero
 
@@ -219,14 +220,10 @@ def text_table(report: dict[str, Any]) -> str:
 
 
 def aligned(table: list[list[str]]) -> list[str]:
-    """A table as lines for a terminal."""
-    table = [[cell.replace("±", "+-") for cell in row] for row in table]
-    widths = [max(len(row[column]) for row in table) for column in range(len(table[0]))]
-    lines = []
-    for row in table:
-        columns = enumerate(zip(row, widths, strict=True))
-        lines.append("  ".join(text.rjust(width) if column else text.ljust(width) for column, (text, width) in columns))
-    return lines
+    """A table as lines for a terminal, with numbers below each other."""
+    names, *columns = zip(*([cell.replace("±", "+-") for cell in row] for row in table), strict=True)
+    right = [[cell.rjust(max(map(len, column))) for cell in column] for column in columns]
+    return as_columns(list(zip(names, *right, strict=True)))
 
 
 def html(report: dict[str, Any]) -> str:

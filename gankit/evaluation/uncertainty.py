@@ -1,4 +1,4 @@
-"""Standard errors by the jackknife, values between real images, permutation tests, and the interval of a share."""
+"""Standard errors by the jackknife, values between real images, and permutation tests."""
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
@@ -7,10 +7,10 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from scipy.special import ndtri
 
 from gankit import seeds
 from gankit.errors import GankitError
+from gankit.evaluation.design import Floats
 from gankit.interfaces import Indices, Pool, Resampling
 from gankit.registry import Part
 from gankit.terminal.text import progress_bar
@@ -22,7 +22,6 @@ MOST_LEFT_OUT_SINGLY = 200
 ROUNDING = 1e-9
 """Differences below this share of a value count as rounding errors."""
 
-Floats = NDArray[np.float64]
 Values = Mapping[str, float]
 
 
@@ -125,7 +124,7 @@ def real_against_real(resampling: Resampling, values: Values, seed: int) -> dict
     The second half stands for generated images, of which no two share a patient. Three cuts make this fair:
 
     - The second half keeps one image of each patient that is not in the first; the fakes keep one of each group.
-    - Both then keep n images, as many as every division has.
+    - Both then keep n images, as many as the division with the fewest has.
     - The first half keeps min(n_fake, n_real // 2).
     """
     divisions = [_divide(resampling.pool, seed, number) for number in range(SPLITS)]
@@ -232,19 +231,3 @@ def _exchangeable(pool: Pool, seed: int) -> Pool:
         order = _shuffle(np.arange(len(unit)), seed, f"one of each {side} group")
         chosen.append(np.sort(_one_of_each(order, unit)) + offset)
     return pool.subset(np.concatenate(chosen))
-
-
-def wilson(hits: float, n: float) -> tuple[float, float]:
-    """The 95 % score interval of a share (Wilson 1927, J. Am. Stat. Assoc. 22, 209).
-
-    Args:
-        hits: cases that count, 0 to n, not necessarily whole.
-        n: independent cases, not necessarily whole; of none the interval is (0, 1).
-    """
-    if not n:
-        return 0.0, 1.0
-    z, share = float(ndtri(0.975)), hits / n
-    middle = (share + z * z / (2 * n)) / (1 + z * z / n)
-    half = z * math.sqrt(share * (1 - share) / n + z * z / (4 * n * n)) / (1 + z * z / n)
-    # Exactly 0 and 1 at the ends, which rounding would miss.
-    return (0.0 if hits <= 0 else middle - half), (1.0 if hits >= n else middle + half)

@@ -72,7 +72,7 @@ class SettingsDocument:
         """A recipe by name, a TOML, JSON or YAML file, or a run folder.
 
         Raises:
-            SettingsError: nothing is there, or it cannot be parsed; with the line.
+            SettingsError: there is no such recipe, file or run, or the file cannot be parsed; names the line.
         """
         if not isinstance(recipe_or_path, (str, os.PathLike)):
             kinds = "a recipe's name, a file, a run's folder, tables by name, or what gankit.load returned"
@@ -113,11 +113,11 @@ class SettingsDocument:
                 self.values[table] = default[table]
                 self.default_tables.add(table)
 
-    def override(self, overrides: tuple[str, ...], of_data: Collection[tuple[str, str]] = ()) -> None:
+    def override(self, overrides: tuple[str, ...], data_specific: Collection[tuple[str, str]] = ()) -> None:
         """Apply `key.path=value` settings; a changed `name` first drops the other settings of its table.
 
-        If the overrides name another data set, the settings `of_data`, as (table, key), are dropped before any override
-        applies: they suit only the data set that the file names.
+        The settings `data_specific`, as (table, key), suit only the data set that the file names. If the overrides name
+        another, these settings are dropped before any override applies.
 
         Raises:
             SettingsError: an override has no "=", or its path runs through a plain value or a missing list entry.
@@ -125,8 +125,8 @@ class SettingsDocument:
         settings = names_first([parse_override(text) for text in overrides])
         for override in settings:
             trust(override.value)
-        if of_data and self._name_other_data(settings):
-            for table, key in of_data:
+        if data_specific and self._name_other_data(settings):
+            for table, key in data_specific:
                 self.values.get(table, {}).pop(key, None)
         for override in settings:
             self._set(override)
@@ -232,13 +232,13 @@ class SettingsDocument:
         if path in self.overridden:
             return f"override {shown(self.overridden[path])}"
         path_and_parents = [path[:length] for length in range(len(path), 0, -1)]
-        made_table = path if path in self.widened else None
-        table = next((keys for keys in path_and_parents if keys in self.overridden), made_table)
-        if table is not None:
+        tables = [keys for keys in path_and_parents if keys in self.overridden]
+        if tables or path in self.widened:
+            table = tables[0] if tables else path
             texts = {text for keys, text in self.overridden.items() if _is_within(keys, table)}
             if len(texts) > 1:
                 return "overrides"
-            if texts:  # else a new name has dropped what the overrides set
+            if texts:  # none if a later override chose a new name, and so dropped the earlier ones
                 return f"override {shown(texts.pop())}"
         if path and path[0] in self.default_tables:
             return f"recipe {DEFAULT_RECIPE}"
@@ -254,7 +254,7 @@ def _is_within(path: KeyPath, table: KeyPath) -> bool:
 
 
 def settings_file(name: str | Path) -> Path | None:
-    """The experiment or study file that a name stands for: itself, or that of a run's folder; None if none is there."""
+    """The experiment or study file that a name stands for: the file itself, or the one in a run's folder; else None."""
     path = user_path(name)
     return next((file for file in (path / "experiment.toml", path) if os.path.isfile(file)), None)
 
@@ -302,7 +302,7 @@ def _parse(text: str, format: str, label: str) -> Any:
         where, reason = (f"{label}:{match[2]}", match[1]) if match else (label, str(error))
     except json.JSONDecodeError as error:
         where, reason = f"{label}:{error.lineno}", error.msg
-    except Exception as error:  # a YAMLError too, whose class is known only where ruamel.yaml is
+    except Exception as error:  # also a YAMLError, whose class exists only if ruamel.yaml is installed
         if format != ".yaml" and not isinstance(error, ValueError):
             raise  # it is not the file's fault
         mark = getattr(error, "problem_mark", None)

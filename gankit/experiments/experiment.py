@@ -11,7 +11,7 @@ import tomlkit
 from annotated_types import Ge, Gt, Le, Lt, MinLen
 from pydantic import AfterValidator, Field, PrivateAttr, field_validator
 
-from gankit.errors import SettingsError
+from gankit.errors import SettingsError, suggestion
 from gankit.experiments.document import SettingsDocument
 from gankit.experiments.reading import read_settings
 from gankit.experiments.record import RunRecord
@@ -28,7 +28,7 @@ from gankit.experiments.tables import (
     Share,
 )
 from gankit.registry import Scheduled, nested_part
-from gankit.registry.messages import shown, suggestion
+from gankit.registry.messages import shown
 from gankit.registry.settings import as_table
 from gankit.registry.trust import trust
 
@@ -61,7 +61,7 @@ class Training(Settings):
         lr_decay: "linear" lets both rates fall to (almost) zero at the last step.
         lazy_scaling: where a loss is computed on every k-th update only, multiplies the rate of the network that it
             trains by c = k / (k + 1) and raises its betas to the power c, as StyleGAN2 (arXiv 1912.04958, appendix B)
-            and StyleGAN2-ADA do. There penalties have their own optimiser step; in gankit they share the losses' step.
+            and StyleGAN2-ADA do. These take an optimiser step for penalties alone; gankit takes one for all losses.
         averaging: decay per step of the moving average of the generator's weights, used for samples; 0 turns it off.
             Early in a training a smaller decay is used, which rises to this one.
         dequantise: adds uniform noise of up to half a grey level, up or down, to integer images.
@@ -170,8 +170,7 @@ class Evaluation(Settings):
     """How generated images are judged.
 
     Attributes:
-        features: the feature extractor; None takes efficientnet-lite0 wherever the extra `offline`, which brings its
-            weights, is installed, else pixels.
+        features: the feature extractor; None takes efficientnet-lite0 if the extra `offline` is installed, else pixels.
         metrics: the metrics; while training, the first one's first value decides the best checkpoint.
         every: ticks (lines of the log) between evaluations while training; 0 for none.
         subset: number of real images, and of generated ones, that are judged while training; None for all.
@@ -255,7 +254,7 @@ class Experiment(Settings):
         return _unpickle, (type(self), self.tables(), self._chosen_by_recipe, self._computed_by)
 
     def __eq__(self, other: object) -> bool:
-        # Its fields alone: equal settings may come from a recipe or from a file.
+        # Private attributes do not count: equal settings may come from a recipe or from a file.
         return isinstance(other, Experiment) and self.__dict__ == other.__dict__
 
     __hash__ = None  # type: ignore[assignment]  # settings hold lists and tables
@@ -308,7 +307,7 @@ def load(
         overrides: settings as `key.path=value`; the value is TOML, or a string when it is not TOML. List entries are
             reached by number or by name: `losses.gradient-penalty.weight=5`. A new `name` chooses another part and
             drops the settings of the old one; another data set also drops what a recipe chose for its own.
-        data: a data set of the calling program, to be given to `gankit.train` too, in place of the one that is named.
+        data: a data set of the calling program, in place of the one that is named. Give it to `gankit.train` too.
 
     Raises:
         SettingsError: the file is missing or not valid; one line per error, with its place and what to do.
@@ -331,7 +330,7 @@ def load(
     experiment = read_settings(Experiment, document)
     experiment._chosen_by_recipe = document.recipe_settings()  # now without those that were overridden
     if data is not None:
-        return experiment.for_given_data()
+        return experiment.for_given_data()  # `_computed_by` stays empty: the settings follow from `data` itself
     experiment._computed_by = document.computed_by
     if isinstance(recipe_or_path, Experiment):
         experiment._computed_by = recipe_or_path._computed_by

@@ -96,7 +96,8 @@ class _Scanner:
 
     def _header(self, last_index: dict[KeyPath, int]) -> KeyPath:
         """Read a [table], or a [[table]], the next entry of a list. Returns its path, with the index of the entry."""
-        line, brackets = self._line, 2 if self._peek(1) == "[" else 1
+        line = self._line
+        brackets = 2 if self._peek(1) == "[" else 1
         self._next += brackets
         key = self._key("]")  # also reads the first closing bracket
         self._next += brackets - 1

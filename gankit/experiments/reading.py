@@ -56,8 +56,8 @@ def _error_lines(document: SettingsDocument, errors: list[ErrorDetails]) -> list
 def _path_in_document(values: Any, location: tuple[str | int, ...], error_type: str) -> KeyPath:
     """The path of the setting at pydantic's `location`.
 
-    Of its keys those that the document lacks are left out, such as the union member that pydantic tried; only the name
-    of a missing setting is kept.
+    Keys that the document lacks are left out, such as the union member that pydantic tried. Only the name of a missing
+    setting is kept.
     """
     keys: list[str | int] = []
     for key in location:

@@ -1,10 +1,10 @@
-"""Recipes with fixed settings, which are TOML files, and facts about these and about computed recipes."""
+"""The TOML files of recipes with fixed settings, and facts about all recipes."""
 
 from importlib import resources
 
 from gankit import recipes
-from gankit.errors import PartError, SettingsError
-from gankit.registry.messages import shown, suggestion
+from gankit.errors import PartError, SettingsError, suggestion
+from gankit.registry.messages import shown
 from gankit.registry.plugins import shipped_hint
 from gankit.terminal.text import as_columns
 
@@ -31,7 +31,7 @@ def recipe_text(name: str) -> str:
 
 
 def recipe_facts(name: str) -> dict[str, str]:
-    """Facts about a recipe: its purpose, "For", the "Sizes" of its images, and the "Time" of a training."""
+    """Facts about a recipe by key: its purpose ("For"), its image sizes ("Sizes"), the time of a training ("Time")."""
     if name not in recipe_names():
         recipe = recipes.get(name)
         least, most = recipe.sides

@@ -60,7 +60,7 @@ class RunRecord(Settings):
     @model_validator(mode="after")
     def _check_labels(self) -> Self:
         if min(len(self.class_names), len(self.label_counts)) < self.image["classes"]:
-            raise ValueError(f"there are {self.image['classes']} classes: class_names or label_counts is too short")
+            raise ValueError(f"class_names and label_counts need a value for each of {self.image['classes']} classes")
         if min(len(self.condition_mean), len(self.condition_scale)) < self.image["conditions"]:
-            raise ValueError(f"there are {self.image['conditions']} conditions: condition_mean or scale is too short")
+            raise ValueError(f"condition_mean and condition_scale need {self.image['conditions']} values each")
         return self

@@ -53,7 +53,7 @@ def fill_from_recipe(document: SettingsDocument, overrides: tuple[str, ...], dat
         if type(value) is int and value > 0:  # others are refused later, with the errors of all settings
             training[key] = value
     tables = recipe_tables(document.computed_by, decisive.data, data, **training)
-    # Copied, since a recipe may share a table between two settings, of which an override may change one.
+    # Copied: a recipe may use one table for two settings, and an override may change only one of them.
     document.values |= SettingsDocument.from_tables(tables).values
 
 

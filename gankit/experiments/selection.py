@@ -138,7 +138,7 @@ def open_dataset(table: DataTable, data: Dataset | None = None) -> Dataset:
 
 
 def _check_known(dataset: Dataset) -> None:
-    """Refuse labels, groups and agreement that do not fit the images, as those of a program or a plug-in may."""
+    """Refuse labels, groups and agreement that do not fit the images; a program or a plug-in may give such ones."""
     n, classes, known = len(dataset), dataset.image.classes, dataset.known
     for name, values in (("labels", known.labels), ("groups", known.groups), ("agreement", known.agreement)):
         if values is not None and (not isinstance(values, np.ndarray) or len(values) != n):

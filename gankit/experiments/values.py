@@ -152,7 +152,7 @@ def _refuse_value(value: Any, place: str) -> None:
 
 
 def _is_unicode(text: str) -> bool:
-    """Whether UTF-8 can hold a text: not lone surrogates, which JSON and odd bytes on the command line give."""
+    """Whether UTF-8 can hold a text. It cannot hold lone surrogates, which JSON or a command line may contain."""
     try:
         text.encode()
     except UnicodeEncodeError:

@@ -55,7 +55,7 @@ class Network(Features):
         with torch.no_grad():
             if self.side is None:
                 return self.read(self._on_device(images.float().expand(-1, self.channels, -1, -1)))
-            small = _resize(images.detach().float().cpu().numpy(), self.side)[:, : self.channels]  # grey: 3 equal ones
+            small = _resize(images.detach().float().cpu().numpy(), self.side)[:, : self.channels]  # all equal for grey
             return self.read(self._on_device(torch.from_numpy(small)))
 
     def check_channels(self, channels: int) -> None:

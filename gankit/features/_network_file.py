@@ -48,7 +48,7 @@ class NetworkFile(Network):
             path: the file; a relative path starts at the current folder, and ~ is the home folder.
             sha256: the hash that the file must have, in hexadecimal; by default it is only recorded.
             size: height and width that images are resized to, by clean-fid's bicubic filter; by default they are not.
-            channels: how many the network reads; for 3 grey images are repeated, for 1 colour images are refused.
+            channels: how many the network reads. With 3, grey images are repeated; with 1, colour images are refused.
             low: the value that the network expects for black, for example 0 or -1.
             high: the value that the network expects for white, for example 1 or 255.
 

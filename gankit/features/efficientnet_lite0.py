@@ -11,7 +11,7 @@ from gankit.errors import PartError
 from gankit.features._network import Network, read_weights, reason
 
 CPU_BATCH = 2
-"""Images per pass on a CPU: the outputs of layers for 64 do not fit the CPU's cache, which takes 3 times as long."""
+"""Images per pass on a CPU: the layers' outputs for 64 do not fit its cache, so that each takes 3 times as long."""
 
 
 @final

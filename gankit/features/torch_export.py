@@ -47,7 +47,7 @@ class TorchExport(NetworkFile):
 
 @final
 class _Exported(nn.Module):
-    """An exported network, whose mode torch refuses to switch: it is that of the export."""
+    """An exported network. It keeps the mode that it was exported in: torch refuses to switch it."""
 
     def __init__(self, network: nn.Module) -> None:
         super().__init__()

@@ -1,6 +1,5 @@
 """Arrays in an npz or npy file, read without unpickling and never larger than the file can hold."""
 
-import difflib
 import math
 import zipfile
 from dataclasses import dataclass
@@ -12,7 +11,7 @@ import numpy as np
 from numpy.lib import format as npy
 from numpy.typing import NDArray
 
-from gankit.errors import DataError, cause
+from gankit.errors import DataError, cause, suggestion
 
 _LARGE, _DENSE = 2**30, 100  # above so many bytes, an array may unpack to at most so many times its packed size
 
@@ -33,7 +32,7 @@ class Archive:
     """An npz file, or an npy file as if it held one array named `images`; opened at first use and never unpickled.
 
     Raises:
-        DataError: at first use, where the file is missing or neither, or has no such array.
+        DataError: at first use; the file is missing, is neither npz nor npy, or has no such array.
     """
 
     def __init__(self, path: Path) -> None:
@@ -77,9 +76,8 @@ class Archive:
             DataError: there is no such array, it holds Python objects, or more than the file can hold.
         """
         if key not in self.headers:
-            close = difflib.get_close_matches(key, self.headers, n=1)
-            hint = f"did you mean {close[0]!r}? " if close else ""
-            raise DataError(f"{self.path} has no array {key[:200]!r}; {hint}known: {', '.join(self.headers) or 'none'}")
+            near = suggestion(key, self.headers, list_all=True)
+            raise DataError(f"{self.path} has no array {key[:200]!r}; {near}")
         header = self.headers[key]
         if header.dtype.hasobject:
             raise DataError(

@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Iterable, Sequence
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,6 +24,7 @@ SPLITS = {
 _MEANS = {
     "file": "may name the image", "label": "may be the label", "group": "may say which images are of one patient",
 }  # fmt: skip
+_MISSING = ("None", "nan", "NaT", "<NA>")  # as Python, NumPy and pandas write it
 _RATER = r"(vote|rater|reader|grader|annotator|observer|expert|doctor|physician)(?:[ _-]?\d+|[ _-][a-z])"
 
 
@@ -43,7 +45,7 @@ def means(title: str, role: str) -> bool:
 
 
 def find(titles: Iterable[str], role: str, where: str, own: str | None = None) -> str | None:
-    """The column of a role: of gankit's own title, `own` or the role's name, else of the one usual word; None without.
+    """The column of a role: `own` (by default the role's name), else the only usual word for it, or None.
 
     Raises:
         DataError: several may be meant; it names the table or file as `where`.
@@ -54,11 +56,29 @@ def find(titles: Iterable[str], role: str, where: str, own: str | None = None) -
     found = [title for title in titles if means(title, role)]
     if len(found) > 1:
         names = " and ".join(f"`{title}`" for title in found)
-        raise DataError(f"{where} has {names}, of which each {_MEANS[role]}; call the one that does `{own}`")
+        raise DataError(f"{where} has {names}, and each {_MEANS[role]}; rename the right one to `{own}`")
     return found[0] if found else None
 
 
+def first_missing(values: NDArray[Any]) -> int | None:
+    """The index of the first of (n,) values that is missing, or a blank text; None where all are there."""
+    items = [] if values.dtype.kind in "iub" else values.tolist()  # whole numbers cannot be missing
+    missing = (not item.strip() if isinstance(item, str) else str(item) in _MISSING for item in items)
+    return next((index for index, is_missing in enumerate(missing) if is_missing), None)
+
+
+def shares(values: NDArray[Any], where: str) -> NDArray[np.float64]:
+    """(n,) shares of raters.
+
+    Raises:
+        DataError: values outside [0, 1]; calls them `where`.
+    """
+    if values.dtype.kind not in "iufb" or not ((values >= 0) & (values <= 1)).all():
+        raise DataError(f"{where} has values outside [0, 1]: it is the share of raters who chose the label")
+    return values.astype(np.float64)
+
+
 def split_indices(names: Sequence[str]) -> dict[str, NDArray[np.int64]]:
-    """(k,) indices of each split, by gankit's own name for a usual word in any letter case; "" is in none."""
+    """(k,) indices of each split, by gankit's own name for a usual word, in any letter case; "" is no split."""
     array = np.array([SPLITS.get(name.casefold(), name) for name in names])
     return {str(name): np.flatnonzero(array == name) for name in sorted(set(array.tolist())) if name}

@@ -44,7 +44,7 @@ class CsvTable:
 
 
 def read_csv(
-    path: Path, key: str, *, fold: Callable[[str], str], is_key: Callable[[str], bool] | None = None
+    path: Path, key: str, *, unify: Callable[[str], str], is_key: Callable[[str], bool] | None = None
 ) -> CsvTable:
     """Read a CSV file with a header line, in UTF-8 with or without byte order mark; empty lines are skipped.
 
@@ -52,10 +52,10 @@ def read_csv(
 
     Args:
         path: the file, separated by comma, semicolon or tab.
-        key: the title, folded, of a column that must be there.
-        fold: makes spellings of a title equal.
-        is_key: whether a folded title may stand for `key`; by default only `key` does. The separator is the one by
-            which the header has such a title, and the most titles.
+        key: the title, unified, of a column that must be there.
+        unify: makes spellings of a title equal.
+        is_key: whether a unified title may stand for `key`; by default only `key` does. The separator is the one
+            that makes such a title appear in the header; of several, the one that gives the most titles.
 
     Raises:
         DataError: the file cannot be read, has no key, a column twice, no row, a row of another length, or a quotation
@@ -71,14 +71,14 @@ def read_csv(
                 mark: [visible(title) for title in next(csv.reader([header], delimiter=mark), [])]
                 for mark in (separator[1] if separator else ",;\t")
             }
-            delimiter = max(headers, key=lambda mark: (any(is_key(fold(t)) for t in headers[mark]), len(headers[mark])))
-            if not any(is_key(fold(title)) for title in headers[delimiter]):
+            delimiter = max(headers, key=lambda m: (any(is_key(unify(t)) for t in headers[m]), len(headers[m])))
+            if not any(is_key(unify(title)) for title in headers[delimiter]):
                 said = first_of(list(map(repr, headers[delimiter])), 8) or "nothing"
                 raise DataError(
                     f"{path} has no column `{key}`; its first line must name the columns: {key},... (it says: {said})"
                 )
             reader = csv.reader(itertools.chain([header], file), delimiter=delimiter, strict=True)
-            titles = [fold(visible(title)) for title in next(reader)]
+            titles = [unify(visible(title)) for title in next(reader)]
             rows = [
                 (reader.line_num + above, [from_cell(cell.strip()) for cell in cells])
                 for cells in reader

@@ -32,8 +32,8 @@ _SIDEWAYS = range(5, 9)  # the EXIF orientations that exchange height and width
 _OPENING = threading.Lock()  # filters of warnings are the whole process's
 PART = 2**20
 """Pixels that are converted at once: of the whole of a large picture, Pillow and NumPy would make several copies."""
-NAMED = 5  # of several pictures with a problem
-NO_PROGRESS_BAR = 500  # or fewer pictures
+NAMED = 5  # pictures with a problem, at most, that a message names
+NO_PROGRESS_BAR = 500  # where there are no more pictures than this
 FORMAT = 3  # rises when decoding gives other arrays, so that those of older versions in the cache are not read
 
 
@@ -91,7 +91,7 @@ class Decoder:
         """(channels, height, width) uint8 or uint16, at the size that is stored.
 
         Raises:
-            DataError: a kind of picture that cannot be read without loss, or, from a ValueError, a damaged one.
+            DataError: the picture is damaged (in place of a ValueError), or of a kind that cannot be read without loss.
         """
         with damage_as_data_error(where):
             stored = _stored_form(picture, where)
@@ -177,7 +177,7 @@ def _stored_form(picture: Image.Image, where: str) -> Form:
 
 @contextmanager
 def damage_as_data_error(where: str) -> Iterator[None]:
-    """Errors of a damaged picture as a DataError; readers and the libraries below them raise them of any type."""
+    """Turn any error of a damaged picture into a DataError; Pillow, and the libraries below it, raise all types."""
     try:
         yield
     except GankitError:
@@ -315,7 +315,7 @@ def open_picture(path: Path) -> Image.Image:
     except (Image.DecompressionBombWarning, Image.DecompressionBombError):
         limit = f"{(Image.MAX_IMAGE_PIXELS or 0) / 1e6:.0f} million pixels, PIL.Image.MAX_IMAGE_PIXELS"
         reason = f"more than {limit}, or than half as many in a WebP file: it may be made to fill the memory"
-    except Exception as error:  # as Pillow's readers meet damage
+    except Exception as error:  # Pillow's readers may raise anything for a damaged file
         reason = cause(error)
     raise DataError(f"{path} cannot be read ({reason}); replace it or take it out")
 

@@ -1,4 +1,4 @@
-"""Ranges of grey levels: valid ones, whether images keep to them, and from one to another."""
+"""Ranges of grey levels: whether they are valid, whether images keep to them, and rescaling between them."""
 
 from typing import Any, TypeVar
 

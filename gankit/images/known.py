@@ -82,7 +82,7 @@ class Known:
         return [f"{len(left_out)} images ({first} first) are left out, as the table of labels does not list them"]
 
     def take(self, indices: NDArray[np.int64]) -> Self:
-        """What is known of the images with these (k,) indices; without splits and images left out, as of the whole."""
+        """What is known of the images at these (k,) indices, without what concerns all: splits and images left out."""
         return replace(
             self,
             files=[self.files[index] for index in indices] if self.files else (),

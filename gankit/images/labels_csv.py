@@ -48,7 +48,7 @@ def read_table(path: Path, files: Sequence[str], *, skip_unlisted: bool) -> Know
     Raises:
         DataError: one line with the file, the line and what to do.
     """
-    rows = read_csv(path, "file", fold=_fold, is_key=lambda title: columns.means(title, "file"))
+    rows = read_csv(path, "file", unify=_own_spelling, is_key=lambda title: columns.means(title, "file"))
     roles = _roles(rows)
     names = _listed_files(rows, roles["file"], files)
     unlisted = sorted(set(files) - set(names))
@@ -98,15 +98,15 @@ def tables_in(folder: Path) -> list[Path]:
     return sorted(file for file in folder.iterdir() if file.suffix.casefold() == ".csv" and file.is_file())
 
 
-def number_classes(names: Sequence[str]) -> tuple[NDArray[np.int64], tuple[str, ...]]:
+def number_classes(names: Sequence[str], where: str = "") -> tuple[NDArray[np.int64], tuple[str, ...]]:
     """(n,) labels of images whose classes have these n names, and the name of each class, by `sorted_names`.
 
     Raises:
-        DataError: two names are spellings of one.
+        DataError: two names are spellings of one; begins with `where`.
     """
     classes = sorted_names(names)
     if alike := two_spellings(classes):
-        raise DataError(f"the classes {alike} are one name in two spellings; use one for both")
+        raise DataError(f"{where}the classes {alike} are one name in two spellings; use one for both")
     numbers = {name: number for number, name in enumerate(classes)}
     return np.array([numbers[name] for name in names], dtype=np.int64), tuple(classes)
 
@@ -121,7 +121,7 @@ def sorted_names(names: Sequence[str]) -> list[str]:
 def check_folder(folder: Path, content: str) -> None:
     """
     Raises:
-        DataError: there is no such folder; it says that it should hold the `content`.
+        DataError: there is no such folder; the message says that it should hold the `content`.
     """
     if folder.is_dir():
         return
@@ -182,10 +182,10 @@ def folders_of(files: Sequence[str]) -> tuple[dict[str, NDArray[np.int64]], list
     return columns.split_indices([names[0] for names in folders]), [names[1:] for names in folders]
 
 
-def _fold(title: str) -> str:
+def _own_spelling(title: str) -> str:
     """One spelling of the titles that are gankit's own."""
-    folded = title.casefold()
-    return folded if folded in columns.OWN or columns.is_vote(title) else title
+    own = title.casefold()
+    return own if own in columns.OWN or columns.is_vote(title) else title
 
 
 def _raters(rows: CsvTable) -> list[str]:
@@ -197,7 +197,7 @@ def _raters(rows: CsvTable) -> list[str]:
 
 
 def _roles(rows: CsvTable) -> dict[str, str]:
-    """The title of the column of each role that the table has; beside those of single raters.
+    """The title of the column of each role that the table has; `_raters` finds the columns of single raters.
 
     Raises:
         DataError: it cannot be told which column it is.

@@ -9,7 +9,7 @@ _INVISIBLE = ("Cf", "Cc")  # categories of characters that take no room, such as
 
 
 def two_spellings(names: Iterable[str]) -> str | None:
-    """The first two of names, each of something else, that are the same name, as text for messages; None without such.
+    """The first two names that are spellings of one name, as text for messages; None if all names differ.
 
     Spellings of a name differ in letter case, in Unicode forms, in what stands between words (white space, hyphens,
     underscores), in characters that are not seen, or in how a number is written.
@@ -41,7 +41,8 @@ def visible(text: str) -> str:
 
 def spelling(name: str) -> str:
     """A form that is the same for all spellings of a name."""
-    text = unicodedata.normalize("NFC", look(name).casefold())
+    text = unicodedata.normalize("NFC", look(name).casefold()).replace("\u2212", "-")  # the minus sign
+    text = "".join(str(unicodedata.decimal(letter, letter)) for letter in text)  # digits of other scripts
     number = re.fullmatch(r"([+-]?)(\d+)(?:\.(\d*))?", text)
     if number is None:
         return _BETWEEN_WORDS.sub(" ", text)

@@ -83,7 +83,7 @@ def image_png(image: NDArray[Any], value_range: tuple[float, float]) -> bytes:
 
 def _png(picture: Image.Image) -> bytes:
     buffer = io.BytesIO()
-    # Of grids, which repeat pixels, smaller than with zlib's own settings, and written up to six times as fast.
+    # Grids repeat pixels: these settings make smaller files than zlib's own, and write up to six times as fast.
     picture.save(buffer, "PNG", compress_level=1, compress_type=zlib.Z_RLE)
     return buffer.getvalue()
 
@@ -103,15 +103,16 @@ def pairs_png(
     return grid_png(np.concatenate(rows), (0.0, 255.0), len(upper))
 
 
-def save_image(path: Path, image: NDArray[Any]) -> Path:
-    """Write one (c, h, w) image at its own depth: PNG, or NPY for what PNG files made here cannot hold.
+def fits_png(dtype: np.dtype[Any], channels: int) -> bool:
+    """Whether PNG files made here hold images of this type: uint8 grey and colour, and uint16 grey."""
+    return (dtype == np.uint8 and channels in (1, 3)) or (dtype == np.uint16 and channels == 1)
 
-    uint8 grey and colour and uint16 grey become PNG; uint16 colour, float32 and other channel counts become NPY.
-    """
-    grey = len(image) == 1
-    if (image.dtype == np.uint8 and len(image) in (1, 3)) or (image.dtype == np.uint16 and grey):
+
+def save_image(path: Path, image: NDArray[Any]) -> Path:
+    """Write one (c, h, w) image at its own depth: as PNG where it `fits_png`, else as NPY."""
+    if fits_png(image.dtype, len(image)):
         path = path.with_suffix(".png")
-        Image.fromarray(image[0] if grey else image.transpose(1, 2, 0)).save(path)
+        Image.fromarray(image[0] if len(image) == 1 else image.transpose(1, 2, 0)).save(path)
     else:
         path = path.with_suffix(".npy")
         np.save(path, image, allow_pickle=False)

@@ -30,7 +30,7 @@ def resized(image: NDArray[Any], size: Size, fit: Fit = "stretch") -> NDArray[An
     inner, box = size, (0.0, 0.0, float(width), float(height))
     scales = size[0] / height, size[1] / width
     if fit == "crop":
-        # Not below 0, where rounding could bring one of them.
+        # Rounding could bring one of them below 0.
         cut_y, cut_x = max(height - size[0] / max(scales), 0), max(width - size[1] / max(scales), 0)
         box = (cut_x / 2, cut_y / 2, width - cut_x / 2, height - cut_y / 2)
     elif fit == "pad":

@@ -14,8 +14,8 @@ AT_ONCE = 90_000_000
 _OWN_GROUPS, _GROUPS = Path("/proc/self/cgroup"), Path("/sys/fs/cgroup")
 """Where Linux lists the control groups of this process, "number:kinds:path" a line, and the folder of all groups."""
 _LIMITS = {"": ("", "memory.max"), "memory": ("memory", "memory.limit_in_bytes")}
-"""Below that folder, where the limits lie and what their files are called: of version 2, and of version 1."""
-_DECODED: list[int] = []  # pixels of each picture that is being decoded
+"""Below that folder, the sub-folder and the file that hold a limit: in version 2, and in version 1."""
+_DECODING: list[int] = []  # pixels of each picture that is being decoded
 _FREED = threading.Condition()
 
 
@@ -58,11 +58,11 @@ def room_for(pixels: int) -> Iterator[None]:
     """Wait until a picture of so many pixels can be decoded without all threads together exceeding `AT_ONCE`."""
     pixels = min(pixels, AT_ONCE)
     with _FREED:
-        _FREED.wait_for(lambda: sum(_DECODED) + pixels <= AT_ONCE)
-        _DECODED.append(pixels)
+        _FREED.wait_for(lambda: sum(_DECODING) + pixels <= AT_ONCE)
+        _DECODING.append(pixels)
     try:
         yield
     finally:
         with _FREED:
-            _DECODED.remove(pixels)
+            _DECODING.remove(pixels)
             _FREED.notify_all()

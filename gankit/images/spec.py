@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from gankit.errors import DataError
 
 LARGEST = 2**33
-"""The most pixel values of images that are taken at a time, 32 GB in float32; networks take many times as much."""
+"""Most pixel values that may be in memory at a time: 32 GB in float32; networks take many times as much."""
 
 
 @dataclass(frozen=True)

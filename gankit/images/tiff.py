@@ -10,12 +10,14 @@ Picture = TiffImagePlugin.TiffImageFile
 
 # Tags by TIFF 6.0's names: https://www.itu.int/itudoc/itu-t/com16/tiff-fx/docs/tiff6.pdf
 _SUBFILE, _WIDTH, _HEIGHT, _BITS, _PHOTOMETRIC, _FILL_ORDER = 254, 256, 257, 258, 262, 266
-_SAMPLES, _PLANES, _GREY_CURVE, _COLOR_MAP, _INK_SET, _DOT_RANGE = 277, 284, 291, 320, 332, 336
+_SAMPLES, _PLANES, _COLOR_MAP, _INK_SET, _DOT_RANGE = 277, 284, 320, 332, 336
+_CURVES = (291, 301, 433)  # GrayResponseCurve, TransferFunction and Decode
 _EXTRA_SAMPLES, _SAMPLE_FORMAT, _REFERENCE = 338, 339, 532
 _PALETTE, _CMYK, _YCBCR = 3, 5, 6
 _SEPARATE = 2
 _MASK = 4  # a bit of NewSubfileType
 _REFERENCES = ((0, 255) * 3, (0, 255, 128, 255, 128, 255))  # black and white as they are without the tag
+_ADVICE = "save it anew as plain 8-bit, or as 16-bit grey"
 
 
 def stored_size(picture: Picture) -> tuple[int, int]:
@@ -56,7 +58,7 @@ def _problem(picture: Picture) -> str | None:
     if any(extra not in (1, 2) for extra in tags.get(_EXTRA_SAMPLES, ())):
         return "has channels beyond its colours, and does not say what they are (ExtraSamples); save it without them"
     if tags.get(_PLANES, 1) == _SEPARATE and (bits != {8} or tags.get(_FILL_ORDER, 1) != 1 or kind == 0):
-        return "keeps its channels apart (PlanarConfiguration 2), which Pillow reads wrongly at this depth; " + _ANEW
+        return "keeps its channels apart (PlanarConfiguration 2), which Pillow reads wrongly at this depth; " + _ADVICE
     if kind == _YCBCR and (samples != 3 or picture.info.get("compression") == "raw"):
         return "has uncompressed YCbCr colours, which Pillow reads wrongly; save it as RGB"
     if kind == _CMYK and (tags.get(_INK_SET, 1) != 1 or tuple(tags.get(_DOT_RANGE, (0, 255)))[:2] != (0, 255)):
@@ -64,17 +66,14 @@ def _problem(picture: Picture) -> str | None:
     if kind == _PALETTE and len(tags.get(_COLOR_MAP, ())) != 3 * 2 ** max(bits):
         return "has a palette of another length than its depth needs; save it as RGB"
     if (
-        _GREY_CURVE in tags
+        any(tag in tags for tag in _CURVES)
         or tags.get(_SUBFILE, 0) & _MASK
         or tuple(tags.get(_REFERENCE, ())) not in ((), *_REFERENCES)
     ):
-        return "has a mask, a grey curve or reference values that Pillow does not apply; " + _ANEW
+        return "has a mask, a curve of its values or reference values that Pillow does not apply; " + _ADVICE
     if picture.info.get("compression") == "raw" and not _is_covered(picture):
         return "lists fewer strips or tiles than its size needs; replace it or take it out"
     return None
-
-
-_ANEW = "save it anew as plain 8-bit, or as 16-bit grey"
 
 
 def _is_covered(picture: Picture) -> bool:

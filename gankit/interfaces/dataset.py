@@ -28,11 +28,11 @@ def flip_left_right(images: Images) -> Images:
 class Dataset(ABC):
     """Images and what is known of them, as NumPy arrays that are loaded or rendered at first use.
 
-    Arrays have one row per image; images are channels first. A subclass defines `image`, `images`, and one of these:
+    Arrays have one row per image; images are channels first. A subclass defines `image`, `images`, and either
 
     - `known`, one record of all that is known of the images; the properties `labels`, `class_names`, `groups`,
-      `agreement`, `splits`, `facts` and `changed_by_mirror` then read it;
-    - those of these properties that apply; `known` then gathers them.
+      `agreement`, `splits`, `facts` and `changed_by_mirror` then read it; or
+    - the properties that apply; `known` then gathers them.
     """
 
     def __repr__(self) -> str:
@@ -75,7 +75,7 @@ class Dataset(ABC):
 
     @property
     def stored_sizes(self) -> Collection[tuple[int, int]]:
-        """The heights and widths that images have before they are resized, each once; by default that of `image`."""
+        """The (height, width) pairs of images before they are resized, without repeats; by default that of `image`."""
         return [(self.image.height, self.image.width)]
 
     @property
@@ -90,7 +90,7 @@ class Dataset(ABC):
         return 0.0, float(np.iinfo(self.dtype).max)
 
     def rows(self, indices: NDArray[np.int64]) -> NDArray[Any]:
-        """A (k, c, h, w) copy of the images with these (k,) indices; of memory-mapped images only these are read."""
+        """A (k, c, h, w) copy of the images with these (k,) indices; no other memory-mapped images are read."""
         rows: NDArray[Any] = np.asarray(self.images[indices])
         return rows
 
@@ -99,7 +99,7 @@ class Dataset(ABC):
         return self.rows(indices)
 
     def digest(self, indices: NDArray[np.int64] | None = None) -> str:
-        """A hash of the images with these (k,) indices, or of all: equal for equal images of equal type and range."""
+        """A hash of the pixels, type and value range of the images with these (k,) indices, or of all images."""
         indices = np.arange(len(self)) if indices is None else indices
         header = len(indices), str(self.dtype), tuple(map(float, self.value_range))
         digest = hashlib.blake2b(repr(header).encode(), digest_size=16)
@@ -113,7 +113,7 @@ class Dataset(ABC):
     def known(self) -> Known:
         """What is known of the images besides their pixels, as one record; by default gathered from the properties.
 
-        `remarks` are not gathered: those of the record follow from its `left_out`.
+        `remarks` are not gathered: a record derives its remarks from its `left_out`.
         """
         return Known(
             labels=self.labels,
@@ -127,7 +127,7 @@ class Dataset(ABC):
 
     @property
     def _known_if_overridden(self) -> Known:
-        """`known` if the class overrides it, else an empty record: the default `known` reads the properties again."""
+        """`known` if the class overrides it; else an empty record: the default `known` reads this again, endlessly."""
         return Known() if type(self).known is Dataset.known else self.known
 
     @property
@@ -222,32 +222,32 @@ class View(Dataset):
 
     @property
     def image(self) -> ImageSpec:
-        """As `whole` has it."""
+        """That of `whole`."""
         return self.whole.image
 
     @property
     def dtype(self) -> np.dtype[Any]:
-        """As `whole` has it."""
+        """That of `whole`."""
         return self.whole.dtype
 
     @property
     def stored_sizes(self) -> Collection[tuple[int, int]]:
-        """As `whole` has them."""
+        """Those of `whole`."""
         return self.whole.stored_sizes
 
     @property
     def value_range(self) -> tuple[float, float]:
-        """As `whole` has it."""
+        """That of `whole`."""
         return self.whole.value_range
 
     @cached_property
     def known(self) -> Known:
-        """As `whole` has it."""
+        """That of `whole`."""
         return self.whole.known
 
     @property
     def remarks(self) -> list[str]:
-        """As `whole` has them."""
+        """Those of `whole`."""
         return self.whole.remarks
 
     def mirror(self, images: Images) -> Images | None:

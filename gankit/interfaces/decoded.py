@@ -52,9 +52,9 @@ class DecodedDataset(Dataset):
 
     @property
     def reads_without_decoding(self) -> bool:
-        """Whether rows are best read from `images`: decoded in memory already, or kept in the cache on disk.
+        """Whether to read rows from `images`, in memory or in the cache on disk, and not to decode them one by one.
 
-        If the cache is still empty, the first read decodes all images into it.
+        If the cache is still empty, the first read fills it with all images.
         """
         return "images" in vars(self) or not self.in_memory
 

@@ -29,7 +29,7 @@ class Result:
 
     Attributes:
         values: numbers by name, unique among metrics; the first decides the best checkpoint.
-        counts: numbers of real and generated images by name of the value, for values that use only some of the images.
+        counts: how many real and generated images a value uses, by name, for values that do not use all of them.
         details: what else to store besides the values in a metrics file, as types that JSON has. Pairs of images to
             look at are a list "pairs" of {"fake": id, "real": id, "distance": number}.
         warnings: what a reader must know of the values, one sentence each.
@@ -45,8 +45,8 @@ class Result:
         """Call a metric's `compute`, and check and convert what it returns: a result whose values are floats.
 
         Raises:
-            PartError: `compute` returns something other than numbers by name, or details that JSON lacks, or it raises
-                an error that is no GankitError.
+            PartError: `compute` returns something other than numbers by name, or details that JSON cannot hold, or it
+                raises an error that is no GankitError.
             GankitError: as `Metric.compute`.
         """
         who = f"metric {type(metric).__name__}"

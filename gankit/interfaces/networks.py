@@ -14,8 +14,8 @@ class Generator(nn.Module, ABC):
         latent_dim: the length of a latent vector.
         channels_last: whether its weights may be laid out channels_last, which is faster. False if something in it
             depends on the layout, such as a `view` after a convolution. `training.channels_last` overrides it.
-        capturable: whether CUDA graphs may replay what it computes (`training.graphs`): it copies nothing between host
-            and device, no branch depends on a tensor's values, and all that changes between steps is in buffers.
+        capturable: whether CUDA graphs may replay what it computes (`training.graphs`). It must not copy between host
+            and device or branch on a tensor's values, and must keep all that changes between steps in buffers.
     """
 
     latent_dim: int

@@ -123,7 +123,7 @@ class Rows:
 
         Args:
             name: "features", "logits", "images", "labels", "groups" or "ids".
-            whose: the words before "images" in the error, "the real" for example.
+            whose: which images the error names: "the real" or "the generated"; "the" where there is one set.
 
         Raises:
             GankitError: it is None.

@@ -57,7 +57,7 @@ class Augment(nn.Module, ABC):
         return None
 
     def after_step(self, turn: Turn) -> None:
-        """Called once after each optimiser step of either side, with that side's turn; nothing by default."""
+        """Called once after each optimiser step of either side, with that side's turn; does nothing by default."""
 
 
 class Random(Protocol):
@@ -143,8 +143,8 @@ class Turn:
 
     def copy_results(self, other: Turn) -> None:
         """Take over, without graph, what another turn has computed, so that it is not computed again."""
-        detached: dict[int, Tensor] = {}  # by identity: `real` and `raw_real` may be one tensor, and must stay one
-        for name, value in vars(other).items():  # holds the values of those cached properties that were read
+        detached: dict[int, Tensor] = {}  # by id(): `real` and `raw_real` may be one tensor, and must stay one
+        for name, value in vars(other).items():  # a cached property that was read keeps its value there
             if isinstance(getattr(Turn, name, None), cached_property):
                 vars(self)[name] = _detach(value, detached)
 
@@ -256,7 +256,7 @@ class Turn:
 
 
 def _detach(value: Any, detached: dict[int, Tensor]) -> Any:
-    """A tensor, or those in a tuple, without graph; `detached` holds the results so far by the tensor's identity."""
+    """A tensor, or a tuple of tensors, without graph; `detached` keeps each result, by the id() of its tensor."""
     if isinstance(value, tuple):
         return tuple(_detach(item, detached) for item in value)
     return detached.setdefault(id(value), value.detach()) if isinstance(value, Tensor) else value
@@ -285,9 +285,9 @@ class Loss(ABC):  # noqa: B024 - a subclass need not define both methods
             scores depend on the rest of the batch, as with batch normalisation, is then refused.
         default_weight: the factor of this loss where the experiment states none.
         needs_held_out: whether it reads `Turn.held_out`; an experiment without held-out images is then refused.
-        positive_for_reals: which quantity the critic learns to make positive; augments that adapt read its sign.
-            "scores": a real's score, while a fake's becomes negative. "differences": a real's score minus a fake's.
-            None: neither.
+        positive_for_reals: what the critic learns to make positive, for augments that adapt to its sign. With "scores"
+            it is a real's score, and a fake's becomes negative. With "differences" it is a real's score minus a fake's.
+            None if the loss does neither.
         capturable: whether CUDA graphs may replay `critic` and `generator`, as in `Generator`; they must not depend on
             `Turn.step` either. `after_step` is never replayed.
     """
@@ -312,5 +312,5 @@ class Loss(ABC):  # noqa: B024 - a subclass need not define both methods
         return None
 
     def after_step(self, turn: Turn) -> None:
-        """Called once after each optimiser step of either side, with that side's turn; nothing by default."""
+        """Called once after each optimiser step of either side, with that side's turn; does nothing by default."""
         return None

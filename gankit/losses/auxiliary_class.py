@@ -16,7 +16,7 @@ class AuxiliaryClass(Loss):
     """The critic classifies reals and fakes; the generator makes fakes whose class the critic recognises.
 
     Use it together with an adversarial loss. The logits come from the features that give the scores, so that there is
-    no second pass. It favours samples that are easy to classify over variety.
+    no second pass. The loss favours samples that are easy to classify, at the cost of variety.
 
     Args:
         image: must have classes.

@@ -1,4 +1,4 @@
-"""Least-squares loss (Mao et al. 2017, LSGAN, arXiv 1611.04076, equation 9)."""
+"""Least-squares loss (Mao et al. 2017, LSGAN, arXiv 1611.04076, equation 9, with its factors 1/2)."""
 
 from typing import final
 
@@ -9,7 +9,7 @@ from gankit.interfaces import Loss, Turn
 
 @final
 class LeastSquares(Loss):
-    """The critic regresses reals to 1 and fakes to 0, the generator its fakes to 1; with the paper's factors 1/2."""
+    """The critic moves scores of reals to 1 and scores of fakes to 0; the generator moves those of fakes to 1."""
 
     capturable = True
 

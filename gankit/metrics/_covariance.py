@@ -39,7 +39,7 @@ def cholesky(covariance: Matrix) -> Matrix | None:
 
 
 def root(covariance: Matrix) -> Matrix:
-    """Some R with R'R = covariance, of a positive semi-definite matrix.
+    """Some R with R'R = covariance, a positive semi-definite matrix.
 
     Eigenvalues within rounding of zero count as zero: the root of a rounding error is much larger than the error.
     """
@@ -86,7 +86,7 @@ def _relative_rounding_bound(n: int, m: int, d: int) -> float:
     Norms without a name are Frobenius norms, u is the machine epsilon. The product A B' errs by sqrt(d) u |A| |B|, and
     its singular value decomposition, which is backward stable, by sqrt(n + m) u |A| |B|: the usual bounds, with square
     roots because errors of either sign cancel (Higham and Mary 2019, SIAM J. Sci. Comput. 41). An error E of a matrix
-    changes its nuclear norm by at most sqrt(min(n, m)) |E|. Twice all that leaves room for the sums.
+    changes its nuclear norm by at most sqrt(min(n, m)) |E|. The factor 2 leaves room for the errors of the sums.
     """
     return 2 * EPS * math.sqrt(min(n, m)) * (math.sqrt(d) + math.sqrt(n + m))
 

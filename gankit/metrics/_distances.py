@@ -64,7 +64,7 @@ class Rows64:
         return int(self.shape[0])
 
     def __getitem__(self, part: Any) -> Matrix:
-        """Some rows, chosen by a slice or indices, or one."""
+        """One row, or those chosen by a slice or by indices."""
         rows: Matrix = self.rows[part if self.places is None else self.places[part]].astype(np.float64)
         return rows if self.divisors is None else rows / self.divisors[part, None]
 
@@ -124,7 +124,7 @@ def squared_distances(x: NDArray[Any], y: NDArray[Any], origin: Matrix | None = 
 
 
 def _squares_of_pairs(x: Any, y: Any, i: Indices, j: Indices, combine: np.ufunc = np.subtract) -> Matrix:
-    """(p,) squared norms of x[i] - y[j], or of what else `combine` makes of them, in float64."""
+    """(p,) squared norms of x[i] - y[j] in float64; of the sums where `combine` is np.add."""
     squares = np.empty(len(i))
     step = max(1, _CHUNK // x.shape[1])
     for start in range(0, len(i), step):

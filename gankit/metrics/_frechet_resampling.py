@@ -40,7 +40,7 @@ SPURIOUS = 1e-13
 
 
 class FrechetResampling(Resampling):
-    """Values on subsets of a pool from inner products of its features, values without a part from eigenvalues."""
+    """Values on subsets of a pool come from inner products of features, values without a part from eigenvalues."""
 
     def __init__(self, metric: Metric, pool: Pool) -> None:
         super().__init__(metric, pool)
@@ -72,7 +72,7 @@ class FrechetResampling(Resampling):
         return sum_of_squares(mean_x - mean_y) + max(traces - 2 * nuclear_norm(factor_x @ factor_y.T), 0.0)
 
     def values_without(self, parts: Sequence[Indices]) -> list[Mapping[str, float]]:
-        """From one or two eigendecompositions for all parts, each of which is by (4) a change of low rank."""
+        """From one or two eigendecompositions for all parts: by (4), leaving a part out is a change of low rank."""
         n = self.pool.real.count
         real, fake = _Side.pair(self.rows[:n], self.rows[n:])
         assert all((part < n).all() or (part >= n).all() for part in parts), "each part must be of one side"

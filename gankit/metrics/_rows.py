@@ -102,7 +102,7 @@ class SumsResampling(Resampling, ABC):
 
 def digests(rows: NDArray[Any]) -> list[bytes]:
     """A digest of each row's content; equal rows have equal ones."""
-    # In float64 whatever the type, so that the type changes no order; + 0.0, so that -0.0 and 0.0 are equal.
+    # All types become float64, so that the type changes no order. + 0.0 makes -0.0 and 0.0 equal.
     blocks = (block.astype(np.float64) + 0.0 for block in row_blocks(rows, 1024))
     return [blake2b(row.tobytes(), digest_size=16).digest() for block in blocks for row in block]
 
@@ -118,9 +118,10 @@ def permutation(content: Sequence[bytes], which: str = "") -> Indices:
         which: the permutation's name. Two sets permuted under one name have the rows that they share in the same
             order; under two names the orders are independent.
     """
-    copies: dict[bytes, int] = {}
+    copies_seen = dict.fromkeys(content, 0)
     keys = []
     for digest in content:
-        copies[digest] = copy = copies.get(digest, -1) + 1
-        keys.append(blake2b(digest + copy.to_bytes(8, "big"), digest_size=16, person=which.encode()).digest())
+        numbered = digest + copies_seen[digest].to_bytes(8, "big")
+        keys.append(blake2b(numbered, digest_size=16, person=which.encode()).digest())
+        copies_seen[digest] += 1
     return np.array(sorted(range(len(keys)), key=keys.__getitem__), dtype=np.int64)

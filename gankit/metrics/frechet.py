@@ -69,7 +69,7 @@ class Frechet(Metric):
     """The Frechet distance between real and generated images in feature space.
 
     Called FID only for Inception features with clean-fid's resize. A side of fewer than 2 d images in d dimensions is
-    held in memory; of a larger one, which may be memory-mapped, only mean and covariance are.
+    held in memory. A larger one may be memory-mapped: only its mean and covariance are held.
     """
 
     better = "lower"
@@ -133,7 +133,7 @@ class _Gaussian:
 
 def _distance(first: _Gaussian, second: _Gaussian) -> float:
     factors = [first.factor, second.factor]
-    # Worth its time only where both factors have more rows than columns: otherwise A B' is small already.
+    # This saves time only where both factors have more rows than columns: otherwise A B' is small already.
     if min(map(len, factors)) > len(first.mean):
         factors = [compact(factor) for factor in factors]
     shift = sum_of_squares(first.mean - second.mean)

@@ -34,7 +34,7 @@ def inception_score(logits: NDArray[Any]) -> float:
 
 
 def _predictions(logits: NDArray[Any]) -> Matrix:
-    """(n, 1 + k + 1), for each image: 1, so that a sum counts images; p(y|x); and its entropy in nats."""
+    """(n, 1 + k + 1): a column of ones, whose sum counts images; then p(y|x); last its entropy in nats."""
     probabilities = softmax(logits.astype(np.float64), axis=1)
     return np.column_stack([np.ones(len(logits)), probabilities, entr(probabilities).sum(1)])
 

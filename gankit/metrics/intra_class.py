@@ -56,7 +56,7 @@ class IntraClass(Metric):
         return self.resampling(Pool(real, fake)).whole()
 
     def meaning(self, name: str) -> Meaning:
-        """As the metric explains it; only the mean over the classes has words."""
+        """As the metric explains it; words are given for the mean over the classes only."""
         of_metric = self.metric.meaning(name.removesuffix(WITHIN).partition(" of ")[0])
         words = f"mean over the classes: {of_metric.words}" if name.endswith(WITHIN) else ""
         return of_metric._replace(words=words)
@@ -125,7 +125,7 @@ def _combine(outcomes: Mapping[Key, Outcome], average: Callable[[list[float]], A
 def _in_order(keys: set[Key], name_lists: NameLists) -> list[Key]:
     """Classes in the order of the lists of names, without names by number.
 
-    Where lists differ, the first one by the alphabet counts.
+    Where lists differ, the alphabetically first one counts: in reversed order its ranks are set last.
     """
     rank = {name: number for names in sorted(name_lists, reverse=True) for number, name in enumerate(names)}
     return sorted(keys, key=lambda key: (rank.get(str(key), 0), key))
@@ -179,7 +179,7 @@ class _ByClass(Resampling):
 
     @cached_property
     def _in_mean(self) -> dict[Key, Values]:
-        """The values within each class that has them: the classes whose mean is taken."""
+        """The values of each class that has any: the mean is over these classes."""
         return {key: values for key, values in self._outcomes.items() if not isinstance(values, GankitError)}
 
     def whole(self) -> Result:
@@ -238,7 +238,7 @@ class _ByClass(Resampling):
 
 
 def _resampling(inner: Metric, pool: Pool) -> Resampling:
-    """The metric's own resampling or, where that refuses the class, the plain one, whose values raise its error."""
+    """The metric's own resampling; where that refuses the class, a plain one, which raises the metric's error."""
     try:
         return inner.resampling(pool) if min(pool.real.count, pool.fake.count) > 1 else Resampling(inner, pool)
     except GankitError:

@@ -24,10 +24,10 @@ def kernel_distance(x: ArrayLike, y: ArrayLike) -> tuple[float, float]:
     the longer side is compared with one of the shorter, in turn, and the estimate is the mean of these values: still
     unbiased, at a cost that is linear in the number of rows.
 
-    The standard error is that of independent rows: Hoeffding's (1948, Annals of Mathematical Statistics 19)
-    decomposition of the variance into first-order and second-order terms, each estimated without bias (the kernels
-    centred after Székely and Rizzo 2014, Annals of Statistics 42) and the first-order ones clamped at 0. Because of the
-    clamp it is too large, by 6 to 35 percent in simulations, if both sets come from the same distribution. With fewer
+    The standard error is that of independent rows. Hoeffding's decomposition (1948, Annals of Mathematical Statistics
+    19) divides the variance into terms of first and second order. Each is estimated without bias, from kernels centred
+    after Székely and Rizzo 2014 (Annals of Statistics 42); those of first order are clamped at 0. The clamp makes the
+    error too large, by 6 to 35 percent in simulations, if both sets come from the same distribution. With fewer
     than 4 rows on a side the terms cannot be told apart, and all rows are taken for draws of one distribution.
 
     Args:
@@ -215,7 +215,7 @@ def mean_and_standard_error(terms: Sequence[Terms]) -> tuple[float, float]:
     """The mean of the blocks' estimates, and its standard error: rows of different blocks are independent.
 
     The variance of the mean is a sum over the blocks: each one's part in `Terms`, times its squared share of the mean.
-    That share is 1 / k of k terms for a block of the first side, and j / k for one of the second side in j of them.
+    With k terms, a block of the first side has the share 1 / k, and one of the second side that is in j terms j / k.
     """
     count = len(terms)
     mean = Terms(*np.mean(terms, axis=0))

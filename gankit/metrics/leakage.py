@@ -17,7 +17,7 @@ from gankit.metrics._rows import Matrix
 NEAR_COPY = 3.0
 """Root mean square difference, of 255 grey levels, below which two images are near copies of each other."""
 LONGEST_SIDE, LONGEST_COARSE_SIDE = 64, 16
-"""Pixels a side, at most, at which images are compared, and at which candidates are looked for."""
+"""Most pixels a side: to compare images, and to look for candidates."""
 PAIRS_LISTED = 50  # number of closest pairs in the details
 
 
@@ -202,7 +202,7 @@ class _Tally:
         has_exact: (n,) whether it has an exact one.
         exact_pairs: how many pairs are exact.
         near_pairs: how many are not.
-        differently_labelled: how many have two labels.
+        differently_labelled: how many have different labels.
     """
 
     def __init__(self, first: Sequence[Thumbnail], second: Sequence[Thumbnail]) -> None:

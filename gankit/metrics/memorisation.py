@@ -93,7 +93,7 @@ def _rank(n: int, left_one_out: bool) -> int:
 
 
 def _share_of_copies(fake_distances: Matrix, held_out_distances: Matrix, left_one_out: bool) -> float:
-    """The share of the first distances up to the threshold for a near copy, which follows from the second ones."""
+    """The share of generated images within the threshold for a near copy, which the held-out distances give."""
     index = _rank(len(held_out_distances), left_one_out) - 1
     return float((fake_distances <= np.partition(held_out_distances, index)[index]).mean())
 
@@ -251,7 +251,7 @@ class _Copies(Resampling):
         return _Distances(closest, to_closest, between_training, chord, held_out)
 
     def _closest(self, kind: str, places: Indices, allowed: NDArray[np.bool_]) -> tuple[Indices, Matrix]:
-        """The closest allowed training image of each image at these places, and the distance: of real ones first."""
+        """The closest allowed training image of each image at these places, and its distance; real images first."""
         is_real = places < len(self.real.ids)
         sides = ((self.real, places[is_real]), (self.fake, places[~is_real]))
         lists = [self._list(kind, side).among(self._sorted_places[part], allowed) for side, part in sides if len(part)]

@@ -17,7 +17,7 @@ from gankit.metrics._distances import squared_distances
 from gankit.metrics._rows import Matrix, check_pair, digests, feature_pair, float64_pair, permutation
 
 BallCounts = tuple[NDArray[np.bool_], NDArray[np.int64]]
-"""For each ball whether it holds one of the other images, and for each of the others in how many balls it lies."""
+"""For each ball, whether it holds any of the other images; for each other image, the number of balls that hold it."""
 
 LISTED = 16
 """An image's list holds (k + 1) times this many of its nearest images; for larger balls all distances are computed."""
@@ -30,7 +30,7 @@ SATURATED = 0.98
 FAR_CENTRES = 256
 """Number of balls larger than their lists that are counted at a time."""
 TIE = 1e-6
-"""Relative tolerance above the median squared radius: rounding may separate equal radii, as of mutual neighbours."""
+"""Relative tolerance above the median squared radius: rounding may separate the equal radii of mutual neighbours."""
 
 
 def precision_recall(real: ArrayLike, fake: ArrayLike, *, k: int | None = None) -> dict[str, float]:
@@ -107,7 +107,7 @@ class _Neighbours:
         return rows
 
     def _squares(self, centres: Indices) -> Iterator[tuple[Indices, Matrix]]:
-        """Blocks of b places that cover all in turn: the places, and the centres' (c, b) squared distances to them."""
+        """All places, in blocks of b: the places of each block, and the centres' (c, b) squared distances to them."""
         x = self._rows(centres)
         for start in range(0, self.n, COLUMNS):
             columns = np.arange(start, min(start + COLUMNS, self.n))
@@ -133,7 +133,7 @@ class _Neighbours:
         return _scores(self._balls(real, fake, k), self._balls(fake, real, k), k)
 
     def _balls(self, centres: Indices, others: Indices, k: int) -> BallCounts:
-        """Balls around (n,) centres, up to the k-th nearest other centre, and the (m,) others in them."""
+        """The counts of (m,) others in balls around (n,) centres, each up to its k-th nearest other centre."""
         is_centre, is_other = np.zeros(self.n, dtype=bool), np.zeros(self.n, dtype=bool)
         is_centre[centres] = is_other[others] = True
         listed, squared = self.listed[centres], self.listed_squared[centres]

@@ -1,6 +1,6 @@
 """The residual stages of R3GAN (Huang et al. 2024, arXiv 2501.05441, section 3, Config E), for generator and critic.
 
-No layer normalises. Fix-up initialisation (Zhang et al. 2019, arXiv 1901.09321) keeps the variance in its place: the
+No layer normalises. Instead, Fix-up initialisation (Zhang et al. 2019, arXiv 1901.09321) keeps the variance: the
 last convolution of a block starts at zero, the others are scaled by the number of blocks.
 """
 
@@ -22,8 +22,8 @@ ACTIVATION_GAIN = (2 / (1 + SLOPE**2)) ** 0.5
 def stage_widths(levels: int, width: int, widths: list[int] | None, part: str) -> list[int]:
     """Channels of the stages, from the smallest level to the image's.
 
-    Without `widths`, `width` up to the level of 32 to 63 pixels, and half as many with each doubling beyond (appendix,
-    table 9).
+    Without `widths`, stages have `width` channels up to the level of 32 to 63 pixels, and each doubling beyond halves
+    them (appendix, table 9).
 
     Raises:
         PartError: `widths` has not one number for each level.
@@ -70,7 +70,7 @@ def label_embedding(image: ImageSpec, dim: int, start: float | None, gain: float
 
 
 class Halving(nn.Module):
-    """Bilinear halving that keeps out what the smaller map cannot hold: every second value after [1, 3, 3, 1] / 8.
+    """Halving without aliasing: a bilinear filter, [1, 3, 3, 1] / 8 along both axes, then every second value.
 
     Maps count as 0 outside, as in the authors' code.
     """
@@ -97,7 +97,7 @@ class InvertedBottleneck(nn.Module):
         channels: of input and output.
         blocks: number of such blocks in the network, for the initialisation.
         expansion: channels between the convolutions, as a multiple of `channels`.
-        group_width: channels of each group, or the next number that divides all.
+        group_width: channels of each group, or the next larger number that divides all channels.
     """
 
     def __init__(self, channels: int, blocks: int, expansion: int, group_width: int) -> None:
@@ -115,7 +115,7 @@ class InvertedBottleneck(nn.Module):
 
 
 def stages(channels: list[int], blocks: int, expansion: int, group_width: int) -> nn.ModuleList:
-    """For each level so many blocks of its width; the other arguments are those of `InvertedBottleneck`."""
+    """For each level, `blocks` blocks of its width; the other arguments are those of `InvertedBottleneck`."""
     total = blocks * len(channels)
     return nn.ModuleList(
         nn.Sequential(*(InvertedBottleneck(width, total, expansion, group_width) for _ in range(blocks)))

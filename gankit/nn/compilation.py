@@ -1,4 +1,4 @@
-"""Functions of networks by `torch.compile`, while a training asks for it (`training.compile`).
+"""Networks, and functions of them, compiled by `torch.compile` while a training asks for it (`training.compile`).
 
 Turns and penalties call networks through `call`, which is a plain call outside of `Compilation.attempt`.
 Networks themselves stay as they are: nothing of the compiler is in their state, their copies or their exports, and a
@@ -43,7 +43,7 @@ class Compilation:
 
     Args:
         parts: networks, losses and whatever else a turn may change before its optimiser's step.
-        report: takes a line for the user when that happens.
+        report: takes a line for the user when compilation ends for a side.
         gradients: whether gradients that penalties differentiate again are compiled too.
     """
 
@@ -79,7 +79,7 @@ class Compilation:
         if side in self._failed:
             return work()
         global _active
-        # Of modules the buffers alone, since parameters wait for the optimiser.
+        # Only the buffers of modules: their parameters change no earlier than the optimiser's step.
         buffers, states = buffers_of(self._modules), [copy.deepcopy(part.state_dict()) for part in self._others]
         outer, _active = _active, self
         try:
@@ -101,11 +101,11 @@ class Compilation:
         self._report(f"training.compile: the {side}'s turns go on without it: {reason}")
 
     def state_dict(self) -> dict[str, list[str]]:
-        """The sides that go on without, so that a resumed training rounds as an unbroken one."""
+        """The sides that go on without compilation, so that a resumed training rounds as an unbroken one."""
         return {"failed": sorted(self._failed)}
 
     def load_state_dict(self, state: dict[str, list[str]]) -> None:
-        """Load such sides, in addition to those that go on without here."""
+        """Load the sides that go on without compilation; those of this process stay so."""
         self._failed |= set(state["failed"])
 
 

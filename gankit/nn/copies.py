@@ -29,9 +29,9 @@ def copied(part: Part) -> Part:
     """
     modules = part.modules() if isinstance(part, nn.Module) else ()
     hooks = [value for module in modules for value in vars(module).values() if type(value) is OrderedDict and not value]
-    known = {id(value): OrderedDict[Any, Any]() for value in hooks}  # a dozen a module, which take most of the time
+    memo = {id(value): OrderedDict[Any, Any]() for value in hooks}  # a module has a dozen, which are slow to copy
     with _Detached():
-        return copy.deepcopy(part, known)
+        return copy.deepcopy(part, memo)
 
 
 def buffers_of(modules: Iterable[nn.Module]) -> list[Tensor]:
@@ -41,6 +41,6 @@ def buffers_of(modules: Iterable[nn.Module]) -> list[Tensor]:
 
 @torch.no_grad()
 def restore_buffers(modules: Iterable[nn.Module], values: Sequence[Tensor]) -> None:
-    """Give the buffers of modules their values of before, of the same shapes, in place."""
+    """Set the buffers of modules to earlier values, of the same shapes, in place."""
     for buffer, value in zip((buffer for module in modules for buffer in module.buffers()), values, strict=True):
         buffer.copy_(value)

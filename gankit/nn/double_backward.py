@@ -33,7 +33,7 @@ def relu(x: Tensor) -> Tensor:
 def leaky_relu(x: Tensor, slope: float) -> Tensor:
     """(n, ...) to the same shape, negative values times `slope`; differentiating twice costs less than with torch's.
 
-    A parameter that has no part in a second derivative, such as a bias, is then without gradient instead of at zero.
+    A parameter that has no part in a second derivative, such as a bias, then has no gradient, where torch gives zero.
     """
     if uses_torch():
         return F.leaky_relu(x, slope)
@@ -119,7 +119,7 @@ class _Weights(torch.autograd.Function):
 class _Gradient(torch.autograd.Function):
     """The gradient of a convolution by its input (`by` 0) or its weight (`by` 1), of which `like` gives the shape.
 
-    `other` is the other one of the two.
+    `other` is the input or the weight, whichever the gradient is not by.
     """
 
     @staticmethod
@@ -179,7 +179,7 @@ class _Masked(torch.autograd.Function):
 
 
 class _Pooled(torch.autograd.Function):
-    """2x2 mean pooling of even sides; as of `_LeakyRelu`, a second derivative of zero is not sent backwards."""
+    """2x2 mean pooling of even sides. Its second derivative, zero, is not sent backwards, as in `_LeakyRelu`."""
 
     @staticmethod
     def forward(context: Any, x: Tensor) -> Tensor:
@@ -189,4 +189,4 @@ class _Pooled(torch.autograd.Function):
     @staticmethod
     def backward(context: Any, gradient: Tensor) -> Tensor:
         by_x = F.interpolate(gradient / 4, scale_factor=2, mode="nearest")
-        return by_x.contiguous(memory_format=context.format)  # as torch's, on which loops of others rely
+        return by_x.contiguous(memory_format=context.format)  # torch's gradient has it, and users' loops rely on it

@@ -86,7 +86,7 @@ class _Gradients(torch.autograd.Function):
     """`_gradients` with its own derivative by g, x and gain.
 
     With P(u) = u - mean(u) - z mean(u z), where z is the normalised x, the gradient by x is r P(gain g). P is
-    symmetric, and z and r have the derivatives r P(.) and -r^2 z / size, from which what follows.
+    symmetric, and z and r have the derivatives r P(.) and -r^2 z / size. That gives the code below.
     """
 
     @staticmethod
@@ -129,5 +129,5 @@ def _by_torch(context: Any, cotangents: tuple[Tensor | None, ...], inputs: Maps)
             [out for out, _ in pairs], wanted, [given for _, given in pairs], create_graph=create_graph,
             allow_unused=True,
         )  # fmt: skip
-    by = iter(found)
-    return tuple(next(by) if each.requires_grad else None for each in (g, x, gain))  # type: ignore[misc]
+    gradients = iter(found)
+    return tuple(next(gradients) if each.requires_grad else None for each in (g, x, gain))  # type: ignore[misc]

@@ -74,7 +74,7 @@ def unconditional_pyramid(image: ImageSpec, part: str) -> tuple[int, int, int]:
 
 def fuse_resampling(weight: Tensor) -> Tensor:
     """(o, i, 3, 3) to (o, i, 4, 4): the sum of the four kernels shifted by one pixel."""
-    # The older exporter of ONNX does not know the shape of what is padded; torch.compile does not know the question.
+    # The older ONNX exporter loses the shape of padded tensors. torch.compile cannot compile the call of `_is_tracing`.
     if not torch.compiler.is_compiling() and torch._C._is_tracing():
         for axis in (2, 3):
             first, second, third = weight.unbind(axis)
@@ -171,7 +171,7 @@ class LabelLayer(nn.Module):
     def before_step(self, step: int) -> dict[str, float] | None:
         """Set the influence of this step; the log shows it as `label_influence`."""
         if self.fade is None:
-            if self.influence is not None:  # of a faded run, from which this one started
+            if self.influence is not None:  # this run started from one whose labels faded in
                 self.set_influence(1.0)
             return None
         influence = influence_at(step, *self.fade)

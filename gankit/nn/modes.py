@@ -1,4 +1,4 @@
-"""How an operation is computed: by torch's own, by fewer kernels, in which type, and always the same or not."""
+"""How operations are computed: by torch or by fewer kernels, in which type, and deterministically or not."""
 
 import contextlib
 import os
@@ -11,24 +11,24 @@ from typing import Any
 import torch
 from torch import Tensor
 
-DEVICES = {"cuda", "meta"}
-"""Where the number of kernels decides how long a step takes: there operations use fewer, and equal torch's up to
+FEW_KERNEL_DEVICES = {"cuda", "meta"}
+"""Here the number of kernels decides how long a step takes, so operations use fewer, and equal torch's up to
 rounding. On a CPU they equal torch's bit by bit. The meta device, which computes nothing, stands for a GPU."""
 NOT_DETERMINISTIC = re.compile(r"(\S+) does not have a deterministic implementation")
 
 
 def few_kernels(device: torch.device) -> bool:
     """Whether an operation should take few kernels on a device."""
-    return device.type in DEVICES
+    return device.type in FEW_KERNEL_DEVICES
 
 
 def is_traced() -> bool:
-    """Whether torch is in a mode that knows its own operations alone: `torch.func`, compilation or tracing."""
+    """Whether torch is in a mode that knows no operations but torch's: `torch.func`, compilation or tracing."""
     return torch.compiler.is_compiling() or torch._C._are_functorch_transforms_active() or torch._C._is_tracing()
 
 
 def uses_torch() -> bool:
-    """Whether torch's own operations serve: no others are known, or no graph is made."""
+    """Whether to use torch's own operations: no others are allowed now, or no graph is made."""
     return is_traced() or not torch.is_grad_enabled()
 
 
@@ -68,7 +68,7 @@ def bfloat16(device: torch.device, enabled: bool) -> Iterator[None]:
             yield
     finally:
         _casts.made = outer
-        torch.clear_autocast_cache()  # as torch itself, but for within another autocast, where weights would stay old
+        torch.clear_autocast_cache()  # within another autocast torch would not, and use old weights
 
 
 def _unchanged(weight: Tensor) -> Tensor:
@@ -76,7 +76,7 @@ def _unchanged(weight: Tensor) -> Tensor:
 
 
 def cast(weight: Tensor, prepare: Callable[[Tensor], Tensor] = _unchanged) -> Tensor:
-    """`prepare(weight)` in the type that autocast asks for; of a parameter, made once within `bfloat16`.
+    """`prepare(weight)` in the type that autocast asks for; for a parameter, it is made once within `bfloat16`.
 
     torch does the same for the parameters of its own operations, but not for what is computed from them.
 
@@ -91,7 +91,7 @@ def cast(weight: Tensor, prepare: Callable[[Tensor], Tensor] = _unchanged) -> Te
         return prepare(weight).to(dtype)
     key = id(weight), prepare
     if key not in _casts.made:
-        _casts.made[key] = weight, prepare(weight).to(dtype)  # the weight itself, so that its id stays its own
+        _casts.made[key] = weight, prepare(weight).to(dtype)  # keeps the weight, so that no other gets its id
     return _casts.made[key][1]
 
 
@@ -108,7 +108,7 @@ def deterministic() -> Iterator[None]:
     try:
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", NOT_DETERMINISTIC.pattern)
-            # Said where matrix products came before that variable; torch gives each stream memory of its own.
+            # torch warns if matrix products came before that variable, though it gives each stream memory of its own.
             warnings.filterwarnings("ignore", "Deterministic behavior was enabled")
             yield
     finally:
@@ -139,9 +139,9 @@ def tf32(convolutions: bool) -> Iterator[None]:
 
 @contextlib.contextmanager
 def exact(device: torch.device) -> Iterator[None]:
-    """On a CUDA device, compute float32 with all its bits, and always the same: what is drawn, and what is measured.
+    """On a CUDA device, compute float32 with all its bits and deterministically, to draw images and to measure them.
 
-    It then equals what other devices compute up to rounding.
+    Results then equal those of other devices up to rounding.
     """
     with contextlib.ExitStack() as stack:
         if device.type == "cuda":

@@ -30,7 +30,7 @@ class SpectralNorm(_SpectralNorm):
         return y
 
     def _power_method(self, weight_mat: Tensor, n_power_iterations: int) -> None:
-        if not weight_mat.is_meta:  # where there are no values to iterate on, and each operation takes a millisecond
+        if not weight_mat.is_meta:  # meta tensors have no values, and each operation on them takes a millisecond
             super()._power_method(weight_mat, n_power_iterations)
 
     @torch.no_grad()

@@ -14,7 +14,7 @@ PIECES = 5
 LONG = 1.0
 """Seconds of work after which a number on trial is judged in any case."""
 WINDOW = 10.0
-"""Seconds of work, outside trials, by which is decided whether to start one."""
+"""After so many seconds of work outside trials, it is decided whether to start one."""
 SLOWER = 1.7
 """Fewer threads are tried when the pieces of a window take so many times as long as before."""
 PATIENCE = 120.0
@@ -23,14 +23,14 @@ REST = 20.0
 """No trial starts before so many times the seconds that the last one took."""
 
 
-class _Here(threading.local):
-    """Of one thread of the program: the numbers in those `torch_threads` that it is inside."""
+class _ThisThread(threading.local):
+    """For one thread of the program: the `count` of each `torch_threads` that it is inside."""
 
     counts: tuple[int | None, ...] = ()
 
 
-_here, _entered = _Here(), threading.Lock()
-_program: list[int] = []
+_this_thread, _lock = _ThisThread(), threading.Lock()
+_program_counts: list[int] = []
 """The program's own number of threads, once for each `torch_threads` that is entered, in whatever thread."""
 
 
@@ -40,18 +40,18 @@ def torch_threads(count: int | None) -> Iterator[None]:
 
     This holds for the calling thread of the program: trainings and studies in other threads keep their numbers.
     """
-    before, outer = own_threads(), _here.counts
-    with _entered:
-        _program.append(_program[0] if _program else before)
+    before, outer = own_threads(), _this_thread.counts
+    with _lock:
+        _program_counts.append(_program_counts[0] if _program_counts else before)
     torch.set_num_threads(count or before)
-    _here.counts = (*outer, count)
+    _this_thread.counts = (*outer, count)
     try:
         yield
     finally:
-        _here.counts = outer
+        _this_thread.counts = outer
         torch.set_num_threads(before)
-        with _entered:
-            _program.pop()
+        with _lock:
+            _program_counts.pop()
 
 
 def own_threads() -> int:
@@ -60,8 +60,8 @@ def own_threads() -> int:
     torch keeps a number for each thread of the program, and a new thread starts with the number last set in any, which
     may be a training's. So outside of `torch_threads` the program's own number counts while another thread is inside.
     """
-    with _entered:
-        return _program[0] if _program and not _here.counts else torch.get_num_threads()
+    with _lock:
+        return _program_counts[0] if _program_counts and not _this_thread.counts else torch.get_num_threads()
 
 
 def thread_options() -> list[int]:
@@ -72,7 +72,7 @@ def thread_options() -> list[int]:
     """
     own = own_threads()
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    is_set = any(_here.counts) or not {"OMP_NUM_THREADS", "MKL_NUM_THREADS"}.isdisjoint(os.environ)
+    is_set = any(_this_thread.counts) or not {"OMP_NUM_THREADS", "MKL_NUM_THREADS"}.isdisjoint(os.environ)
     # By default torch uses all logical cores, or half of them where each physical core counts as two.
     if is_set or own not in (cores, cores // 2):
         return [own]
@@ -121,7 +121,7 @@ class ThreadChoice:
         self._before = self.threads  # the number that the one on trial is compared with
         self._direction = 1  # of a trial: 1 to more threads, -1 to fewer
         self._times: list[float] = []  # seconds of the pieces since the last decision
-        self._trial_seconds = self._seconds_since = 0.0  # that the last trial took, and since then
+        self._trial_seconds = self._seconds_since = 0.0  # of the last trial, and since its end
 
     def note(self, seconds: float) -> None:
         """Take in how long a piece took with `threads`, which may then be another number."""

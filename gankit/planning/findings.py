@@ -37,9 +37,9 @@ def findings(dataset: Dataset) -> Iterator[str]:
     if blank:
         yield f"{counted(len(blank), 'near-blank image')}, {_names(dataset, blank)}: leave out those that show nothing"
     # (p, 2) indices of each pair, the smaller first; the later image counts as the copy.
-    pairs = np.array(
-        [(thumbs[i].id, thumbs[j].id) for i, j in _pairs(thumbs) if i < j], dtype=np.int64
-    ).reshape(-1, 2)  # fmt: skip
+    ids, pairs = np.array([thumb.id for thumb in thumbs]), np.zeros((0, 2), np.int64)
+    for i, j, _, _ in duplicates(thumbs, thumbs, NEAR_COPY) if thumbs else ():
+        pairs = np.concatenate([pairs, ids[np.stack([i, j], 1)[i < j]]])
     if len(pairs):
         copies = np.unique(pairs[:, 1])
         yield f"{counted(len(copies), 'duplicate')} of other images, such as {_names(dataset, pairs[0])}: remove them"
@@ -70,11 +70,6 @@ def _leaks(dataset: Dataset, pairs: NDArray[np.int64]) -> Iterator[str]:
         if both:
             first = unbroken(both[0])
             yield f"{counted(len(both), 'patient')} in more than one split, such as {first}: keep each in one"
-
-
-def _pairs(thumbs: list[Thumbnail]) -> Iterator[tuple[int, int]]:
-    for i, j, _, _ in duplicates(thumbs, thumbs, NEAR_COPY) if thumbs else ():
-        yield from zip(i.tolist(), j.tolist(), strict=True)
 
 
 def _names(dataset: Dataset, indices: Any) -> str:

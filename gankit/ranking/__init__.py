@@ -9,7 +9,7 @@ from typing import Any, final
 import numpy as np
 from numpy.typing import NDArray
 
-from gankit.errors import GankitError, RunError
+from gankit.errors import GankitError, RunError, suggestion
 from gankit.evaluation.sources import Source
 from gankit.files import user_path, write_atomically, write_csv, write_folder
 from gankit.images.pictures import grid_html, grid_png, save_image
@@ -23,7 +23,6 @@ from gankit.ranking.ratings import Finding
 from gankit.ranking.scores import Classifier, critic_scores, label_scores, realism_scores, wanted_classes
 from gankit.ranking.shown import COUNT, Opened, Side, Sources, common_count, open_sources, side
 from gankit.registry import Part
-from gankit.registry.messages import suggestion
 from gankit.runs.run import Run, open_run
 from gankit.runs.sampling import label_texts, parse_label
 

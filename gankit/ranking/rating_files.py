@@ -100,7 +100,7 @@ def _read(path: Path, calls: Sequence[str]) -> list[Rater]:
 
 def _table(path: Path) -> Iterator[tuple[str, str, Mapping[str, str]]]:
     """Where each row of a CSV file stands, its image, and its cells by title."""
-    table = read_csv(path, "image", fold=str.casefold, is_key=("image", "file").__contains__)
+    table = read_csv(path, "image", unify=str.casefold, is_key=("image", "file").__contains__)
     columns = table.columns
     if "score" not in columns:
         raise DataError(f"{path} has no column `score`; its first line must name the columns: image,score,...")

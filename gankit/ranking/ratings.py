@@ -11,8 +11,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from gankit.errors import DataError
-from gankit.evaluation.design import Estimate, variance_of_mean
-from gankit.evaluation.uncertainty import wilson
+from gankit.evaluation.design import Estimate, variance_of_mean, wilson
 from gankit.ranking.key import Key, check_numbers, read_key
 from gankit.ranking.rating_files import REAL, Rater
 from gankit.registry.messages import shown

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from scipy.special import softmax
 from torch import Tensor
 
-from gankit.errors import GankitError, PartError, RunError
+from gankit.errors import GankitError, PartError, RunError, suggestion
 from gankit.evaluation import extraction
 from gankit.evaluation.extraction import BATCH, device_of, extractor
 from gankit.evaluation.sources import TRAINING, Source, from_array, notes
@@ -19,7 +19,6 @@ from gankit.interfaces import Features
 from gankit.metrics.precision_recall import realism_score
 from gankit.ranking.shown import Opened, open_reals
 from gankit.registry import Part
-from gankit.registry.messages import suggestion
 from gankit.runs.networks import generate_batches
 from gankit.runs.run import Run
 

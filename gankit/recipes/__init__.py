@@ -10,14 +10,15 @@ from typing import Any, ClassVar
 from gankit.images.spec import ImageSpec
 from gankit.registry import registry
 
-SHOWN = 1_500_000
-"""Images that a critic is shown in a whole training, some twenty minutes of one H200 at 64x64."""
+IMAGES_SHOWN = 1_500_000
+"""Images that a critic is shown in a whole training, which takes some twenty minutes on one H200 at 64x64."""
 HALF_LIFE = 10_000
-"""Images in which the average of weights forgets half: StyleGAN2's (arXiv 1912.04958, in its authors' code)."""
-RAMP = 0.05
-"""The most of a training that the average of weights looks back: StyleGAN2-ADA's (arXiv 2006.06676, in its code)."""
-MANY, FEW = 50_000, 1000
-"""Images from which augmentation costs more than it gains, and below which cutout joins (arXiv 2006.10738)."""
+"""Images within which the average of weights forgets half, as in the code of StyleGAN2 (arXiv 1912.04958)."""
+LONGEST_HALF_LIFE = 0.05
+"""The longest half-life, as a share of the whole training, as in the code of StyleGAN2-ADA (arXiv 2006.06676)."""
+NO_AUGMENT_FROM, CUTOUT_BELOW = 50_000, 1000
+"""Numbers of images: from the first on augmentation costs more than it gains; below the second cutout is used too
+(arXiv 2006.10738)."""
 
 
 @dataclass(frozen=True)
@@ -27,8 +28,8 @@ class TrainingImages:
     Attributes:
         image: the images that the networks make and see, with the classes or conditions of the training.
         count: number of training images.
-        pictures: whether they are pictures of 8 bits, whose brightness and contrast say little; else grey levels may be
-            measurements.
+        pictures: whether they have 8 bits, like photographs, whose brightness and contrast may be changed. Grey levels
+            of other images may be measurements.
         given_batch: images of a critic update, where the user sets them.
         given_steps: generator updates, where the user sets them.
     """
@@ -46,41 +47,41 @@ class TrainingImages:
 
     @property
     def batch(self) -> int:
-        """As the user sets it; else 4096 over the side (StyleGAN2-ADA, "auto"), at most half the images, 16 to 64.
+        """As the user sets it; else 4096 / side (StyleGAN2-ADA, "auto"), rounded down to a power of two.
 
-        It is rounded down to a power of two.
+        It is at most 64 and at most half the images, but at least 16.
         """
         wanted = max(min(4096 / self.side, 64, self.count / 2), 16)
-        return self.given_batch or 1 << int(math.log2(wanted))
+        return self.given_batch or 2 ** math.floor(math.log2(wanted))
 
     @property
     def steps(self) -> int:
-        """As the user sets them; else so many hundreds, at least one, that `SHOWN` images are shown."""
-        return self.given_steps or max(SHOWN // self.batch // 100, 1) * 100
+        """As the user sets them; else enough to show `IMAGES_SHOWN` images, rounded down to hundreds, at least 100."""
+        return self.given_steps or max(IMAGES_SHOWN // self.batch // 100, 1) * 100
 
     def averaging(self, half_life: float = HALF_LIFE) -> float:
-        """The decay per step of averaged weights that forget half in so many images, or in a `RAMP` of all shown."""
-        return round(math.exp2(-self.batch / min(half_life, RAMP * self.steps * self.batch)), 6)
+        """The decay per step of averaged weights with this half-life, in images, but at most `LONGEST_HALF_LIFE`."""
+        return round(math.exp2(-self.batch / min(half_life, LONGEST_HALF_LIFE * self.steps * self.batch)), 6)
 
     def r1_weight(self) -> float:
         """StyleGAN2-ADA's gamma, 0.0002 x height x width / batch (arXiv 2006.06676, "auto"); three digits."""
         return float(f"{0.0002 * self.image.height * self.image.width / self.batch:.3g}")
 
     def widths(self, channels: int, least: int, most: int) -> list[int]:
-        """Channels of the levels from 4 to 7 pixels up to the image, halved as the side doubles.
+        """Channels of every level, from the smallest up to the image; as the side doubles, they are halved.
 
         Args:
-            channels: where the shorter side is 4 to 7 pixels.
+            channels: those of the smallest level, whose shorter side is 4 to 7 pixels.
             least: the fewest of any level.
             most: the most of any level.
         """
-        levels = max(min(self.image.height, self.image.width).bit_length() - 3, 0)
-        return [min(max(channels >> level, least), most) for level in range(levels + 1)]
+        doublings = max(min(self.image.height, self.image.width).bit_length() - 3, 0)  # 4 to 7 have three bits
+        return [min(max(channels >> doubled, least), most) for doubled in range(doublings + 1)]
 
     def policy(self, color: bool = True, cutout: bool = True) -> list[str]:
-        """DiffAugment's operations: colour for pictures alone, cutout below `FEW` images, none from `MANY` on."""
-        wanted = {"color": color and self.pictures, "translation": True, "cutout": cutout and self.count < FEW}
-        return [name for name, is_wanted in wanted.items() if is_wanted and self.count < MANY]
+        """DiffAugment's operations; colour only for `pictures`, cutout only for few images, none for very many."""
+        wanted = {"color": color and self.pictures, "translation": True, "cutout": cutout and self.count < CUTOUT_BELOW}
+        return [name for name, is_wanted in wanted.items() if is_wanted and self.count < NO_AUGMENT_FROM]
 
 
 class Recipe(ABC):

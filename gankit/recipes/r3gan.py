@@ -4,15 +4,12 @@ from typing import Any
 
 from gankit.recipes import HALF_LIFE, Recipe, TrainingImages
 
-MOVING = 5
-"""Settings move over the first fifth of a training."""
-
 
 class R3GAN(Recipe):
     """The networks of R3GAN at a sixth of their width, a relativistic loss with R1 and R2, and the paper's schedules.
 
-    The paper chooses gamma for each data set: 0.05 to 0.5 at 32x32, 1 to 2 at 64x64, 150 at 256x256. The rule, twice
-    the cube of side / 64, lies within a factor of 1.2 of the last two.
+    The paper chooses gamma for each data set: 0.05 to 0.5 at 32x32, 1 to 2 at 64x64, 150 at 256x256. Here gamma is
+    2 (side / 64)^3, which is within a factor of 1.2 of the paper's at 64x64 and at 256x256.
     """
 
     purpose = "the networks and the loss of 2024"
@@ -20,15 +17,14 @@ class R3GAN(Recipe):
 
     def settings(self, images: TrainingImages) -> dict[str, Any]:
         """See `Recipe.settings`."""
-        moving = max(images.steps // MOVING, 1)
+        schedule_steps = max(images.steps // 5, 1)  # settings change over the first fifth of a training
         gamma = float(f"{2 * (images.side / 64) ** 3:.3g}")
         policy = images.policy()
-        rates, weight = (
-            {"start": start, "end": end, "steps": moving} for start, end in ((2e-4, 5e-5), (gamma, gamma / 10))
-        )
+        rates = {"start": 2e-4, "end": 5e-5, "steps": schedule_steps}
+        weight = {"start": gamma, "end": gamma / 10, "steps": schedule_steps}
         augment = {
             "name": "sometimes", "inner": {"name": "diffaugment", "policy": policy},
-            "probability": {"start": 0.0, "end": 0.6 if images.count < 10_000 else 0.3, "steps": moving},
+            "probability": {"start": 0.0, "end": 0.6 if images.count < 10_000 else 0.3, "steps": schedule_steps},
         }  # fmt: skip
         return {
             "generator": {"name": "r3gan", "width": 128},
@@ -39,8 +35,8 @@ class R3GAN(Recipe):
             **({"augment": augment} if policy else {}),
             "training": {
                 "steps": images.steps, "batch": images.batch, "critic_steps": 1, "generator_lr": rates,
-                "critic_lr": dict(rates), "betas": [0.0, {"start": 0.9, "end": 0.99, "steps": moving}],
+                "critic_lr": dict(rates), "betas": [0.0, {"start": 0.9, "end": 0.99, "steps": schedule_steps}],
                 # the paper's average forgets half in a fortieth of the images of its schedules
-                "averaging": images.averaging(max(moving * images.batch / 40, HALF_LIFE)),
+                "averaging": images.averaging(max(schedule_steps * images.batch / 40, HALF_LIFE)),
             },
         }  # fmt: skip

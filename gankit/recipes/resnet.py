@@ -14,7 +14,7 @@ class ResNet(Recipe):
         rate: of both networks. Wider layers move further in a step of Adam, so that they take a lower one.
         critic_steps: critic updates of each step.
         largest_batch: the most images of a critic update.
-        moves_only: whether augmentation is translation alone.
+        translation_only: whether translation is the only augmentation.
     """
 
     purpose = "any pictures, with a GPU"
@@ -23,17 +23,17 @@ class ResNet(Recipe):
     rate: ClassVar[float] = 2e-4
     critic_steps: ClassVar[int] = 2
     largest_batch: ClassVar[int] = 64
-    moves_only: ClassVar[bool] = False
+    translation_only: ClassVar[bool] = False
 
     def critic_blocks(self, images: TrainingImages, widths: list[int]) -> dict[str, Any]:
-        """The critic's levels for the generator's widths: down to 4 to 7 pixels, and one more block there."""
-        return {"widths": widths[-2::-1], "flat_blocks": 1}
+        """The generator's widths in reverse, without the last, down to 4 to 7 pixels; and one more block there."""
+        return {"widths": widths[:-1][::-1], "flat_blocks": 1}
 
     def settings(self, images: TrainingImages) -> dict[str, Any]:
         """See `Recipe.settings`."""
         images = replace(images, given_batch=images.given_batch or min(images.batch, self.largest_batch))
         widths = images.widths(*self.channels, most=self.channels[0])
-        policy = images.policy(color=not self.moves_only, cutout=not self.moves_only)
+        policy = images.policy(color=not self.translation_only, cutout=not self.translation_only)
         return {
             "generator": {"name": "resnet", "widths": widths},
             "critic": {"name": "resnet", **self.critic_blocks(images, widths), "head": "flatten"},

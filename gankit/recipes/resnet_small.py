@@ -9,7 +9,7 @@ from gankit.recipes.resnet import ResNet
 class SmallResNet(ResNet):
     """The recipe `resnet` with a fourth of its channels, smaller batches and higher rates, for CPUs.
 
-    With colour or cutout networks take longer to learn, longer than a CPU has.
+    With colour or cutout, networks would take longer to learn than is practical on a CPU.
     """
 
     purpose = "any pictures, without a GPU"
@@ -19,9 +19,10 @@ class SmallResNet(ResNet):
     rate = 1e-3
     critic_steps = 1
     largest_batch = 32
-    moves_only = True
+    translation_only = True
 
     def critic_blocks(self, images: TrainingImages, widths: list[int]) -> dict[str, Any]:
-        """The generator's levels in reverse, down to 2 or 3 pixels; an odd size that is left is not halved."""
-        halves = all(side % 2 ** len(widths) == 0 for side in (images.image.height, images.image.width))
-        return {"widths": widths[::-1], "flat_blocks": 0} if halves else {"widths": widths[:0:-1], "flat_blocks": 1}
+        """The generator's widths in reverse, down to 2 or 3 pixels; the last block does not halve an odd side."""
+        if all(side % 2 ** len(widths) == 0 for side in (images.image.height, images.image.width)):
+            return {"widths": widths[::-1], "flat_blocks": 0}
+        return {"widths": widths[1:][::-1], "flat_blocks": 1}

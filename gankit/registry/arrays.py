@@ -1,6 +1,7 @@
 """A data set made of arrays, of pictures, or of another library's data set."""
 
-from collections.abc import Callable, Mapping, Sequence
+import contextlib
+from collections.abc import Callable, Mapping, Sequence, Set
 from pathlib import Path
 from typing import Any, final
 
@@ -9,40 +10,54 @@ from numpy.typing import ArrayLike, NDArray
 from PIL import Image
 from torch import Tensor
 
-from gankit.errors import DataError, GankitError, is_fault_of_machine, typed_line
+from gankit.errors import DataError, GankitError, cause, is_fault_of_machine, typed_line
+from gankit.images.columns import first_missing, shares
 from gankit.images.decoding import Decoder
 from gankit.images.grey_levels import check_range, valid_range
-from gankit.images.names import two_spellings
+from gankit.images.labels_csv import number_classes
+from gankit.images.names import escaped, two_spellings
 from gankit.interfaces import Dataset, Images, ImageSpec, Known
 from gankit.interfaces.dataset import flip_left_right
 from gankit.registry.messages import shown
 
-_MISSING = ("None", "nan", "NaT", "<NA>")
-"""How Python, NumPy and pandas write what is missing."""
 _MOST_CLASSES = 100_000
 
 
-def _array(values: Any, name: str) -> NDArray[Any]:
-    """Values as an array; in errors, `name` stands for them."""
-    if isinstance(values, Tensor):
-        return values.numpy(force=True)
+def as_array(values: Any, name: str) -> NDArray[Any]:
+    """Values of any shape as an array of that shape.
+
+    Raises:
+        DataError: some are masked out, or NumPy cannot hold them; calls them `name`.
+    """
+    if isinstance(values, np.ma.MaskedArray):
+        if np.ma.is_masked(values):
+            raise DataError(f"{name} has values that are masked out: fill them, or leave such images out")
+        values = values.data
     try:
+        if isinstance(values, (Tensor, np.memmap)):  # a memory map stays one
+            return values.numpy(force=True) if isinstance(values, Tensor) else values
         return np.asarray(values)
-    except ValueError:
-        raise DataError(f"{name} cannot be an array: its rows have several lengths") from None
+    except Exception as error:  # NumPy has not all types and layouts that tensors can have
+        if is_fault_of_machine(error):
+            raise
+        reason = "its rows have several lengths" if isinstance(error, ValueError) else cause(error)
+        raise DataError(f"{name} cannot be an array: {reason}") from None
 
 
 def _unpack(items: Any) -> tuple[NDArray[Any], list[Any] | None]:
-    """The images and labels of a tensor, a list of pictures, or a data set of another library."""
-    if isinstance(items, Tensor):
-        return items.numpy(force=True), None
-    if isinstance(items, (str, Mapping)) or not (hasattr(items, "__len__") and hasattr(items, "__getitem__")):
+    """The images and labels of an array, a list of pictures, or a data set of another library."""
+    if isinstance(items, (np.ndarray, Tensor)):
+        return as_array(items, "images"), None
+    count = None
+    with contextlib.suppress(TypeError):  # of what has no length
+        count = len(items)
+    if count is None or isinstance(items, (str, Mapping)) or not hasattr(items, "__getitem__"):
         raise DataError(
             f"images are of type {type(items).__name__}; an array, a list or a data set with len() is needed"
         )
     images: list[NDArray[Any]] = []
     labels: list[Any] = []
-    for number in range(len(items)):
+    for number in range(count):
         image, label = _image_and_label(_item(items, number), number)
         images.append(_channels_first(image, f"image {number}"))
         labels.append(label)
@@ -79,7 +94,7 @@ def _image_and_label(item: Any, number: int) -> tuple[Any, Any]:
         image, label = item[0], item[1] if len(item) > 1 else None
     else:
         image, label = item, None
-    return image, None if label is None else _array(label, "label").tolist()
+    return image, None if label is None else as_array(label, "label").tolist()
 
 
 def _channels_first(item: Any, where: str) -> NDArray[Any]:
@@ -90,42 +105,39 @@ def _channels_first(item: Any, where: str) -> NDArray[Any]:
         raise DataError(
             f"{where} is the name of a file: open it with Pillow, or train on its folder (data.name=folder)"
         )
-    array = _array(item, where)
+    array = as_array(item, where)
     return array[None] if array.ndim == 2 else array
 
 
 def _column(values: Any, name: str, n: int) -> NDArray[Any]:
     """(n,) values of n images, none of them missing; (n, 1) is accepted too."""
-    array = _array(values, name)
+    array = as_array(values, name)
     if array.shape not in ((n,), (n, 1)):
         raise DataError(f"{name} has the shape {array.shape}; there are {n} images: {name} must be (n,)")
     array = array.reshape(n)
-    if array.dtype.kind in ("O", "f"):  # only objects and decimal numbers can be missing
-        missing = [k for k, value in enumerate(array) if not isinstance(value, str) and str(value) in _MISSING]
-        if missing:
-            raise DataError(f"{name} has no value for image {missing[0]}: give it one, or leave such images out")
+    if (missing := first_missing(array)) is not None:
+        raise DataError(f"{name} has no value for image {missing}: give it one, or leave such images out")
     return array
 
 
-def _shares(agreement: Any, n: int) -> NDArray[np.float64]:
-    """(n,) shares of raters, each in [0, 1]."""
-    shares = _column(agreement, "agreement", n)
-    if shares.dtype.kind not in "iufb" or not ((shares >= 0) & (shares <= 1)).all():
-        raise DataError("agreement has values outside [0, 1]: it is the share of raters who chose the label")
-    return shares.astype(np.float64)
-
-
 def _classes(labels: NDArray[Any], names: tuple[str, ...]) -> tuple[NDArray[np.int64], tuple[str, ...]]:
-    """(n,) numbers or names of classes to numbers, and the name of each class."""
+    """The class number of each image, from (n,) labels that are numbers or names; and the name of each class."""
+    if labels.dtype.kind == "O" and all(isinstance(label, (int, np.integer, np.bool_)) for label in labels):
+        labels = np.array(labels.tolist())
     if labels.dtype.kind in "OUS":
+        if odd := [label for label in labels if not isinstance(label, (str, bytes, int, np.integer, np.bool_))]:
+            raise DataError(f"labels has a {type(odd[0]).__name__}; whole numbers from 0, or names, are needed")
         texts = [label.decode(errors="replace") if isinstance(label, bytes) else str(label) for label in labels]
-        names = names or tuple(sorted(set(texts)))
+        if not names:
+            return number_classes(texts)
         if unknown := sorted(set(texts) - set(names)):
-            raise DataError(f"labels has {unknown[0]!r}, which class_names lacks")
+            raise DataError(f"labels has {escaped(unknown[0])}, which class_names lacks")
         numbers = {name: number for number, name in enumerate(names)}
         return np.array([numbers[text] for text in texts], dtype=np.int64), names
-    if labels.dtype.kind not in "iub" or labels.min() < 0:
+    if labels.dtype.kind not in "iub":
         raise DataError(f"labels must be (n,) whole numbers from 0, not {labels.shape} of {labels.dtype}")
+    if labels.min() < 0:
+        raise DataError(f"labels has {labels.min()}; they must be whole numbers from 0")
     count = int(labels.max()) + 1
     if count > _MOST_CLASSES:
         raise DataError(f"labels has the class {count - 1}: number classes 0, 1, ... without gaps, or give their names")
@@ -147,21 +159,21 @@ def _label_facts(labels: NDArray[Any], names: tuple[str, ...]) -> dict[str, NDAr
 def _read_labels(
     n: int, labels: Any, names: tuple[str, ...]
 ) -> tuple[NDArray[np.int64] | None, tuple[str, ...], dict[str, NDArray[Any]]]:
-    """The class of each image and the names of the classes; or, where an image can have several labels, facts."""
+    """(n,) classes, the names of the classes, and {}; if an image can have several labels: None, () and facts."""
     if labels is None:
         if names:
             raise DataError(f"class_names has {len(names)} names for 0 classes in labels")
         return None, (), {}
-    labels = _array(labels, "labels")
+    labels = as_array(labels, "labels")
     if labels.ndim == 2 and labels.shape[1] > 1 and np.isin(labels, (0, 1)).all():
         return None, (), _label_facts(labels, names)
     return *_classes(_column(labels, "labels", n), names), {}
 
 
-def _distinct(names: Sequence[str] | None) -> tuple[str, ...]:
+def _check_class_names(names: Sequence[str] | None) -> tuple[str, ...]:
     """The names of classes, which must be distinct; () for None."""
-    if isinstance(names, str):  # its letters would become the names
-        raise DataError(f"class_names is the text {shown(names)}: give a list with one name per class")
+    if isinstance(names, (str, Mapping, Set)):  # letters would become names, and sets have no order
+        raise DataError(f"class_names is of type {type(names).__name__}: give a list with one name per class")
     texts = () if names is None else tuple(map(str, names))
     if alike := two_spellings(texts):
         raise DataError(f"class_names has {alike}: give each class a name of its own")
@@ -172,8 +184,10 @@ def _read_known(
     n: int, labels: Any, class_names: Sequence[str] | None, groups: Any, agreement: Any, facts: Mapping[str, ArrayLike]
 ) -> Known:
     """What is known of n images, with every array checked."""
-    classes, names, label_facts = _read_labels(n, labels, _distinct(class_names))
-    arrays = {name: _array(values, name) for name, values in facts.items()}
+    if not isinstance(facts, Mapping) or not all(isinstance(name, str) for name in facts):
+        raise DataError(f"facts is {shown(facts)}: give a dict of arrays by name")
+    classes, names, label_facts = _read_labels(n, labels, _check_class_names(class_names))
+    arrays = {name: as_array(values, name) for name, values in facts.items()}
     if taken := label_facts.keys() & arrays.keys():
         raise DataError(f"facts has {min(taken)!r}, and so have the labels: give the fact another name")
     arrays = label_facts | arrays
@@ -184,7 +198,7 @@ def _read_known(
         labels=classes,
         class_names=names,
         groups=None if groups is None else _column(groups, "groups", n),
-        agreement=None if agreement is None else _shares(agreement, n),
+        agreement=None if agreement is None else shares(_column(agreement, "agreement", n), "agreement"),
         facts=arrays,
     )
 
@@ -225,9 +239,8 @@ class Arrays(Dataset):
         value_range: tuple[float, float] | None = None,
         mirror: Callable[[Any], Any] | None = flip_left_right,
     ) -> None:
-        if not isinstance(images, np.ndarray):
-            images, own_labels = _unpack(images)
-            labels = own_labels if labels is None else labels
+        images, own_labels = _unpack(images)
+        labels = own_labels if labels is None else labels
         if images.ndim == 4 and images.shape[3] in (1, 3, 4) and images.shape[1] > 4:
             images = np.moveaxis(images, 3, 1)
         if images.ndim != 4 or images.dtype not in (np.uint8, np.uint16, np.float32):
@@ -235,12 +248,16 @@ class Arrays(Dataset):
                 f"images have the shape {images.shape} and type {images.dtype}; "
                 "(n, channels, height, width) uint8, uint16 or float32 is needed"
             )
-        if not len(images):
-            raise DataError("there are no images in the array")
+        if not images.size:
+            raise DataError(f"there are no images in an array of shape {images.shape}")
+        if images.shape[1] > max(3, min(images.shape[2:])):
+            raise DataError(f"images of shape {images.shape} have more channels than pixels across; put channels first")
+        if mirror is not None and not callable(mirror):
+            raise DataError(f"mirror is {shown(mirror)}: give a function, or None")
         if value_range is None and images.dtype == np.float32:
             raise DataError("float32 images need a value_range: the values that stand for black and white")
         self._images, self._range, self._mirror = images, valid_range(value_range), mirror
-        check_range(images, self._range, "images")  # without a range a memory-mapped array is not read
+        check_range(images, self._range, "images")  # reads a memory-mapped array, but only if a range is given
         self._known = _read_known(len(images), labels, class_names, groups, agreement, facts or {})
 
     @property

@@ -1,44 +1,23 @@
 """Errors of settings in plain words: one sentence for each setting that pydantic refuses."""
 
-import difflib
 import re
 import reprlib
 from collections.abc import Callable, Collection, Iterator, Mapping
-from itertools import islice
 from typing import Annotated, Any, Literal, get_args, get_origin
 
 from pydantic import BaseModel, ValidationError
 from pydantic.functional_validators import ModelWrapValidatorHandler
 from pydantic_core import ErrorDetails, InitErrorDetails, PydanticCustomError
 
+from gankit.errors import suggestion
+
 _SHORT = reprlib.Repr()
 _SHORT.maxstring = _SHORT.maxother = 200
 _SHORT.maxlevel, _SHORT.maxlist, _SHORT.maxtuple, _SHORT.maxdict = 4, 10, 10, 10
 shown = _SHORT.repr
 """Shows a value as Python writes it, shortened in its middle where it would fill more than a line or two."""
-MOST_LISTED = 40
-"""The largest number of known names that an error lists."""
 NONE = "none"
 """What stands in a file for None, which TOML lacks."""
-
-
-def suggestion(name: str, known: Collection[str], *, list_all: bool = False) -> str:
-    """What to say after an unknown name: the closest known one; where none is close, the first `MOST_LISTED`.
-
-    Args:
-        name: the unknown name.
-        known: the names that there are.
-        list_all: whether they are listed after the closest one too.
-    """
-    listing = f"known: {', '.join(islice(known, MOST_LISTED))}" if known else "there are none"
-    if len(known) > MOST_LISTED:
-        listing += f", ... ({len(known)} in all)"
-    folded = {item.casefold(): item for item in known}
-    close = difflib.get_close_matches(name.casefold(), folded, n=1, cutoff=0.5)
-    if not close:
-        return listing
-    question = f"did you mean {folded[close[0]]!r}?"
-    return f"{question} {listing}" if list_all else question
 
 
 def optional_settings(model: type[BaseModel]) -> list[str]:
@@ -117,14 +96,14 @@ def _unset_hints(
 
 
 def _leaves(value: Any) -> list[Any]:
-    """The items of a list, and of lists within it; a value that is no list is the only one."""
+    """The items of a list, and of lists within it; for a value that is no list, the value alone."""
     return [leaf for item in value for leaf in _leaves(item)] if isinstance(value, (list, tuple)) else [value]
 
 
 def _may_be_thousands(value: Any) -> bool:
     """Whether a value such as 1.000, which pydantic reads as 1, may stand for 1000.
 
-    A float from 1000 on, such as 1e5, cannot: a million written as 1.000.000 is read as a text.
+    A float from 1000 on, such as 1e5, may not: as thousands it would have two dots, 1.000.000, and be read as a text.
     """
     if isinstance(value, str):
         return re.fullmatch(r"\s*[+-]?\d+\.0*\s*", value) is not None

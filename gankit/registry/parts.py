@@ -17,8 +17,8 @@ from pydantic import (
 )
 from pydantic_core import PydanticCustomError
 
-from gankit.errors import GankitError, PartError, typed_line
-from gankit.registry.messages import shown, suggestion
+from gankit.errors import GankitError, PartError, suggestion, typed_line
+from gankit.registry.messages import shown
 from gankit.registry.plugins import KINDS, plural
 from gankit.registry.registry import Registry
 from gankit.registry.settings import as_table, interface, takes_positional
@@ -115,18 +115,27 @@ def read_part(kind: str, value: object, may_be_missing: bool = False) -> Part:
     """
     if isinstance(value, Part):
         return value
-    table = {"name": value} if isinstance(value, str) else value
     try:
-        if not isinstance(table, Mapping):
-            raise PartError(f"a name, or a table with a name, is needed, not {shown(value)}")
-        if not isinstance(table.get("name"), str):
-            raise PartError(f"the table needs a name; known: {', '.join(registry(kind).names())}")
-        settings = {key: item for key, item in table.items() if key != "name"}
-        if may_be_missing and not _can_be_loaded(kind, table["name"]):
-            return Part(kind=kind, name=table["name"], settings=UnreadSettings(**settings))
-        return _validate(kind, table["name"], settings)
+        name, settings = name_and_settings(kind, value)
+        if may_be_missing and not _can_be_loaded(kind, name):
+            return Part(kind=kind, name=name, settings=UnreadSettings(**settings))
+        return _validate(kind, name, settings)
     except PartError as error:
         raise PydanticCustomError("part", "{reason}", {"reason": str(error)}) from error
+
+
+def name_and_settings(kind: str, value: object) -> tuple[str, dict[str, Any]]:
+    """A part's name and its settings, not validated, from its name or from a table with a name.
+
+    Raises:
+        PartError: the value is neither.
+    """
+    table = {"name": value} if isinstance(value, str) else value
+    if not isinstance(table, Mapping):
+        raise PartError(f"a name, or a table with a name, is needed, not {shown(value)}")
+    if not isinstance(name := table.get("name"), str):
+        raise PartError(f"the table needs a name; known: {', '.join(registry(kind).names())}")
+    return name, {key: item for key, item in table.items() if key != "name"}
 
 
 def _can_be_loaded(kind: str, name: str) -> bool:
@@ -244,7 +253,7 @@ def list_parts(kind: str | None = None, load: bool = False) -> tuple[list[str], 
     A line holds name, kind and distribution of a part, and the other names that gankit knows it by.
 
     Args:
-        kind: of parts, also in the plural; None for all.
+        kind: the kind of parts to list, in the singular or plural; None for all kinds.
         load: whether to import every part and end its line with "ok", or "fails:" and the reason.
 
     Raises:
@@ -255,13 +264,13 @@ def list_parts(kind: str | None = None, load: bool = False) -> tuple[list[str], 
     cells = []
     failures = 0
     for row in (row for parts in registries for row in parts.list()):
-        state = f"also {', '.join(row.also)}" if row.also else ""
+        remark = f"also {', '.join(row.also)}" if row.also else ""
         if load:
             try:
                 registry(row.kind).settings(row.name)
-                state = f"ok, {state}" if state else "ok"
+                remark = f"ok, {remark}" if remark else "ok"
             except GankitError as error:
-                state = f"fails: {error}"
+                remark = f"fails: {error}"
                 failures += 1
-        cells.append((row.name, row.kind, row.distribution, state))
+        cells.append((row.name, row.kind, row.distribution, remark))
     return as_columns(cells), failures

@@ -140,7 +140,7 @@ class _Entry(NamedTuple):
 
 @lru_cache(maxsize=8)
 def _scan(path: tuple[str, ...], modified: tuple[int, ...]) -> tuple[tuple[PlugIn, ...], tuple[tuple[str, str], ...]]:
-    """Plug-ins, and (distribution, sentence) of each fault; `modified` makes the cache miss after an installation."""
+    """Plug-ins, and (distribution, sentence) of each fault. `modified` only serves to renew the cache of results."""
     faults: dict[str, str] = {}
     try:
         entries = list(_read_together(path))

@@ -12,8 +12,8 @@ from typing import Any, ClassVar, TypeVar
 
 from pydantic import BaseModel
 
-from gankit.errors import PartError, one_line
-from gankit.registry.messages import shown, suggestion
+from gankit.errors import PartError, one_line, suggestion
+from gankit.registry.messages import shown
 from gankit.registry.plugins import FILE_KINDS, PART_KINDS, PlugIn, normalise_name, plural, scan, shipped_hint
 from gankit.registry.settings import derive_settings
 from gankit.registry.settings import interface as interface_class
@@ -26,7 +26,7 @@ Its value comes from gankit, not from the user."""
 ALIASES = {"metric": {"fid": "frechet"}}
 """Other names of gankit's own parts, by kind. A part that is registered under such a name takes precedence."""
 TABLES = {"generator": "generator", "critic": "critic", "augment": "augment", "dataset": "data"}
-"""The table of an experiment by the kind of part that it names, for kinds that have one table."""
+"""The table of an experiment that names a part, by the part's kind, for kinds that have one table."""
 
 
 @dataclass(frozen=True)
@@ -74,7 +74,7 @@ class Registry:
         built_in = self.built_in()
         plugins = self._plugins()
         names = [plugin.name for plugin in plugins]
-        # A part that is registered under the name of an alias has taken it.
+        # A name under which a part is registered is no alias.
         aliases = {alias: part for alias, part in ALIASES.get(self.kind, {}).items()
                    if alias not in names and alias not in self._registered}  # fmt: skip
         rows = [
@@ -100,14 +100,14 @@ class Registry:
             PartError: the name is built in, holds a colon or is not a text; or what is registered is not a part of
                 this kind.
         """
-        if not isinstance(name, str):  # the decorator without a name would replace the class, and register nothing
+        if not isinstance(name, str):  # `@register` alone, which gets the class in place of a name
             raise PartError(f'register takes a name: write @gankit.{plural(self.kind)}.register("name")')
 
         def remember(part: PartOrClass) -> PartOrClass:
             if name in self.built_in():
                 raise PartError(f"{self.kind} {name!r} cannot be registered: the name is gankit's own; choose another")
             if ":" in name:
-                raise PartError(f"{self.kind} {name!r} cannot be registered: leave out the colon, which names plug-ins")
+                raise PartError(f"{self.kind} {name!r} cannot be registered: a colon is for plug-ins; leave it out")
             is_instance = isinstance(part, self.interface())
             self._registered[name] = _copies_of(part) if is_instance else self._check(part, name)
             return part
@@ -235,7 +235,7 @@ class Registry:
         return result
 
     def _check(self, part: object, name: str) -> type:
-        """A class that is a part of this kind, whose abstract methods are all defined; all others are refused."""
+        """Return `part` if it is a class of this kind and defines all abstract methods; refuse anything else."""
         base = self.interface()
         if not isinstance(part, type) or not issubclass(part, base):
             raise PartError(f"{self.kind} {name!r} is {part!r}, which is no subclass of {base.__name__}")
@@ -254,7 +254,7 @@ class Registry:
         if part not in self._settings:
             try:
                 self._settings[part] = derive_settings(
-                    part, self.positional, self.reserved, self._nested_type, self._parts_with
+                    part, self.positional, self.reserved, self._nested_type, self._hint_for
                 )
             except PartError:
                 raise
@@ -268,7 +268,7 @@ class Registry:
             )
         return model
 
-    def _parts_with(self, setting: str) -> str:
+    def _hint_for(self, setting: str) -> str:
         """A hint that names gankit's own parts with a setting of this name, and how to choose one; "" if none has."""
         owners = []
         for name in self.built_in():
@@ -287,9 +287,9 @@ class Registry:
 
 
 def _copies_of(part: object) -> type:
-    """A class, since the registry holds classes only, that gives a copy of `part` when it is called."""
+    """A class that gives a copy of `part` when it is called; the registry holds only classes."""
     from gankit.nn.copies import copied  # imported here: `gankit list` need not load torch
 
-    # `__init__` never runs, as a copy is no instance of the new class: its signature says that there are no settings.
+    # `__init__` says that there are no settings. It never runs, since a copy is no instance of the new class.
     methods = {"__new__": lambda cls: copied(part), "__init__": lambda self: None}
     return type(type(part).__name__, (type(part),), methods)

@@ -73,5 +73,5 @@ def fill_at(buffer: "Tensor", setting: float | Schedule[float] | None, step: int
 
 
 def value_at(setting: float | Schedule[float], step: int) -> float:
-    """A setting that may be a schedule, after `step` generator updates."""
+    """The value of a number or schedule after `step` generator updates."""
     return setting.at(step) if isinstance(setting, Schedule) else setting

@@ -26,11 +26,11 @@ class Settings(BaseModel):
     @model_validator(mode="wrap")
     @classmethod
     def _reworded(cls, value: object, handler: ModelWrapValidatorHandler[Self]) -> Self:
-        result: Self = reword_errors(cls, value, handler, hint_for=cls._in_tables)
+        result: Self = reword_errors(cls, value, handler, hint_for=cls._hint_for)
         return result
 
     @classmethod
-    def _in_tables(cls, name: str) -> str:
+    def _hint_for(cls, name: str) -> str:
         """A hint that names the tables within this one that have a setting of this name; "" where none has."""
         name = name.lstrip("-").replace("-", "_")  # it may have been written as an option
         fields = cls.model_fields.items()
@@ -77,7 +77,7 @@ def derive_settings(
         hint_for: maps the name of an unknown setting to a hint that names other parts with it, or to "".
 
     Raises:
-        TypeError: a setting without annotation or that is not keyword-only; a `Settings` that is no pydantic model.
+        TypeError: a setting has no annotation or is not keyword-only, or `Settings` is no pydantic model.
         NameError: an annotation that cannot be resolved.
     """
     names = [parameter.name for parameter in _parameters(part) if parameter.kind is not parameter.KEYWORD_ONLY]

@@ -80,7 +80,7 @@ def wrap(kind: str, module: Any = None, **properties: Any) -> Any:
             - Generator, critic, augment and loss: `capturable`, as in `gankit.Generator`.
             - Loss: `critic` and `generator`, each a function that computes that network's scalar loss from a `Turn`
               (one update: its images, scores and networks); `per_sample`; `before_step` and `after_step`, functions
-              too. The states of those that have a `state_dict` are saved.
+              too. The state of each function that has a `state_dict` is saved.
             - Data set: `labels` (the array), `class_names`, `groups`, `agreement`, `facts`, `value_range`, `mirror` (a
               function, or None where mirroring changes the label); `gankit.registry.arrays.Arrays` describes each.
 
@@ -108,7 +108,7 @@ def wrap(kind: str, module: Any = None, **properties: Any) -> Any:
 
 
 def _part_class(kind: str, module: type, make: Callable[..., Any], properties: dict[str, Any]) -> type:
-    """A part's class whose settings are the arguments of a class of modules; each part holds such a module."""
+    """The class of a part that holds a module of the given class; its settings are the arguments of that class."""
     parameters = inspect.signature(module).parameters.values()
     named = [p for p in parameters if p.kind not in (p.VAR_KEYWORD, p.VAR_POSITIONAL)]
     takes_image = any(p.name == "image" for p in named)
@@ -122,7 +122,7 @@ def _part_class(kind: str, module: type, make: Callable[..., Any], properties: d
         for name in ("latent_dim", "dim", "channels_last", "capturable"):
             if hasattr(self.part, name):
                 setattr(self, name, getattr(self.part, name))
-        # Only what the part got from its module: that is in vars, the methods of the part's own class are not.
+        # Only what the part got from its module, which is in its `vars`; methods of its own class are not.
         _expose(self, self.part, *(name for name in ABILITIES if name in vars(self.part)))
 
     def forward(self: Any, *inputs: Any) -> Tensor:
@@ -162,7 +162,7 @@ class _Generator(Generator):
     ) -> None:
         super().__init__()
         self.module, self.latent_dim, self.takes_labels = module, latent_dim, labels
-        # Other networks have these in their class.
+        # Class variables in the interface; here they differ between networks.
         self.channels_last, self.capturable = channels_last, capturable  # type: ignore[misc]
         _expose(self, module, "synthesis", "style_layers")
         if callable(getattr(module, "mapping", None)):
@@ -196,9 +196,9 @@ class _Critic(Critic):
 
 
 def _expose(part: nn.Module, module: Any, *names: str) -> None:
-    """Give a part those of these attributes that its module has; protocols look for attributes of the part itself.
+    """Give a part the named attributes that its module has, since protocols look for them on the part itself.
 
-    They are not set by `setattr`, which would register one that is a module for a second time.
+    `setattr` would register an attribute that is a module a second time, so they go into `vars`.
     """
     vars(part).update({name: getattr(module, name) for name in names if hasattr(module, name)})
 

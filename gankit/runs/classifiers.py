@@ -146,7 +146,7 @@ class Classifier(nn.Module):
     Attributes:
         class_names: one per class; empty where it gives a number.
         image: channels, height and width of the images that it was trained on.
-        facts: what its file says of it: `class_names`, and the arguments of `make_network`, with `network` for `name`.
+        facts: what its file says of it: `class_names`, and the arguments of `make_network` (`name` as `network`).
     """
 
     def __init__(self, network: nn.Module, facts: dict[str, Any], grey_levels: bool = False) -> None:

@@ -45,6 +45,7 @@ def build_network(experiment: Experiment, kind: Literal["generator", "critic"], 
         # Lazy layers take their sizes from a batch; in evaluation mode running statistics stay as they are.
         call_part(f"{kind} {part.name}", network.eval(), *probe_inputs(network, image))
         network.train()
+    _set_type(network, torch.float32)  # whatever a stranger has set
     if experiment.training.label_fade is not None:
         for layer in label_layers(network):
             layer.fade_in(*experiment.training.label_fade)
@@ -63,10 +64,14 @@ def place(name: str, network: nn.Module, device: torch.device, dtype: torch.dtyp
         if is_fault_of_machine(error):
             raise
         raise PartError(f"{name} cannot be moved to {device}: {typed_line(error, 200)}") from error
+    _set_type(network, dtype)
+    return network
+
+
+def _set_type(network: nn.Module, dtype: torch.dtype) -> None:
     for tensor in (*network.parameters(), *network.buffers()):
         if tensor.is_floating_point() and tensor.dtype != dtype:
             tensor.data = tensor.data.to(dtype)
-    return network
 
 
 def _inputs_like(network: nn.Module) -> Tensor:
@@ -131,9 +136,11 @@ def call_part(name: str, part: Callable[..., Any], *inputs: Tensor | None) -> Te
 
 
 def describe_value(value: Any) -> str:
-    """A value in an error: a tensor by its shape, a list or tuple by what it holds, all others by value and type."""
-    if isinstance(value, Tensor):
-        return str(tuple(value.shape))
+    """A value in an error: a tensor or array by its shape, a list, tuple or dict by what it holds, others by value."""
+    if isinstance(value, (Tensor, np.ndarray)):
+        return f"{'' if isinstance(value, Tensor) else 'a NumPy array of '}{tuple(value.shape)}"
+    if isinstance(value, Mapping):
+        return f"a dict of {' and '.join(f'{key}: {describe_value(item)}' for key, item in value.items())}"
     if isinstance(value, (list, tuple)):
         items = " and ".join(map(describe_value, value))
         return items if isinstance(value, list) else f"a tuple of {items}"
@@ -176,7 +183,7 @@ def generate_pixels(
         labels: None, (n,) int64 classes, or (n, k) float conditions.
         dtype: "uint8", "uint16" or "float32".
         value_range: black and white of that type.
-        quiet: show no progress bar, as for few images none is shown.
+        quiet: show no progress bar; a short drawing shows none in any case.
 
     Returns:
         (n, channels, height, width) of that type, within the range.
@@ -204,7 +211,7 @@ def generate_batches(generator: Generator, z: Tensor, labels: Tensor | None) -> 
         # The last latent pads a batch; without any latents the batch is empty.
         rows = (start + torch.arange(SAMPLE_BATCH)).clamp(max=len(z) - 1) if count else torch.arange(0)
         label = None if labels is None else labels[rows].to(like.device)
-        # All, since `seed_torch` seeds all; a GPU that is not in use has no draws to be kept.
+        # None stands for all devices, since `seed_torch` seeds all; a GPU that is not in use has no draws to be kept.
         devices: list[torch.device] | None = None if torch.cuda.is_initialized() else []  # type: ignore[no-untyped-call]
         with seeds.own_draws(devices), seeds.plain_torch(), exact(like.device), torch.no_grad():
             seeds.seed_torch(0, "sample batch", start)

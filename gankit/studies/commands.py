@@ -7,10 +7,9 @@ from typing import Annotated, Any
 
 import typer
 
-from gankit.errors import GankitError, SettingsError
+from gankit.errors import GankitError, SettingsError, suggestion
 from gankit.experiments.options import Out
 from gankit.registry import registry
-from gankit.registry.messages import suggestion
 from gankit.registry.plugins import PlugIn
 from gankit.terminal.help import Commands
 from gankit.terminal.text import say

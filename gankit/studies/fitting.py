@@ -17,13 +17,13 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from gankit import seeds
-from gankit.errors import PartError
+from gankit.errors import PartError, suggestion
 from gankit.experiments.tables import Count, Rate, Settings, Share
 from gankit.files import user_path
 from gankit.images.grey_levels import rescale
 from gankit.images.room import too_many
 from gankit.interfaces import Dataset, ImageSpec
-from gankit.registry.messages import shown, suggestion
+from gankit.registry.messages import shown
 from gankit.runs import checkpoint
 from gankit.runs.classifiers import SMALL, TorchvisionNetwork, load_weights, make_network
 from gankit.runs.run import choose_device

@@ -13,10 +13,10 @@ import torchvision
 from numpy.typing import NDArray
 from sklearn.model_selection import StratifiedGroupKFold
 
-from gankit.errors import DataError
+from gankit.errors import DataError, suggestion
 from gankit.experiments.experiment import Experiment
 from gankit.interfaces import Dataset, Indices
-from gankit.registry.messages import shown, suggestion
+from gankit.registry.messages import shown
 from gankit.studies.study import Study
 from gankit.training.data import prepare
 from gankit.version import __version__

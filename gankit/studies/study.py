@@ -14,7 +14,7 @@ from typing import Any, ClassVar, final
 import tomlkit
 from pydantic import BaseModel, ValidationError
 
-from gankit.errors import GankitError, RunError, SettingsError, first_of
+from gankit.errors import GankitError, RunError, SettingsError
 from gankit.experiments.document import SettingsDocument
 from gankit.experiments.experiment import Experiment
 from gankit.experiments.tables import Settings as NoSettings
@@ -26,11 +26,12 @@ from gankit.report.pages import render
 from gankit.runs.run import choose_device
 from gankit.seeds import plain_torch
 from gankit.studies.clusters import Cluster, open_cluster
-from gankit.studies.estimate import choose_threads, estimate
+from gankit.studies.estimate import estimate
 from gankit.studies.jobs import Job, Outcome, failures, run_jobs, unfinished
+from gankit.studies.worker import INPUTS, check_inputs
 from gankit.training.progress import format_seconds
 
-JOBS, FILE, INPUTS = "jobs", "study.toml", "inputs.txt"
+JOBS, FILE = "jobs", "study.toml"
 
 Refuse = Callable[[str, str, str], SettingsError]
 """Makes the error for a setting, given its table, its key and a reason; the error names the line of the study file."""
@@ -202,11 +203,11 @@ class Study(ABC):
     def _run(self, folder: Path, workers: int, threads: int | None, quiet: bool, cluster: Cluster | None) -> Results:
         jobs, is_begun = folder / JOBS, self._holds_this_study(folder)
         work = self.work(jobs)
-        inputs = self._check_inputs(folder / INPUTS)
+        inputs = check_inputs(folder, self.inputs())
         if unfinished([job for kind in work for job in kind.jobs], jobs):
-            if threads is None and workers == 1 and choose_device(self.experiment.training.device).type == "cpu":
-                threads = choose_threads(work, jobs)
-            work = estimate(work, jobs, workers, threads, quiet)
+            on_cpu = choose_device(self.experiment.training.device).type == "cpu"
+            may_choose = threads is None and workers == 1 and on_cpu
+            work, threads = estimate(work, jobs, workers, threads, choose_threads=may_choose, quiet=quiet)
         if not is_begun:
             write_atomically(folder / FILE, self.toml())
         if inputs:
@@ -277,22 +278,6 @@ class Study(ABC):
             changes = "; ".join(f"{key} was {before.get(key)}, is {now.get(key)}" for key in different[:3])
             raise RunError(f"{folder} holds a study of other settings ({changes}); choose another --out")
         return True
-
-    @final
-    def _check_inputs(self, path: Path) -> str:
-        """The lines of the file that lists the inputs; a folder of an older gankit has none.
-
-        Raises:
-            RunError: they differ from those in the file.
-        """
-        lines = {f"{digest} {name}" for name, digest in self.inputs().items()}
-        before = set(path.read_text(encoding="utf-8", errors="replace").splitlines()) if path.is_file() else lines
-        if changed := sorted({line.partition(" ")[2] for line in before ^ lines}):
-            raise RunError(
-                f"{path.parent}: {first_of(changed)} changed since this study began; put back what was there, or "
-                "choose another --out"
-            )
-        return "".join(f"{line}\n" for line in sorted(lines))
 
     def __reduce__(self) -> tuple[Any, ...]:  # Pickled as its settings, without the data that it has opened
         return _restore, (type(self), self.name, self.toml())

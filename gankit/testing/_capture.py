@@ -47,15 +47,15 @@ class ReplayRecorder:
         self._modules = modules
         self.recovered = 0
 
-    def aside(self) -> contextlib.AbstractContextManager[None]:
-        """As `Recorder.aside`."""
+    def warm_up(self) -> contextlib.AbstractContextManager[None]:
+        """As `Recorder.warm_up`."""
         return contextlib.nullcontext()
 
-    def record(self, work: Callable[[], None]) -> Callable[[], None]:
+    def record(self, compute: Callable[[], None]) -> Callable[[], None]:
         """As `Recorder.record`."""
         before = buffers_of(self._modules)
         with _Tape() as tape:
-            work()
+            compute()
         restore_buffers(self._modules, before)
         replay: Callable[[], None] = tape.replay
         return replay

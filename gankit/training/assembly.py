@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from gankit import seeds
-from gankit.errors import PartError, typed_line
+from gankit.errors import PartError, first_of, typed_line
 from gankit.experiments.experiment import Experiment, Training
 from gankit.experiments.tables import LossTable
 from gankit.images.room import too_many
@@ -71,7 +71,7 @@ def build(experiment: Experiment, image: ImageSpec) -> Gan:
 
     Raises:
         PartError: a part refuses the image, makes wrong shapes, lacks what a loss needs, or a critic that mixes samples
-            meets a loss that differentiates sample by sample. One line with the part at fault.
+            meets a loss that differentiates sample by sample; names the part.
     """
     training, evaluation = experiment.training, experiment.evaluation
     for setting, count, dtype in (
@@ -149,7 +149,7 @@ def _freeze(critic: Critic, experiment: Experiment) -> None:
         return
     if experiment.training.start_from is None:
         raise PartError(
-            "training.freeze keeps layers as they are: name the run that they come from, training.start_from"
+            "training.freeze keeps layers as they are: set training.start_from to the run that they come from"
         )
     total = sum(parameter.dim() > 1 for parameter in critic.parameters())
     if count >= total:
@@ -226,10 +226,9 @@ def _check_shapes(
 ) -> None:
     """Refuse parts that take or give wrong shapes, on the way from latents to scores, or that cannot be trained."""
     z, labels = probe_inputs(generator, image)
-    images = _checked_images(experiment, generator, z, labels)
-    if (shape := tuple(images.shape)) != (PROBE_BATCH, *image.shape):
-        name = f"generator {experiment.generator.name}"
-        raise PartError(f"{name} makes {shape[1:]} images; the data are {image.shape}")
+    images = _checked_images(experiment, generator, image, z, labels)
+    # One fewer, since samples are drawn in other numbers than training draws.
+    _checked_images(experiment, generator, image, z[1:], None if labels is None else labels[1:])
     if augment is not None and experiment.augment is not None:
         augment_name = f"augment {experiment.augment.name}"
         seen = call_part(augment_name, _copy(augment_name, augment), images)
@@ -238,38 +237,47 @@ def _check_shapes(
             raise PartError(f"{augment_name} changes the shape {before} of images to {after}")
     name = f"critic {experiment.critic.name}"
     scores = call_part(name, _copy(name, critic), images, labels)
-    if scores.dim() == 0 or len(scores) != PROBE_BATCH:
+    if scores.dim() == 0 or len(scores) != PROBE_BATCH or not scores.numel():
         raise PartError(
             f"{name} gives scores of shape {tuple(scores.shape)} for {PROBE_BATCH} images; the first size must be the "
-            "number of images"
+            "number of images, and none 0"
         )
     for kind, network in (("generator", generator), ("critic", critic)):
         _check_parameters(f"{kind} {getattr(experiment, kind).name}", network)
 
 
-def _checked_images(experiment: Experiment, generator: Generator, z: Tensor, labels: Tensor | None) -> Tensor:
-    """The generator's images of (n, latent_dim) latents; refuses one that takes latents of another shape."""
+def _checked_images(
+    experiment: Experiment, generator: Generator, image: ImageSpec, z: Tensor, labels: Tensor | None
+) -> Tensor:
+    """The generator's images of (n, latent_dim) latents; refuses one that takes or makes other shapes."""
     name = f"generator {experiment.generator.name}"
     copy = _copy(name, generator)
     try:
-        return call_part(name, copy, z, labels)
+        images = call_part(name, copy, z, labels)
     except PartError as error:
         if _takes(generator, z[:, :, None, None], labels):
-            latents = f"{PROBE_BATCH}, {generator.latent_dim}"
+            latents = f"{len(z)}, {generator.latent_dim}"
             raise PartError(
                 f"{name} takes latents of shape ({latents}, 1, 1); it must take ({latents}): let its forward begin "
                 "with z = z[:, :, None, None]"
             ) from error
         raise
+    if (shape := tuple(images.shape)) != (len(z), *image.shape):
+        made = f"{shape[1:]} images" if shape[:1] == (len(z),) else f"{shape} of {len(z)} latents"
+        raise PartError(f"{name} makes {made}; the data are {image.shape}")
+    return images
 
 
 def _check_parameters(name: str, network: nn.Module) -> None:
     parameters = list(network.parameters())
-    if not parameters:
-        raise PartError(
-            f"{name} has no parameters to train: hold its layers as attributes, several of them in a "
-            "torch.nn.ModuleList"
-        )
+    if not any(parameter.requires_grad for parameter in parameters):
+        layers = "hold its layers as attributes, several of them in a torch.nn.ModuleList"
+        advice = "all are frozen; call requires_grad_(True)" if parameters else layers
+        raise PartError(f"{name} has no parameters to train: {advice}")
+    if whole := [
+        key for key, value in network.named_parameters() if not (value.is_floating_point() or value.is_complex())
+    ]:
+        raise PartError(f"{name} has parameters of whole numbers, {first_of(whole)}: make them buffers")
     if not all(parameter.is_leaf for parameter in parameters):
         raise PartError(
             f"{name} has parameters that no optimizer can train, as copies of TorchScript modules have: give the "
@@ -327,7 +335,7 @@ def mixes_samples(network: nn.Module, shape: tuple[int, ...], image: ImageSpec) 
         others = torch.randn(PROBE_BATCH - 1, *shape)
         for scale in (0.1, 3.0):
             torch.manual_seed(2)  # dropout and other random layers draw the same both times
-            # By a copy, since a forward pass may change buffers.
+            # Each pass runs on a copy, since it may change buffers.
             outputs.append(copied(probe)(torch.cat([sample, scale * others]), labels)[0])
     first, second = outputs
     return not torch.allclose(first, second, rtol=1e-3, atol=1e-6)

@@ -15,14 +15,14 @@ def new_average(generator: Generator, decay: float) -> AveragedModel | None:
 
 @torch.no_grad()
 def update_average(average: AveragedModel, generator: Generator, decay: float) -> None:
-    """As `average.update_parameters`, but without copying its counter to the device and waiting for that."""
+    """Like `average.update_parameters`, which would also copy its counter to the device, and wait for that."""
     averaged, current = (
         [parameter.detach() for parameter in network.parameters()] for network in (average.module, generator)
     )
     if updates := int(average.n_averaged):
         # Early on the decay is smaller, min(decay, (1 + n) / (10 + n)) for n = updates + 1, as in TensorFlow's
-        # ExponentialMovingAverage: the first, poor weights are soon forgotten. An average from another run comes with
-        # its number of updates, so that it is kept for longer.
+        # ExponentialMovingAverage: the first, poor weights are soon forgotten. An average from another run brings
+        # its number of updates, so it is not forgotten so soon.
         torch._foreach_lerp_(averaged, current, 1 - min(decay, (2 + updates) / (11 + updates)))
     else:
         torch._foreach_copy_(averaged, current)

@@ -73,9 +73,9 @@ class TrainingData:
             indices: (k,) which images.
             like: a tensor of any shape.
             mirrored: (k,) bool, which of them to show mirrored; None for none.
-            next_indices: returns those of the next call, which are read ahead; None if they are not known.
+            next_indices: returns the indices of the next call, to read ahead; None if they are not known.
         """
-        # Where the next indices are unknown, the same ones are named again, so that no others are read ahead.
+        # Where the next indices are unknown, the same ones are given again, so that no others are read ahead.
         pixels = self.pixels(like.device).rows(indices, next_indices or (lambda: indices))
         # `mirror` gives None where mirroring would change a label.
         if mirrored is not None and (flipped := self.dataset.mirror(pixels)) is not None:
@@ -166,7 +166,7 @@ def _probabilities(dataset: Dataset, table: DataTable) -> NDArray[np.float64] | 
 
 
 def _weights(dataset: Dataset, name: str) -> NDArray[np.float64]:
-    """(n,) sampling weights: the column of this name, with values that cannot be weights refused."""
+    """(n,) sampling weights: the column of this name; refuses values that cannot be weights."""
     weights = _numeric_column(dataset, "weights", name)
     unusable = ~(np.isfinite(weights) & ((weights == 0) | (weights > 1 / LARGEST)))
     if unusable.any():

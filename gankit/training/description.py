@@ -1,4 +1,4 @@
-"""What was read of a data set, in words: for `gankit check` and the start of a training."""
+"""A data set in words, as it was read: for `gankit check` and the start of a training."""
 
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -12,12 +12,12 @@ from gankit.interfaces import Dataset
 from gankit.interfaces.dataset import View
 from gankit.training.data import TrainingData
 
-MOST = 8
-"""The most names that a list shows."""
+MOST_NAMES = 8
+"""A list shows at most this many names."""
 
 
 def describe(table: DataTable, dataset: Dataset) -> Iterator[str]:
-    """One line on the images, which are all read for it, and one for each thing that is known of them.
+    """One line on the images, all of which are read for it, then one line for each other known fact.
 
     Raises:
         DataError: images cannot be read; the lines that need no pixels are yielded before.
@@ -34,9 +34,9 @@ def describe(table: DataTable, dataset: Dataset) -> Iterator[str]:
 
 def summarise(data: TrainingData) -> str:
     """What the networks are trained on, in one line; reads no pixels."""
-    image, parts = data.dataset.image, [_part(data.dataset)]
+    image, parts = data.dataset.image, [_images_in_words(data.dataset)]
     if data.held_out is not None:
-        parts.append(f"held out: {_part(data.held_out.dataset)}")
+        parts.append(f"held out: {_images_in_words(data.held_out.dataset)}")
     return f"{image.height} x {image.width} pixels; {'; '.join(parts)}"
 
 
@@ -57,7 +57,7 @@ def data_warnings(data: TrainingData) -> list[str]:
     return lines
 
 
-def _part(dataset: Dataset) -> str:
+def _images_in_words(dataset: Dataset) -> str:
     """The number of images, with classes and patients where these are known."""
     known = dataset.known
     classes = f" ({_classes(known)})" if known.labels is not None else ""
@@ -79,7 +79,7 @@ def _pixels(dataset: Dataset) -> str:
 
 
 def _levels(dataset: Dataset) -> str:
-    """The type and range of the pixel values, with a hint where deep images seem to use a small part of it."""
+    """The type and range of the pixel values, with a hint where images above 8 bits seem to use a small part of it."""
     dtype = dataset.images.dtype
     black, white = dataset.value_range
     levels = f"{dtype} from {black:g} (black) to {white:g} (white)"
@@ -98,7 +98,7 @@ def _white_is_largest(dataset: Dataset) -> bool:
 
 
 def used_levels(dataset: Dataset) -> tuple[int, int] | None:
-    """The largest value of deep images, and what white seems to be: 4095 for 12 bits; the images are read for it.
+    """The largest value of images above 8 bits, and the white that it suggests: 4095 for 12 bits. Reads the images.
 
     None for images that use more than half of their range, and where something else was declared.
     """
@@ -113,7 +113,7 @@ def _facts_in_words(known: Known, table: DataTable) -> Iterator[tuple[str, str]]
     if known.labels is None:
         folders = sorted({Path(name).parts[0] for name in known.files if len(Path(name).parts) > 1})
         if len(folders) > 1:
-            advice = f"add a column `label` to the table; beside it the sub-folders {_names(folders)} name no classes"
+            advice = f"add a column `label` to the table, which overrides the sub-folders {_names(folders)}"
         else:
             advice = "sub-folders, a column `label` in labels.csv, or an array `labels` name them"
         yield "classes", f"none ({advice})"
@@ -142,7 +142,7 @@ def _facts_in_words(known: Known, table: DataTable) -> Iterator[tuple[str, str]]
     if known.left_out:
         yield "left out", f"{counted(len(known.left_out), 'image')} without a row: {_names(known.left_out)}"
     if known.not_read:
-        advice = "data.table=... reads it, and a table called labels.csv is read by itself"
+        advice = "data.table=... reads it, and a table called labels.csv is read without it"
         yield "not read", f"{_names(known.not_read)} ({advice})"
 
 
@@ -168,5 +168,5 @@ def _classes(known: Known) -> str:
 
 def _names(names: Iterable[str]) -> str:
     names = list(names)
-    more = f", ... ({len(names)} in all)" if len(names) > MOST else ""
-    return unbroken(", ".join(names[:MOST])) + more
+    more = f", ... ({len(names)} in all)" if len(names) > MOST_NAMES else ""
+    return unbroken(", ".join(names[:MOST_NAMES])) + more

@@ -82,7 +82,7 @@ class Inputs:
             return order.batch(turn_number + 1, shard.total)[shard.rows]
 
         def images() -> Tensor:
-            # Always in float32, so that the networks' type does not change which images are mirrored. With `data.flip`
+            # Drawn in float32, so that the networks' type does not change which images are mirrored. With `data.flip`
             # the noise of `dequantise` is drawn after the mirroring, so it depends on that setting.
             draws = self._draws(stream, turn_number, shard, torch.empty(0, device=self._like.device))
             mirrored = draws.uniform(len(indices)) < 0.5 if self._flip else None

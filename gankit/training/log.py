@@ -105,8 +105,8 @@ class TickLog:
     def load_state_dict(self, state: dict[str, Any] | list[dict[str, Any]]) -> None:
         """Load the sums of this process; `state` is that of one process, or a list with that of each.
 
-        If the number of processes has changed, each takes the mean sum and the mean count of those that have a name, so
-        that the mean of the next tick is that of all logged values.
+        If the number of processes has changed, each takes, for a name, the mean sum and the mean count of the processes
+        that logged it. The mean of the next tick is then that of all logged values.
         """
         states = state if isinstance(state, list) else [state]
         chosen = [states[distributed.rank()]] if len(states) == distributed.size() else states

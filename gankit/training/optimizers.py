@@ -81,7 +81,7 @@ def _check_and_keep_options(optimizer: torch.optim.Optimizer, state: dict[str, A
     same_forms = all(_form(value) == _form(own["state"].get(number)) for number, value in state["state"].items())
     if own_numbers != saved_numbers or not same_forms:
         raise ValueError("it is the state of other parameters")
-    # torch leaves the number of steps where it was loaded to. On a GPU, each step would wait for each of them.
+    # torch leaves counters of steps on the device that they were loaded to. On a GPU, each step would wait for them.
     moved = {
         number: {name: value.to(own["state"][number][name].device) if isinstance(value, Tensor) else value
                  for name, value in values.items()}

@@ -15,12 +15,12 @@ from gankit import seeds
 from gankit.interfaces import Dataset
 
 Indices = NDArray[np.int64]
-SHARE = 0.25
+MEMORY_SHARE = 0.25
 """Images stay on the GPU if they take at most this share of its free memory."""
 CHUNK = 256
 """Images that are copied to the GPU at a time."""
-AHEAD = 8
-"""Batches that may be waiting: one for each of four streams, reals and held-out images of both sides, and some more."""
+MOST_AHEAD = 8
+"""Most batches read ahead: one each for the reals and the held-out images of both sides, and some to spare."""
 
 
 class Pixels(Protocol):
@@ -43,7 +43,7 @@ def place(dataset: Dataset, device: torch.device) -> Pixels:
     free, _ = torch.cuda.mem_get_info(device)
     image = dataset.image
     size = len(dataset) * image.channels * image.height * image.width * dataset.dtype.itemsize
-    return Resident(dataset, device) if size <= SHARE * free else ReadAhead(dataset, device)
+    return Resident(dataset, device) if size <= MEMORY_SHARE * free else ReadAhead(dataset, device)
 
 
 def on_device(indices: Indices, device: torch.device) -> Tensor:
@@ -108,7 +108,7 @@ class ReadAhead:
         """As `Pixels.rows`."""
         waiting = self._waiting.pop(indices.tobytes(), None) or self._reader.submit(self._read, indices)
         later = next_indices()
-        if len(self._waiting) >= AHEAD:  # no turn came for some; those that are still needed are then read again
+        if len(self._waiting) >= MOST_AHEAD:  # some were never asked for; those still needed are read again
             self._waiting.clear()
         if later.tobytes() not in self._waiting:
             self._waiting[later.tobytes()] = self._reader.submit(self._read, later)

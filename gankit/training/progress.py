@@ -29,7 +29,7 @@ class Progress:
         steps: generator updates in all.
         done: those done before.
         images_per_step: real images that the critic sees in a step.
-        max_minutes: after which the training stops by itself, if it does.
+        max_minutes: minutes after which the training stops by itself; None for no limit.
         quiet: show and say nothing; set in every process but the first.
     """
 
@@ -46,9 +46,9 @@ class Progress:
         self, steps: int, done: int, images_per_step: int, max_minutes: float | None = None, quiet: bool = False
     ) -> None:
         self._stream = ErrorStream()
-        self._lines = not quiet and not can_draw()
+        self._prints_lines = not quiet and not can_draw()
         self._bar = progress_bar(
-            total=steps, initial=done, unit="step", dynamic_ncols=True, smoothing=0, disable=quiet or self._lines
+            total=steps, initial=done, unit="step", dynamic_ncols=True, smoothing=0, disable=quiet or self._prints_lines
         )
         self._quiet = quiet
         self._steps, self._begun_at, self._step = steps, done, done
@@ -124,7 +124,7 @@ class Progress:
         critic = {name.removeprefix("critic/"): value for name, value in losses.items() if name.startswith("critic/")}
         shown = {harmless(name.rpartition(":")[2])[:12]: f"{value:.3g}" for name, value in critic.items()}
         self._bar.set_postfix(shown)
-        if self._lines:
+        if self._prints_lines:
             words = ", ".join(f"{name} {value}" for name, value in shown.items())
             left = format_seconds(self.seconds_left())
             self.say(f"step {self._step:,} of {self._steps:,}: {self._description}, {left} left; {words}")

@@ -5,7 +5,7 @@ import itertools
 import math
 import traceback
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +33,7 @@ from gankit.training.step import Stepper
 
 NUMBERS = (Tensor, np.ndarray, np.generic, int, float)
 SAVE_ADVICE = "keep what changes or is random in buffers, or in state_dict and load_state_dict"
+DIFFERS = f"computes something else once it is built anew with its saved state; {SAVE_ADVICE}"
 
 
 @seeds.plain_torch()
@@ -59,7 +60,7 @@ def rehearse(experiment: Experiment, data: TrainingData) -> list[str]:
     with seeds.own_draws(), distributed.alone():
         first, second = (Stepper(simplified_small, data, TickLog(Path(), tensorboard=False)) for _ in range(2))
         _attempt(first)
-        if _not_finite(first):  # perhaps only because so few images have none of some class
+        if _not_finite(first):  # perhaps only because the small batch lacks a class
             _check_finite_step(Stepper(simplified, data, TickLog(Path(), tensorboard=False)))
         _resume(first, second)
         _check_export(first)
@@ -199,7 +200,7 @@ def _check_export(stepper: Stepper) -> None:
             raise _load_error(name, error) from error
         place(name, opened, stepper.device, stepper.like.dtype)
         if not _same(_output(trained, stepper, train=False), _output(opened, stepper, train=False)):
-            raise PartError(f"{name} computes something else once it is built anew with its saved state; {SAVE_ADVICE}")
+            raise PartError(f"{name} {DIFFERS}")
 
 
 def _check_same_outputs(first: Stepper, second: Stepper) -> None:
@@ -209,10 +210,7 @@ def _check_same_outputs(first: Stepper, second: Stepper) -> None:
             continue
         own, other = (_output(network, first, train=True) for network in (part, second.parts[name]))  # on equal inputs
         if not _same(own, other):
-            raise PartError(
-                f"{name} computes something else once it is built anew with its saved state; {SAVE_ADVICE}; draw "
-                "random numbers with torch"
-            )
+            raise PartError(f"{name} {DIFFERS}; draw random numbers with torch")
 
 
 def _turn(stepper: Stepper) -> Turn:
@@ -224,11 +222,15 @@ def _output(part: Any, stepper: Stepper, train: bool) -> Tensor:
     """The output of a copy of a network or an augment, for the same inputs and draws at every call."""
     turn = _turn(stepper)
     inputs = turn.latents if isinstance(part, Generator) else turn.raw_real
-    seeds.seed_torch(0, "rehearsal")
+    labels = [] if isinstance(part, Augment) else [turn.labels]
     with torch.no_grad():
-        part = copied(part).train(train)
-        output: Tensor = part(inputs) if isinstance(part, Augment) else part(inputs, turn.labels)
-    return output
+        return _drawn(copied(part).train(train), inputs, *labels)
+
+
+def _drawn(function: Callable[..., Tensor], *inputs: Any) -> Tensor:
+    """A function's output for these inputs, with the same draws at every call."""
+    seeds.seed_torch(0, "rehearsal")
+    return function(*inputs)
 
 
 def _check_features(stepper: Stepper) -> None:
@@ -237,10 +239,8 @@ def _check_features(stepper: Stepper) -> None:
     if not isinstance(critic, FeatureCritic):
         return
     with torch.no_grad():
-        seeds.seed_torch(0, "rehearsal")
-        scores = critic(turn.raw_real, turn.labels)
-        seeds.seed_torch(0, "rehearsal")
-        from_features = critic.score(critic.features(turn.raw_real), turn.labels)
+        scores = _drawn(critic, turn.raw_real, turn.labels)
+        from_features = _drawn(lambda images: critic.score(critic.features(images), turn.labels), turn.raw_real)
     if not _same(scores, from_features):
         raise PartError(
             f"critic {stepper.experiment.critic.name} has methods `features` and `score`, and `score(features(images), "
@@ -258,8 +258,8 @@ def _check_same_step(first: Stepper, second: Stepper) -> None:
         found, other = (means.get(f"{side}/{term.name}") for means in values)
         if not _same(found, other):
             raise PartError(
-                f"loss {term.name} finds {_said(found)} in a second step on the {side}'s turn, and "
-                f"{_said(other)} once all parts are built anew with their saved state; {SAVE_ADVICE}; draw random "
+                f"loss {term.name} finds {_text(found)} in a second step on the {side}'s turn, and "
+                f"{_text(other)} once all parts are built anew with their saved state; {SAVE_ADVICE}; draw random "
                 "numbers with torch or turn.random"
             )
     for name, part in first.parts.items():
@@ -275,7 +275,7 @@ def _check_same_step(first: Stepper, second: Stepper) -> None:
                     raise PartError(f"{name} changes {key} in a step, which a resumed run would lose; {SAVE_ADVICE}")
 
 
-def _said(value: Tensor | None) -> str:
+def _text(value: Tensor | None) -> str:
     return "no value" if value is None else f"{value:.6g}"
 
 
@@ -315,9 +315,9 @@ def _network_warnings(stepper: Stepper) -> list[str]:
     z, labels, images = turn.latents, turn.labels, turn.raw_real
     other_companions = 3 * z[1:].flip(1)  # any latents unlike those of the first batch
     with torch.no_grad():
-        drawn = generator(z, labels)
-        with_others = generator(torch.cat([z[:1], other_companions]), labels)
-        # Of extreme images too, where a sigmoid gives 0 or 1.
+        drawn = _drawn(generator, z.clone(), labels)
+        with_others = _drawn(generator, torch.cat([z[:1], other_companions]), labels)
+        # Extreme images are scored too: for them a sigmoid gives 0 or 1.
         scores = torch.cat([critic(scale * images, labels).flatten() for scale in (-1e6, -1.0, 1.0, 1e6)])
     if drawn.min() >= 0 and drawn.std() > 0:
         lines.append(
@@ -326,8 +326,9 @@ def _network_warnings(stepper: Stepper) -> list[str]:
         )
     if not _same(drawn[0], with_others[0]):
         lines.append(
-            f"generator {tables.generator.name} uses batch statistics in evaluation mode too: an image then depends "
-            "on those drawn with it, not on its seed and label alone; let it keep running statistics"
+            f"generator {tables.generator.name} uses batch statistics in evaluation mode too, or changes its state "
+            "there: an image then depends on those drawn with it, not on its seed and label alone; let it keep running "
+            "statistics"
         )
     if scores.min() >= 0 and 0.25 < scores.max() <= 1 and scores.std() > 0:  # at first, sigmoids are near 0.5
         lines.append(

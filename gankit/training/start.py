@@ -14,8 +14,8 @@ from gankit.runs.run import open_run
 from gankit.training.averaging import new_average
 from gankit.training.step import Stepper
 
-NAMED = 4
-"""The most new tensors that a warning names."""
+LISTED = 4
+"""Messages name at most this many tensors."""
 
 
 def load_start_weights(stepper: Stepper) -> None:
@@ -45,7 +45,7 @@ def load_start_weights(stepper: Stepper) -> None:
 
 
 def load_networks(stepper: Stepper, state: dict[str, Any], folder: Path) -> None:
-    """Load the networks of another run's state; the averaged generator with its number of updates if both have one.
+    """Load the networks of another run's state and, where both runs average, the average with its number of updates.
 
     Args:
         stepper: whose networks begin with them.
@@ -55,7 +55,7 @@ def load_networks(stepper: Stepper, state: dict[str, Any], folder: Path) -> None
     Raises:
         RunError: no layer of a network fits, or layers that `training.freeze` names are not in the other run.
     """
-    warnings = []  # of this state alone: it may be refused, and an older one taken
+    warnings = []  # only given if this state fits; else an older one is tried
     for kind, network in (("generator", stepper.generator), ("critic", stepper.critic)):
         unmatched = _load_matching(network, kind, state, folder)
         if kind == "critic" and stepper.settings.freeze:
@@ -63,7 +63,7 @@ def load_networks(stepper: Stepper, state: dict[str, Any], folder: Path) -> None
         if unmatched:
             warnings.append(
                 f"training.start_from: {len(network.state_dict()) - len(unmatched)} of {len(network.state_dict())} "
-                f"tensors of the {kind} come from {folder}; freshly drawn: {first_of(unmatched, NAMED)}"
+                f"tensors of the {kind} come from {folder}; freshly drawn: {first_of(unmatched, LISTED)}"
             )
     stepper.warnings += warnings
     stepper.averaged = new_average(stepper.generator, stepper.settings.averaging)
@@ -71,7 +71,7 @@ def load_networks(stepper: Stepper, state: dict[str, Any], folder: Path) -> None
         saved = {name.removeprefix("module."): value for name, value in state["averaged"].items()}
         _load_matching(stepper.averaged.module, "averaged", {"averaged": saved}, folder)
         stepper.averaged.n_averaged.copy_(state["averaged"]["n_averaged"])
-    stepper.go_to(stepper.step)  # each part's `before_step` again, for the buffers that were replaced
+    stepper.go_to(stepper.step)  # calls each `before_step` again, since loading has replaced buffers
 
 
 def _refuse_frozen(critic: nn.Module, unmatched: list[str], folder: Path) -> None:
@@ -79,7 +79,7 @@ def _refuse_frozen(critic: nn.Module, unmatched: list[str], folder: Path) -> Non
     parameters = critic.named_parameters()
     if frozen := [name for name, weight in parameters if not weight.requires_grad and name in unmatched]:
         raise RunError(
-            f"training.freeze: the critic of {folder} has no {first_of(frozen, NAMED)}, which would stay as drawn; "
+            f"training.freeze: the critic of {folder} has no {first_of(frozen, LISTED)}, which would stay as drawn; "
             "freeze fewer layers, or start from a run of the same image size"
         )
 
@@ -96,14 +96,14 @@ def _load_matching(network: nn.Module, name: str, states: Mapping[str, Any], fol
     if all(key in own and key in saved and _shape(own[key]) == _shape(saved[key]) for key in layers):
         load_state(network, name, states, folder)
         return []
-    places = _match_from_the_end(own, saved) if name == "critic" else {key: key for key in own}
+    saved_names = _match_from_the_end(own, saved) if name == "critic" else {key: key for key in own}
     # Embeddings are taken to be indexed by class, as all of gankit's are.
     class_tables = {key for key, module in network.named_modules() if isinstance(module, nn.Embedding)}
     taken = {}
     for key, value in own.items():
-        place = places[key]
-        candidates = [_fit(saved.get(place), value, by_label=key.rpartition(".")[0] in class_tables)]
-        candidates += [_fit(saved.get(other), value, by_label=True) for other in _norm_aliases(place)]
+        saved_name = saved_names[key]
+        candidates = [_fit(saved.get(saved_name), value, by_label=key.rpartition(".")[0] in class_tables)]
+        candidates += [_fit(saved.get(other), value, by_label=True) for other in _norm_aliases(saved_name)]
         if fits := [tensor for tensor in candidates if tensor is not None]:
             taken[key] = fits[0]
     if not any(value.dim() > 1 for value in taken.values()):

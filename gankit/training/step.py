@@ -48,7 +48,7 @@ class Stepper:
         gan: the parts as they were built.
         generator: in training mode, on the device.
         critic: in training mode, on the device.
-        parts: networks, losses and the augment, in this order, by kind and name, as errors name them.
+        parts: networks, then losses, then the augment, by what errors call them: "critic dcgan", for example.
         averaged: the averaged generator's parameters, or None.
         optimizers: by side, "critic" and "generator".
         inputs: what the turns read.
@@ -56,7 +56,7 @@ class Stepper:
         execution: how turns are executed.
 
     Raises:
-        PartError: the parts do not fit, or their numbers or layouts are not for the device.
+        PartError: the parts do not fit together, or the device has no such numbers or memory layouts.
     """
 
     def __init__(self, experiment: Experiment, data: TrainingData, log: TickLog) -> None:
@@ -98,14 +98,14 @@ class Stepper:
 
     def _place(self, kind: Side) -> Any:
         """A network on the device, in training mode, in the type and the memory layout that it is trained in."""
-        name, setting = f"{kind} {getattr(self.experiment, kind).name}", self.settings.channels_last
+        name, channels_last = f"{kind} {getattr(self.experiment, kind).name}", self.settings.channels_last
         network = place(name, getattr(self.gan, kind), self.device, self.like.dtype).train()
-        if network.channels_last or setting is not None:
+        if network.channels_last or channels_last is not None:
             tensors = [*network.parameters(), *network.buffers()]
-            if setting is not False and any(tensor.dim() == 5 for tensor in tensors):
+            if channels_last is not False and any(tensor.dim() == 5 for tensor in tensors):
                 raise PartError(f"training.channels_last: {name} has tensors of five dimensions; set it to false")
             # Weights alone: convolutions follow their layout, and images stay contiguous, as plug-ins expect.
-            network.to(memory_format=torch.contiguous_format if setting is False else torch.channels_last)
+            network.to(memory_format=torch.contiguous_format if channels_last is False else torch.channels_last)
         distributed.synchronise(network)
         return network
 
@@ -135,7 +135,7 @@ class Stepper:
 
     @contextlib.contextmanager
     def computing(self) -> Iterator[None]:
-        """A context for steps outside of a `Trainer.run`, which compute as the settings say; it ends with `close`."""
+        """A context for steps outside of `Trainer.run`: they compute as the settings say; it ends with `close`."""
         with contextlib.closing(self), arithmetic(self.settings, self.device):
             yield
 
@@ -204,7 +204,7 @@ class Stepper:
         parameters = list(getattr(self, side).parameters())
         for piece, shard in enumerate(distributed.shard(batch).parts(self.settings.accumulate)):
             last_turn = self.execution.run(self._work(side, shard, index, piece)) or last_turn
-        distributed.sum_gradients(parameters)  # without a value too: other processes may have one, and would wait
+        distributed.sum_gradients(parameters)  # even without a value: processes that have one would wait for this one
         if last_turn is not None:
             self.optimizers[side].step()
             for part in self._losses_and_augment:
@@ -219,7 +219,7 @@ class Stepper:
     def _work(self, side: Side, shard: Shard, index: int, piece: int) -> Work:
         """The turn of an update, or of one piece of its batch where `training.accumulate` divides it.
 
-        As functions, since an execution may do a turn more than once: to record it, or again where compiled code fails.
+        It holds functions, since an execution may do a turn twice: to record it, or because compiled code failed.
         """
         return Work(
             side=side,
@@ -258,8 +258,8 @@ class Stepper:
             side: whose update.
             shard: this process's rows of the batch.
             index: the number of the update.
-            read: returns an input by its name; the caller has then seeded the losses' draws (`Inputs.seed`). None makes
-                the inputs and seeds the draws here.
+            read: returns an input by its name; whoever gives it seeds the losses' draws (`Inputs.seed`). None makes the
+                inputs and seeds the draws here.
             log: takes what losses log; None for the training's log.
         """
         read_input, add_to_log = read or self._make_inputs(side, shard, index), log or self.log.add

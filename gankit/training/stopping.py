@@ -26,7 +26,7 @@ class StopRequest:
     seconds is therefore ignored.
 
     Args:
-        answer: printed at once on the error stream at the first interrupt.
+        notice: printed at once on the error stream at the first interrupt.
 
     Attributes:
         requested: whether there was an interrupt.
@@ -34,9 +34,9 @@ class StopRequest:
 
     GRACE = 2.0
 
-    def __init__(self, answer: str = "") -> None:
+    def __init__(self, notice: str = "") -> None:
         self.requested = False
-        self._answer = answer
+        self._notice = notice
         self._when = 0.0
         self._breaks_off = False
         self._previous_handlers: dict[signal.Signals, Any] = {}
@@ -54,9 +54,9 @@ class StopRequest:
     def _request(self, number: int, frame: FrameType | None) -> None:
         if not self.requested:
             self.requested, self._when = True, time.monotonic()
-            if self._answer:
+            if self._notice:
                 # Not through the bar, whose lock the interrupted code may hold.
-                ErrorStream().write(f"\n{self._answer}\n")
+                ErrorStream().write(f"\n{self._notice}\n")
             if self._breaks_off:
                 raise BrokenOff
         elif time.monotonic() - self._when > self.GRACE:

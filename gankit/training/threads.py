@@ -18,15 +18,15 @@ FILE = "threads.jsonl"
 
 @final
 class StepThreads:
-    """Advances a training, each step with the threads that are recorded for it or chosen before it.
+    """Advances a training, each step with its recorded number of threads, else with one chosen before it.
 
     Rounding depends on the number of threads. So each choice is in the run's folder before the step that it is for, and
     a resumed run repeats the recorded choices for as long as there are any.
 
     Args:
         folder: the run's.
-        options: from `thread_options`; empty where the number is fixed. Without a recorded choice it stays fixed until
-            `start`.
+        options: from `thread_options`; empty where the number is fixed. Unless a choice is recorded, none is made
+            before `start`.
     """
 
     def __init__(self, folder: Path, options: Sequence[int]) -> None:

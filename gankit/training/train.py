@@ -39,7 +39,7 @@ def train(
     Raises:
         GankitError: the experiment cannot be trained (nothing is written then), the folder is taken, or the training
             diverges.
-        KeyboardInterrupt: it was interrupted; a checkpoint was written if it had done an update and stopped in order.
+        KeyboardInterrupt: interrupted; a checkpoint was written if an update was done and no second interrupt came.
     """
     folder = user_path(out)
     experiment = experiment if isinstance(experiment, Experiment) else load(experiment, data=data)
@@ -123,13 +123,13 @@ def _threads_and_random_state(experiment: Experiment) -> Iterator[Sequence[int]]
 
     Yields the numbers of threads to choose from while training; none where the number is fixed.
     """
-    setting, record = experiment.training.threads, experiment.run
+    threads, record = experiment.training.threads, experiment.run
     computing = arithmetic(experiment.training, choose_device(experiment.training.device))
-    # `torch_threads(None)` only notes the caller's number, to restore it: first, since `own_draws` may wait for another
-    # training of this process, which sets a number too.
+    # `torch_threads(None)` only restores the caller's number at the end. It comes first: `own_draws` may wait for
+    # another training of this process, which sets a number too.
     with torch_threads(None), seeds.own_draws(), seeds.plain_torch(), computing:
-        may_choose = setting == "auto" and distributed.size() == 1 and not experiment.training.compile
-        options = thread_options() if may_choose else []  # before a number is set, which would leave no choice
+        may_choose = threads == "auto" and distributed.size() == 1 and not experiment.training.compile
+        options = thread_options() if may_choose else []  # first: once a number is set, it is the only option
         recorded = record.threads if record else None
-        with torch_threads(recorded if setting == "auto" else setting):
+        with torch_threads(recorded if threads == "auto" else threads):
             yield options

@@ -40,7 +40,7 @@ SETTLING = 0.1
 
 @final
 class Trainer:
-    """One training: steps, and at intervals ticks, sample grids and checkpoints in the run's folder.
+    """One training: steps, and at intervals lines of the log (ticks), sample grids and checkpoints in its folder.
 
     Args:
         experiment: the settings, and the record of the run if it is resumed.
@@ -125,10 +125,10 @@ class Trainer:
         images = settings.batch * settings.critic_steps
         bar = Progress(settings.steps, stepper.step, images, settings.max_minutes, quiet=not is_writer)
         deadline = math.inf if settings.max_minutes is None else time.monotonic() + settings.max_minutes * 60
-        answer = "finishing this update, then saving; again to stop now and lose the steps since the last checkpoint"
+        notice = "finishing this update, then saving; again to stop now and lose the steps since the last checkpoint"
         with (
             device_faults(self.folder, settings, lambda: stepper.step),  # outermost: a dead GPU also fails in `close`
-            StopRequest(answer if is_writer else "") as stop, contextlib.closing(self.log), contextlib.closing(bar),
+            StopRequest(notice if is_writer else "") as stop, contextlib.closing(self.log), contextlib.closing(bar),
             contextlib.closing(stepper), torch_threads(self.threads.threads_for(stepper.step - 1)),
         ):  # fmt: skip
             try:
@@ -139,7 +139,7 @@ class Trainer:
                     stepper.move_rates(stepper.step - 1)  # the line records the rates of the last step
                     self._tick(bar, on_tick, stop)
                 why_stopped = self._do_steps(bar, on_tick, stop, deadline)
-            except KeyboardInterrupt:  # not a stop in order, which saves a checkpoint
+            except KeyboardInterrupt:  # stopped at once, without a checkpoint
                 bar.say_lost(self._saved, self.folder)
                 raise
             if why_stopped is not None:
@@ -192,7 +192,7 @@ class Trainer:
         return self.stepper.step % every == 0 or self.stepper.step == self.settings.steps
 
     def _evaluation_was_broken_off(self) -> bool:
-        """Whether a stop broke off this step's evaluation, so that its line is missing; never with more processes."""
+        """Whether a stop broke off this step's evaluation, so its line is missing; False with several processes."""
         step = self.stepper.step
         if distributed.size() > 1 or step == 0 or not self._is_due(self.settings.tick_every):
             return False
@@ -284,7 +284,7 @@ class Trainer:
     def _keep_best(self, generator: Generator, values: dict[str, float]) -> None:
         """Keep the generator with the best value so far, since a GAN may collapse late in its training."""
         if self.evaluator.improves(values, Run(self.folder, self.experiment).best):
-            step, (metric, value) = self.stepper.step, next(iter(values.items()))
+            step, (metric, value) = self.stepper.step, next(iter(values.items()))  # the first metric decides
             checkpoint.save(self.folder / "checkpoints", step, self.stepper.state_dict(), best=True)
             self._export(BEST, generator, best={"metric": metric, "value": value, "step": step})
 

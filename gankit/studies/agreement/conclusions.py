@@ -127,7 +127,10 @@ def difference_from_reals(findings: Findings, row: str) -> Conclusion:
     """
     spread_known = findings.spread_of_shares(row)[1] > 0
     parts = [_share_difference(findings, arm, row, spread_known) for arm in findings.arms_of()]
-    answers = [(part["arm"].words, _answer_of_shares(part["ends"])) for part in parts]
+    answers = []
+    for part in parts:
+        low, high = part["ends"] or (-1.0, 1.0)
+        answers.append((part["arm"].words, CANNOT if low <= 0 <= high else "yes" if high < 0 else "no, more do"))
     return Conclusion("measured", _join_answers(answers, "{answer} at {name}", "; "), {"row": row, "parts": parts})
 
 
@@ -145,10 +148,3 @@ def _share_difference(findings: Findings, arm: Arm, row: str, spread_known: bool
             above = math.hypot(fake_high - fake_share, real_share - real_low)
             part["ends"] = change - below, change + above
     return part
-
-
-def _answer_of_shares(ends: tuple[float, float] | None) -> str:
-    """Whether fewer generated images than real ones are positive, by the interval of the difference."""
-    if ends is None or ends[0] <= 0 <= ends[1]:
-        return CANNOT
-    return "yes" if ends[1] < 0 else "no, more do"

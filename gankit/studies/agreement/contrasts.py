@@ -8,9 +8,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from gankit.evaluation.design import Part, student_quantile, variance_of_mean
+from gankit.evaluation.design import Part, mean_of_known, student_quantile, variance_of_mean
 from gankit.studies.agreement.arms import Arm
-from gankit.studies.agreement.findings import Estimate, Findings, Where, mean_of_known
+from gankit.studies.agreement.findings import Estimate, Findings, Where
 
 CANNOT = "cannot be told"
 

@@ -12,10 +12,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gankit.evaluation.design import Estimate as ErrorParts
-from gankit.evaluation.design import Part
+from gankit.evaluation.design import Part, mean_of_known, wilson
 from gankit.evaluation.draws import pooled_variance
 from gankit.evaluation.tables import title
-from gankit.evaluation.uncertainty import wilson
 from gankit.interfaces import Measurement
 from gankit.studies.agreement.arms import CONTROLS, Arm, StudyImages, arm_at
 from gankit.studies.jobs import Outcome
@@ -270,12 +269,6 @@ class Findings:
         if metric == "frechet":
             return title(metric, str(self.reals["features"]))
         return "KID" if metric == "kid" else metric
-
-
-def mean_of_known(values: Iterable[float | None]) -> float | None:
-    """The mean of the known values; None where none is known."""
-    known = [value for value in values if value is not None]
-    return float(np.mean(known)) if known else None
 
 
 def _root_mean_square(values: Iterable[float | None]) -> float | None:

@@ -1,8 +1,10 @@
 """The report of a study of rater agreement: one self-contained page, and the tables as files."""
 
+from __future__ import annotations
+
 import itertools
 from collections import defaultdict
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -18,10 +20,13 @@ from gankit.studies.trainings import finished_run
 from gankit.studies.worker import check_made
 from gankit.training.progress import format_seconds
 
+if TYPE_CHECKING:
+    from gankit.studies.agreement.study import Agreement
+
 SHOWN = 10  # Images in a row of the picture of reals, which has two
 
 
-def write_report(results: Results) -> None:
+def write_report(study: Agreement, results: Results) -> None:
     """Write `report.html`, and `table1` and `table2` as .csv and .tex, into a study's folder."""
     findings: Findings = results.values
     arms, full = findings.arms(), findings.images.full
@@ -29,12 +34,12 @@ def write_report(results: Results) -> None:
     runs = [finished_run(trial.folder) for trial in findings.trials if not trial.outcome.failure]
     all_blocks = blocks(rows(findings))
     by_threshold, losses = _draw_by_threshold(findings), _draw_losses(runs)
-    seed_counts = {arm: len(findings.study.seeds_of(arm)) for arm in arms}
+    seed_counts = {arm: len(study.seeds_of(arm)) for arm in arms}
     places = np.linspace(0, len(full) - 1, min(2 * SHOWN, len(full))).astype(np.int64)
     write_page(
-        findings.study, results, "agreement/report.html.j2", warnings=warnings_of(findings), findings=findings,
+        study, results, "agreement/report.html.j2", warnings=warnings_of(findings), findings=findings,
         conclusions=conclusions(findings), table1=table1(findings), record=runs[0].experiment.run,
-        table2=[block for block in all_blocks if block[0].images != EQUAL], tables=findings.study.tables(),
+        table2=[block for block in all_blocks if block[0].images != EQUAL], tables=study.tables(),
         equal=[block for block in all_blocks if block[0].images == EQUAL],
         trained=list(filter(findings.trials_of, arms)),
         headings={threshold: heading(threshold) for threshold in findings.images.thresholds}, controls=CONTROLS,

@@ -246,9 +246,7 @@ class Agreement(Study):
             raise RunError(f"no training succeeded; the first failed so: {trials[0].outcome.failure}")
         return Findings(self, trials, outcomes[REALS].result)
 
-    def report(self, results: Results) -> None:
-        """Write `report.html`, and the tables as .csv and .tex."""
-        write_report(results)
+    report = write_report
 
     def summary(self, results: Results) -> str:
         """What a reader must know before the numbers."""

@@ -16,11 +16,11 @@ from sklearn.preprocessing import StandardScaler
 from sklearn.utils import all_estimators
 from sklearn.utils.validation import has_fit_parameter
 
-from gankit.errors import PartError, one_line
+from gankit.errors import PartError, one_line, suggestion
 from gankit.evaluation.design import Floats
 from gankit.evaluation.extraction import device_of, extractor
 from gankit.interfaces import Dataset, Features
-from gankit.registry.messages import shown, suggestion
+from gankit.registry.messages import shown
 from gankit.seeds import derive_seed
 from gankit.studies.fitting import AT_ONCE, TrainingSet, batch_images, to_tensor
 from gankit.studies.kinds import KINDS
@@ -68,19 +68,14 @@ def _unmet_need(estimator: Any, kind: str) -> str:
     return "a classifier with predict_proba, or decision_function by class"
 
 
+@functools.cache
 def _find_class(name: str, kind: str) -> type:
     """The class of this name among scikit-learn's estimators of a kind, "classifier" or "regressor"."""
-    known = _estimators(kind)
+    known: dict[str, type] = dict(all_estimators(kind))
     if name not in known:
-        near = suggestion(name, list(known))
+        near = suggestion(name, known)
         raise PartError(f"augmentation.estimator: scikit-learn has no {kind} {shown(name)}; {near}")
-    result: type = known[name]
-    return result
-
-
-@functools.cache
-def _estimators(kind: str) -> dict[str, type]:
-    return dict(all_estimators(kind))
+    return known[name]
 
 
 def _import_class(path: str) -> type:

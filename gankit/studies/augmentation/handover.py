@@ -13,7 +13,6 @@ from gankit.errors import RunError
 from gankit.evaluation.folds import LIST, TRAIN
 from gankit.files import refuse_nonempty, sole_writer, write_csv, write_folder
 from gankit.images.pictures import save_image
-from gankit.interfaces import Dataset
 from gankit.studies.augmentation.folds import Fold, values_of
 from gankit.studies.augmentation.learning import most_added
 from gankit.studies.labelled import class_labels, groups_of, image_digests
@@ -45,7 +44,7 @@ def write_fold(study: AugmentationStudy, fold: Fold, folder: Path) -> None:
 
     `train.csv` lists each file with its name in the data set, a digest of its pixels, its class and group (patient),
     and the number that the endpoint "severity" learns. Nothing else of the data set is written: whoever sees only this
-    folder cannot have seen an image that judges. The images must be of a type that `can_be_png`.
+    folder cannot have seen an image that judges. The images must be of a type that `fits_png`.
 
     Raises:
         BusyError: another process writes there.
@@ -86,9 +85,3 @@ def write_fold(study: AugmentationStudy, fold: Fold, folder: Path) -> None:
             refuse_nonempty(folder / TRAIN, f"and there is no {LIST} of what it holds: delete it")
             write_folder(folder / TRAIN, fill)
         new_list.replace(old_list)  # last, so that a fold with a list is complete
-
-
-def can_be_png(images: Dataset) -> bool:
-    """Whether `save_image` writes images of this type as PNG files, which is what other programs hand over."""
-    grey = images.image.channels == 1
-    return (images.dtype == np.uint8 and images.image.channels in (1, 3)) or (images.dtype == np.uint16 and grey)

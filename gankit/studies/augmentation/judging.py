@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from scipy.special import log_softmax
 
 from gankit.errors import first_of
-from gankit.evaluation.design import Floats, holm
+from gankit.evaluation.design import Floats, holm, mean_of_known
 from gankit.evaluation.paired import part_of_cases
 from gankit.studies.augmentation.arms import CONTROLS, HELD_OUT, Variant
 from gankit.studies.augmentation.contrasts import contrast, verdict
@@ -167,16 +167,12 @@ class Comparison:
         return {
             "words": arm.words,
             "role": arm.role,
-            "gain": _mean([row["gain"] for row in found["chosen"]]),
-            "scores": {name: _mean([values[name] for values in scores]) for name in (scores[0] if scores else ())},
+            "gain": mean_of_known(row["gain"] for row in found["chosen"]),
+            "scores": {
+                name: mean_of_known(values[name] for values in scores) for name in (scores[0] if scores else ())
+            },
             **found,
         }
-
-
-def _mean(values: Sequence[float]) -> float | None:
-    """The mean of the values that are not NaN; None where none is."""
-    known = [value for value in values if not np.isnan(value)]
-    return float(np.mean(known)) if known else None
 
 
 def judge(
@@ -206,7 +202,7 @@ def judge(
         "controls": controls,
         "arms": {name: {**entry, "p_holm": p_holm.get(name)} for name, entry in arms.items()},
         "sources": sources,
-        "notes": [*_alarms(sources), *_control_notes(controls), *_gaps(lacking, primary), *_single_groups(study)],
+        "notes": [*_notes(sources, controls, primary, lacking), *_single_groups(study)],
     }
 
 
@@ -227,7 +223,11 @@ def is_leak(row: Mapping[str, Any]) -> bool:
     return bool(row["alarm"]) and row["source"] != GENERATOR
 
 
-def _alarms(sources: list[dict[str, Any]]) -> Iterator[str]:
+def _notes(
+    sources: list[dict[str, Any]], controls: Mapping[str, Mapping[str, Any]], primary: Mapping[str, Any],
+    lacking: Sequence[str],
+) -> Iterator[str]:  # fmt: skip
+    """Leaks, what controls say of the verdict, and trainings and folds that are missing."""
     for row in sources:
         if is_leak(row):
             yield (
@@ -235,9 +235,6 @@ def _alarms(sources: list[dict[str, Any]]) -> Iterator[str]:
                 f"or the test part ({row['exact']} pairs are identical) that its training images do not show; "
                 "no verdict uses this source"
             )
-
-
-def _control_notes(controls: Mapping[str, Mapping[str, Any]]) -> Iterator[str]:
     for name, entry in controls.items():
         low = entry["low"]
         if low is None:
@@ -252,10 +249,6 @@ def _control_notes(controls: Mapping[str, Mapping[str, Any]]) -> Iterator[str]:
                 "no gain of the positive control can be seen: where more real images do not show, generated ones "
                 "hardly could"
             )
-
-
-def _gaps(lacking: Sequence[str], primary: Mapping[str, Any]) -> Iterator[str]:
-    """Notes on trainings and folds that are missing."""
     if lacking:
         yield f"incomplete, so not chosen: {first_of(lacking)}; the reasons are among the failed jobs"
     if primary["missing"]:

@@ -16,6 +16,7 @@ from gankit.errors import DataError, RunError, first_of, one_line
 from gankit.evaluation.design import Floats
 from gankit.evaluation.folds import GENERATED
 from gankit.files import open_atomically, user_path
+from gankit.images.pictures import fits_png
 from gankit.interfaces import Dataset, Indices, Rows
 from gankit.metrics.leakage import NEAR_COPY, Thumbnail, duplicates, thumbnails
 from gankit.registry import build
@@ -23,7 +24,7 @@ from gankit.registry.trust import check_trust
 from gankit.seeds import derive_seed
 from gankit.studies.augmentation.arms import FILL
 from gankit.studies.augmentation.folds import Fold, values_of
-from gankit.studies.augmentation.handover import COLUMNS, WANTED, can_be_png, class_folders, write_fold
+from gankit.studies.augmentation.handover import COLUMNS, WANTED, class_folders, write_fold
 from gankit.studies.augmentation.learning import MADE, added_counts, most_added
 from gankit.studies.augmentation.settings import EXPORTED
 from gankit.studies.fitting import Images
@@ -58,7 +59,7 @@ def check_sources(study: AugmentationStudy, own: Path) -> None:
     """
     settings, learn = study.settings, study.fold(1).learn
     _check_ratios(study)
-    if (settings.export_folds or settings.others) and not can_be_png(learn):
+    if (settings.export_folds or settings.others) and not fits_png(learn.dtype, learn.image.channels):
         raise DataError(
             f"augmentation.others: images of {learn.dtype} with {learn.image.channels} channels cannot be handed over "
             "as pictures; 8-bit grey or colour and 16-bit grey ones can"

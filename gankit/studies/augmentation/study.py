@@ -214,9 +214,7 @@ class AugmentationStudy(Study):
             "command": self.command(folder),
         }  # fmt: skip
 
-    def report(self, results: Results) -> None:
-        """Write `report.html`."""
-        write_report(self, results)
+    report = write_report
 
     def summary(self, results: Results) -> str:
         """The verdict, the contrast, the arms and the notes."""

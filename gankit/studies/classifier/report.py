@@ -196,7 +196,8 @@ def _pictures(study: ClassifierStudy, results: Results) -> dict[str, bytes]:
         figures["Differences of balanced accuracy; crosses are seeds"] = draw_intervals(rows, 0)
     if settings.calibration and arms:
         diagonal = {"right as often as confident": [((0, 1), (0, 1))]}
-        curves = {arm: [_calibration_curve(values["reliability"])] for arm, values in arms.items()}
+        # Of each bin, the confidence and the share that is right
+        curves = {arm: [tuple(zip(*values["reliability"], strict=True))[1:]] for arm, values in arms.items()}
         figures["Calibration"] = draw_lines({**diagonal, **curves}, "confidence", "share right")
     if "regression" in metrics:
         figures[f"{settings.regression}, by the first seed"] = _draw_regression(study, results.folder)
@@ -218,12 +219,6 @@ def _draw_regression(study: ClassifierStudy, folder: Path) -> bytes:
         axes.set(xlabel=f"true {name}", ylabel=f"predicted {name}")
 
     return draw_png(draw)
-
-
-def _calibration_curve(bins: list[tuple[int, float, float]]) -> tuple[Any, Any]:
-    """The confidence in each bin of `evaluation.classification.reliability`, and the share that is right there."""
-    _, confidences, shares_right = zip(*bins, strict=True)
-    return confidences, shares_right
 
 
 def _loss_curve(losses: list[float], steps: int) -> tuple[Any, Any]:

@@ -173,9 +173,7 @@ class ClassifierStudy(Study):
             "command": self.command(folder),
         }  # fmt: skip
 
-    def report(self, results: Results) -> None:
-        """Write `report.html`."""
-        write_report(self, results)
+    report = write_report
 
     def summary(self, results: Results) -> str:
         """Scores of the arms, differences with intervals, and notes."""

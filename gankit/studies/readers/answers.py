@@ -81,25 +81,16 @@ class Answers:
         second = [image for image in self.key.images if image.repeats is not None and image.is_pair == pairs]
         return [by_id[str(image.repeats)] for image in second], second
 
-    def questions(self, image: Shown) -> int:
-        """How many questions the page asks of an image or pair."""
-        return 1 if image.is_pair else 2 + bool(self.key.classes)
-
     @cached_property
     def answered(self) -> list[int]:
         """How many images and pairs each reader answered in full."""
-        return [
-            sum(self._count_answers(rater, image) >= self.questions(image) for image in self.key.images)
-            for rater in self.raters
-        ]
+        return [sum(self._is_answered(rater, image) for image in self.key.images) for rater in self.raters]
 
-    def _count_answers(self, rater: Rater, image: Shown) -> int:
-        """How many of the questions about an image or pair the reader answered."""
-        called = bool(rater.calls.get(image.id))
-        if image.is_pair:
-            return int(called)
-        diagnosed = bool(self.key.classes) and bool(rater.diagnoses.get(image.id))
-        return called + (image.id in rater.scores) + diagnosed
+    def _is_answered(self, rater: Rater, image: Shown) -> bool:
+        """Whether a reader answered every question that the page asks of an image or pair."""
+        is_called = bool(rater.calls.get(image.id))
+        is_diagnosed = not self.key.classes or bool(rater.diagnoses.get(image.id))
+        return is_called and (image.is_pair or (image.id in rater.scores and is_diagnosed))
 
     def notes(self) -> list[str]:
         """Who answered only in part, and which readers gave the same answers to everything."""

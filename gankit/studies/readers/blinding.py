@@ -90,18 +90,13 @@ def seal_set(study: ReadersStudy, opened: Mapping[str, SourceImages]) -> SetKey:
             pair = (next(reals_of_pairs), generated)
             pairs.append(pair if random.choice([-1, 1]) == 1 else pair[::-1])
     parts = [_in_order(list(items), settings.repeats, random) for items in (singles, pairs)]
-    ids = iter(new_ids(secret, sum(map(len, parts))))
-    images = [shown for part in parts for shown in _with_ids(part, [next(ids) for _ in part])]
+    all_ids, images = iter(new_ids(secret, sum(map(len, parts)))), list[Shown]()
+    for part in parts:
+        ids = [next(all_ids) for _ in part]
+        for shown_id, (pictures, repeated) in zip(ids, part, strict=True):
+            images.append(Shown(shown_id, pictures, None if repeated is None else ids[repeated]))
     sources = {name: source.what for name, source in opened.items()}
     return SetKey(secret, sources, _class_names(opened), tuple(images))
-
-
-def _with_ids(part: list[Placed], ids: list[str]) -> list[Shown]:
-    """What is shown under these ids; what repeats something names its id."""
-    return [
-        Shown(shown_id, pictures, None if repeated is None else ids[repeated])
-        for shown_id, (pictures, repeated) in zip(ids, part, strict=True)
-    ]
 
 
 def _class_names(opened: Mapping[str, SourceImages]) -> tuple[str, ...]:

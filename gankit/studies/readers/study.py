@@ -95,9 +95,7 @@ class ReadersStudy(Study):
         write_metrics(folder, metrics)
         return metrics | {"answers": answers}
 
-    def report(self, results: Results) -> None:
-        """Write `report.html`."""
-        write_report(self, results)
+    report = write_report
 
     def summary(self, results: Results) -> str:
         """What was found, or what to do before anything can be."""

@@ -14,7 +14,7 @@ from gankit.nn.modes import NOT_DETERMINISTIC, deterministic, tf32
 
 @contextlib.contextmanager
 def arithmetic(settings: Training, device: torch.device) -> Iterator[None]:
-    """On a CUDA device, compute as `training.deterministic` and `training.precision` say; others have no choice."""
+    """On a CUDA device, compute as `training.deterministic` and `training.precision` say; on others, change nothing."""
     if device.type != "cuda":
         yield
         return

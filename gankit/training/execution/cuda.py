@@ -25,7 +25,7 @@ class CudaRecorder:
         self._pool = torch.cuda.graph_pool_handle()
 
     @contextlib.contextmanager
-    def aside(self) -> Iterator[None]:
+    def warm_up(self) -> Iterator[None]:
         """Compute on the stream on which turns are recorded, so that gradients are allocated there from the start."""
         outer = torch.cuda.current_stream(self._device)
         self._stream.wait_stream(outer)
@@ -35,15 +35,15 @@ class CudaRecorder:
         finally:
             outer.wait_stream(self._stream)
 
-    def record(self, work: Callable[[], None]) -> Callable[[], None]:
+    def record(self, compute: Callable[[], None]) -> Callable[[], None]:
         """As `Recorder.record`."""
-        # The outer context leaves the stream where the inner one, of an invalid recording, fails to. It also makes the
-        # stream's device current, on which a graph keeps the seeds of its draws.
+        # After an invalid recording the inner context fails to leave the stream, and the outer one leaves it. The outer
+        # one also makes the stream's device current: there a graph keeps the seeds of its draws.
         with torch.cuda.stream(self._stream):
             graph = self._graph()
             # "thread_local" lets other threads read images meanwhile.
             with torch.cuda.graph(graph, self._pool, self._stream, capture_error_mode="thread_local"):
-                work()
+                compute()
         return graph.replay
 
     def _graph(self) -> torch.cuda.CUDAGraph:
@@ -60,7 +60,7 @@ class CudaRecorder:
         with torch.cuda.stream(stream):
             self._end_allocation()
         with (
-            contextlib.suppress(RuntimeError),  # from a driver that cannot record at all, and so left generators alone
+            contextlib.suppress(RuntimeError),  # a driver that cannot record at all has left the generators alone
             torch.cuda.stream(stream),
             torch.cuda.graph(self._graph(), stream=stream, capture_error_mode="thread_local"),
         ):
@@ -69,8 +69,8 @@ class CudaRecorder:
     def _end_allocation(self) -> None:
         """Let the allocator know that a recording has ended.
 
-        Versions of torch before 2.12 do not where it failed. They then raise errors instead of giving back any memory,
-        and keep what the recording took.
+        Versions of torch before 2.12 do not tell it of a failed one. They then raise errors instead of giving back any
+        memory, and keep what the recording took.
         """
         end = getattr(torch._C, "_cuda_endAllocateToPool", None)  # its name from 2.8 on
         with contextlib.suppress(RuntimeError):  # it knows already

@@ -32,12 +32,12 @@ ROUNDING = 1e-2
 class Recorder(Protocol):
     """What records operations on a device and replays them."""
 
-    def aside(self) -> contextlib.AbstractContextManager[None]:
+    def warm_up(self) -> contextlib.AbstractContextManager[None]:
         """A context for turns that run eagerly before they are recorded."""
         ...
 
-    def record(self, work: Callable[[], None]) -> Callable[[], None]:
-        """Record the operations of `work` without computing anything; return what does them, always in that memory."""
+    def record(self, compute: Callable[[], None]) -> Callable[[], None]:
+        """Record the operations of `compute` without doing them; return what does them, in the same memory."""
         ...
 
     def recover(self) -> None:
@@ -77,8 +77,8 @@ class _Recording:
 class Graphs:
     """Each kind of turn runs eagerly a few times, is recorded, and then replayed with new inputs and draws.
 
-    The turn that is recorded is computed eagerly as well: where the replay differs, or the recording fails, in any
-    process, the use of graphs ends with one line, and the training goes on from the eager turn.
+    The turn that is recorded is also computed eagerly. If the recording fails or the replay differs, in any process,
+    graphs are switched off with one line, and the training goes on from the eager turn.
 
     Args:
         recorder: of the device.
@@ -86,8 +86,8 @@ class Graphs:
         generators: from which turns draw, besides torch's own.
         log: takes the values that losses log.
         report: takes a line for the user.
-        exact: whether operations are to be deterministic. A replay must then equal an eager turn bit by bit; up to
-            rounding if the turn has an operation without a deterministic form.
+        exact: whether operations are to be deterministic. A replay must then equal an eager turn bit by bit. Rounding
+            may differ only if the turn has an operation without a deterministic form.
     """
 
     def __init__(
@@ -125,7 +125,7 @@ class Graphs:
         self._eager_turns[work.key] += 1
         if self._eager_turns[work.key] > WARM_UPS:
             return self._record_and_compare(work)
-        with self._recorder.aside():
+        with self._recorder.warm_up():
             return Eager(self._log).run(work)
 
     def _replay(self, work: Work, recording: _Recording) -> Turn:
@@ -166,7 +166,7 @@ class Graphs:
             return inputs[name]
 
         work.seed()
-        with self._recorder.aside(), noting_nondeterminism() as operations:
+        with self._recorder.warm_up(), noting_nondeterminism() as operations:
             eager = self._compute(work, keep)
         if eager is None:
             return None
@@ -175,14 +175,14 @@ class Graphs:
         recorded: list[_Recording] = []  # filled by `record`
 
         def record() -> str | None:
-            places = self._places_of_buffers()
+            addresses = self._buffer_addresses()
             recorded.append(self._new_recording(work, inputs, before))
-            # Each replay would begin with what was in the old one.
-            return "the turn puts a new tensor in place of a buffer" if self._places_of_buffers() != places else None
+            # Each replay would begin with the values of the old tensor.
+            return "the turn puts a new tensor in place of a buffer" if self._buffer_addresses() != addresses else None
 
         def replay() -> str | None:
             recorded[0].replay()
-            if not torch.equal(torch.default_generator.get_state(), random[0]):  # replays would repeat them
+            if not torch.equal(torch.default_generator.get_state(), random[0]):  # replays would repeat its draws
                 return "the turn draws on the host"
             exact = self._exact and not operations
             difference = _difference(work.network, eager, recorded[0].results, exact)
@@ -221,11 +221,11 @@ class Graphs:
         work.seed()
         return _Recording(replay, inputs, computed[0])
 
-    def _places_of_buffers(self) -> list[int]:
+    def _buffer_addresses(self) -> list[int]:
         return [buffer.data_ptr() for module in self._modules for buffer in module.buffers()]
 
     def _all_generators(self) -> list[torch.Generator]:
-        """Those from which turns draw, with torch's own of the same devices."""
+        """All generators from which turns draw, torch's own of the same devices among them."""
         gpus = {generator.device.index for generator in self._generators if generator.device.type == "cuda"}
         return [torch.default_generator, *self._generators, *(torch.cuda.default_generators[i] for i in sorted(gpus))]
 

@@ -64,7 +64,7 @@ class Execution(Protocol):
 
 @final
 class Eager:
-    """Operation by operation, as Python asks for them.
+    """Runs a turn operation by operation, as Python asks for them.
 
     Args:
         log: takes the values that losses log.

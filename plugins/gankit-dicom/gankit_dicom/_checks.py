@@ -14,6 +14,8 @@ from gankit_dicom._patients import HIDDEN, Redactor
 from gankit_dicom._tones import Function, Window, own_window
 
 Show = Callable[[str], str]
+DEEPEST = 16
+"""Bits of the deepest images."""
 
 
 def refuse(problems: Mapping[int, str], names: Sequence[str], show: Show) -> None:
@@ -94,6 +96,12 @@ def _check_windows(
             )
         if with_window:
             return
+    for name, header in zip(names, headers, strict=True):
+        if header.bits > DEEPEST:
+            raise DataError(
+                f"{show(name)} can hold values of {header.bits} bits, of which {DEEPEST} would be left; "
+                "set window = [centre, width]"
+            )
     for name, view in views:
         if view.span != views[0][1].span:
             raise DataError(

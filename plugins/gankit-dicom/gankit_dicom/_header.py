@@ -29,8 +29,8 @@ COLOUR = ("RGB", "YBR_FULL", "YBR_FULL_422", "YBR_ICT", "YBR_RCT", "PALETTE COLO
 PIXELS = (
     "BitsAllocated", "BitsStored", "Columns", "HighBit", "ModalityLUTSequence", "NumberOfFrames",
     "PerFrameFunctionalGroupsSequence", "PhotometricInterpretation", "PixelRepresentation", "PlanarConfiguration",
-    "RescaleIntercept", "RescaleSlope", "Rows", "SamplesPerPixel", "SharedFunctionalGroupsSequence", "VOILUTFunction",
-    "VOILUTSequence", "WindowCenter", "WindowWidth",
+    "PresentationLUTShape", "RescaleIntercept", "RescaleSlope", "Rows", "SamplesPerPixel",
+    "SharedFunctionalGroupsSequence", "VOILUTFunction", "VOILUTSequence", "WindowCenter", "WindowWidth",
     *(f"{colour}PaletteColorLookupTableDescriptor" for colour in ("Red", "Green", "Blue")),
     *(f"{colour}PaletteColorLookupTableData" for colour in ("Red", "Green", "Blue")),
     *(f"Segmented{colour}PaletteColorLookupTableData" for colour in ("Red", "Green", "Blue")),
@@ -156,8 +156,11 @@ def _image(header: Dataset, size: int) -> Header:
     allocated, stored = int(header.get("BitsAllocated") or 0), int(header.get("BitsStored") or 0)
     frames, height, width = int(header.get("NumberOfFrames") or 1), int(header.Rows), int(header.Columns)
     sizes = min(frames, height, width) >= 1 and 1 <= stored <= allocated <= 32
-    if not sizes or header.get("SamplesPerPixel") != samples or header.get("PixelRepresentation") not in (0, 1):
+    types = (0, 1) if samples == 1 else (0,)  # colours have no sign
+    if not sizes or header.get("SamplesPerPixel") != samples or header.get("PixelRepresentation") not in types:
         raise Problem("has a header whose sizes, bits and colours do not fit each other; replace it or take it out")
+    if kind == "MONOCHROME2" and str(header.get("PresentationLUTShape") or "").strip().upper() == "INVERSE":
+        raise Problem("says of black that it is the smallest value, and the largest; convert it or take it out")
     if int(header.get("HighBit", stored - 1)) != stored - 1:
         raise Problem("keeps its values in the upper bits, as the standard no longer allows; convert it or take it out")
     if size < _least_size(header.file_meta.TransferSyntaxUID, frames, height * width * samples, allocated, kind):

@@ -317,6 +317,28 @@ class TestStorage:
         assert ("pip install" in text) == (more is not None)
         assert more is None or more in text
 
+    @pytest.mark.parametrize(
+        ("array", "tags", "message"),
+        [
+            (pixels(4, 4), {"PresentationLUTShape": "INVERSE"}, "a says of black that it is the smallest value, and"),
+            (
+                pixels(4, 4, 3),
+                {"PhotometricInterpretation": "RGB", "PixelRepresentation": 1},
+                "a has a header whose sizes, bits and colours do not fit each other",
+            ),
+            (pixels(4, 4).astype(np.uint32), {}, "a can hold values of 32 bits, of which 16 would be left; set window"),
+        ],
+    )
+    def test_values_that_would_mean_something_else(
+        self, tmp_path: Path, array: np.ndarray, tags: dict[str, Any], message: str
+    ) -> None:
+        save(tmp_path / "a", array, **tags)
+        assert error(lambda: Dicom(path=tmp_path).images).startswith(message)
+
+    def test_deep_values_have_a_window(self, tmp_path: Path) -> None:
+        save(tmp_path / "a", np.array([[0, 2**31]], np.uint32))
+        assert Dicom(path=tmp_path, window=(2**30, 2**31)).images[0, 0].tolist() == [[0, 65535]]
+
     def test_jpeg(self, tmp_path: Path) -> None:
         import io
 
