@@ -18,7 +18,7 @@ from scipy.special import softmax
 from scipy.stats import norm
 
 from gankit.evaluation.classification import Scorer, balanced_accuracy, macro_auc, macro_f1, recalls
-from gankit.evaluation.design import cross_validated, wilson
+from gankit.evaluation.design import cross_validated, student_quantile, wilson
 from gankit.evaluation.detection import (
     accuracy,
     agreement_interval,
@@ -30,7 +30,7 @@ from gankit.evaluation.detection import (
 )
 from gankit.evaluation.extraction import as_part
 from gankit.evaluation.membership import attack
-from gankit.evaluation.paired import Cases, paired_difference
+from gankit.evaluation.paired import Cases, paired_difference, part_of_cases
 from gankit.evaluation.uncertainty import influences, variances_of
 from gankit.interfaces import Pool, Rows
 from gankit.ranking.ratings import compare_sources, krippendorff_alpha
@@ -354,16 +354,16 @@ def nearest(x, labels, new):
     return labels[((new[:, None] - x) ** 2).sum(-1).argmin(1)]
 
 
-def learner_trials(cases, learner, learnt, folds=5):
+def learner_trials(cases, learner, learnt, repeats=1, folds=5):
     """Classifiers that do learn from the parts of `gankit study augmentation`; both arms are equally good."""
     learn = {"linear": linear, "nearest case": nearest}[learner]
 
     def trial(random):
         labels, group = cases_of(cases, 1)
         traits = random.normal(size=(2, len(labels), TRAITS)) + MEANS[labels]
-        fold = deal(random, labels, group, folds)
+        divisions = [deal(random, labels, group, folds) for _ in range(repeats)]
         tests, right, sizes = [], ([], []), []
-        for number in range(folds):
+        for fold, number in itertools.product(divisions, range(folds)):
             test, rest = fold == number, np.flatnonzero(fold != number)
             for _ in range(2 if learnt == "validation and reserve set aside" else 0):
                 rest = rest[deal(random, labels[rest], group[rest], 4) > 0]
@@ -373,13 +373,82 @@ def learner_trials(cases, learner, learnt, folds=5):
                 arm.append((learn(x[rest], labels[rest], x[test]) == labels[test])[None, None])
         values, *of_patients = differences(*right, tests, labels, group)
         found = contrast(list(values), 1 / (folds - 1), *of_patients)
-        naive = values.std(ddof=1) / math.sqrt(folds) * 2.776
+        naive = values.std(ddof=1) / math.sqrt(len(values)) * student_quantile(len(values) - 1)
         spans = {
             "as reported": (found["low"], found["high"]),
             "from the spread of folds alone": cross_validated(values, 1 / (folds - 1)).interval(),
             "the same, by what is learnt from": cross_validated(values, np.mean(sizes)).interval(),
             "usual t over folds": (values.mean() - naive, values.mean() + naive),
         }
+        return {name: (low <= 0 <= high, not low <= 0 <= high, high - low) for name, (low, high) in spans.items()}
+
+    return trial
+
+
+def number_fold_trials(cases, per_group, what, better, folds=5):
+    """The endpoint "severity": errors of a number, those of the second arm larger by a share."""
+    by_training, of_sets = {
+        "seeds alike": (0.0, 0.0),
+        "seeds differ in each fold": (0.3, 0.0),
+        "training sets matter": (0.1, 0.1),
+    }[what]  # deviations of the logarithm by which a training scales all errors
+    true = better * math.sqrt(3 * 2 / math.pi) * math.exp((by_training**2 + of_sets**2) / 2)
+
+    def trial(random):
+        labels, group = cases_of(cases, per_group)
+        of_case = random.normal(0, 1, len(labels)) + random.normal(0, 1, group.max() + 1)[group]
+        fold, values, variances = deal(random, labels, group, folds), [], []
+        scales = [
+            factor * np.exp(math.sqrt(OVERLAP) * random.normal(0, of_sets)
+                            + math.sqrt(1 - OVERLAP) * random.normal(0, of_sets, (folds, 1, 1, 1))
+                            + random.normal(0, by_training, (folds, 3, 2, 1)))
+            for factor in (1 - better, 1.0)
+        ]  # fmt: skip
+        for number in range(folds):
+            test = fold == number
+            first, second = (
+                np.abs(scale[number] * (of_case[test] + random.normal(0, 1, (3, 2, test.sum())))) for scale in scales
+            )
+            gains, patients = second - first, Cases.of(labels[test], group[test])
+            values.append(gains.mean(-1))
+            sums, counts = (np.bincount(patients.group_of_case, of) for of in (gains.mean((0, 1)), None))
+            left_out = (sums.sum() - sums) / (counts.sum() - counts)
+            variances.append(part_of_cases(patients, left_out).variance)
+        found = contrast(values, 1 / (folds - 1), variances)
+        spans = {
+            "as reported": (found["low"], found["high"]),
+            "90 %, as reported": (found["low90"], found["high90"]),
+            "from the spread of folds alone": cross_validated(np.array(values), 1 / (folds - 1)).interval(),
+        }
+        return {name: (low <= true <= high, not low <= 0 <= high, high - low) for name, (low, high) in spans.items()}
+
+    return trial
+
+
+def number_learner_trials(cases, learner, folds=5):
+    """The endpoint "severity" with regressions that do learn, as in `learner_trials`; both arms are equally good."""
+
+    def predict(x, y, new):
+        if learner == "nearest case":
+            return nearest(x, y, new)
+        return new @ np.linalg.lstsq(x, y, rcond=None)[0]
+
+    def trial(random):
+        labels, group = cases_of(cases, 1)
+        numbers = random.normal(0, 1, len(labels))
+        traits = random.normal(size=(2, len(labels), TRAITS)) + 0.4 * numbers[:, None]
+        fold, values, variances = deal(random, labels, group, folds), [], []
+        for number in range(folds):
+            test, rest = fold == number, np.flatnonzero(fold != number)
+            for _ in range(2):  # validation and reserve
+                rest = rest[deal(random, labels[rest], group[rest], 4) > 0]
+            first, second = (np.abs(predict(x[rest], numbers[rest], x[test]) - numbers[test]) for x in traits)
+            gains = second - first
+            values.append(gains.mean(keepdims=True)[:, None])
+            left_out = (gains.sum() - gains) / (len(gains) - 1)
+            variances.append(part_of_cases(Cases.of(labels[test], None), left_out).variance)
+        found = contrast(values, 1 / (folds - 1), variances)
+        spans = {"as reported": (found["low"], found["high"]), "90 %, as reported": (found["low90"], found["high90"])}
         return {name: (low <= 0 <= high, not low <= 0 <= high, high - low) for name, (low, high) in spans.items()}
 
     return trial
@@ -680,6 +749,7 @@ def again_trials(images, skill):
 
 SEEDS = ("alike", "differ much")
 FOLDS = ("seeds alike", "seeds differ in each fold", "seeds differ, alike in all folds", "training sets matter")
+NUMBERS = ("seeds alike", "seeds differ in each fold", "training sets matter")
 GAINS = (0.0, 0.35, 0.8)
 FAMILIES = {
     # by heading: what makes a trial, the values of each of its settings, the share of the trials that it can afford
@@ -694,6 +764,13 @@ FAMILIES = {
         [(80, 150), ("linear", "nearest case"), ("all other folds", "validation and reserve set aside")],
         1,
     ),
+    "folds that are repeated": (
+        learner_trials,
+        [(80, 150), ("linear", "nearest case"), ("validation and reserve set aside",), (2, 5)],
+        1,
+    ),
+    "errors of a number over folds": (number_fold_trials, [(150, 400), (1, 4), NUMBERS, (0.0, 0.1, 0.2)], 0.5),
+    "numbers that are learnt": (number_learner_trials, [(80, 150), ("linear", "nearest case")], 1),
     "distances of generators": (
         agreement_trials,
         [("ends", "scopes", "scopes, seed 0 favours one"), (2.0, 6.0), (0.0, 15.0)],

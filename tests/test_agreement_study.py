@@ -126,7 +126,7 @@ def test_only_trainings_without_the_augment_start_without_it(
 
 
 def test_the_command_writes_a_report_tables_and_run_folders(done: Path) -> None:
-    assert {path.name for path in done.iterdir()} == {"study.toml", "jobs", "report.html", *FILES}
+    assert {path.name for path in done.iterdir()} == {"study.toml", "inputs.txt", "jobs", "report.html", *FILES}
     names = {path.name for path in (done / "jobs").iterdir() if path.is_dir()}
     assert names == {"warm-start-seed0", "reals", "sr0-seed0", "sr80-seed0", "sr80-random-subset-seed0"}
     for name in names - {"warm-start-seed0", "reals"}:

@@ -19,6 +19,7 @@ from small_studies import save_arrays, small_networks
 import gankit
 from gankit.cli import app
 from gankit.errors import BusyError, DataError, GankitError, PartError, RunError, SettingsError
+from gankit.evaluation.design import visible_difference
 from gankit.files import sole_writer
 from gankit.images.pictures import save_image
 from gankit.studies.augmentation import judging, sources
@@ -654,11 +655,64 @@ def test_folders_of_others_that_do_not_serve(write: Write, tmp_path: Path) -> No
     write_images(second, np.zeros((120, 9, 8), np.uint8), labels)
     refused(r"images are uint8 of 1 x 9 x 8 \(channels, height, width\), and those of the study uint8 of 1 x 8 x 8")
     write_images(second, draw_images(labels, 1), labels)
+    save_image(second / "few" / "00099", np.zeros((1, 9, 8), np.uint8))  # one among many
+    refused("few/00099.png is 9 x 8 pixels")
     for path in second.glob("few/*.png"):
         path.unlink()
     refused("0 images of 'few', and")
     write_images(second, draw_images(labels, 1), labels, ["fw", "few"])
     refused("the study has no class 'fw'; name the folders many, few")
+
+
+@pytest.mark.parametrize("changed", ["images of others", "an image", "a label", "a number"])
+def test_a_study_does_not_go_on_with_other_images(write: Write, tmp_path: Path, changed: str) -> None:
+    """Its jobs have judged the ones that were there."""
+    labels, severity = np.repeat([0, 1], COUNTS), np.arange(N) % 20.0
+    path, folds = tmp_path / "data.npz", tmp_path / "folds"
+    arrays = {"images": draw_images(labels, 0), "labels": labels, "class_names": CLASSES, "severity": severity}
+
+    def whole() -> AugmentationStudy:
+        save_arrays(path, arrays)
+        return study(path, *OTHERS[:1], NO_CONTROLS, f'augmentation.others={{x={{images="{folds}"}}}}',
+                     'augmentation.arms=["real", "synthetic"]', "augmentation.endpoint=severity",
+                     "augmentation.number=severity", "augmentation.estimator=Ridge")  # fmt: skip
+
+    def write_folds() -> None:
+        for number in (1, 2):
+            folder = folds / f"fold-{number}" / "generated"
+            write_images(folder, draw_images(labels[20:], 1), labels[20:])
+            files = sorted(path.relative_to(folder).as_posix() for path in folder.glob("*/*.png"))
+            (folder / "labels.csv").write_text("file,class,severity\n" + "".join(
+                f"{file},{file.partition('/')[0]},3\n" for file in files))  # fmt: skip
+
+    write_folds()
+    found = whole().run(tmp_path / "out", quiet=True).values
+    assert whole().run(tmp_path / "out", quiet=True).values == found
+    what = "the data"
+    if changed == "images of others":
+        what = "images of x for fold-1"
+        save_image(folds / "fold-1" / "generated" / "many" / "00003", np.zeros((1, 8, 8), np.uint8))
+    elif changed == "an image":
+        arrays["images"][0, 0, 0] ^= 1
+    elif changed == "a label":
+        arrays["labels"] = np.where(np.arange(N) == 3, 1, labels)
+    else:
+        severity[5] += 1
+    with pytest.raises(RunError, match=f"out: {what} changed since this study began; put back what was there, or"):
+        whole().run(tmp_path / "out", quiet=True)
+
+
+def test_what_a_study_of_so_many_cases_can_see_is_in_the_units_of_its_endpoint(write: Write) -> None:
+    labels = np.repeat([0, 1, 2], (60, 40, 20))
+    path = write(images=draw_images(labels, 0), labels=labels, groups=None, class_names=["a", "b", "c"])
+
+    def seen(*overrides: str) -> float | None:
+        whole = study(path, *overrides)
+        return Endpoint(whole).visible(whole.division.dataset)
+
+    assert seen() == visible_difference([60, 40, 20], 2)
+    assert seen("augmentation.endpoint=presence", 'augmentation.positive=["b", "c"]') == visible_difference([60, 60], 2)
+    assert seen("augmentation.endpoint=severity", "augmentation.number=severity") is None
 
 
 def test_a_folder_of_other_folds_is_refused(write: Write, tmp_path: Path) -> None:

@@ -136,6 +136,13 @@ def image_digests(dataset: Dataset) -> list[bytes]:
     ]
 
 
+def content_digest(dataset: Dataset) -> str:
+    """A digest of all images, their labels, groups and agreement, and the numbers that are known of them."""
+    columns = [dataset.labels, dataset.groups, dataset.agreement, *numeric_facts(dataset).values()]
+    known = repr([None if column is None else column.tolist() for column in columns])
+    return hashlib.blake2b(b"".join(image_digests(dataset)) + known.encode(), digest_size=16).hexdigest()
+
+
 def package_versions() -> dict[str, str]:
     """The versions on which a study's numbers depend, by package."""
     return {

@@ -28,6 +28,7 @@ from gankit.seeds import plain_torch
 from gankit.studies.clusters import Cluster, open_cluster
 from gankit.studies.estimate import estimate
 from gankit.studies.jobs import Job, Outcome, failures, run_jobs, unfinished
+from gankit.studies.worker import INPUTS, check_inputs
 from gankit.training.progress import format_seconds
 
 JOBS, FILE = "jobs", "study.toml"
@@ -133,6 +134,14 @@ class Study(ABC):
             GankitError: the data are unsuitable, or something cannot be trained.
         """
 
+    def inputs(self) -> Mapping[str, str]:
+        """Digests of what jobs read besides the settings, by what it is, such as "the data"; asked for after `work`.
+
+        A study does not go on where one has changed, since the results of jobs that are done would not fit. Nothing is
+        written before this returns either.
+        """
+        return {}
+
     @abstractmethod
     def judge(self, outcomes: Mapping[str, Outcome], folder: Path) -> Any:
         """The study's values, from the outcomes of all jobs, failed ones included; may write tables into the folder.
@@ -174,7 +183,7 @@ class Study(ABC):
 
         Raises:
             GankitError: the data or the networks are unsuitable (nothing is written then), the folder holds something
-                else, the cluster does not answer, or there is nothing to judge.
+                else or the data have changed, the cluster does not answer, or there is nothing to judge.
             SettingsError: `workers` or `threads` is below 1.
             KeyboardInterrupt: it was interrupted; the same call continues.
         """
@@ -194,12 +203,15 @@ class Study(ABC):
     def _run(self, folder: Path, workers: int, threads: int | None, quiet: bool, cluster: Cluster | None) -> Results:
         jobs, is_begun = folder / JOBS, self._holds_this_study(folder)
         work = self.work(jobs)
+        inputs = check_inputs(folder, self.inputs())
         if unfinished([job for kind in work for job in kind.jobs], jobs):
             on_cpu = choose_device(self.experiment.training.device).type == "cpu"
             may_choose = threads is None and workers == 1 and on_cpu
             work, threads = estimate(work, jobs, workers, threads, choose_threads=may_choose, quiet=quiet)
         if not is_begun:
             write_atomically(folder / FILE, self.toml())
+        if inputs:
+            write_atomically(folder / INPUTS, inputs)
         run = functools.partial(run_jobs, folder=jobs, workers=workers, threads=threads, quiet=quiet, cluster=cluster)
         if first := [job for kind in work if kind.first for job in kind.jobs]:
             run(first)

@@ -18,14 +18,14 @@ import signal
 import socket
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import joblib
 
-from gankit.errors import BusyError, GankitError, RunError
+from gankit.errors import BusyError, GankitError, RunError, first_of
 from gankit.files import OWN, locked, remove_unfinished, write_atomically
 from gankit.nn.threads import torch_threads
 from gankit.registry import registry
@@ -41,6 +41,7 @@ STOP = ".stop"  # Its presence asks the workers to stop
 RESULT = "result.json"  # What the job returned, or why it failed
 CLOCK = "seconds.txt"  # How long the job has run so far
 OUTPUT = "output.txt"  # What the job printed in a worker
+INPUTS = "inputs.txt"  # In the study's folder: digests of what jobs read besides the settings
 
 POLL = 0.3  # Seconds between looks at the folder
 CLOCK_EVERY = 10.0  # Seconds between updates of `CLOCK`: so much of a killed job's time can go uncounted
@@ -229,6 +230,22 @@ def check_made(job: Path, *files: str) -> None:
     for name, digest in content.get("files", {}).items():
         if name in files and not ((job / name).is_file() and _sha256(job / name) == digest):
             raise RunError(f"{job / name} is not what this job wrote: delete {job} to do it again")
+
+
+def check_inputs(study: Path, inputs: Mapping[str, str]) -> str:
+    """The lines of the file in a study's folder that lists what the study reads; older folders have none.
+
+    Raises:
+        RunError: the file has other digests.
+    """
+    lines, path = {f"{digest} {name}" for name, digest in inputs.items()}, study / INPUTS
+    before = set(path.read_text(encoding="utf-8", errors="replace").splitlines()) if path.is_file() else lines
+    if changed := sorted({line.partition(" ")[2] for line in before ^ lines}):
+        raise RunError(
+            f"{study}: {first_of(changed)} changed since this study began; put back what was there, or choose another "
+            "--out"
+        )
+    return "".join(f"{line}\n" for line in sorted(lines))
 
 
 @contextlib.contextmanager

@@ -23,6 +23,7 @@ from gankit.studies.agreement.findings import Findings, Trial
 from gankit.studies.agreement.judging import Judge
 from gankit.studies.agreement.report import warnings_of, write_report
 from gankit.studies.jobs import Job, Outcome
+from gankit.studies.labelled import content_digest
 from gankit.studies.privacy import judge_privacy
 from gankit.studies.study import JOBS, Refuse, Results, Study, Work, distinct
 from gankit.studies.trainings import RUN, finished_run, time_training, train_or_resume
@@ -174,6 +175,11 @@ class Agreement(Study):
         if scope is not None:
             changes["augment"] = None if scope == UNAUGMENTED else {"scope": scope}
         return self.experiment_with(**changes)
+
+    def inputs(self) -> dict[str, str]:
+        """The training images and the held-out ones."""
+        parts = {"training images": self.images.full, "held-out images": self.images.held_out}
+        return {name: content_digest(part) for name, part in parts.items()}
 
     def _scope(self, arm: Arm) -> str | None:
         """The scope of an arm; None where the experiment's stands."""

@@ -8,7 +8,7 @@ import numpy as np
 from scipy.special import softmax
 
 from gankit.evaluation import classification
-from gankit.evaluation.design import Floats
+from gankit.evaluation.design import Floats, visible_difference
 from gankit.evaluation.paired import Cases
 from gankit.interfaces import Dataset
 from gankit.studies.augmentation.folds import values_of
@@ -77,6 +77,17 @@ class Endpoint:
             return 0.0
         counts = np.unique(self.cases(part).stratum, return_counts=True)[1]
         return float(np.mean(1 / (len(counts) * counts)))
+
+    def visible(self, data: Dataset) -> float | None:
+        """The smallest difference that a study of all these images can see, as `visible_difference` has it.
+
+        None for numbers, of which nothing is assumed.
+        """
+        if self.settings.endpoint == "severity":
+            return None
+        labels, groups = self.labels(data), groups_of(data, np.arange(len(data)))
+        patients = [len(np.unique(groups[labels == label])) for label in np.unique(labels)]
+        return visible_difference(patients, self.settings.folds)
 
     def adjustment(self, part: Dataset, outputs: Floats, log_prior: Floats, places: Any = slice(None)) -> float:
         """The multiple of (k,) `log_prior` to subtract for the greatest gain; the smallest of equally good ones."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import subprocess
 import sys
 from pathlib import Path
@@ -29,7 +30,7 @@ from gankit.studies.augmentation.learning import MADE, added_counts, most_added
 from gankit.studies.augmentation.settings import EXPORTED
 from gankit.studies.fitting import Images
 from gankit.studies.kinds import GENERATOR, Examples, Labels, sample_classes
-from gankit.studies.labelled import class_labels
+from gankit.studies.labelled import class_labels, content_digest
 from gankit.studies.privacy import judge_privacy
 from gankit.studies.trainings import RUN, train_or_resume
 
@@ -49,14 +50,14 @@ def folder_of(study: AugmentationStudy, source: str) -> Path | None:
 
 
 def check_sources(study: AugmentationStudy, own: Path) -> None:
-    """Refuse ratios that add nothing and unsuitable images of other programs; write the folds for these programs.
+    """Refuse ratios that add nothing and missing images of other programs; write the folds for these programs.
 
     Args:
         study: whose sources are checked.
         own: the folder of the study.
 
     Raises:
-        GankitError: a ratio adds no image, images are missing or unsuitable, or a program is missing or not trusted.
+        GankitError: a ratio adds no image, images are missing, or a program is missing or not trusted.
     """
     settings, learn = study.settings, study.fold(1).learn
     _check_ratios(study)
@@ -112,8 +113,20 @@ def _check_source(study: AugmentationStudy, source: str) -> None:
             f"{folder}: no generated images for {first_of(missing)}: put them into FOLD/{GENERATED}/CLASS/ as PNG "
             f"files; {wanted}run the same command again to continue"
         )
-    for fold, place in zip(study.folds, places, strict=True):
-        open_generated(study, fold, place)
+
+
+def digests_of_others(study: AugmentationStudy) -> dict[str, str]:
+    """A digest of what each folder of another program holds for each fold, which reads all images once.
+
+    Raises:
+        DataError: images cannot be read, or are unsuitable as for `open_generated`.
+    """
+    digests = {}
+    for source, fold in itertools.product(study.settings.sources, study.folds):
+        if (folder := folder_of(study, source)) is not None:
+            images, *_ = open_generated(study, fold, folder / fold.name / GENERATED)
+            digests[f"images of {source} for {fold.name}"] = content_digest(images)
+    return digests
 
 
 def open_generated(study: AugmentationStudy, fold: Fold, folder: Path) -> tuple[Dataset, Labels, Floats]:

@@ -10,7 +10,6 @@ from typing import Any, final
 
 import numpy as np
 
-from gankit.evaluation.design import visible_difference
 from gankit.experiments.experiment import Experiment
 from gankit.seeds import derive_seed
 from gankit.studies.augmentation.arms import HELD_OUT, Variant, make_arms, variants
@@ -21,11 +20,11 @@ from gankit.studies.augmentation.judging import judge, read_cells
 from gankit.studies.augmentation.learning import train_variant, training_set
 from gankit.studies.augmentation.report import summary, write_report, write_tables
 from gankit.studies.augmentation.settings import AugmentationSettings
-from gankit.studies.augmentation.sources import check_sources, make_images
+from gankit.studies.augmentation.sources import check_sources, digests_of_others, make_images
 from gankit.studies.fitting import time_fit
 from gankit.studies.jobs import Job, Outcome, failures
 from gankit.studies.kinds import GENERATOR, KINDS, Arm
-from gankit.studies.labelled import class_labels, generator_of_part, groups_of, package_versions
+from gankit.studies.labelled import content_digest, generator_of_part, groups_of, package_versions
 from gankit.studies.study import Refuse, Results, Study, Work, write_metrics
 from gankit.studies.trainings import check_training, time_training
 
@@ -133,6 +132,11 @@ class AugmentationStudy(Study):
             Work("classifier", self._training_jobs(), steps, self._time_classifier),
         ]  # fmt: skip
 
+    def inputs(self) -> dict[str, str]:
+        """The data, and the images in folders of other programs."""
+        data = self.division.dataset.subset(self.division.cases)
+        return {"the data": content_digest(data), **digests_of_others(self)}
+
     def _source_jobs(self, sources: Sequence[str]) -> list[Job]:
         """The jobs that make or read the images of these sources, fold by fold."""
         return [
@@ -189,17 +193,16 @@ class AugmentationStudy(Study):
     def _protocol(self, outcomes: Mapping[str, Outcome], folder: Path) -> dict[str, Any]:
         settings, division = self.settings, self.division
         data, cases = division.dataset, division.cases
-        labels, groups = class_labels(data)[cases], groups_of(data, cases)
-        patients = [len(np.unique(groups[labels == label])) for label in range(data.image.classes)]
+        endpoint, groups = Endpoint(self), groups_of(data, cases)
         return {
             "data": self.experiment.data.title,
             "image": list(data.image.shape),
             "digest": data.digest(cases),
             "cases": len(cases),
             "groups": None if data.groups is None else len(np.unique(groups)),
-            "endpoint": Endpoint(self).words,
+            "endpoint": endpoint.words,
             "margin": settings.margin,
-            "visible": visible_difference(patients, settings.folds),
+            "visible": endpoint.visible(data.subset(cases)),
             "folds": settings.folds,
             "repeats": settings.repeats,
             "reserve": HELD_OUT in settings.controls,

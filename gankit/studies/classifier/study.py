@@ -22,7 +22,7 @@ from gankit.studies.classifier.training import REGRESSION, train_arm, train_regr
 from gankit.studies.fitting import time_fit
 from gankit.studies.jobs import Job, Outcome
 from gankit.studies.kinds import GENERATOR, Arm
-from gankit.studies.labelled import class_counts, generator_of_part, package_versions
+from gankit.studies.labelled import class_counts, content_digest, generator_of_part, package_versions
 from gankit.studies.privacy import judge_privacy
 from gankit.studies.study import JOBS, Refuse, Results, Study, Work, write_metrics
 from gankit.studies.trainings import RUN, check_training, time_training, train_or_resume
@@ -101,6 +101,11 @@ class ClassifierStudy(Study):
             Work("generator", generators, self.experiment.training.steps, time_generator, first=True),
             Work("classifier", trainings, self.settings.steps, self._time_classifier),
         ]
+
+    def inputs(self) -> dict[str, str]:
+        """Both parts of the data."""
+        parts = {"the training part": self.split.train, "the test part": self.split.test}
+        return {name: content_digest(part) for name, part in parts.items()}
 
     def _train_generator(self, seed: int, folder: Path) -> dict[str, Any]:
         """A job: train the generator of one seed."""
