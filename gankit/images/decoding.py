@@ -34,7 +34,7 @@ PART = 2**20
 """Pixels that are converted at once: of the whole of a large picture, Pillow and NumPy would make several copies."""
 NAMED = 5  # pictures with a problem, at most, that a message names
 NO_PROGRESS_BAR = 500  # where there are no more pictures than this
-FORMAT = 3  # rises when decoding gives other arrays, so that those of older versions in the cache are not read
+FORMAT = 4  # rises when decoding gives other arrays, so that those of older versions in the cache are not read
 
 
 @dataclass(frozen=True)
@@ -115,7 +115,10 @@ class Decoder:
         with_alpha = ["LA" if grey else "RGBA"] if transparent else []
         modes = [*with_alpha, *([] if grey else ["RGB"]), "L" if to_grey else "RGB"]
         array = np.empty((picture.height, picture.width, 1 if to_grey else 3), np.uint8)
+        colours = len(picture.getpalette() or ()) // 3
         for rows, part in _parts(picture):
+            if picture.mode in ("P", "PA") and np.asarray(part.getchannel(0)).max() >= colours:
+                raise DataError(f"{where} has pixels of a colour beyond its palette of {colours}; save it as RGB")
             for mode in modes:
                 part = part if part.mode == mode else part.convert(mode)
                 if mode.endswith("A") and part.getchannel("A").getextrema() != (255, 255):
