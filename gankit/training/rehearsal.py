@@ -26,6 +26,7 @@ from gankit.training.assembly import experiment_warnings
 from gankit.training.data import TrainingData, prepare
 from gankit.training.description import data_warnings, describe, summarise
 from gankit.training.execution.arithmetic import arithmetic, determinism_warnings
+from gankit.training.gradients import explain, gradient_warnings
 from gankit.training.inputs import SIDES
 from gankit.training.log import TickLog
 from gankit.training.start import load_start_weights
@@ -66,10 +67,12 @@ def rehearse(experiment: Experiment, data: TrainingData) -> list[str]:
         _check_export(first)
         _check_same_outputs(first, second)
         _check_features(first)
+        idle = gradient_warnings(first)
+        _resume(first, second)
         for stepper in (first, second):
             _attempt(stepper)
         _check_same_step(first, second)
-        return [*_network_warnings(first), *data_warnings(data), *_determinism_warnings(first)]
+        return [*idle, *_network_warnings(first), *data_warnings(data), *_determinism_warnings(first)]
 
 
 def check(recipe_or_path: str, *overrides: str) -> Iterator[str]:
@@ -108,6 +111,8 @@ def _attempt(stepper: Stepper) -> None:
     except Exception as error:
         if is_fault_of_machine(error):
             raise
+        if isinstance(error, RuntimeError) and "grad" in str(error) and (reason := explain(stepper)):
+            raise PartError(reason) from error
         names = _parts_at_fault(stepper.parts, error)
         where = names[0] if names else f"the derivatives of {', '.join(stepper.parts)}"
         called = f" (called by {names[-1]})" if len(names) > 1 else ""
@@ -199,7 +204,7 @@ def _check_export(stepper: Stepper) -> None:
         except RunError as error:
             raise _load_error(name, error) from error
         place(name, opened, stepper.device, stepper.like.dtype)
-        if not _same(_output(trained, stepper, train=False), _output(opened, stepper, train=False)):
+        if not _same(*(_output(name, network, stepper, train=False) for network in (trained, opened))):
             raise PartError(f"{name} {DIFFERS}")
 
 
@@ -208,7 +213,9 @@ def _check_same_outputs(first: Stepper, second: Stepper) -> None:
     for name, part in first.parts.items():
         if isinstance(part, Loss):
             continue
-        own, other = (_output(network, first, train=True) for network in (part, second.parts[name]))  # on equal inputs
+        own, other = (
+            _output(name, network, first, train=True) for network in (part, second.parts[name])
+        )  # on equal inputs
         if not _same(own, other):
             raise PartError(f"{name} {DIFFERS}; draw random numbers with torch")
 
@@ -218,13 +225,21 @@ def _turn(stepper: Stepper) -> Turn:
     return stepper.turn("critic", distributed.shard(stepper.settings.batch), 0)
 
 
-def _output(part: Any, stepper: Stepper, train: bool) -> Tensor:
-    """The output of a copy of a network or an augment, for the same inputs and draws at every call."""
+def _output(name: str, part: Any, stepper: Stepper, train: bool) -> Tensor:
+    """The output of a copy of a network or an augment, for the same inputs and draws at every call.
+
+    Raises:
+        PartError: it changes its input.
+    """
     turn = _turn(stepper)
     inputs = turn.latents if isinstance(part, Generator) else turn.raw_real
     labels = [] if isinstance(part, Augment) else [turn.labels]
+    before = inputs.clone()
     with torch.no_grad():
-        return _drawn(copied(part).train(train), inputs, *labels)
+        result = _drawn(copied(part).train(train), inputs, *labels)
+    if not torch.equal(inputs, before):
+        raise PartError(f"{name} changes its input in place, which other parts read too: work on a copy of it")
+    return result
 
 
 def _drawn(function: Callable[..., Tensor], *inputs: Any) -> Tensor:
