@@ -162,7 +162,7 @@ def _stored_form(picture: Image.Image, where: str) -> Form:
             f"{where} has 16 bits per channel and colour or alpha, which Pillow can only read as 8 bits; "
             "save it as 8-bit or as 16-bit grey, or put the arrays in an npz file"
         )
-    if mode == "L" and "transparency" in picture.info:
+    if (mode == "L" or deep) and "transparency" in picture.info:
         # Pillow does not scale the transparent value of less than 8 bits as it scales the pixels.
         raise DataError(f"{where} has a transparent grey value; save it without transparency")
     pages, orientation = getattr(picture, "n_frames", 1), picture.getexif().get(ExifTags.Base.Orientation)
@@ -191,8 +191,6 @@ def damage_as_data_error(where: str) -> Iterator[None]:
 
 
 def _decode_16_bit(picture: Image.Image, where: str, inverted: bool) -> NDArray[np.uint16]:
-    if "transparency" in picture.info:
-        raise DataError(f"{where} has a transparent grey value; save it without transparency")
     array = np.empty((1, picture.height, picture.width), np.uint16)
     for rows, part in _parts(picture):
         values = np.asarray(part)

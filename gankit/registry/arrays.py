@@ -21,7 +21,6 @@ from gankit.interfaces.dataset import flip_left_right
 from gankit.registry.messages import shown
 
 _MOST_CLASSES = 100_000
-_Labels = tuple[NDArray[np.int64] | None, tuple[str, ...], dict[str, NDArray[Any]]]
 _LABELS = ("target", "targets", "y")
 """Keys of items by which other libraries call labels, beside the usual words of tables."""
 _NO_LABELS = '; labels = "none" leaves out those that images come with'
@@ -48,7 +47,7 @@ def as_array(values: Any, name: str) -> NDArray[Any]:
         raise DataError(f"{name} cannot be an array: {reason}") from None
 
 
-def _unpack(items: Any, with_labels: bool) -> tuple[NDArray[Any], list[Any] | None, list[str]]:
+def _unpack(items: Any) -> tuple[NDArray[Any], list[Any] | None, list[str]]:
     """The images of an array, a list of pictures, or a data set of another library; its labels; and keys not read."""
     if isinstance(items, (np.ndarray, Tensor)):
         return as_array(items, "images"), None, []
@@ -65,7 +64,7 @@ def _unpack(items: Any, with_labels: bool) -> tuple[NDArray[Any], list[Any] | No
     for number in range(count):
         image, label, others = _image_and_label(_item(items, number), number)
         images.append(_channels_first(image, f"image {number}"))
-        labels.append(_own_label(label, number) if with_labels else None)
+        labels.append(label)
         not_read |= dict.fromkeys(others)
     if not images:
         raise DataError("there are no images")
@@ -99,30 +98,11 @@ def _image_and_label(item: Any, number: int) -> tuple[Any, Any, list[str]]:
         found = [other for other in others if means(str(other), "label") or str(other).casefold() in _LABELS]
         label_key = "label" if "label" in found or len(found) != 1 else found[0]
         return item[key], item.get(label_key), [str(other) for other in others if other != label_key]
-    if (isinstance(item, tuple) and item) or _is_pair(item):
-        return item[0], item[1] if len(item) > 1 else None, []
-    return item, None, []
-
-
-def _is_pair(item: Any) -> bool:
-    """Whether a list is a picture and its label, and no picture by rows or channels."""
-    if not isinstance(item, list) or len(item) != 2:
-        return False
-    shape = getattr(item[0], "shape", ())
-    return isinstance(item[0], (Image.Image, str, Path)) or (len(shape) > 1 and getattr(item[1], "shape", ()) != shape)
-
-
-def _own_label(label: Any, number: int) -> Any:
-    """The label of an item, in Python's types; None where it has none."""
-    if label is None:
-        return None
-    try:
-        array = as_array(label, "it")
-    except DataError as error:
-        raise DataError(f"the label of item {number} is none of a class: {error}{_NO_LABELS}") from None
-    if array.ndim > 1:
-        raise DataError(f"the label of item {number} has the shape {array.shape}: it is none of a class{_NO_LABELS}")
-    return array.tolist()
+    pair = isinstance(item, tuple) and bool(item)
+    if isinstance(item, list) and len(item) == 2:  # else rows or channels
+        first, second = (getattr(part, "shape", ()) for part in item)
+        pair = isinstance(item[0], (Image.Image, str, Path)) or (len(first) > 1 and first != second)
+    return (item[0], item[1] if len(item) > 1 else None, []) if pair else (item, None, [])
 
 
 def _channels_first(item: Any, where: str) -> NDArray[Any]:
@@ -185,7 +165,9 @@ def _label_facts(labels: NDArray[Any], names: tuple[str, ...]) -> dict[str, NDAr
     return {title: labels[:, column].astype(np.float64) for column, title in enumerate(titles)}
 
 
-def _read_labels(n: int, labels: Any, names: tuple[str, ...]) -> _Labels:
+def _read_labels(
+    n: int, labels: Any, names: tuple[str, ...]
+) -> tuple[NDArray[np.int64] | None, tuple[str, ...], dict[str, NDArray[Any]]]:
     """(n,) classes, the names of the classes, and {}; if an image can have several labels: None, () and facts."""
     if labels is None:
         if names:
@@ -207,15 +189,17 @@ def _check_class_names(names: Sequence[str] | None) -> tuple[str, ...]:
     return texts
 
 
-def _read_known(n: int, labels: _Labels, groups: Any, agreement: Any, facts: Mapping[str, ArrayLike]) -> Known:
+def _read_known(
+    n: int, classes: NDArray[np.int64] | None, names: tuple[str, ...], label_facts: Mapping[str, NDArray[Any]],
+    groups: Any, agreement: Any, facts: Mapping[str, ArrayLike],
+) -> Known:  # fmt: skip
     """What is known of n images, with every array checked."""
     if not isinstance(facts, Mapping) or not all(isinstance(name, str) for name in facts):
         raise DataError(f"facts is {shown(facts)}: give a dict of arrays by name")
-    classes, names, label_facts = labels
     arrays = {name: as_array(values, name) for name, values in facts.items()}
     if taken := label_facts.keys() & arrays.keys():
         raise DataError(f"facts has {min(taken)!r}, and so have the labels: give the fact another name")
-    arrays = label_facts | arrays
+    arrays = {**label_facts, **arrays}
     for name, values in arrays.items():
         if values.shape[:1] != (n,):
             raise DataError(f"{name} has the shape {values.shape}; there are {n} images")
@@ -266,9 +250,8 @@ class Arrays(Dataset):
         value_range: tuple[float, float] | None = None,
         mirror: Callable[[Any], Any] | None = flip_left_right,
     ) -> None:
-        images, own_labels, others = _unpack(images, with_labels=labels is None)
-        self._not_read = others if labels is None and own_labels is None else []
-        labels = None if isinstance(labels, str) and labels == "none" else labels
+        images, own, others = _unpack(images)
+        self._not_read = others if labels is None and own is None else []
         if images.ndim == 4 and images.shape[3] in (1, 3, 4) and images.shape[1] > 4:
             images = np.moveaxis(images, 3, 1)
         if images.ndim != 4 or images.dtype not in (np.uint8, np.uint16, np.float32):
@@ -287,11 +270,14 @@ class Arrays(Dataset):
         self._images, self._range, self._mirror = images, valid_range(value_range), mirror
         check_range(images, self._range, "images")  # reads a memory-mapped array, but only if a range is given
         names = _check_class_names(class_names)
+        chosen: Any = None if isinstance(labels, str) and labels == "none" else labels
         try:
-            read = _read_labels(len(images), labels if own_labels is None else own_labels, names)
+            if labels is None and own is not None:
+                chosen = [None if label is None else as_array(label, f"label {k}")[()] for k, label in enumerate(own)]
+            read = _read_labels(len(images), chosen, names)
         except DataError as error:
-            raise DataError(f"{error}{'' if own_labels is None else _NO_LABELS}") from None
-        self._known = _read_known(len(images), read, groups, agreement, facts or {})
+            raise DataError(f"{error}{_NO_LABELS if own is not None else ''}") from None
+        self._known = _read_known(len(images), *read, groups, agreement, facts or {})
 
     @property
     def image(self) -> ImageSpec:
