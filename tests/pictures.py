@@ -40,16 +40,34 @@ def error(make: Callable[[], object]) -> str:
     return text
 
 
+def _png(header: tuple[int, ...], *chunks: tuple[bytes, bytes]) -> bytes:
+    """A PNG of a header (width, height, bits, kind of colour) and chunks, which Pillow may not be able to write."""
+    parts = [(b"IHDR", struct.pack(">IIBBBBB", *header, 0, 0, 0)), *chunks, (b"IEND", b"")]
+    return b"\x89PNG\r\n\x1a\n" + b"".join(
+        struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
+        for kind, content in parts
+    )
+
+
 def sixteen_bit_colour_png(array: Array) -> bytes:
-    """Pillow cannot write it: a PNG put together from its chunks."""
-
-    def chunk(kind: bytes, content: bytes) -> bytes:
-        return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
-
-    height, width, _ = array.shape
+    """Of (h, w, 3) uint16."""
     lines = b"".join(b"\0" + row.astype(">u2").tobytes() for row in array)
-    header = struct.pack(">IIBBBBB", width, height, 16, 2, 0, 0, 0)
-    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(lines)) + chunk(b"IEND", b"")
+    return _png((array.shape[1], array.shape[0], 16, 2), (b"IDAT", zlib.compress(lines)))
+
+
+def palette_png(colours: list[tuple[int, int, int]], bits: int, row: bytes) -> bytes:
+    """One row of packed pixels, which may point beyond the colours."""
+    palette = bytes(value for colour in colours for value in colour)
+    return _png((len(row) * 8 // bits, 1, bits, 3), (b"PLTE", palette), (b"IDAT", zlib.compress(b"\0" + row)))
+
+
+def palette_bmp(colours: list[tuple[int, int, int]], bits: int, row: bytes) -> bytes:
+    """As `palette_png`."""
+    palette = b"".join(bytes([blue, green, red, 0]) for red, green, blue in colours)
+    start = 54 + len(palette)
+    row = row.ljust(-(-len(row) // 4) * 4, b"\0")
+    file = b"BM" + struct.pack("<IHHI", start + len(row), 0, 0, start)
+    return file + struct.pack("<IiiHHIIiiII", 40, 4, 1, 1, bits, 0, len(row), 1, 1, len(colours), 0) + palette + row
 
 
 def tiff(

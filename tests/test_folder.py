@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from pictures import error, pixels, save, sixteen_bit_colour_png
+from pictures import error, palette_bmp, palette_png, pixels, save, sixteen_bit_colour_png
 from PIL import ExifTags, Image
 
 from gankit import ImageSpec, build
@@ -76,6 +76,19 @@ class TestFolder:
         picture = Image.fromarray(array).convert("P", palette=Image.Palette.ADAPTIVE)
         picture.save(tmp_path / "a.png")
         np.testing.assert_array_equal(Folder(path=tmp_path).images[0], array.transpose(2, 0, 1))
+
+    @pytest.mark.parametrize("suffix", [".png", ".bmp"])
+    @pytest.mark.parametrize(("bits", "row"), [(8, [0, 1, 2, 1]), (8, [0, 1, 1, 200]), (4, [0x01, 0x21])])
+    def test_pixels_beyond_a_short_palette_are_refused(
+        self, tmp_path: Path, suffix: str, bits: int, row: list[int]
+    ) -> None:
+        write = palette_png if suffix == ".png" else palette_bmp
+        path = tmp_path / f"a{suffix}"
+        path.write_bytes(write([(255, 0, 0), (0, 255, 0)], bits, bytes(row)))
+        expected = f"{path} has pixels of a colour beyond its palette of 2; save it as RGB"
+        assert error(lambda: Folder(path=tmp_path).images) == expected
+        path.write_bytes(write([(255, 0, 0), (0, 255, 0)], bits, bytes([0, 1, 1, 0] if bits == 8 else [0x01, 0x10])))
+        assert Folder(path=tmp_path).images[0, :, 0].T.tolist() == [[255, 0, 0], [0, 255, 0], [0, 255, 0], [255, 0, 0]]
 
     def test_every_suffix_in_any_letter_case(self, tmp_path: Path) -> None:
         for i, suffix in enumerate([".png", ".JPG", ".jpeg", ".Tif", ".tiff", ".bmp", ".WebP"]):

@@ -187,7 +187,7 @@ class TestNpz:
             ({"images": pixels(0, 4, 4)}, "no image in it"),
             ({"images": pixels(2, 0, 4)}, "no image in it"),
             ({"images": pixels(3, 4, 4), "labels": [0, 1]}, "'labels' has shape (2,), and there are 3 images"),
-            ({"images": pixels(3, 4, 4), "labels": [0.0, 1, 0]}, "'labels' are float64, and labels are classes"),
+            ({"images": pixels(3, 4, 4), "labels": [0.0, 1.5, 0]}, "'labels' are float64, and labels are classes"),
             (
                 {"images": pixels(3, 4, 4), "labels": ["a", "b", "a"], "class_names": ["a", "b"]},
                 "'labels' are <U1, and labels are classes 0, 1, ... with class_names, or names",
@@ -229,6 +229,7 @@ class TestNpz:
         ("labels", "names", "expected"),
         [
             ([0, 2, 0, 2], None, ("0", "2")),
+            ([0.0, 2.0, 0.0, 2.0], ["a", "b", "c"], ("a", "c")),
             ([7, 7, 300, 5], None, ("5", "7", "300")),
             ([0, 2, 0, 2], ["a", "b", "c"], ("a", "c")),
             ([1, 1, 0, 0], ["a", "b", "c"], ("a", "b")),
@@ -241,7 +242,7 @@ class TestNpz:
         data = Npz(path=self.write(tmp_path, images=pixels(4, 3, 3), labels=labels, **arrays))
         assert data.class_names == expected
         assert data.labels is not None
-        known = list(map(str, labels)) if names is None else [names[label] for label in labels]
+        known = list(map(str, labels)) if names is None else [names[int(label)] for label in labels]
         assert [expected[label] for label in data.labels] == known
         assert data.image.classes == len(expected)
 

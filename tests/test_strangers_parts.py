@@ -589,6 +589,104 @@ def test_losses_that_are_refused(kind: type, message: str, trained: Trained) -> 
         trained(loss=kind)
 
 
+# Gradients and inputs
+
+
+class Inverting(nn.Module):
+    def forward(self, images: Tensor) -> Any:
+        return images.neg_()
+
+
+class Rounded(nn.Module):
+    def forward(self, images: Tensor) -> Any:
+        return torch.from_numpy(images.detach().numpy()).round()
+
+
+class InPlace(Scoring):
+    def forward(self, images: Tensor) -> Any:
+        return super().forward(nn.functional.leaky_relu_(images))
+
+
+class Deaf(Scoring):
+    def forward(self, images: Tensor) -> Any:
+        return super().forward(images.detach())
+
+
+class Fixed(Scoring):
+    def forward(self, images: Tensor) -> Any:
+        return super().forward(images).detach()
+
+
+class Still(Painter):
+    def forward(self, z: Tensor) -> Any:
+        return super().forward(z).detach()
+
+
+class Idle(gankit.Loss):
+    """Trains nothing on the critic's turn."""
+
+    def critic(self, turn: gankit.Turn) -> Tensor:
+        return turn.fake_scores.mean().detach()
+
+    def generator(self, turn: gankit.Turn) -> Tensor:
+        return turn.fake.square().mean()
+
+
+class Elsewhere(gankit.Loss):
+    """Reaches parameters of its own, and no others."""
+
+    def __init__(self) -> None:
+        self.own = torch.ones((), requires_grad=True)
+
+    def generator(self, turn: gankit.Turn) -> Tensor:
+        return self.own * turn.fake.detach().mean()
+
+
+class Overwriting(gankit.Loss):
+    def critic(self, turn: gankit.Turn) -> Tensor:
+        return turn.real_scores.mean() + turn.raw_real.mul_(0.5).mean()
+
+
+BLOCKS = "lets no gradient through: leave out detach"
+
+
+@pytest.mark.parametrize(
+    ("parts", "losses", "message"),
+    [
+        ({"augment": gankit.wrap("augment", Inverting)}, ["hinge"], "augment mine changes its input in place"),
+        ({"critic": gankit.wrap("critic", InPlace)}, ["hinge"], "critic mine changes its input in place"),
+        ({"augment": gankit.wrap("augment", Rounded)}, ["hinge"], f"^augment mine {BLOCKS}"),
+        ({"critic": gankit.wrap("critic", Deaf)}, ["hinge"], f"^critic mine {BLOCKS}"),
+        ({"critic": gankit.wrap("critic", Deaf)}, ["wasserstein", "gradient-penalty"], f"^critic mine {BLOCKS}"),
+        ({"critic": gankit.wrap("critic", Fixed)}, ["hinge"], f"^critic mine {BLOCKS}"),
+        ({"generator": gankit.wrap("generator", Still, latent_dim=16)}, ["hinge"], f"^generator mine {BLOCKS}"),
+        ({"loss": Overwriting}, ["hinge", "mine"], r"loss mine changes turn\.raw_real and turn\.real in place"),
+        ({"loss": Idle}, ["mine"], "loss mine trains nothing on the critic's turn"),
+    ],
+)
+def test_gradients_that_are_kept_and_inputs_that_are_changed(
+    parts: dict[str, Any], losses: list[str], message: str, trained: Trained
+) -> None:
+    with pytest.raises(PartError, match=message):
+        trained(f"losses={losses}".replace("'", '"'), **parts)
+
+
+@pytest.mark.parametrize(("kind", "side"), [(Idle, "critic"), (Elsewhere, "generator")])
+def test_a_loss_that_trains_nothing_is_named(
+    kind: type, side: str, trained: Trained, capsys: pytest.CaptureFixture[str]
+) -> None:
+    trained(loss=kind)
+    (line,) = [line for line in capsys.readouterr().err.splitlines() if line.startswith("warning")]
+    assert f"loss mine trains nothing on the {side}'s turn, as no gradient of it reaches the {side}" in line
+
+
+def test_an_augment_without_gradient_may_change_what_the_critic_alone_sees(
+    trained: Trained, capsys: pytest.CaptureFixture[str]
+) -> None:
+    trained("augment.scope=critic-turn", 'losses=["hinge"]', augment=gankit.wrap("augment", Rounded))
+    assert "trains nothing" not in capsys.readouterr().err
+
+
 # Cautions
 
 

@@ -256,7 +256,12 @@ class Unreadable:
         (images(), {"labels": ["a b", "a\u00a0b"] * 6}, "one name in two spellings"),
         (images(), {"labels": ["1", "01"] * 6}, "one name in two spellings"),
         (images(), {"labels": ["a", " "] * 6}, "labels has no value for image 1"),
-        ([(image, {"boxes": [1]}) for image in images()], {}, "labels has a dict; whole numbers from 0, or names"),
+        ([(image, {"boxes": [1]}) for image in images()], {}, "labels has a dict; .* or names, .*; labels = .none."),
+        ([(image, image[0]) for image in images()], {}, r"labels has the shape \(12, 8, 8\); .*; labels = .none."),
+        ([(image, [[1], [1, 2]]) for image in images()], {}, "label 0 cannot be an array: .*; labels = .none."),
+        ([(image, [1] * (2 + k)) for k, image in enumerate(images())], {}, "several lengths; labels = .none."),
+        ([(image, k / 2) for k, image in enumerate(images())], {}, "not .* float64; labels = .none. leaves out"),
+        ([["a.png", 0], ["b.png", 1]], {}, "image 0 is the name of a file"),
         (images(), {"groups": np.array(["2020-01-01", "NaT"] * 6, "M8[D]")}, "groups has no value for image 1"),
         (images(), {"facts": [1, 2]}, r"facts is \[1, 2\]: give a dict of arrays by name"),
         (images(), {"mirror": True}, "mirror is True: give a function, or None"),
@@ -503,6 +508,12 @@ class Items:
         lambda k: {"image": Image.fromarray(images()[k].transpose(1, 2, 0)), "label": k % 3},
         lambda k: (torch.from_numpy(images()[k]), torch.tensor(k % 3)),
         lambda k: {"img": images()[k], "label": k % 3},
+        lambda k: {"img": images()[k], "id": k, "Labels": k % 3},
+        lambda k: {"image": images()[k], "target": np.array([k % 3])},
+        lambda k: {"image": images()[k], "class": float(k % 3)},
+        lambda k: {"image": images()[k], "y": torch.tensor(k % 3)},
+        lambda k: [images()[k], k % 3],
+        lambda k: [Image.fromarray(images()[k].transpose(1, 2, 0)), torch.tensor(k % 3)],
     ],
 )
 def test_data_sets_of_other_libraries(item: Callable[[int], Any]) -> None:
@@ -547,6 +558,32 @@ def test_small_arrays_with_channels_first_stay_as_they_are() -> None:
     data = gankit.wrap("dataset", [np.zeros((3, 4, 4), np.uint8)] * 2)
     assert data.image == gankit.ImageSpec(3, 4, 4)
     assert len(gankit.wrap("dataset", torch.utils.data.TensorDataset(torch.zeros(5, 1, 8, 8, dtype=torch.uint8)))) == 5
+
+
+@pytest.mark.parametrize("label", [np.zeros((8, 8)), {"boxes": [1]}, [[1], [1, 2]], 0.5])
+def test_labels_of_items_that_are_no_classes_can_be_left_out(label: Any) -> None:
+    items = [(image, label) for image in images()]
+    assert gankit.wrap("dataset", items, labels="none").labels is None
+    given = gankit.wrap("dataset", items, labels=np.arange(12.0) % 3).labels
+    assert given is not None
+    assert given.tolist() == [0, 1, 2] * 4
+
+
+def test_keys_that_may_be_labels_are_named() -> None:
+    items = [{"image": image, "coarse_label": 1, "fine_label": 2} for image in images()]
+    data = gankit.wrap("dataset", items)
+    assert data.labels is None
+    assert data.remarks == [
+        "no label is read of the items, whose other keys are 'coarse_label', 'fine_label': give labels"
+    ]
+    for labels in ("none", [0, 1] * 6):
+        assert gankit.wrap("dataset", items, labels=labels).remarks == []
+
+
+def test_channels_and_rows_in_lists_stay_images() -> None:
+    rows = images()[0]
+    assert gankit.wrap("dataset", [list(rows[:2]), list(rows[1:])]).image == gankit.ImageSpec(2, 8, 8)
+    assert gankit.wrap("dataset", [list(rows[0]), list(rows[1])]).image == gankit.ImageSpec(1, 8, 8)
 
 
 def test_a_list_of_pictures() -> None:

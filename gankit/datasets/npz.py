@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from gankit.cache import fingerprint, user_path
 from gankit.errors import DataError, first_of
 from gankit.images.archive import Archive, Header
-from gankit.images.columns import find, first_missing, shares
+from gankit.images.columns import find, first_missing, shares, whole
 from gankit.images.grey_levels import check_range
 from gankit.images.known import Columns, Known
 from gankit.images.labels_csv import number_classes
@@ -209,6 +209,7 @@ class Npz(DecodedDataset):
             return None  # several labels per image are a fact
         labels = self._flat(name)
         assert labels is not None
+        labels = whole(labels)
         if labels.dtype.kind == "U" and "class_names" not in self.archive.headers:
             return number_classes(labels.tolist(), f"{path}: ")
         if labels.dtype.kind not in "iub":

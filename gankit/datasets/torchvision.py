@@ -140,12 +140,9 @@ class Torchvision(DecodedDataset):
 
     def _read_targets(self) -> NDArray[np.int64] | None:
         """torchvision's own class numbers, or None where it has none."""
-        for name in _TARGETS:
-            values = getattr(self._source, name, None)
-            if values is not None and len(values) == len(self):
-                break
-        else:
-            values = [self._item(index)[1] for index in range(len(self))]
+        kept = (getattr(self._source, name, None) for name in _TARGETS)
+        values = next((values for values in kept if values is not None and len(values) == len(self)), None)
+        values = [self._item(index)[1] for index in range(len(self))] if values is None else values
         try:
             targets = np.array([-1 if value is None else operator.index(value) for value in values], dtype=np.int64)
         except TypeError:

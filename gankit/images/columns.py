@@ -67,6 +67,13 @@ def first_missing(values: NDArray[Any]) -> int | None:
     return next((index for index, is_missing in enumerate(missing) if is_missing), None)
 
 
+def whole(values: NDArray[Any]) -> NDArray[Any]:
+    """Floats of any shape that are all whole numbers, as such; other values as they are."""
+    if values.dtype.kind != "f" or not (np.abs(values.astype(float)) < 2**53).all():  # beyond it, all floats are whole
+        return values
+    return values.astype(np.int64) if (np.trunc(values) == values).all() else values
+
+
 def shares(values: NDArray[Any], where: str) -> NDArray[np.float64]:
     """(n,) shares of raters.
 

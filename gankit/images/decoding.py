@@ -34,7 +34,7 @@ PART = 2**20
 """Pixels that are converted at once: of the whole of a large picture, Pillow and NumPy would make several copies."""
 NAMED = 5  # pictures with a problem, at most, that a message names
 NO_PROGRESS_BAR = 500  # where there are no more pictures than this
-FORMAT = 3  # rises when decoding gives other arrays, so that those of older versions in the cache are not read
+FORMAT = 4  # rises when decoding gives other arrays, so that those of older versions in the cache are not read
 
 
 @dataclass(frozen=True)
@@ -115,7 +115,10 @@ class Decoder:
         with_alpha = ["LA" if grey else "RGBA"] if transparent else []
         modes = [*with_alpha, *([] if grey else ["RGB"]), "L" if to_grey else "RGB"]
         array = np.empty((picture.height, picture.width, 1 if to_grey else 3), np.uint8)
+        colours = len(picture.getpalette() or ()) // 3
         for rows, part in _parts(picture):
+            if picture.mode in ("P", "PA") and np.asarray(part.getchannel(0)).max() >= colours:
+                raise DataError(f"{where} has pixels of a colour beyond its palette of {colours}; save it as RGB")
             for mode in modes:
                 part = part if part.mode == mode else part.convert(mode)
                 if mode.endswith("A") and part.getchannel("A").getextrema() != (255, 255):
@@ -159,7 +162,7 @@ def _stored_form(picture: Image.Image, where: str) -> Form:
             f"{where} has 16 bits per channel and colour or alpha, which Pillow can only read as 8 bits; "
             "save it as 8-bit or as 16-bit grey, or put the arrays in an npz file"
         )
-    if mode == "L" and "transparency" in picture.info:
+    if (mode == "L" or deep) and "transparency" in picture.info:
         # Pillow does not scale the transparent value of less than 8 bits as it scales the pixels.
         raise DataError(f"{where} has a transparent grey value; save it without transparency")
     pages, orientation = getattr(picture, "n_frames", 1), picture.getexif().get(ExifTags.Base.Orientation)
@@ -188,8 +191,6 @@ def damage_as_data_error(where: str) -> Iterator[None]:
 
 
 def _decode_16_bit(picture: Image.Image, where: str, inverted: bool) -> NDArray[np.uint16]:
-    if "transparency" in picture.info:
-        raise DataError(f"{where} has a transparent grey value; save it without transparency")
     array = np.empty((1, picture.height, picture.width), np.uint16)
     for rows, part in _parts(picture):
         values = np.asarray(part)

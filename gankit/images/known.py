@@ -83,17 +83,11 @@ class Known:
 
     def take(self, indices: NDArray[np.int64]) -> Self:
         """What is known of the images at these (k,) indices, without what concerns all: splits and images left out."""
-        return replace(
-            self,
-            files=[self.files[index] for index in indices] if self.files else (),
-            labels=None if self.labels is None else self.labels[indices],
-            groups=None if self.groups is None else self.groups[indices],
-            agreement=None if self.agreement is None else self.agreement[indices],
-            splits={},
-            left_out=(),
-            not_read=(),
-            facts=Columns(self.facts, partial(_take_column, self.facts, indices)),
-        )
+        columns = {name: getattr(self, name) for name in ("labels", "groups", "agreement")}
+        taken: dict[str, Any] = {name: None if column is None else column[indices] for name, column in columns.items()}
+        files = [self.files[index] for index in indices] if self.files else ()
+        facts = Columns(self.facts, partial(_take_column, self.facts, indices))
+        return replace(self, files=files, **taken, splits={}, left_out=(), not_read=(), facts=facts)
 
 
 def _take_column(columns: Mapping[str, NDArray[Any]], indices: NDArray[np.int64], name: str) -> NDArray[Any]:

@@ -115,15 +115,8 @@ class Dataset(ABC):
 
         `remarks` are not gathered: a record derives its remarks from its `left_out`.
         """
-        return Known(
-            labels=self.labels,
-            class_names=self.class_names,
-            groups=self.groups,
-            agreement=self.agreement,
-            splits=self.splits,
-            facts=self.facts,
-            changed_by_mirror=self.changed_by_mirror,
-        )
+        names = ("labels", "class_names", "groups", "agreement", "splits", "facts", "changed_by_mirror")
+        return Known(**{name: getattr(self, name) for name in names})
 
     @property
     def _known_if_overridden(self) -> Known:

@@ -10,8 +10,8 @@ from numpy.typing import ArrayLike, NDArray
 from PIL import Image
 from torch import Tensor
 
-from gankit.errors import DataError, GankitError, cause, is_fault_of_machine, typed_line
-from gankit.images.columns import first_missing, shares
+from gankit.errors import DataError, GankitError, cause, first_of, is_fault_of_machine, typed_line
+from gankit.images.columns import first_missing, means, shares, whole
 from gankit.images.decoding import Decoder
 from gankit.images.grey_levels import check_range, valid_range
 from gankit.images.labels_csv import number_classes
@@ -21,6 +21,9 @@ from gankit.interfaces.dataset import flip_left_right
 from gankit.registry.messages import shown
 
 _MOST_CLASSES = 100_000
+_LABELS = ("target", "targets", "y")
+"""Keys of items by which other libraries call labels, beside the usual words of tables."""
+_NO_LABELS = '; labels = "none" leaves out those that images come with'
 
 
 def as_array(values: Any, name: str) -> NDArray[Any]:
@@ -44,10 +47,10 @@ def as_array(values: Any, name: str) -> NDArray[Any]:
         raise DataError(f"{name} cannot be an array: {reason}") from None
 
 
-def _unpack(items: Any) -> tuple[NDArray[Any], list[Any] | None]:
-    """The images and labels of an array, a list of pictures, or a data set of another library."""
+def _unpack(items: Any) -> tuple[NDArray[Any], list[Any] | None, list[str]]:
+    """The images of an array, a list of pictures, or a data set of another library; its labels; and keys not read."""
     if isinstance(items, (np.ndarray, Tensor)):
-        return as_array(items, "images"), None
+        return as_array(items, "images"), None, []
     count = None
     with contextlib.suppress(TypeError):  # of what has no length
         count = len(items)
@@ -57,10 +60,12 @@ def _unpack(items: Any) -> tuple[NDArray[Any], list[Any] | None]:
         )
     images: list[NDArray[Any]] = []
     labels: list[Any] = []
+    not_read: dict[str, None] = {}
     for number in range(count):
-        image, label = _image_and_label(_item(items, number), number)
+        image, label, others = _image_and_label(_item(items, number), number)
         images.append(_channels_first(image, f"image {number}"))
         labels.append(label)
+        not_read |= dict.fromkeys(others)
     if not images:
         raise DataError("there are no images")
     forms = sorted({f"{image.shape} {image.dtype}" for image in images})
@@ -70,7 +75,7 @@ def _unpack(items: Any) -> tuple[NDArray[Any], list[Any] | None]:
             "of channels and one type"
         )
     has_labels = any(label is not None for label in labels)
-    return np.stack(images), labels if has_labels else None
+    return np.stack(images), labels if has_labels else None, list(not_read)
 
 
 def _item(items: Any, number: int) -> Any:
@@ -83,18 +88,21 @@ def _item(items: Any, number: int) -> Any:
         raise DataError(f"item {number} cannot be read: {typed_line(error, 200)}") from error
 
 
-def _image_and_label(item: Any, number: int) -> tuple[Any, Any]:
-    """The image that an item is or holds, and its label, or None where it has none."""
+def _image_and_label(item: Any, number: int) -> tuple[Any, Any, list[str]]:
+    """The image that an item is or holds; its label, or None where it has none; and the keys that are neither."""
     if isinstance(item, Mapping):
         key = next((key for key in ("image", "img") if key in item), None)
         if key is None:
             raise DataError(f'item {number} has {", ".join(map(str, item))}; a key "image" is needed')
-        image, label = item[key], item.get("label")
-    elif isinstance(item, tuple) and item:
-        image, label = item[0], item[1] if len(item) > 1 else None
-    else:
-        image, label = item, None
-    return image, None if label is None else as_array(label, "label").tolist()
+        others = [other for other in item if other != key]
+        found = [other for other in others if means(str(other), "label") or str(other).casefold() in _LABELS]
+        label_key = "label" if "label" in found or len(found) != 1 else found[0]
+        return item[key], item.get(label_key), [str(other) for other in others if other != label_key]
+    pair = isinstance(item, tuple) and bool(item)
+    if isinstance(item, list) and len(item) == 2:  # else rows or channels
+        first, second = (getattr(part, "shape", ()) for part in item)
+        pair = isinstance(item[0], (Image.Image, str, Path)) or (len(first) > 1 and first != second)
+    return (item[0], item[1] if len(item) > 1 else None, []) if pair else (item, None, [])
 
 
 def _channels_first(item: Any, where: str) -> NDArray[Any]:
@@ -134,6 +142,7 @@ def _classes(labels: NDArray[Any], names: tuple[str, ...]) -> tuple[NDArray[np.i
             raise DataError(f"labels has {escaped(unknown[0])}, which class_names lacks")
         numbers = {name: number for number, name in enumerate(names)}
         return np.array([numbers[text] for text in texts], dtype=np.int64), names
+    labels = whole(labels)
     if labels.dtype.kind not in "iub":
         raise DataError(f"labels must be (n,) whole numbers from 0, not {labels.shape} of {labels.dtype}")
     if labels.min() < 0:
@@ -181,16 +190,16 @@ def _check_class_names(names: Sequence[str] | None) -> tuple[str, ...]:
 
 
 def _read_known(
-    n: int, labels: Any, class_names: Sequence[str] | None, groups: Any, agreement: Any, facts: Mapping[str, ArrayLike]
-) -> Known:
+    n: int, classes: NDArray[np.int64] | None, names: tuple[str, ...], label_facts: Mapping[str, NDArray[Any]],
+    groups: Any, agreement: Any, facts: Mapping[str, ArrayLike],
+) -> Known:  # fmt: skip
     """What is known of n images, with every array checked."""
     if not isinstance(facts, Mapping) or not all(isinstance(name, str) for name in facts):
         raise DataError(f"facts is {shown(facts)}: give a dict of arrays by name")
-    classes, names, label_facts = _read_labels(n, labels, _check_class_names(class_names))
     arrays = {name: as_array(values, name) for name, values in facts.items()}
     if taken := label_facts.keys() & arrays.keys():
         raise DataError(f"facts has {min(taken)!r}, and so have the labels: give the fact another name")
-    arrays = label_facts | arrays
+    arrays = {**label_facts, **arrays}
     for name, values in arrays.items():
         if values.shape[:1] != (n,):
             raise DataError(f"{name} has the shape {values.shape}; there are {n} images")
@@ -210,10 +219,12 @@ class Arrays(Dataset):
     Args:
         images: (n, channels, height, width) uint8, uint16 or float32; (n, height, width, channels) is recognised where
             1, 3 or 4 channels come last. Or a list of pictures or arrays of one size, or a data set with `len` whose
-            items are pictures, pairs of picture and label, or dictionaries with the keys "image" and "label". Pictures
-            are read as those of a folder: palettes become colours. A memory-mapped array is not read into memory.
-        labels: (n,) integers from 0, (n,) names, or None. Or (n, k) zeros and ones where an image can have several of k
-            labels: these become facts, which can condition a training.
+            items are pictures, pairs of picture and label, or dictionaries with the keys "image" and "label" (or one of
+            "labels", "class", "target" and "y"). Pictures are read as those of a folder: palettes become colours. A
+            memory-mapped array is not read into memory.
+        labels: (n,) whole numbers from 0, (n,) names, or None for those of the items. "none" leaves these out, which
+            masks and boxes need. Or (n, k) zeros and ones where an image can have several of k labels: these become
+            facts, which can condition a training.
         class_names: one per class; by default their numbers. Where labels are (n, k), one per column; by default
             "label-0" and so on.
         groups: (n,) group of each image, or None.
@@ -239,8 +250,8 @@ class Arrays(Dataset):
         value_range: tuple[float, float] | None = None,
         mirror: Callable[[Any], Any] | None = flip_left_right,
     ) -> None:
-        images, own_labels = _unpack(images)
-        labels = own_labels if labels is None else labels
+        images, own, others = _unpack(images)
+        self._not_read = others if labels is None and own is None else []
         if images.ndim == 4 and images.shape[3] in (1, 3, 4) and images.shape[1] > 4:
             images = np.moveaxis(images, 3, 1)
         if images.ndim != 4 or images.dtype not in (np.uint8, np.uint16, np.float32):
@@ -258,7 +269,15 @@ class Arrays(Dataset):
             raise DataError("float32 images need a value_range: the values that stand for black and white")
         self._images, self._range, self._mirror = images, valid_range(value_range), mirror
         check_range(images, self._range, "images")  # reads a memory-mapped array, but only if a range is given
-        self._known = _read_known(len(images), labels, class_names, groups, agreement, facts or {})
+        names = _check_class_names(class_names)
+        chosen: Any = None if isinstance(labels, str) and labels == "none" else labels
+        try:
+            if labels is None and own is not None:
+                chosen = [None if label is None else as_array(label, f"label {k}")[()] for k, label in enumerate(own)]
+            read = _read_labels(len(images), chosen, names)
+        except DataError as error:
+            raise DataError(f"{error}{_NO_LABELS if own is not None else ''}") from None
+        self._known = _read_known(len(images), *read, groups, agreement, facts or {})
 
     @property
     def image(self) -> ImageSpec:
@@ -276,6 +295,12 @@ class Arrays(Dataset):
     def known(self) -> Known:
         """The labels, class names, groups, agreement and facts as given; without class names, classes are numbered."""
         return self._known
+
+    @property
+    def remarks(self) -> list[str]:
+        """Which keys of the items are not read, where none of them was read as a label."""
+        keys = first_of(list(map(escaped, self._not_read)), 5)
+        return [f"no label is read of the items, whose other keys are {keys}: give labels"] if keys else []
 
     @property
     def value_range(self) -> tuple[float, float]:

@@ -16,6 +16,11 @@ _SHORT.maxstring = _SHORT.maxother = 200
 _SHORT.maxlevel, _SHORT.maxlist, _SHORT.maxtuple, _SHORT.maxdict = 4, 10, 10, 10
 shown = _SHORT.repr
 """Shows a value as Python writes it, shortened in its middle where it would fill more than a line or two."""
+_NEEDED = {
+    **dict.fromkeys(("model_type", "dict_type"), "a table"), **dict.fromkeys(("list_type", "tuple_type"), "a list"),
+    **dict.fromkeys(("int_type", "int_parsing", "int_from_float"), "a whole number"),
+    **dict.fromkeys(("float_type", "float_parsing"), "a number"),
+}  # fmt: skip
 NONE = "none"
 """What stands in a file for None, which TOML lacks."""
 
@@ -149,18 +154,11 @@ def _sentence(error: ErrorDetails, known: Collection[str], hint_for: Callable[[s
             return "the list is too short"
         case "missing":
             return "this setting is missing, and has no default"
-        case "model_type" | "dict_type":
-            return f"a table is needed, not {shown(value)}"
-        case "int_type" | "int_parsing" | "int_from_float":
-            return f"a whole number is needed, not {shown(value)}"
-        case "float_type" | "float_parsing":
-            return f"a number is needed, not {shown(value)}"
-        case "list_type" | "tuple_type":
-            return f"a list is needed, not {shown(value)}"
-        case "too_short":
-            return f"a list of at least {context['min_length']} is needed, not of {context['actual_length']}"
-        case "too_long":
-            return f"a list of at most {context['max_length']} is needed, not of {context['actual_length']}"
+        case kind if kind in _NEEDED:
+            return f"{_NEEDED[kind]} is needed, not {shown(value)}"
+        case "too_short" | "too_long" as kind:
+            bound = f"least {context['min_length']}" if kind == "too_short" else f"most {context['max_length']}"
+            return f"a list of at {bound} is needed, not of {context['actual_length']}"
         # "part" comes from `read_part`, the others from validators; their messages are plain already.
         case "part" | "value_error" | "assertion_error":
             return message.removeprefix("Value error, ").removeprefix("Assertion failed, ")

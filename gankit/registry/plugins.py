@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from configparser import Error as ConfigParserError
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any, NamedTuple
+from typing import Any
 
 import entrypoints
 
@@ -129,13 +129,8 @@ def _modified_ns(folder: str) -> int:
         return 0
 
 
-class _Entry(NamedTuple):
-    """An entry point of one of gankit's groups, as a distribution writes it."""
-
-    kind: str
-    name: str
-    distribution: str
-    specification: str
+_Entry = tuple[str, str, str, str]
+"""Kind, name, distribution and specification of an entry point of one of gankit's groups, as it is written."""
 
 
 @lru_cache(maxsize=8)
@@ -170,7 +165,7 @@ def _read_together(path: tuple[str, ...]) -> Iterator[_Entry]:
         for group, kind in GROUPS.items():
             if group in config:
                 for name, specification in config[group].items():
-                    yield _Entry(kind, name, owner, specification)
+                    yield kind, name, owner, specification
 
 
 def _read_one_by_one(path: tuple[str, ...], faults: dict[str, str]) -> Iterator[_Entry]:
@@ -192,7 +187,7 @@ def _read_one_by_one(path: tuple[str, ...], faults: dict[str, str]) -> Iterator[
             entries = list(distribution.entry_points)
         for entry in entries:
             if entry.group in GROUPS:
-                yield _Entry(GROUPS[entry.group], entry.name, name, entry.value)
+                yield GROUPS[entry.group], entry.name, name, entry.value
 
 
 def _name_of(distribution: importlib.metadata.Distribution) -> str | None:

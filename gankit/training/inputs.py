@@ -57,34 +57,26 @@ class Inputs:
             )
         }
         order = self._orders[side]
-        inputs |= self._images_and_labels("real", "labels", data, order, f"{side} reals", turn_number, shard)
+        names = "real", "labels"
+        inputs |= self._images_and_labels(names, data, order, f"{side} reals", turn_number, shard)
         if held_out is not None:
-            order, stream = self._held_out_orders[side], f"{side} held-out"
-            inputs |= self._images_and_labels(
-                "held_out", "held_out_labels", held_out, order, stream, turn_number, shard
-            )
+            order, stream, names = self._held_out_orders[side], f"{side} held-out", ("held_out", "held_out_labels")
+            inputs |= self._images_and_labels(names, held_out, order, stream, turn_number, shard)
         return inputs
 
     def _images_and_labels(
-        self,
-        images_name: str,
-        labels_name: str,
-        data: TrainingData,
-        order: seeds.Order,
-        stream: str,
-        turn_number: int,
-        shard: Shard,
+        self, names: tuple[str, str], data: TrainingData, order: seeds.Order, stream: str, turn: int, shard: Shard
     ) -> dict[str, Callable[[], Tensor]]:
         """Functions that make the images and labels of a turn, by these names; without labels, the images alone."""
-        indices = order.batch(turn_number, shard.total)[shard.rows]
+        indices = order.batch(turn, shard.total)[shard.rows]
 
         def next_indices() -> NDArray[np.int64]:
-            return order.batch(turn_number + 1, shard.total)[shard.rows]
+            return order.batch(turn + 1, shard.total)[shard.rows]
 
         def images() -> Tensor:
             # Drawn in float32, so that the networks' type does not change which images are mirrored. With `data.flip`
             # the noise of `dequantise` is drawn after the mirroring, so it depends on that setting.
-            draws = self._draws(stream, turn_number, shard, torch.empty(0, device=self._like.device))
+            draws = self._draws(stream, turn, shard, torch.empty(0, device=self._like.device))
             mirrored = draws.uniform(len(indices)) < 0.5 if self._flip else None
             batch = data.batch(indices, self._like, mirrored, next_indices)
             if self._settings.dequantise and data.dataset.dtype.kind == "u":  # floats have no grey levels
@@ -93,10 +85,9 @@ class Inputs:
                 batch = batch + (draws.uniform(*batch.shape).to(self._like) - 0.5) * level_width
             return batch
 
-        inputs: dict[str, Callable[[], Tensor]] = {images_name: images}
-        labels = self._labels[labels_name]
-        if labels is not None:
-            inputs[labels_name] = lambda: labels[on_device(indices, labels.device)]
+        inputs: dict[str, Callable[[], Tensor]] = {names[0]: images}
+        if (labels := self._labels[names[1]]) is not None:
+            inputs[names[1]] = lambda: labels[on_device(indices, labels.device)]
         return inputs
 
     def _on_device(self, labels: Tensor | None) -> Tensor | None:

@@ -3,7 +3,6 @@
 import io
 import itertools
 import math
-import traceback
 from collections import deque
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -15,10 +14,10 @@ from safetensors.torch import load as from_bytes
 from torch import Tensor, nn
 
 from gankit import distributed, seeds
-from gankit.errors import GankitError, PartError, RunError, first_of, is_fault_of_machine, typed_line
+from gankit.errors import PartError, RunError, first_of, is_fault_of_machine, typed_line
 from gankit.experiments.experiment import Experiment, load
 from gankit.experiments.selection import open_dataset
-from gankit.interfaces import Augment, Critic, FeatureCritic, Generator, Loss, Turn
+from gankit.interfaces import Augment, Critic, FeatureCritic, Generator, Loss
 from gankit.nn.copies import copied
 from gankit.runs import checkpoint
 from gankit.runs.networks import PROBE_BATCH, build_network, load_state, place
@@ -30,6 +29,7 @@ from gankit.training.inputs import SIDES
 from gankit.training.log import TickLog
 from gankit.training.start import load_start_weights
 from gankit.training.step import Stepper
+from gankit.training.trial import attempt, gradient_warnings, modules, turn_of
 
 NUMBERS = (Tensor, np.ndarray, np.generic, int, float)
 SAVE_ADVICE = "keep what changes or is random in buffers, or in state_dict and load_state_dict"
@@ -59,17 +59,19 @@ def rehearse(experiment: Experiment, data: TrainingData) -> list[str]:
     simplified_small = simplified.model_copy(update={"training": simplified.training.model_copy(update=few)})
     with seeds.own_draws(), distributed.alone():
         first, second = (Stepper(simplified_small, data, TickLog(Path(), tensorboard=False)) for _ in range(2))
-        _attempt(first)
+        attempt(first)
         if _not_finite(first):  # perhaps only because the small batch lacks a class
             _check_finite_step(Stepper(simplified, data, TickLog(Path(), tensorboard=False)))
         _resume(first, second)
         _check_export(first)
         _check_same_outputs(first, second)
         _check_features(first)
+        idle = gradient_warnings(first)
+        _resume(first, second)
         for stepper in (first, second):
-            _attempt(stepper)
+            attempt(stepper)
         _check_same_step(first, second)
-        return [*_network_warnings(first), *data_warnings(data), *_determinism_warnings(first)]
+        return [*idle, *_network_warnings(first), *data_warnings(data), *_determinism_warnings(first)]
 
 
 def check(recipe_or_path: str, *overrides: str) -> Iterator[str]:
@@ -94,33 +96,6 @@ def check(recipe_or_path: str, *overrides: str) -> Iterator[str]:
         yield f"warning: {warning}"
 
 
-def _modules(part: Any) -> list[Any]:
-    """A part and all modules inside it."""
-    return list(part.modules()) if isinstance(part, nn.Module) else [part]
-
-
-def _attempt(stepper: Stepper) -> None:
-    """Do a step; an error inside a part becomes a PartError that names it, and the part that called it."""
-    try:
-        stepper.advance()
-    except GankitError:
-        raise
-    except Exception as error:
-        if is_fault_of_machine(error):
-            raise
-        names = _parts_at_fault(stepper.parts, error)
-        where = names[0] if names else f"the derivatives of {', '.join(stepper.parts)}"
-        called = f" (called by {names[-1]})" if len(names) > 1 else ""
-        raise PartError(f"in a trial step {where} raised {typed_line(error, 200)}{called}") from error
-
-
-def _parts_at_fault(parts: dict[str, Any], error: Exception) -> list[str]:
-    """The names of the parts whose methods an error passed through, innermost first."""
-    owners = {id(module): name for name, part in parts.items() for module in _modules(part)}
-    frames = [owners.get(id(frame.f_locals.get("self"))) for frame, _ in traceback.walk_tb(error.__traceback__)]
-    return list(dict.fromkeys(name for name in reversed(frames) if name))
-
-
 def _not_finite(stepper: Stepper) -> list[str]:
     """The names of losses and weights that hold infinity or NaN; empties the log."""
     return [name for name, value in stepper.log.means().items() if not math.isfinite(value)] + stepper.not_finite()
@@ -128,7 +103,7 @@ def _not_finite(stepper: Stepper) -> list[str]:
 
 def _check_finite_step(stepper: Stepper) -> None:
     """Do a first step; losses and weights must be finite after it, or the training would end."""
-    _attempt(stepper)
+    attempt(stepper)
     if wrong := _not_finite(stepper):
         raise PartError(
             f"in a trial step {first_of(wrong)} became infinite or NaN; lower the weights of losses, "
@@ -199,7 +174,7 @@ def _check_export(stepper: Stepper) -> None:
         except RunError as error:
             raise _load_error(name, error) from error
         place(name, opened, stepper.device, stepper.like.dtype)
-        if not _same(_output(trained, stepper, train=False), _output(opened, stepper, train=False)):
+        if not _same(*(_output(name, network, stepper, train=False) for network in (trained, opened))):
             raise PartError(f"{name} {DIFFERS}")
 
 
@@ -208,23 +183,28 @@ def _check_same_outputs(first: Stepper, second: Stepper) -> None:
     for name, part in first.parts.items():
         if isinstance(part, Loss):
             continue
-        own, other = (_output(network, first, train=True) for network in (part, second.parts[name]))  # on equal inputs
+        own, other = (
+            _output(name, network, first, train=True) for network in (part, second.parts[name])
+        )  # on equal inputs
         if not _same(own, other):
             raise PartError(f"{name} {DIFFERS}; draw random numbers with torch")
 
 
-def _turn(stepper: Stepper) -> Turn:
-    """The critic's first turn, whose images, labels and latents are the same at every call."""
-    return stepper.turn("critic", distributed.shard(stepper.settings.batch), 0)
+def _output(name: str, part: Any, stepper: Stepper, train: bool) -> Tensor:
+    """The output of a copy of a network or an augment, for the same inputs and draws at every call.
 
-
-def _output(part: Any, stepper: Stepper, train: bool) -> Tensor:
-    """The output of a copy of a network or an augment, for the same inputs and draws at every call."""
-    turn = _turn(stepper)
+    Raises:
+        PartError: it changes its input.
+    """
+    turn = turn_of(stepper, "critic")
     inputs = turn.latents if isinstance(part, Generator) else turn.raw_real
     labels = [] if isinstance(part, Augment) else [turn.labels]
+    before = inputs.clone()
     with torch.no_grad():
-        return _drawn(copied(part).train(train), inputs, *labels)
+        result = _drawn(copied(part).train(train), inputs, *labels)
+    if not torch.equal(inputs, before):
+        raise PartError(f"{name} changes its input in place, which other parts read too: work on a copy of it")
+    return result
 
 
 def _drawn(function: Callable[..., Tensor], *inputs: Any) -> Tensor:
@@ -235,7 +215,7 @@ def _drawn(function: Callable[..., Tensor], *inputs: Any) -> Tensor:
 
 def _check_features(stepper: Stepper) -> None:
     """A critic's `forward` must equal `score(features(...))`, which training calls where losses read features."""
-    critic, turn = copied(stepper.critic).eval(), _turn(stepper)
+    critic, turn = copied(stepper.critic).eval(), turn_of(stepper, "critic")
     if not isinstance(critic, FeatureCritic):
         return
     with torch.no_grad():
@@ -265,10 +245,10 @@ def _check_same_step(first: Stepper, second: Stepper) -> None:
     for name, part in first.parts.items():
         if not hasattr(part, "state_dict"):
             continue
-        modules, others = _modules(part), _modules(second.parts[name])
-        if len(modules) != len(others):
+        own, others = modules(part), modules(second.parts[name])
+        if len(own) != len(others):
             raise PartError(f"{name} gains or loses modules in a step, which a resumed run would lose; {SAVE_ADVICE}")
-        for module, other_module in zip(modules, others, strict=True):
+        for module, other_module in zip(own, others, strict=True):
             expected = _attributes(other_module)
             for key, value in _attributes(module).items():
                 if not _same(value, expected.get(key)):
@@ -310,7 +290,7 @@ def _same(a: Any, b: Any) -> bool:
 def _network_warnings(stepper: Stepper) -> list[str]:
     """Signs that a generator or critic does not give what losses and samples expect of it."""
     tables, lines = stepper.experiment, []
-    turn = _turn(stepper)
+    turn = turn_of(stepper, "critic")
     generator, critic = stepper.averaged_generator().eval(), copied(stepper.critic).eval()
     z, labels, images = turn.latents, turn.labels, turn.raw_real
     other_companions = 3 * z[1:].flip(1)  # any latents unlike those of the first batch
@@ -342,7 +322,7 @@ def _determinism_warnings(stepper: Stepper) -> list[str]:
     """The parts that are not deterministic on a GPU, where `training.deterministic` asks for it."""
     if stepper.device.type != "cuda" or not stepper.settings.deterministic:
         return []
-    turn = _turn(stepper)
+    turn = turn_of(stepper, "critic")
     inputs = {Generator: (turn.latents, turn.labels), Critic: (turn.raw_real, turn.labels), Augment: (turn.raw_real,)}
     return determinism_warnings({
         name: (part, inputs[kind])

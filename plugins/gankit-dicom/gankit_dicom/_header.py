@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 import zlib
 from collections.abc import Iterator, Sequence
@@ -22,13 +23,14 @@ from pydicom.uid import (
 )
 
 from gankit_dicom._guard import Problem, guarded
-from gankit_dicom._tones import Tones, tones
+from gankit_dicom._tones import Tones, macro, padding, tones
 
 GREY = ("MONOCHROME1", "MONOCHROME2")
 COLOUR = ("RGB", "YBR_FULL", "YBR_FULL_422", "YBR_ICT", "YBR_RCT", "PALETTE COLOR")
 PIXELS = (
     "BitsAllocated", "BitsStored", "Columns", "HighBit", "ModalityLUTSequence", "NumberOfFrames",
-    "PerFrameFunctionalGroupsSequence", "PhotometricInterpretation", "PixelRepresentation", "PlanarConfiguration",
+    "PerFrameFunctionalGroupsSequence", "PhotometricInterpretation", "PixelPaddingRangeLimit", "PixelPaddingValue",
+    "PixelRepresentation", "PlanarConfiguration",
     "PresentationLUTShape", "RescaleIntercept", "RescaleSlope", "Rows", "SamplesPerPixel",
     "SharedFunctionalGroupsSequence", "VOILUTFunction", "VOILUTSequence", "WindowCenter", "WindowWidth",
     *(f"{colour}PaletteColorLookupTableDescriptor" for colour in ("Red", "Green", "Blue")),
@@ -36,12 +38,15 @@ PIXELS = (
     *(f"Segmented{colour}PaletteColorLookupTableData" for colour in ("Red", "Green", "Blue")),
 )  # fmt: skip
 """All that decoding reads beside the pixels: the other elements, which tell of the patient, are never parsed."""
+_SIDES = ("ImagerPixelSpacing", "NominalScannedPixelSpacing", "PixelAspectRatio", "PixelSpacing")
+"""Elements of two numbers, which are equal where pixels are square."""
 _LARGEST = 2**29  # bytes of a deflated file when it is unpacked
 _BROKEN = "has the suffix or the mark of DICOM and cannot be read as an image; replace it or take it out"
 _IDS = ("AccessionNumber", "OtherPatientIDs", "PatientBirthDate", "PatientID")
 _NAMES = ("OtherPatientNames", "PatientBirthName", "PatientName")
 _PERSON = (
-    *_IDS, *_NAMES, "BurnedInAnnotation", "OtherPatientIDsSequence", "SpecificCharacterSet", "StudyInstanceUID",
+    *_SIDES, *_IDS, *_NAMES, "BurnedInAnnotation", "OtherPatientIDsSequence", "SpecificCharacterSet",
+    "StudyInstanceUID",
 )  # fmt: skip
 
 
@@ -65,6 +70,7 @@ class Header:
         bits: of each channel.
         burned_in: whether the file says that its pixels show who the patient is.
         views: of its grey frames.
+        square: whether its pixels are, as far as the file says.
         problem: why its pixels cannot be read, or None.
         patient: id, or "".
         study: unique id, or "".
@@ -78,6 +84,7 @@ class Header:
     bits: int = 8
     burned_in: bool = False
     views: frozenset[View] = frozenset()
+    square: bool = True
     problem: str | None = None
     patient: str = field(default="", repr=False)
     study: str = field(default="", repr=False)
@@ -167,11 +174,13 @@ def _image(header: Dataset, size: int) -> Header:
         raise Problem("has pixels that are cut off: it is smaller than its sizes need; replace it or take it out")
     if header.original_encoding[1] is False and _has_tables(header):
         raise Problem("has lookup tables in big-endian order; convert it to Explicit VR Little Endian")
+    if not colour:
+        padding(header)  # raises where it is invalid
     grey = () if colour else _all_tones(header, frames)
     views = frozenset(View(each.span, each.has_window, each.window) for each in grey)
     bits = int(header.RedPaletteColorLookupTableDescriptor[2]) if kind == "PALETTE COLOR" else stored
     burned_in = str(header.get("BurnedInAnnotation") or "").strip().upper() == "YES"
-    return Header(frames, 3 if colour else 1, height, width, bits, burned_in, views)
+    return Header(frames, 3 if colour else 1, height, width, bits, burned_in, views, _is_square(header, frames))
 
 
 def _least_size(syntax: UID, frames: int, values: int, bits: int, kind: str) -> int:
@@ -188,9 +197,29 @@ def _has_tables(header: Dataset) -> bool:
 
 
 def _all_tones(header: Dataset, frames: int) -> Iterator[Tones]:
-    """Of each frame; frames of files without functional groups share theirs."""
-    per_frame = header.get("PerFrameFunctionalGroupsSequence") or []
-    return (tones(header, frame) for frame in range(frames if len(per_frame) else 1))
+    return (tones(header, frame) for frame in _frames_apart(header, frames))
+
+
+def _frames_apart(header: Dataset, frames: int) -> range:
+    """The frames whose transformations may differ; frames of files without functional groups share theirs."""
+    return range(frames if header.get("PerFrameFunctionalGroupsSequence") else 1)
+
+
+def _is_square(header: Dataset, frames: int) -> bool:
+    """Whether no frame has sides of pixels that differ by more than a hundredth; what is no size does not count."""
+    measures = [macro(header, frame, "PixelMeasuresSequence") for frame in _frames_apart(header, frames)]
+    for item in [header, *measures]:
+        for sides in ([float(text) for text in _texts(item, [name]) if _is_size(text)] for name in _SIDES):
+            if len(sides) == 2 and max(sides) > 1.01 * min(sides):
+                return False
+    return True
+
+
+def _is_size(text: str) -> bool:
+    try:
+        return 0 < float(text) < math.inf
+    except ValueError:
+        return False
 
 
 def _check_decoder(header: Dataset) -> None:

@@ -17,9 +17,9 @@ from pydicom.pixels.utils import pixel_array
 
 from gankit_dicom._guard import Problem, guarded
 from gankit_dicom._header import GREY, PIXELS, decoders
-from gankit_dicom._tones import Function, Window, read_table, tones
+from gankit_dicom._tones import Function, Window, padding, read_table, tones
 
-FORMAT = 2  # counts changes of what decoding gives, so that cached arrays of older versions are not read
+FORMAT = 3  # counts changes of what decoding gives, so that cached arrays of older versions are not read
 _STORED = ("ExtendedOffsetTable", "ExtendedOffsetTableLengths", "PixelData")
 _LUMA = np.array([0.299, 0.587, 0.114])  # ITU-R BT.601, as DICOM's YBR_FULL
 
@@ -71,6 +71,8 @@ class Decoder:
             shades = tones(header, frame).shades(stored, self.window, self.function, largest)
             if header.PhotometricInterpretation == "MONOCHROME1":  # the smallest value is white
                 shades = largest - shades
+            if padded := padding(header):
+                shades[(stored >= padded[0]) & (stored <= padded[1])] = 0
             return np.repeat(shades[None], 3, axis=0) if self.grey is False else shades[None]
         if header.PhotometricInterpretation == "PALETTE COLOR":
             colours = _from_palette(header, stored)

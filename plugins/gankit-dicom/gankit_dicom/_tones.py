@@ -124,11 +124,10 @@ def tones(header: Dataset, frame: int) -> Tones:
     Raises:
         Problem: they are invalid.
     """
-    rescaling = _macro(header, frame, "PixelValueTransformationSequence")
-    view = _macro(header, frame, "FrameVOILUTSequence")
-    bits, signed = int(header.BitsStored), bool(header.PixelRepresentation)
-    ends = (-(2 ** (bits - 1)), 2 ** (bits - 1) - 1) if signed else (0, 2**bits - 1)
-    modality = table(rescaling, "ModalityLUTSequence", signed=signed)
+    rescaling = macro(header, frame, "PixelValueTransformationSequence")
+    view = macro(header, frame, "FrameVOILUTSequence")
+    ends = stored_range(header)
+    modality = table(rescaling, "ModalityLUTSequence", signed=ends[0] < 0)
     # Converters leave out one of both: without a slope values are shifted, without an intercept scaled.
     slope, intercept = (_first(rescaling, name) for name in ("RescaleSlope", "RescaleIntercept"))
     slope, intercept = 1.0 if slope is None else slope, 0.0 if intercept is None else intercept
@@ -143,7 +142,33 @@ def tones(header: Dataset, frame: int) -> Tones:
     return Tones(slope, intercept, modality, span, window, table(view, "VOILUTSequence", signed=span[0] < 0))
 
 
-def _macro(header: Dataset, frame: int, name: str) -> Dataset:
+def padding(header: Dataset) -> tuple[int, int] | None:
+    """The smallest and the largest stored value of a grey file that is padding (DICOM PS3.3 C.7.5.1.1.2), or None.
+
+    Raises:
+        Problem: its pixels cannot hold such values.
+    """
+    ends = [_first(header, name) for name in ("PixelPaddingValue", "PixelPaddingRangeLimit")]
+    if ends[0] is None:
+        return None
+    signed = bool(header.PixelRepresentation)
+    lowest, highest = stored_range(header)
+    values = sorted(int(end) for end in ends if end is not None)
+    # Some files write a signed value as an unsigned one of 16 bits, or the other way about.
+    values = [value - 2**16 if signed and value >= 2**15 else value for value in values]
+    values = sorted(value + 2**16 if not signed and value < 0 else value for value in values)
+    if not lowest <= values[0] <= values[-1] <= highest:
+        raise Problem("has padding of a value that its pixels cannot hold; convert it or take it out")
+    return values[0], values[-1]
+
+
+def stored_range(header: Dataset) -> tuple[int, int]:
+    """The smallest and the largest value that the stored bits hold."""
+    bits = int(header.BitsStored)
+    return (-(2 ** (bits - 1)), 2 ** (bits - 1) - 1) if header.PixelRepresentation else (0, 2**bits - 1)
+
+
+def macro(header: Dataset, frame: int, name: str) -> Dataset:
     """Where the elements of an enhanced multi-frame file's functional group stand (DICOM PS3.3 C.7.6.16)."""
     per_frame = header.get("PerFrameFunctionalGroupsSequence") or []
     common = header.get("SharedFunctionalGroupsSequence") or []

@@ -234,6 +234,19 @@ class Dicom(DecodedDataset):
         _warn_of_divided_groups(groups[places], splits)
         return replace(known, splits=splits, left_out=[self._show(name) for name in of_files.left_out])
 
+    @property
+    def remarks(self) -> list[str]:
+        """Also that pixels are not square."""
+        names = self._known_of_files.files
+        odd = [name for name, header in zip(names, self._headers, strict=True) if not header.square]
+        if not odd:
+            return super().remarks
+        line = (
+            f"the pixels of {len(odd)} of {len(names)} files ({self._show(odd[0])} first) are not square (PixelSpacing "
+            "or PixelAspectRatio): shapes are drawn as they are stored; resample the files if shapes matter"
+        )
+        return [*super().remarks, line]
+
     def __len__(self) -> int:
         return len(self._places)
 

@@ -278,3 +278,58 @@ def test_the_advice_on_an_unknown_function_helps(tmp_path: Path) -> None:
 def test_rescalings_that_leave_nothing(tmp_path: Path, tags: dict[str, Any]) -> None:
     save(tmp_path / "a", pixels(4, 4), **tags)
     assert error(lambda: Dicom(path=tmp_path).image).startswith("a has a rescaling that leaves nothing")
+
+
+@pytest.mark.parametrize("kind", ["MONOCHROME1", "MONOCHROME2"])
+@pytest.mark.parametrize("window", ["file", "full", (30.0, 50.0)])
+@pytest.mark.parametrize("syntax", [ExplicitVRLittleEndian, ImplicitVRLittleEndian])
+def test_padding_is_black(tmp_path: Path, kind: str, window: str | tuple[float, float], syntax: UID) -> None:
+    inside = pixels(8, 8, low=-1000, high=1000, dtype="int16")
+    padded = np.pad(inside, 2, constant_values=-2000)
+    padded[0] = -1995
+    same: dict[str, Any] = {
+        "PhotometricInterpretation": kind, "WindowCenter": -1500, "WindowWidth": 4000, "TransferSyntaxUID": syntax,
+    }  # fmt: skip
+    save(tmp_path / "inside" / "a", inside, **same)
+    save(tmp_path / "padded" / "a", padded, PixelPaddingValue=-2000, PixelPaddingRangeLimit=-1990, **same)
+    image = Dicom(path=tmp_path / "padded", window=window).images[0, 0]
+    np.testing.assert_array_equal(image[2:-2, 2:-2], Dicom(path=tmp_path / "inside", window=window).images[0, 0])
+    image[2:-2, 2:-2] = 0
+    assert not image.any()
+
+
+def test_padding_of_another_sign_is_understood_and_of_other_bits_refused(tmp_path: Path) -> None:
+    for dtype, value, stored in [("int16", 63536, -2000), ("uint16", -2000, 63536)]:
+        made = header(np.array([[stored, 100]], dtype), WindowCenter=0, WindowWidth=200000)
+        made.add_new("PixelPaddingValue", "US" if value > 0 else "SS", value)
+        made.save_as(tmp_path / "a", enforce_file_format=True)
+        image = Dicom(path=tmp_path).images[0, 0, 0]
+        assert image[0] == 0 < image[1]
+    save(tmp_path / "a", pixels(4, 4, dtype="uint16"), BitsStored=12, PixelPaddingValue=63536)
+    text = "has padding of a value that its pixels cannot hold"
+    assert text in error(lambda: Dicom(path=tmp_path).image)
+
+
+@pytest.mark.parametrize(
+    "name", ["PixelSpacing", "ImagerPixelSpacing", "NominalScannedPixelSpacing", "PixelAspectRatio"]
+)
+def test_pixels_that_are_not_square_are_told(tmp_path: Path, name: str) -> None:
+    save(tmp_path / "a", pixels(4, 4), **{name: [2, 2]})
+    save(tmp_path / "b", pixels(4, 4))
+    assert Dicom(path=tmp_path).remarks == []
+    save(tmp_path / "b", pixels(4, 4), **{name: [2, 1]})
+    (line,) = Dicom(path=tmp_path).remarks
+    assert line.startswith("the pixels of 1 of 2 files (b first) are not square")
+
+
+def test_pixels_of_a_frame_that_are_not_square_are_told(tmp_path: Path) -> None:
+    def group(sides: list[float]) -> Dataset:
+        made, measures = Dataset(), Dataset()
+        measures.PixelSpacing = sides
+        made.PixelMeasuresSequence = [measures]
+        return made
+
+    save(tmp_path / "a", pixels(2, 4, 4), PerFrameFunctionalGroupsSequence=[group([1, 1]), group([1, 1.005])])
+    assert Dicom(path=tmp_path).remarks == []
+    save(tmp_path / "a", pixels(2, 4, 4), PerFrameFunctionalGroupsSequence=[group([1, 1]), group([1, 2])])
+    assert len(Dicom(path=tmp_path).remarks) == 1
