@@ -87,18 +87,19 @@ class Row:
 def table1(findings: Findings) -> Table:
     """How many training images each class has at each selection rate, as the paper's Table I, and held-out images.
 
-    Where patients are known, their numbers stand beside those of all training and of all held-out images.
+    Where patients are known, further columns count those of all training and of all held-out images.
     """
     images = findings.images
-    groups = [side.groups for side in (images.full, images.held_out)]
-    table = [["SR", *images.class_names, "all", "held out"]]
+    groups = [(side.groups, name) for side, name in ((images.full, "patients"), (images.held_out, "held-out patients"))]
+    known = [name for of_side, name in groups if of_side is not None]
+    table = [["SR", *images.class_names, "all", "held out", *known]]
     for threshold in images.thresholds:
         sides = images.training_at(threshold), images.held_out_at(threshold)
-        totals = [
-            str(len(places)) + ("" if of_side is None else f" of {len(np.unique(of_side[places]))} patients")
-            for of_side, places in zip(groups, sides, strict=True)
+        numbers = [*images.counts(threshold), *map(len, sides)]
+        numbers += [
+            len(np.unique(of_side[at])) for (of_side, _), at in zip(groups, sides, strict=True) if of_side is not None
         ]
-        table.append([percent(threshold) if threshold else "None", *map(str, images.counts(threshold)), *totals])
+        table.append([percent(threshold) if threshold else "None", *map(str, numbers)])
     return table
 
 
