@@ -42,9 +42,11 @@ def demo(overrides: Overrides = None, out: Out = None) -> None:
     """Train a small WGAN-GP on the embedded eyes, evaluate it and write its report: under ten minutes."""
     import gankit
     from gankit.evaluation.comparison import set_aside, write_metrics
+    from gankit.evaluation.evaluate import cost_of_features
     from gankit.files import sole_output, user_path
     from gankit.report import write_report
     from gankit.runs.run import open_run
+    from gankit.training.progress import format_seconds
 
     folder = user_path(out or "runs/demo")
     if (folder / "experiment.toml").is_file():
@@ -56,7 +58,10 @@ def demo(overrides: Overrides = None, out: Out = None) -> None:
                 set_aside(folder / "metrics.json")  # its values are those of an earlier state
             run = gankit.resume(folder)
     else:
-        run = gankit.train(gankit.load("demo", *(overrides or [])), folder)
+        experiment = gankit.load("demo", *(overrides or []))
+        count, seconds = cost_of_features(experiment)
+        say(f"evaluation after the training: features of {count:,} images, about {format_seconds(seconds)}", error=True)
+        run = gankit.train(experiment, folder)
     if not (folder / "metrics.json").is_file():
         with sole_output(folder / "metrics.json"):
             report = gankit.evaluate(run, pictures=folder)

@@ -76,6 +76,12 @@ def first_of(names: Sequence[str], most: int = 3) -> str:
     return unbroken(", ".join(names[:most])) + (f" and {len(names) - most} more" if len(names) > most else "")
 
 
+def meant_by(name: str, known: Collection[str]) -> list[str]:
+    """The known names that a name may mean: itself, else those that differ in capitals, hyphens and underscores."""
+    plain = [re.sub("[-_]", "", text).casefold() for text in (name, *known)]
+    return [name] if name in known else [item for item, text in zip(known, plain[1:], strict=True) if text == plain[0]]
+
+
 def suggestion(name: str, known: Collection[str], *, list_all: bool = False) -> str:
     """What to say after an unknown name: the closest known one; where none is close, the first `MOST_LISTED`.
 

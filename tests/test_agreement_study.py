@@ -146,6 +146,8 @@ def test_the_command_writes_a_report_tables_and_run_folders(done: Path) -> None:
     assert [row[0] for row in rows[1:4]] == ["All", "Top 3", "Bot 3"]
     assert [row[4] for row in rows[1:4]] == ["12", "3", "3"]
     assert {row[2] for row in rows[1:]} == {"FD (pixels)", "KID", "precision", "recall"}
+    facts: Any = SimpleNamespace(reals={"features": "timm", "protocol": {"network": "resnet18.a1_in1k"}})
+    assert Findings.metric_name(facts, "frechet") == "FD (timm resnet18.a1_in1k)"
     assert any(row[:2] == ["Equal n", "random subset"] and row[3] == "held-out images" for row in rows)
     numbers = [text for row in rows[1:] for text in row[4:] if text]
     assert len(numbers) > 100

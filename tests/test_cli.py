@@ -13,6 +13,7 @@ import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -24,8 +25,11 @@ from torch import Tensor
 import gankit
 from gankit import cli
 from gankit.cli import main
+from gankit.errors import RunError
 from gankit.experiments.recipe_files import recipe_names
+from gankit.runs.labels import encode_classes
 from gankit.runs.walk import write_walk
+from gankit.terminal.text import as_columns
 
 Small = Callable[..., list[str]]
 
@@ -295,6 +299,34 @@ def test_recipes_are_listed_with_what_they_are_for(call: Call) -> None:
     } >= set(lines)
 
 
+@pytest.mark.parametrize("columns", [40, 60, 80, 100])
+def test_tables_on_a_narrow_terminal_have_no_broken_rows(
+    call: Call, monkeypatch: pytest.MonkeyPatch, columns: int
+) -> None:
+    wide = call("list", "recipes").out
+    monkeypatch.setenv("COLUMNS", str(columns))
+    for narrow in (call("list", "recipes").out, call("list").out):
+        assert max(map(len, narrow.splitlines())) <= columns
+    lines = call("list", "recipes").out.splitlines()
+    names = sorted([*recipe_names(), *gankit.recipes.names()])
+    assert [line.split()[0] for line in lines[1:] if not line.startswith(" ")] == names
+    assert sorted(" ".join(lines).replace(" | ", " ").split()) == sorted(wide.split()), "no word is lost"
+
+
+def test_the_widest_column_is_wrapped_where_enough_is_left_of_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    rows = [("name", "for", "n"), ("a", "words that go on and on for a while", "1"), ("b", "few", "2")]
+    assert as_columns(rows)[1] == "a     words that go on and on for a while  1"
+    monkeypatch.setenv("COLUMNS", "32")
+    assert as_columns(rows) == [
+        "name  for                      n",
+        "a     words that go on and on  1",
+        "      for a while",
+        "b     few                      2",
+    ]
+    monkeypatch.setenv("COLUMNS", "20")
+    assert as_columns(rows)[2:5] == ["a", "  words that go on", "  and on for a while"]
+
+
 def test_list(call: Call) -> None:
     everything = call("list").out.splitlines()
     assert [line for line in everything if line.split()[1] == "loss"] != []
@@ -359,8 +391,20 @@ def test_samples(call: Call, runs: dict[str, Path], tmp_path: Path) -> None:
     assert call("sample", runs["plain"], "--count", 1, "--out", tmp_path / "made").code == 0
 
 
+def test_a_class_is_found_in_another_spelling_where_one_is_meant() -> None:
+    def record(*names: str) -> Any:
+        return SimpleNamespace(class_names=names, label_counts=[1] * len(names), image={"classes": len(names)})
+
+    def encode(label: str, *names: str) -> list[int]:
+        return encode_classes(label, 1, record(*names), Path("run")).tolist()
+
+    assert encode("RBC", "wbc", "rbc") == encode("rbc", "Rbc", "rbc", "RBC") == [1]
+    with pytest.raises(RunError, match="there is no class 'rBC' in run; known: 0 rbc, 1 RBC"):
+        encode("rBC", "rbc", "RBC")
+
+
 def test_samples_of_classes(call: Call, runs: dict[str, Path], tmp_path: Path) -> None:
-    for label, name in (("right", "right"), ("1", "right"), ("0", "left")):
+    for label, name in (("right", "right"), ("RIGHT", "right"), ("1", "right"), ("0", "left")):
         out = tmp_path / f"drawn-{label}"
         assert call("sample", runs["classes"], "--count", 3, "--label", label, "--out", out).code == 0
         assert rows(out) == [["file", "label"], *([f"{i:05d}.png", name] for i in range(3))]
@@ -646,6 +690,18 @@ def test_report(call: Call, runs: dict[str, Path], tmp_path: Path) -> None:
     assert answer.out.strip() == str(run / "report.html")
     assert "<html" in (run / "report.html").read_text()
     assert "there is no run here" in call("report", tmp_path).line
+
+
+def test_a_demo_says_at_its_start_how_long_its_evaluation_takes(call: Call, small: Small, tmp_path: Path) -> None:
+    changes = small("evaluation.count=10", "evaluation.features=pixels", "data.held_out=0.25")
+    changes += ["generator.widths=[8,4]", "critic.widths=[4,8]", "losses.gradient-penalty.every=1"]
+    answer = call("demo", *changes, "training.steps=1", "--out", tmp_path / "run")
+    assert answer.code == 0, answer.err
+    said = re.search(r"evaluation after the training: features of (\d+) images, about \d+ s\n", answer.err)
+    assert said, answer.err
+    protocol = json.loads((tmp_path / "run" / "metrics.json").read_text())["protocol"]
+    assert int(said[1]) == 40 + protocol["n_fake"] == 50
+    assert said.start() < answer.err.index("data: ")
 
 
 def test_a_demo_that_is_there_keeps_its_settings(call: Call, runs: dict[str, Path], tmp_path: Path) -> None:

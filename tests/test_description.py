@@ -17,7 +17,7 @@ from gankit.experiments.selection import open_dataset
 from gankit.experiments.tables import DataTable
 from gankit.images.decoding import NAMED
 from gankit.training.data import prepare
-from gankit.training.description import describe, summarise
+from gankit.training.description import data_warnings, describe, summarise
 
 CLASSES = ("cat", "dog", "owl")
 ROWS = ["filename,class,patient_id,rater1,rater2,age,site"] + [
@@ -83,6 +83,29 @@ def test_columns_that_may_be_votes_are_asked_about(photos: Path) -> None:
     (photos / "labels.csv").write_text("\n".join(ROWS).replace("rater1", "anna").replace("rater2", "ben"))
     asked = "  possible votes: anna, ben: names of classes; if raters gave them, call the columns vote_1, vote_2, ..."
     assert said(name="folder", path=str(photos))[-1] == asked
+
+
+@pytest.mark.parametrize("around", ["one folder", "train/one folder"])
+def test_a_folder_around_the_classes_is_named(photos: Path, around: str) -> None:
+    (photos / "labels.csv").unlink()
+    inner = photos.parent / "outer" / around
+    inner.parent.mkdir(parents=True)
+    shutil.move(photos, inner)
+    table = DataTable.model_validate({"name": "folder", "path": str(photos.parent / "outer")})
+    (line,) = data_warnings(prepare(table, 0))
+    assert line.startswith("data: all images lie in 'one folder': for its sub-folders as classes move them out")
+    data = prepare(DataTable.model_validate({"name": "folder", "path": str(inner)}), 0)
+    assert data_warnings(data) == [], "as the caution advises"
+    assert len(data.dataset.class_names) == 3
+
+
+def test_one_class_is_no_folder_around_others(photos: Path) -> None:
+    (photos / "labels.csv").unlink()
+    shutil.move(photos / "cat", photos.parent / "one" / "cat")
+    assert (
+        data_warnings(prepare(DataTable.model_validate({"name": "folder", "path": str(photos.parent / "one")}), 0))
+        == []
+    )
 
 
 def test_a_table_that_is_not_read_is_named(photos: Path) -> None:

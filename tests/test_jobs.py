@@ -19,6 +19,7 @@ import gankit
 from gankit.errors import BusyError, GankitError, RunError
 from gankit.registry import registry
 from gankit.studies.jobs import Job, run_jobs
+from gankit.training.stopping import StopRequest
 
 
 def count(folder: Path) -> dict[str, Any]:
@@ -247,6 +248,24 @@ def main():
 if __name__ == "__main__":
     main()
 """
+
+
+@pytest.mark.slow
+def test_a_second_interrupt_of_workers_says_what_is_lost(tmp_path: Path) -> None:
+    script, jobs = tmp_path / "script.py", tmp_path / "jobs"
+    # Jobs that do not stop when they are asked to.
+    script.write_text(SCRIPT.replace("time.sleep(", "[time.sleep(1) for _ in range(60)] or (").replace(
+        "    (folder", "    import signal; signal.signal(signal.SIGINT, signal.SIG_IGN)\n    (folder", 1
+    ))  # fmt: skip
+    process = subprocess.Popen([sys.executable, str(script), str(jobs)], stderr=subprocess.PIPE, text=True)
+    for name in "ab":
+        wait_for(jobs / name / "here", by=process)
+    process.send_signal(signal.SIGINT)
+    time.sleep(StopRequest.GRACE + 0.5)
+    process.send_signal(signal.SIGINT)
+    _, said = process.communicate(timeout=60)
+    assert process.returncode != 0
+    assert said.index("again to stop now") < said.index("stopped at once: what running jobs did since")
 
 
 @pytest.mark.slow

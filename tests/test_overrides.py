@@ -12,6 +12,7 @@ from settings_texts import errors, write
 import gankit
 from gankit.errors import SettingsError
 from gankit.registry import registry
+from gankit.studies.reading import load_study
 
 
 def test_values_of_overrides_are_toml_or_strings() -> None:
@@ -98,6 +99,14 @@ def test_every_optional_setting_can_be_unset(spelling: str, tmp_path: Path) -> N
     assert unset.evaluation.features is unset.evaluation.count is unset.evaluation.subset is None
     in_file = tomlkit.dumps({**given, "data": {**data, "subset": spelling.strip('"')}})
     assert gankit.load(write(tmp_path / "a.toml", in_file)).data.subset is None
+
+
+def test_a_study_file_can_unset_a_setting(tmp_path: Path) -> None:
+    text = '[data]\nname = "eyes"\nsplit_seed = {}\n[evaluation]\nfeatures = {}\n'
+    given = load_study("agreement", write(tmp_path / "a.toml", text.format(3, "'pixels'"))).experiment
+    assert (given.data.split_seed, given.evaluation.features and given.evaluation.features.name) == (3, "pixels")
+    unset = load_study("agreement", write(tmp_path / "b.toml", text.format("'none'", "''"))).experiment
+    assert unset.data.split_seed is unset.evaluation.features is None
 
 
 def test_an_error_of_an_optional_setting_says_how_to_unset_it() -> None:
@@ -215,7 +224,7 @@ def test_overrides_do_not_change_what_they_were_given() -> None:
         ("evaluation.features=4", "evaluation.features: a name, or a table with a name, is needed, not 4"),
         ('evaluation.metrics=[{name="frechet", x=1}]', "evaluation.metrics.0.x: there is no such setting; known: name"),
         ('evaluation.metrics=["frechett"]', "evaluation.metrics.0: there is no metric named 'frechett'; did you mean"),
-        ('evaluation.metrics=["FID"]', "there is no metric named 'FID'; did you mean 'fid'?"),
+        ('evaluation.metrics=["FIDS"]', "there is no metric named 'FIDS'; did you mean 'fid'?"),
     ],
 )  # fmt: skip
 def test_errors_name_the_override(override: str, message: str) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import os
+import re
 import signal
 import sys
 import time
@@ -116,13 +117,13 @@ def test_without_a_terminal_there_is_a_line_for_each_tick(clock: Any, capsys: py
     for tick in range(3):
         take(bar, clock, range(10 * tick, 10 * tick + 10), 1)
         assert bar.speed()["images_per_second"] == 64
-        bar.show({"critic/wasserstein": -1.5, "generator/wasserstein": 2.0})
+        bar.show({"critic/wasserstein": -1.5, "critic/mine:gradient-penalty": 2.5, "generator/wasserstein": 2.0})
     bar.say_stopped("interrupted", Path("runs/x"))
     bar.close()
     assert capsys.readouterr().err.splitlines() == [
-        "step 10 of 50: 64 images/s, 40 s left; wasserstein -1.5",
-        "step 20 of 50: 64 images/s, 30 s left; wasserstein -1.5",
-        "step 30 of 50: 64 images/s, 20 s left; wasserstein -1.5",
+        "step 10 of 50: 64 images/s, 40 s left; wasserstein=-1.5, gradient-penalty=2.5",
+        "step 20 of 50: 64 images/s, 30 s left; wasserstein=-1.5, gradient-penalty=2.5",
+        "step 30 of 50: 64 images/s, 20 s left; wasserstein=-1.5, gradient-penalty=2.5",
         "interrupted: stopped at step 30 of 50 after 30 s; go on with: gankit resume runs/x",
     ]
 
@@ -138,6 +139,25 @@ def test_a_terminal_has_a_bar_and_no_lines(monkeypatch: pytest.MonkeyPatch) -> N
     assert "1/50" in terminal.getvalue()
     assert "hinge=1" in terminal.getvalue()
     assert "step 1 of 50" not in terminal.getvalue()
+
+
+def test_names_of_losses_are_whole_and_no_line_is_wider_than_the_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
+    names = ("wasserstein", "mine:gradient-penalty", "auxiliary-class")
+    for columns, last in ((80, "auxiliary-class=0.123"), (50, "...")):
+        terminal = Terminal()
+        monkeypatch.setattr(sys, "stderr", terminal)
+        shape = columns, 30
+        monkeypatch.setattr("tqdm.std._screen_shape_wrapper", lambda shape=shape: lambda stream: shape)
+        bar = Progress(100_000, 99_000, 64)
+        bar.step(99_001)
+        bar.speed()
+        bar.show({f"critic/{name}": -0.1234 if name == names[0] else 0.1234 for name in names})
+        bar.say("a line above")
+        bar.close()
+        lines = re.split(r"[\r\n]|\x1b\[A", terminal.getvalue())
+        assert all(len(line) <= columns for line in lines)
+        assert f"wasserstein=-0.123, gradient-penalty=0.123, {last}" in lines
+        assert "a line above" in lines, "the bar is wiped first"
 
 
 def test_a_bar_goes_on_without_its_terminal(monkeypatch: pytest.MonkeyPatch) -> None:

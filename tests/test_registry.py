@@ -334,7 +334,7 @@ def test_an_unknown_name_says_which_registration_is_missing() -> None:
     assert "there is no loss named 'my-loss'" in text
     assert "known: " in text
     assert "run its `@gankit.losses.register('my-loss')` in this process first" in text
-    assert "did you mean 'gradient-penalty'?" in refused(lambda: gankit.losses.get("gradient_penalty"))
+    assert "did you mean 'gradient-penalty'?" in refused(lambda: gankit.losses.get("gradient-penalti"))
 
 
 def test_a_name_from_a_plug_in_of_gankits_repository_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -351,6 +351,31 @@ def test_a_name_from_a_plug_in_of_gankits_repository_says_what_to_install(monkey
     installed = PlugIn("generator", "fastgan", "gankit-fastgan", "gankit_fastgan", "FastGAN")
     monkeypatch.setattr("gankit.registry.plugins.scan", lambda: Scan((installed,), ()))
     assert not shipped_hint("generator", "FastGAN"), "another spelling of a part that is installed"
+
+
+def test_capitals_hyphens_and_underscores_make_no_difference_where_one_part_is_meant() -> None:
+    assert gankit.metrics.get("FID") is gankit.metrics.get("frechet")
+    assert registry("metric").qualified_name("Precision_Recall") == "precision-recall"
+    assert registry("metric").qualified_name("gankit:KID") == "kid"
+    experiment = gankit.load("WGAN_GP", "generator.name=ResNet")
+    assert experiment.generator.name == "resnet"
+    with isolated_registry():
+        gankit.augments.register("blur-it")(Blur)
+        assert registry("augment").find("Blur_It") == "blur-it"
+        gankit.augments.register("BlurIt")(type("Other", (Blur,), {}))
+        assert gankit.augments.get("blur-it") is Blur, "a name as it is written comes first"
+        assert "augment 'blur_it' may be 'BlurIt' or 'blur-it': write one" in refused(
+            lambda: gankit.augments.get("blur_it")
+        )
+
+
+def test_a_plug_in_is_found_in_another_spelling(monkeypatch: pytest.MonkeyPatch) -> None:
+    plugins = tuple(PlugIn("loss", "my-loss", name, "nowhere", "Loss") for name in ("one", "two"))
+    monkeypatch.setattr(sys.modules["gankit.registry.registry"], "scan", lambda: Scan(plugins[:1], ()))
+    assert registry("loss").find("My_Loss") == registry("loss").find("ONE:my-LOSS") == plugins[0]
+    monkeypatch.setattr(sys.modules["gankit.registry.registry"], "scan", lambda: Scan(plugins, ()))
+    assert registry("loss").find("Two:MyLoss") == plugins[1]
+    assert "by 2 plug-ins; write 'one:my-loss' or 'two:my-loss'" in refused(lambda: registry("loss").find("My_Loss"))
 
 
 def test_a_run_of_another_process_names_the_registration(tmp_path: Any) -> None:

@@ -102,7 +102,16 @@ def test_overrides_and_recipes_are_named_as_such(tmp_path: Path) -> None:
         f"{path}:2: training.steps: input should be greater than or equal to 1, not 0",
         "override 'training.batch=0': training.batch: input should be greater than or equal to 1, not 0",
     ]
-    assert errors({"data": {"name": "npz"}}) == ["experiment: data.path: this setting is missing, and has no default"]
+
+
+def test_a_missing_setting_says_how_to_give_it(tmp_path: Path) -> None:
+    missing = "this setting is missing, and has no default; give it as"
+    assert errors({"data": {"name": "npz"}}) == [f"experiment: data.path: {missing} data.path=PATH"]
+    assert errors("demo", "data.name=torchvision") == [f"recipe demo:7: data.dataset: {missing} data.dataset=DATASET"]
+    path = write(tmp_path / "e.toml", "losses = [{name = 'hinge', weight = {start = 1.0, end = 2.0}}]\n")
+    (line,) = errors(path)
+    assert f"losses.0.weight.steps: {missing} losses.0.weight.steps=STEPS" in line
+    gankit.load(path, "losses.0.weight.steps=5")
 
 
 def test_an_error_in_a_recipe_names_it(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -14,14 +14,15 @@ from gankit import seeds
 from gankit.errors import DataError, GankitError
 from gankit.evaluation.copies import find_copies, show_pairs
 from gankit.evaluation.entries import evaluate_metrics
-from gankit.evaluation.extraction import as_part, extractor, features_protocol
+from gankit.evaluation.extraction import as_part, extractor, features_protocol, seconds_per_image
 from gankit.evaluation.membership import attacks
 from gankit.evaluation.sides import Side, open_reals, open_sides
 from gankit.evaluation.sources import Source, Window, notes, open_named
 from gankit.evaluation.statistics import Statistics
 from gankit.evaluation.tables import Evaluated
 from gankit.evaluation.uncertainty import MOST_LEFT_OUT_SINGLY
-from gankit.experiments.experiment import Evaluation, default_metrics
+from gankit.experiments.experiment import Evaluation, Experiment, default_metrics
+from gankit.experiments.selection import select_images
 from gankit.files import user_path
 from gankit.interfaces import Dataset, Features
 from gankit.registry import Part
@@ -139,6 +140,15 @@ def evaluate(
         warnings += more_warnings
     protocol["warnings"] = list(dict.fromkeys(warnings))
     return Evaluated(protocol=protocol, metrics=values)
+
+
+def cost_of_features(experiment: Experiment) -> tuple[int, float]:
+    """How many images pass through the features when a run is evaluated, and the seconds this takes, by one batch."""
+    sets = [images for images in select_images(experiment.data, experiment.training.seed) if images is not None]
+    count = sum(map(len, sets)) + (experiment.evaluation.count or len(sets[-1]))
+    _, network = extractor(experiment.evaluation.features, sets[0].image.shape)
+    with seeds.plain_torch():
+        return count, count * seconds_per_image(network, sets[0].image.shape)
 
 
 def _check_arguments(metrics: object, permutations: int, pictures: str | Path | None) -> None:

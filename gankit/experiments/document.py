@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from gankit import recipes
-from gankit.errors import SettingsError
+from gankit.errors import SettingsError, meant_by
 from gankit.experiments.lines import KeyPath, json_lines, toml_lines, yaml_lines
 from gankit.experiments.overrides import Override, names_first, parse_override
 from gankit.experiments.recipe_files import DEFAULT_RECIPE, recipe_names, recipe_text
@@ -87,6 +87,7 @@ class SettingsDocument:
             return cls(f"recipe {name}", {"data": dict(recipes.get(name).data)}, computed_by=name, is_recipe=True)
         if name not in recipe_names():
             _refuse_path_or_setting(name)
+        name = next(iter(meant_by(name, recipe_names())), name)
         text = recipe_text(name)  # its error for an unknown name lists the recipes
         return cls(f"recipe {name}", tomllib.loads(text), text, is_recipe=True)
 

@@ -49,7 +49,8 @@ def _error_lines(document: SettingsDocument, errors: list[ErrorDetails]) -> list
         path = _path_in_document(document.values, error["loc"], error_type)
         place = document.where((*path, "name") if error_type == "part" else path)
         setting = ".".join(map(str, path)) or "experiment"
-        sentences.setdefault(f"{place}: {setting}", []).append(error["msg"])
+        hint = f"; give it as {setting}={str(path[-1]).upper()}" if path and error_type == "missing" else ""
+        sentences.setdefault(f"{place}: {setting}", []).append(error["msg"] + hint)
     return [f"{heading}: {'; or '.join(dict.fromkeys(texts))}" for heading, texts in sentences.items()]
 
 

@@ -75,11 +75,15 @@ class Known:
     @property
     def remarks(self) -> list[str]:
         """What whoever uses the images should know, one line each."""
-        left_out = [file for file in self.left_out if file != GRID]
-        if not left_out:
-            return []
-        first = unbroken(left_out[0])
-        return [f"{len(left_out)} images ({first} first) are left out, as the table of labels does not list them"]
+        lines = []
+        if left_out := [unbroken(file) for file in self.left_out if file != GRID]:
+            first = left_out[0]
+            lines = [f"{len(left_out)} images ({first} first) are left out, as the table of labels does not list them"]
+        name = unbroken(next(iter(self.class_names), ""))
+        if self.files and all(name in file.split("/")[:-2] for file in self.files):  # a class of several sub-folders
+            advice = "for its sub-folders as classes move them out of it, or name it as the folder (data.path=...)"
+            lines.append(f"all images lie in {name!r}: {advice}")
+        return lines
 
     def take(self, indices: NDArray[np.int64]) -> Self:
         """What is known of the images at these (k,) indices, without what concerns all: splits and images left out."""

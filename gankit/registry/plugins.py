@@ -14,7 +14,7 @@ from typing import Any
 
 import entrypoints
 
-from gankit.errors import PartError, one_line
+from gankit.errors import PartError, meant_by, one_line
 
 PART_KINDS = ("generator", "critic", "loss", "augment", "metric", "features", "dataset")
 """Kinds of parts that an experiment names. Their interfaces are in `gankit.interfaces`; each part is one file."""
@@ -52,7 +52,7 @@ def shipped_hint(kind: str, name: str) -> str:
     owner, _, part = name.casefold().rpartition(":")
     installed = {plugin.distribution for plugin in scan().plugins}
     for distribution, names in SHIPPED.items():
-        if distribution not in installed and owner in ("", distribution) and part in names.get(kind, ()):
+        if distribution not in installed and owner in ("", distribution) and meant_by(part, names.get(kind, ())):
             return (
                 f"the plug-in {distribution} has it, and is not installed (or GANKIT_DISABLE_PLUGINS switches it off): "
                 f"pip install ./plugins/{distribution} in a clone of gankit's repository"

@@ -12,7 +12,7 @@ from typing import Any, ClassVar, TypeVar
 
 from pydantic import BaseModel
 
-from gankit.errors import PartError, one_line, suggestion
+from gankit.errors import PartError, meant_by, one_line, suggestion
 from gankit.registry.messages import shown
 from gankit.registry.plugins import FILE_KINDS, PART_KINDS, PlugIn, normalise_name, plural, scan, shipped_hint
 from gankit.registry.settings import derive_settings
@@ -130,8 +130,10 @@ class Registry:
     def find(self, name: str) -> str | PlugIn:
         """The plug-in of this name, or the plain name of a part that is gankit's own or of this process.
 
+        Capitals, hyphens and underscores make no difference where no part has exactly this name.
+
         Raises:
-            PartError: no part, or more than one plug-in, has this name.
+            PartError: no part, or more than one, has this name.
         """
         plain = name.removeprefix("gankit:")
         if plain in self.built_in() or name in self._registered:
@@ -144,6 +146,12 @@ class Registry:
             raise PartError(f"{self.kind} {name!r} is registered by {len(matches)} plug-ins; write {spellings}")
         if plain in ALIASES.get(self.kind, {}):
             return ALIASES[self.kind][plain]
+        of_plugins = [name for plugin in self._plugins() for name in (plugin.name, plugin.qualified_name)]
+        meant = meant_by(plain, {*self.names(), *ALIASES.get(self.kind, ()), *of_plugins})
+        if len(meant) == 1:
+            return self.find(meant[0])
+        if meant:
+            raise PartError(f"{self.kind} {shown(name)} may be {' or '.join(map(repr, sorted(meant)))}: write one")
         raise PartError(self._unknown_name(name))
 
     def _plugins_named(self, name: str) -> builtins.list[PlugIn]:

@@ -69,11 +69,12 @@ def _find_class(label: Any, record: RunRecord, run: Path) -> int:
     names = record.class_names
     if isinstance(label, float) and label.is_integer():
         label = int(label)
-    if str(label) in names:
-        return names.index(str(label))
+    text = str(label)
+    alike = [number for number, name in enumerate(names) if name.casefold() == text.casefold()]
+    if text in names or len(alike) == 1:
+        return names.index(text) if text in names else alike[0]
     # Where classes are named by numbers, such as grades 1 to 3, a number is always taken as a name.
     named_by_other_numbers = any(name.isdigit() and name != str(number) for number, name in enumerate(names))
-    text = str(label)
     if not named_by_other_numbers and text.isdecimal() and len(text) < 10 and int(text) < record.image["classes"]:
         return int(text)
     known = ", ".join(f"{number} {name}" for number, name in enumerate(names))

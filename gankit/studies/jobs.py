@@ -27,6 +27,8 @@ from gankit.training.stopping import StopRequest
 
 SHOW_EVERY = 2.0  # Seconds between updates of the progress bar
 BEAT_EVERY = 5.0  # Seconds between signs of life for the workers
+NOTICE = "finishing the updates of all jobs, then saving; again to stop now and lose what they have not saved"
+LOST = "stopped at once: what running jobs did since their last checkpoints is lost; the same command goes on"
 RESTARTS = 2  # How often in a row jobs are started again where workers die before any job has ended
 
 
@@ -96,8 +98,12 @@ def run_jobs(
     with sole_writer(folder):
         (folder / STOP).unlink(missing_ok=True)
         signs_of_life = _signs_of_life(folder, main) if main else contextlib.nullcontext()
-        with _progress(jobs, folder, workers, quiet), signs_of_life:
-            _start_all(jobs, folder, workers, threads, main, cluster)
+        try:
+            with _progress(jobs, folder, workers, quiet), signs_of_life:
+                _start_all(jobs, folder, workers, threads, main, cluster)
+        except KeyboardInterrupt:
+            say(LOST, error=True)
+            raise
         if todo := unfinished(jobs, folder):
             (folder / STOP).unlink(missing_ok=True)
             say(
@@ -194,7 +200,7 @@ def _outcome(folder: Path) -> Outcome:
 def _progress(jobs: Sequence[Job], folder: Path, workers: int, quiet: bool) -> Iterator[None]:
     """A bar over all jobs with the time left, and the failures as they occur; an interrupt asks workers to stop."""
     with contextlib.ExitStack() as stack:
-        stop = stack.enter_context(StopRequest()) if workers > 1 else None
+        stop = stack.enter_context(StopRequest(NOTICE)) if workers > 1 else None
         progress = _Progress(jobs, folder, workers, quiet)
         stack.callback(progress.bar.close)
 

@@ -3,7 +3,9 @@
 import contextlib
 import os
 import re
+import shutil
 import sys
+import textwrap
 import time
 from collections.abc import Sequence
 from typing import Any
@@ -16,6 +18,8 @@ _FORMULA = re.compile(r"'*[=+\-@\t\r]")
 _NUMBER = re.compile(r"[+-]?\d+(\.\d*)?([eE][+-]?\d+)?")
 _failures: list[OSError] = []
 """What kept text from standard output since the last `end_output`."""
+NARROW_COLUMN = 20
+"""Characters: a column is wrapped to no less."""
 LINE_EVERY = 30.0
 """Seconds between the lines of a bar that cannot be drawn."""
 
@@ -49,6 +53,11 @@ class ErrorStream:
         with contextlib.suppress(*self.GONE):
             return sys.stderr.isatty()
         return False
+
+    def __eq__(self, other: object) -> bool:
+        return type(other) is type(self)  # by which tqdm knows the bars that a line is written above
+
+    __hash__ = None  # type: ignore[assignment]
 
     def __getattr__(self, name: str) -> Any:
         return getattr(sys.stderr, name)
@@ -135,9 +144,32 @@ def open_standard_streams() -> None:
 
 
 def as_columns(rows: Sequence[Sequence[str]]) -> list[str]:
-    """A table of text, its header first, as lines with aligned columns."""
+    """A table of text, its header first, as lines with aligned columns.
+
+    On a narrower terminal the widest column is wrapped; where its words do not fit then, the other cells of each row
+    are put below the first one.
+    """
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    return ["  ".join(map(str.ljust, row, widths)).rstrip() for row in rows]
+    # 0 where nothing says how wide lines may be: in a file or a pipe.
+    most, needed = shutil.get_terminal_size((0, 0)).columns, sum(widths) + 2 * (len(widths) - 1)
+    table = list(map(list, rows))
+    if most and needed > most:
+        widest = max(range(len(widths)), key=widths.__getitem__)
+        room = widths[widest] - (needed - most)
+        if room < max(NARROW_COLUMN, *(len(word) for row in rows for word in row[widest].split())):
+            below = [" | ".join(filter(None, map(str.strip, cells))) for _, *cells in rows]
+            return [line for row, text in zip(rows, below, strict=True) for line in (row[0], *_wrap(text, most, "  "))]
+        widths[widest] = room
+        parts = [(row, _wrap(row[widest], room) or [""]) for row in rows]
+        table = [
+            [part if k == widest else "" if number else cell for k, cell in enumerate(row)]
+            for row, lines in parts for number, part in enumerate(lines)
+        ]  # fmt: skip
+    return ["  ".join(map(str.ljust, row, widths)).rstrip() for row in table]
+
+
+def _wrap(text: str, width: int, indent: str = "") -> list[str]:
+    return textwrap.wrap(text, width, initial_indent=indent, subsequent_indent=indent, break_on_hyphens=False)
 
 
 def to_cell(value: object) -> object:

@@ -1,6 +1,7 @@
 """What a training says on the terminal: how far it is, how long it will take, and how to resume it."""
 
 import shlex
+import textwrap
 import time
 from pathlib import Path
 
@@ -50,6 +51,7 @@ class Progress:
         self._bar = progress_bar(
             total=steps, initial=done, unit="step", dynamic_ncols=True, smoothing=0, disable=quiet or self._prints_lines
         )
+        self._losses = progress_bar(total=0, bar_format="{desc}", dynamic_ncols=True, disable=self._bar.disable)
         self._quiet = quiet
         self._steps, self._begun_at, self._step = steps, done, done
         self._images_per_step = images_per_step
@@ -120,12 +122,13 @@ class Progress:
         return {"seconds": round(now - self._start, 2), "images_per_second": round(rate, 2)}
 
     def show(self, losses: dict[str, float]) -> None:
-        """Show the critic's losses after the bar, by short names: a plug-in's prefix before ":" is left out."""
+        """Show the critic's losses below the bar, as many as fit; a plug-in's prefix before ":" is left out."""
         critic = {name.removeprefix("critic/"): value for name, value in losses.items() if name.startswith("critic/")}
-        shown = {harmless(name.rpartition(":")[2])[:12]: f"{value:.3g}" for name, value in critic.items()}
-        self._bar.set_postfix(shown)
+        words = ", ".join(f"{harmless(name.rpartition(':')[2])}={value:.3g}" for name, value in critic.items())
+        columns = self._bar.format_dict["ncols"]
+        shown = textwrap.shorten(words, columns, break_on_hyphens=False, placeholder=" ...") if columns else words
+        self._losses.set_description_str(shown)
         if self._prints_lines:
-            words = ", ".join(f"{name} {value}" for name, value in shown.items())
             left = format_seconds(self.seconds_left())
             self.say(f"step {self._step:,} of {self._steps:,}: {self._description}, {left} left; {words}")
 
@@ -147,4 +150,5 @@ class Progress:
 
     def close(self) -> None:
         """Close the bar, and leave its last state on the screen."""
+        self._losses.close()
         self._bar.close()

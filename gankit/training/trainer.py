@@ -74,10 +74,10 @@ class Trainer:
         self._sampling_copy: Generator | None = None  # of the generator as it is after the present step
 
     def rehearse(self) -> None:
-        """Rehearse the training on a small batch (`gankit.training.rehearsal`), and print a summary of its data."""
-        self.stepper.warnings += rehearse(self.experiment, self.data)
+        """Print a summary of the training's data, and rehearse it on a small batch (`gankit.training.rehearsal`)."""
         if distributed.rank() == 0:
-            say(f"data: {summarise(self.data)}", error=True)
+            say(f"data: {summarise(self.data)}", error=True)  # first: the rehearsal of large networks takes a while
+        self.stepper.warnings += rehearse(self.experiment, self.data)
 
     def create_folder(self) -> None:
         """Create the run's folder with its experiment, after a trial evaluation where the run will have evaluations.

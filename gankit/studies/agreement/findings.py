@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from gankit.evaluation.design import Estimate as ErrorParts
 from gankit.evaluation.design import Part, mean_of_known, wilson
 from gankit.evaluation.draws import pooled_variance
-from gankit.evaluation.tables import title
+from gankit.evaluation.tables import name_of_features, title
 from gankit.interfaces import Measurement
 from gankit.studies.agreement.arms import CONTROLS, Arm, StudyImages, arm_at
 from gankit.studies.jobs import Outcome
@@ -272,7 +272,8 @@ class Findings:
     def metric_name(self, metric: str) -> str:
         """The heading of a metric's values; that of the Frechet distance names the features, which all share."""
         if metric == "frechet":
-            return title(metric, str(self.reals["features"]))
+            facts = {"features": self.reals["features"], "features_protocol": self.reals["protocol"]}
+            return title(metric, name_of_features(facts))
         return "KID" if metric == "kid" else metric
 
 
