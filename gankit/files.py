@@ -308,6 +308,7 @@ def locked(target: Path, lock: Path | None = None, give_up: Callable[[], bool] =
 
     Raises:
         BusyError: another process holds it; says which.
+        RunError: something else is in the lock's place.
     """
     lock = lock or target.with_name(f".{target.name}{LOCK}")
     handle, holder = filelock.FileLock(lock), lock.with_name(lock.name + HOLDER.removeprefix(LOCK))
@@ -320,6 +321,10 @@ def locked(target: Path, lock: Path | None = None, give_up: Callable[[], bool] =
             time.sleep(POLL)
         except NotImplementedError:  # a file system without locks: its users must take care
             break
+        except OSError:
+            if lock.is_symlink() or lock.is_dir():  # a lock is always a file: who follows a link may harm another
+                raise RunError(f"{lock} is a link or a folder, and no lock: remove it, and start again") from None
+            raise
         else:
             if lock.exists():  # else its last holder deleted it after it was opened here
                 break

@@ -161,6 +161,15 @@ def test_the_second_of_two_starts_is_refused(tmp_path: Path, small: Small) -> No
         gankit.train(gankit.load("wgan-gp", *small()), tmp_path / "new")
 
 
+@pytest.mark.parametrize("put", [Path.mkdir, lambda path: path.symlink_to("/dev/null")], ids=["folder", "link"])
+def test_what_is_in_the_place_of_a_lock_stays_and_is_named(put: Callable[[Path], None], tmp_path: Path) -> None:
+    for lock, output in ((tmp_path / LOCK, sole_writer(tmp_path)), (tmp_path / ".a.lock", sole_output(tmp_path / "a"))):
+        put(lock)
+        with pytest.raises(RunError, match=rf"{lock} is a link or a folder, and no lock: remove it"), output:
+            pass
+        assert lock.is_symlink() or lock.is_dir()
+
+
 def test_a_start_that_was_cut_off_is_no_dead_end(tmp_path: Path, small: Small) -> None:
     experiment, out = gankit.load("wgan-gp", *small("training.steps=1")), tmp_path / "run"
     out.mkdir()

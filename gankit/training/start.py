@@ -7,7 +7,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from gankit.errors import RunError, first_of, one_line
+from gankit.errors import RunError, first_of
 from gankit.runs import checkpoint
 from gankit.runs.networks import load_state
 from gankit.runs.run import open_run
@@ -111,10 +111,7 @@ def _load_matching(network: nn.Module, name: str, states: Mapping[str, Any], fol
             f"{folder}: the saved {name} does not fit the experiment: no layer of both has the same shape; give the "
             "networks the names and widths that its experiment.toml has"
         )
-    try:
-        network.load_state_dict({**own, **taken})
-    except (ValueError, RuntimeError) as error:
-        raise RunError(f"{folder}: the saved {name} does not fit the experiment: {one_line(error, 200)}") from error
+    load_state(network, name, {name: {**own, **taken}}, folder)
     return [key for key in own if key in layers and key not in taken]
 
 
