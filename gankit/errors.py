@@ -2,6 +2,7 @@
 
 import difflib
 import re
+import sys
 from collections.abc import Collection, Sequence
 from itertools import islice
 
@@ -74,6 +75,12 @@ def counted(number: int, what: str) -> str:
 def first_of(names: Sequence[str], most: int = 3) -> str:
     """So many of some names at most, and how many there are beside them: "a, b, c and 2 more"."""
     return unbroken(", ".join(names[:most])) + (f" and {len(names) - most} more" if len(names) > most else "")
+
+
+def not_in_utf8(name: str) -> str:
+    """Why the name of a file or folder, as it is to be shown, cannot be written into a file."""
+    advice = "" if sys.getfilesystemencoding() == "utf-8" else "set PYTHONUTF8=1, or "
+    return f"{name} is not in UTF-8; {advice}rename that file or folder"
 
 
 def suggestion(name: str, known: Collection[str], *, list_all: bool = False) -> str:
