@@ -28,7 +28,6 @@ OWN = re.compile(r"\..+\.\d+\.tmp|(\..+)?\.lock(-holder)?")
 """Names of what gankit puts into a folder while it writes: unfinished files and folders, and locks."""
 POLL = 0.2  # Seconds between looks at a lock that another process holds
 MARK = b"gankit-digest:"
-BLOCK = 1 << 20
 
 
 def user_path(path: str | Path) -> Path:
@@ -165,7 +164,7 @@ def is_sealed(path: Path) -> bool | None:
 def _digest(file: BinaryIO, size: int) -> bytes:
     """Of the first `size` bytes, read in blocks; a memory map would keep all of them in memory."""
     digest = hashlib.blake2b()
-    while size > 0 and (block := file.read(min(BLOCK, size))):
+    while size > 0 and (block := file.read(min(2**20, size))):
         digest.update(block)
         size -= len(block)
     return digest.digest()
@@ -189,7 +188,6 @@ def refuse_taken(folder: Path) -> None:
 
     Raises:
         RunError: it holds something, or is a file, the current folder, a link, or where a disk is mounted.
-        OSError: as `refuse_unwritable`.
     """
     folder = user_path(folder)
     if folder.resolve() == Path.cwd():
@@ -201,7 +199,11 @@ def refuse_taken(folder: Path) -> None:
 
 
 def refuse_unwritable(path: Path) -> None:
-    """Refuse a file or folder that this user may not write, before the work; the OSError names it."""
+    """Refuse a file or folder that this user may not write, before the work.
+
+    Raises:
+        PermissionError: names it.
+    """
     place = next(filter(Path.exists, path.absolute().parents))
     if not os.access(place, os.W_OK):
         raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path))
@@ -305,8 +307,7 @@ def locked(target: Path, lock: Path | None = None, give_up: Callable[[], bool] =
         give_up: asked again and again while another process holds it; by default there is no waiting.
 
     Raises:
-        BusyError: another process holds it; says which.
-        RunError: something else is in the lock's place.
+        RunError: another process holds it (a BusyError that says which), or something else is in the lock's place.
     """
     lock = lock or target.with_name(f".{target.name}{LOCK}")
     handle, holder = filelock.FileLock(lock), lock.with_name(lock.name + HOLDER.removeprefix(LOCK))

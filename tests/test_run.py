@@ -261,7 +261,7 @@ def test_weights_that_do_not_fit_an_edited_experiment(plain: gankit.Run) -> None
 def test_weights_whose_imaginary_parts_would_be_lost_are_refused(plain: gankit.Run) -> None:
     weights, config = checkpoint.read_export(plain.exported)
     # As a forger would write it, with a digest that fits.
-    forged = SimpleNamespace(state_dict=lambda: {name: tensor.cfloat() for name, tensor in weights.items()})
+    forged = SimpleNamespace(state_dict=lambda: {name: tensor.to(torch.complex64) for name, tensor in weights.items()})
     checkpoint.export(plain.exported, cast(torch.nn.Module, forged), config)
     said = r"saved generator does not fit .* numbers of torch\.complex64, and the network's are of torch\.float32"
     with pytest.raises(RunError, match=said):
