@@ -2,6 +2,7 @@
 
 import difflib
 import re
+import sys
 from collections.abc import Collection, Sequence
 from itertools import islice
 
@@ -80,6 +81,12 @@ def meant_by(name: str, known: Collection[str]) -> list[str]:
     """The known names that a name may mean: itself, else those that differ in capitals, hyphens and underscores."""
     plain = [re.sub("[-_]", "", text).casefold() for text in (name, *known)]
     return [name] if name in known else [item for item, text in zip(known, plain[1:], strict=True) if text == plain[0]]
+
+
+def not_in_utf8(name: str) -> str:
+    """Why the name of a file or folder, as it is to be shown, cannot be written into a file."""
+    advice = "" if sys.getfilesystemencoding() == "utf-8" else "set PYTHONUTF8=1, or "
+    return f"{name} is not in UTF-8; {advice}rename that file or folder"
 
 
 def suggestion(name: str, known: Collection[str], *, list_all: bool = False) -> str:

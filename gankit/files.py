@@ -20,15 +20,14 @@ from typing import BinaryIO
 
 import filelock
 
-from gankit.errors import BusyError, GankitError, RunError
-from gankit.terminal.text import to_cell
+from gankit.errors import BusyError, GankitError, RunError, not_in_utf8
+from gankit.terminal.text import harmless, to_cell
 
 LOCK, HOLDER = ".lock", ".lock-holder"
 OWN = re.compile(r"\..+\.\d+\.tmp|(\..+)?\.lock(-holder)?")
 """Names of what gankit puts into a folder while it writes: unfinished files and folders, and locks."""
 POLL = 0.2  # Seconds between looks at a lock that another process holds
 MARK = b"gankit-digest:"
-BLOCK = 1 << 20
 
 
 def user_path(path: str | Path) -> Path:
@@ -59,10 +58,8 @@ def open_atomically(path: Path) -> Iterator[BinaryIO]:
                 file.flush()
                 os.fsync(file.fileno())
             os.replace(temporary, path)
-        except BaseException:
-            with contextlib.suppress(OSError):
-                temporary.unlink(missing_ok=True)
-            raise
+        finally:
+            _remove(temporary)
         _sync_folder(path.parent)
 
 
@@ -78,10 +75,7 @@ def write_atomically(path: Path, content: bytes | str) -> None:
             content = content.encode()
         except UnicodeEncodeError as error:
             name = content[max(error.start - 20, 0) : error.end + 20]
-            locale = "" if sys.getfilesystemencoding() == "utf-8" else "set PYTHONUTF8=1, or "
-            raise GankitError(
-                f"{path}: {name!r} is a name that is not in UTF-8; {locale}rename that file or folder"
-            ) from None
+            raise GankitError(f"{path}: {not_in_utf8(repr(name))}") from None
     with open_atomically(path) as file:
         file.write(content)
 
@@ -109,13 +103,12 @@ def append_line(path: Path, line: str) -> None:
 
 @contextlib.contextmanager
 def named_errors(path: Path, temporary: Path | None = None) -> Iterator[None]:
-    """Let an OSError inside name this file, where it names none or the temporary one."""
+    """Let an OSError inside name this file or folder, where it names none, and where it names the temporary one."""
     try:
         yield
     except OSError as error:
-        if error.filename not in (None, temporary, str(temporary)):
-            raise
-        raise OSError(error.errno, error.strerror or str(error), str(path)) from error
+        place = str(error.filename or path).replace(str(temporary or path), str(path))
+        raise OSError(error.errno, error.strerror or str(error), place) from error
 
 
 def _sync_folder(folder: Path) -> None:
@@ -171,7 +164,7 @@ def is_sealed(path: Path) -> bool | None:
 def _digest(file: BinaryIO, size: int) -> bytes:
     """Of the first `size` bytes, read in blocks; a memory map would keep all of them in memory."""
     digest = hashlib.blake2b()
-    while size > 0 and (block := file.read(min(BLOCK, size))):
+    while size > 0 and (block := file.read(min(2**20, size))):
         digest.update(block)
         size -= len(block)
     return digest.digest()
@@ -184,11 +177,9 @@ def refuse_nonempty(folder: Path, hint: str = "choose another --out") -> None:
         folder: may be missing, or hold what gankit left there when it was stopped.
         hint: what to do instead, for the error, a RunError.
     """
-    if not folder.exists():
-        return
-    if not folder.is_dir():
+    if folder.exists() and not folder.is_dir():
         raise RunError(f"{folder} is a file; choose another --out")
-    if not all(OWN.fullmatch(path.name) for path in folder.iterdir()):
+    if folder.is_dir() and not all(OWN.fullmatch(path.name) for path in folder.iterdir()):
         raise RunError(f"{folder} is not empty; {hint}")
 
 
@@ -204,6 +195,18 @@ def refuse_taken(folder: Path) -> None:
     if folder.is_symlink() or os.path.ismount(folder):
         raise RunError(f"{folder} is a link or a mounted disk, which cannot be replaced; name a folder in it as --out")
     refuse_nonempty(folder)
+    refuse_unwritable(folder)
+
+
+def refuse_unwritable(path: Path) -> None:
+    """Refuse a file or folder that this user may not write, before the work.
+
+    Raises:
+        PermissionError: names it.
+    """
+    place = next(filter(Path.exists, path.absolute().parents))
+    if not os.access(place, os.W_OK):
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path))
 
 
 def write_folder(folder: Path, fill: Callable[[Path], None]) -> Path:
@@ -220,8 +223,8 @@ def write_folder(folder: Path, fill: Callable[[Path], None]) -> Path:
     folder = user_path(folder)
     refuse_taken(folder)
     folder.parent.mkdir(parents=True, exist_ok=True)
-    with locked(folder):
-        new = folder.with_name(f".{folder.name}.{os.getpid()}.tmp")
+    new = folder.with_name(f".{folder.name}.{os.getpid()}.tmp")
+    with locked(folder), named_errors(folder, new):
         try:
             new.mkdir()
             fill(new)
@@ -236,9 +239,6 @@ def write_folder(folder: Path, fill: Callable[[Path], None]) -> Path:
                 shutil.rmtree(folder)
             new.rename(folder)
             _sync_folder(folder.parent)
-        except OSError as error:
-            place = str(error.filename or folder).replace(str(new), str(folder))
-            raise OSError(error.errno, error.strerror or str(error), place) from error
         finally:
             _remove(new)
     return folder
@@ -307,7 +307,7 @@ def locked(target: Path, lock: Path | None = None, give_up: Callable[[], bool] =
         give_up: asked again and again while another process holds it; by default there is no waiting.
 
     Raises:
-        BusyError: another process holds it; says which.
+        RunError: another process holds it (a BusyError that says which), or something else is in the lock's place.
     """
     lock = lock or target.with_name(f".{target.name}{LOCK}")
     handle, holder = filelock.FileLock(lock), lock.with_name(lock.name + HOLDER.removeprefix(LOCK))
@@ -320,6 +320,10 @@ def locked(target: Path, lock: Path | None = None, give_up: Callable[[], bool] =
             time.sleep(POLL)
         except NotImplementedError:  # a file system without locks: its users must take care
             break
+        except OSError as error:
+            if lock.is_symlink() or lock.is_dir():  # a lock is always a file: who follows a link may harm another
+                raise RunError(f"{lock} is a link or a folder, and no lock: remove it, and start again") from None
+            raise OSError(error.errno, error.strerror, str(lock if lock.exists() else target)) from None
         else:
             if lock.exists():  # else its last holder deleted it after it was opened here
                 break
@@ -329,7 +333,8 @@ def locked(target: Path, lock: Path | None = None, give_up: Callable[[], bool] =
     try:
         command = shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]])
         facts = {"pid": os.getpid(), "command": command, "host": socket.gethostname()}
-        write_atomically(holder, json.dumps(facts))
+        with named_errors(target, holder):
+            write_atomically(holder, json.dumps(facts))
         yield
     finally:
         _remove(holder)
@@ -340,7 +345,6 @@ def locked(target: Path, lock: Path | None = None, give_up: Callable[[], bool] =
 def _describe(holder: Path) -> str:
     try:
         facts = json.loads(holder.read_text(encoding="utf-8"))
-        command = "".join(letter if letter.isprintable() else "?" for letter in str(facts["command"]))[:200]
-        return f"process {int(facts['pid'])} on {facts['host']} ({command})"
+        return harmless(f"process {int(facts['pid'])} on {facts['host']} ({facts['command']!s:.200})")
     except (OSError, ValueError, KeyError, TypeError):
         return "another process"

@@ -13,12 +13,14 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import filelock
 import numpy as np
 import pytest
 
 import gankit
 from gankit import cache, cli
 from gankit.errors import BusyError, GankitError, RunError
+from gankit.evaluation.statistics import Statistics
 from gankit.evaluation.tables import is_table
 from gankit.files import (
     LOCK,
@@ -34,6 +36,7 @@ from gankit.files import (
     write_atomically,
     write_folder,
 )
+from gankit.planning.proposal import plan
 from gankit.ranking.key import Key, read_key
 from gankit.ranking.rating_files import read_ratings
 from gankit.report import write_report
@@ -161,6 +164,41 @@ def test_the_second_of_two_starts_is_refused(tmp_path: Path, small: Small) -> No
         gankit.train(gankit.load("wgan-gp", *small()), tmp_path / "new")
 
 
+@pytest.mark.parametrize("put", [Path.mkdir, lambda path: path.symlink_to("/dev/null")], ids=["folder", "link"])
+def test_what_is_in_the_place_of_a_lock_stays_and_is_named(put: Callable[[Path], None], tmp_path: Path) -> None:
+    for lock, output in ((tmp_path / LOCK, sole_writer(tmp_path)), (tmp_path / ".a.lock", sole_output(tmp_path / "a"))):
+        put(lock)
+        with pytest.raises(RunError, match=rf"{lock} is a link or a folder, and no lock: remove it"), output:
+            pass
+        assert lock.is_symlink() or lock.is_dir()
+
+
+def test_a_folder_without_rights_is_refused_before_the_work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without the system's own rights, since root has all."""
+    work: list[Callable[[Path], object]] = [
+        refuse_taken, lambda path: next(plan(str(tmp_path), 1.0, path.with_suffix(".toml"))),
+        lambda path: Statistics.check_output(path.with_suffix(".npz")),
+    ]  # fmt: skip
+    monkeypatch.setattr(os, "access", lambda place, mode: Path(place) != tmp_path)
+    for refuse in work:
+        with pytest.raises(PermissionError) as caught:
+            refuse(tmp_path / "new")
+        assert Path(caught.value.filename).stem == "new"
+
+
+def test_a_lock_that_cannot_be_written_names_its_target(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refused(name: object, *_: object, **__: object) -> None:
+        raise PermissionError(errno.EACCES, "Permission denied", str(getattr(name, "lock_file", name)))
+
+    for owner, action in ((filelock.FileLock, "acquire"), (os, "replace")):
+        with monkeypatch.context() as patch:
+            patch.setattr(owner, action, refused)
+            with pytest.raises(PermissionError) as caught, sole_output(tmp_path / "a"):
+                pass
+        assert caught.value.filename == str(tmp_path / "a")
+        assert not list(tmp_path.iterdir())
+
+
 def test_a_start_that_was_cut_off_is_no_dead_end(tmp_path: Path, small: Small) -> None:
     experiment, out = gankit.load("wgan-gp", *small("training.steps=1")), tmp_path / "run"
     out.mkdir()
@@ -255,11 +293,15 @@ def test_without_a_home_folder_the_cache_is_a_temporary_one(monkeypatch: pytest.
 
 
 def test_a_name_that_is_not_utf8(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    with pytest.raises(GankitError, match=r"a\.toml: 'the class \\udcff' is a name that is not in UTF-8; rename"):
+    with pytest.raises(GankitError, match=r"a\.toml: 'the class \\udcff' is not in UTF-8; rename"):
         write_atomically(tmp_path / "a.toml", "the class \udcff")
     monkeypatch.setattr("sys.getfilesystemencoding", lambda: "ascii")
-    with pytest.raises(GankitError, match="in UTF-8; set PYTHONUTF8=1, or rename"):
-        write_atomically(tmp_path / "a.toml", "the class \udcff")
+    for use in (
+        lambda: write_atomically(tmp_path / "a.toml", "the class \udcff"),
+        lambda: gankit.load("demo", "data.path=\udcc3\udcbc"),
+    ):
+        with pytest.raises(GankitError, match="in UTF-8; set PYTHONUTF8=1, or rename"):
+            use()
     assert list(tmp_path.iterdir()) == []
 
 

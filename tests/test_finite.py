@@ -12,6 +12,7 @@ import torch
 
 import gankit
 from gankit.errors import DataError, PartError, RunError
+from gankit.runs import checkpoint
 from gankit.training.rehearsal import rehearse
 from gankit.training.step import Stepper
 
@@ -54,6 +55,24 @@ def test_weights_that_are_not_finite_are_named(
         gankit.train(gankit.load("wgan-gp", *overrides), tmp_path / "run")
     assert "\n" not in str(caught.value)
     assert not list((tmp_path / "run").glob("checkpoints/*"))
+
+
+@pytest.mark.parametrize("name", ["generator", "critic", "averaged"])
+@pytest.mark.parametrize("bad", BAD)
+def test_a_run_with_weights_that_are_not_finite_is_no_start(
+    name: str, bad: float, small: Small, tmp_path: Path
+) -> None:
+    averaging = "training.averaging=0.9"
+    first = gankit.train(gankit.load("wgan-gp", *small(averaging)), tmp_path / "first")
+    for path in first.path.glob("checkpoints/step-*.pt"):
+        content = torch.load(path, weights_only=True)
+        key, weight = next((k, v) for k, v in content["state"][name].items() if v.is_floating_point())
+        content["state"][name][key] = torch.full_like(weight, bad)
+        checkpoint.save(path.parent, content["step"], content["state"])
+    experiment = gankit.load("wgan-gp", *small(averaging, f"training.start_from={first.path}"))
+    with pytest.raises(RunError, match=rf"start_from: {first.path}: .* NaN or infinity \({name}.*\): take another run"):
+        gankit.train(experiment, tmp_path / "second")
+    assert not (tmp_path / "second").exists()
 
 
 def test_a_buffer_of_nan_is_named(small: Small, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -239,7 +239,9 @@ from gankit.studies.jobs import Job, run_jobs
 
 def wait(folder):
     (folder / "here").touch()
-    time.sleep(0 if (folder / "mark").exists() else 60)
+    naps = 0 if (folder / "mark").exists() else int(sys.argv[2])
+    for _ in range(naps):
+        time.sleep(60 / naps)
     return {}
 
 def main():
@@ -254,10 +256,10 @@ if __name__ == "__main__":
 def test_a_second_interrupt_of_workers_says_what_is_lost(tmp_path: Path) -> None:
     script, jobs = tmp_path / "script.py", tmp_path / "jobs"
     # Jobs that do not stop when they are asked to.
-    script.write_text(SCRIPT.replace("time.sleep(", "[time.sleep(1) for _ in range(60)] or (").replace(
-        "    (folder", "    import signal; signal.signal(signal.SIGINT, signal.SIG_IGN)\n    (folder", 1
-    ))  # fmt: skip
-    process = subprocess.Popen([sys.executable, str(script), str(jobs)], stderr=subprocess.PIPE, text=True)
+    deaf = "    import signal; signal.signal(signal.SIGINT, signal.SIG_IGN)\n    (folder"
+    script.write_text(SCRIPT.replace("    (folder", deaf, 1))
+    words = [sys.executable, str(script), str(jobs), "1"]
+    process = subprocess.Popen(words, stderr=subprocess.PIPE, text=True)
     for name in "ab":
         wait_for(jobs / name / "here", by=process)
     process.send_signal(signal.SIGINT)
@@ -269,13 +271,21 @@ def test_a_second_interrupt_of_workers_says_what_is_lost(tmp_path: Path) -> None
 
 
 @pytest.mark.slow
-def test_an_interrupt_of_the_parent_reaches_its_workers(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("start", "kind", "naps"),
+    [([], signal.SIGINT, "1"), (["sh", "-c", 'trap "" INT; exec "$@"', "sh"], signal.SIGTERM, "600")],
+    ids=["in the foreground", "in the background, where Ctrl-C is ignored"],
+)
+def test_an_interrupt_of_the_parent_reaches_its_workers(
+    start: list[str], kind: signal.Signals, naps: str, tmp_path: Path
+) -> None:
     script, jobs = tmp_path / "script.py", tmp_path / "jobs"
     script.write_text(SCRIPT)
-    process = subprocess.Popen([sys.executable, str(script), str(jobs)], stderr=subprocess.PIPE, text=True)
+    words = [sys.executable, str(script), str(jobs), naps]
+    process = subprocess.Popen([*start, *words], stderr=subprocess.PIPE, text=True)
     for name in "ab":
         wait_for(jobs / name / "here", by=process)
-    process.send_signal(signal.SIGINT)
+    process.send_signal(kind)
     _, said = process.communicate(timeout=30)
     assert process.returncode != 0
     assert "stopped with 4 of 4 jobs to do" in said
@@ -283,5 +293,5 @@ def test_an_interrupt_of_the_parent_reaches_its_workers(tmp_path: Path) -> None:
     for name in "abcd":
         (jobs / name).mkdir(exist_ok=True)
         (jobs / name / "mark").touch()
-    subprocess.run([sys.executable, str(script), str(jobs)], check=True)
+    subprocess.run(words, check=True)
     assert all(json.loads((jobs / name / "result.json").read_text())["result"] == {} for name in "abcd")

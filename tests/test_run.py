@@ -6,7 +6,8 @@ import csv
 import math
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
 import numpy as np
 import processes
@@ -255,6 +256,16 @@ def test_weights_that_do_not_fit_an_edited_experiment(plain: gankit.Run) -> None
         with pytest.raises(RunError, match=rf"the saved {network} does not fit the experiment") as caught:
             getattr(edited, network)
         assert "\n" not in str(caught.value)
+
+
+def test_weights_whose_imaginary_parts_would_be_lost_are_refused(plain: gankit.Run) -> None:
+    weights, config = checkpoint.read_export(plain.exported)
+    # As a forger would write it, with a digest that fits.
+    forged = SimpleNamespace(state_dict=lambda: {name: tensor.to(torch.complex64) for name, tensor in weights.items()})
+    checkpoint.export(plain.exported, cast(torch.nn.Module, forged), config)
+    said = r"saved generator does not fit .* numbers of torch\.complex64, and the network's are of torch\.float32"
+    with pytest.raises(RunError, match=said):
+        _ = gankit.open_run(plain.path).generator
 
 
 def test_a_log_that_ends_in_half_a_line(plain: gankit.Run) -> None:

@@ -18,10 +18,11 @@ from gankit.training.step import Stepper
 from gankit.training.stopping import StopRequest
 
 Small = Callable[..., list[str]]
+NOT_ON_WINDOWS = pytest.mark.skipif(os.name == "nt", reason="there is no such signal")
 
 
-def interrupt() -> None:
-    os.kill(os.getpid(), signal.SIGINT)
+def interrupt(kind: signal.Signals = signal.SIGINT) -> None:
+    os.kill(os.getpid(), kind)
 
 
 def log_without_times(folder: Path) -> list[dict[str, Any]]:
@@ -39,14 +40,14 @@ def interrupt_at(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
     """Interrupts so many times in the update of one side with this number."""
     update = Stepper.update
 
-    def at(side: str, number: int, times: int = 1) -> None:
+    def at(side: str, number: int, times: int = 1, kind: signal.Signals = signal.SIGINT) -> None:
         left = [times]
 
         def interrupted(self: Stepper, which: Any, batch: int, index: int) -> None:
             update(self, which, batch, index)
             while (which, index) == (side, number) and self.settings.steps == 6 and self.step == 4 and left[0]:
                 left[0] -= 1
-                interrupt()
+                interrupt(kind)
 
         monkeypatch.setattr(Stepper, "update", interrupted)
 
@@ -124,3 +125,17 @@ def test_a_second_interrupt_stops_at_once_and_says_what_is_lost(
         f"go on with: gankit resume {tmp_path / 'run'}"
     ) in capsys.readouterr().err
     assert gankit.open_run(tmp_path / "run").steps == 3
+
+
+@pytest.mark.parametrize("kind", [signal.SIGINT, signal.SIGTERM, pytest.param("SIGHUP", marks=NOT_ON_WINDOWS)])
+def test_a_signal_that_the_process_was_started_to_ignore_stops_nothing(
+    kind: signal.Signals | str, small: Small, tmp_path: Path, interrupt_at: Callable[..., None]
+) -> None:
+    """As a shell's script starts what it leaves in the background, and nohup."""
+    number = signal.Signals[kind] if isinstance(kind, str) else kind
+    interrupt_at("critic", 8, kind=number)
+    before = signal.signal(number, signal.SIG_IGN)
+    try:
+        assert gankit.train(gankit.load("wgan-gp", *small()), tmp_path / "run").finished
+    finally:
+        signal.signal(number, before)

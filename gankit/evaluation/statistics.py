@@ -13,7 +13,7 @@ import numpy as np
 
 from gankit.errors import DataError
 from gankit.evaluation.comparison import without_versions
-from gankit.files import sole_output, user_path, write_atomically
+from gankit.files import refuse_unwritable, sole_output, user_path, write_atomically
 from gankit.images.archive import Archive
 from gankit.interfaces import Moments
 
@@ -116,6 +116,7 @@ class Statistics:
             raise DataError(f"{target} must be an .npz file in a folder that exists")
         if target.is_file() and not Statistics.is_file(target):
             raise DataError(f"{target} holds something other than statistics, which would be lost: name another file")
+        refuse_unwritable(target)
         return target
 
     def write(self, path: str | Path) -> Path:

@@ -11,7 +11,7 @@ import tomllib
 from collections.abc import Mapping
 from typing import Any
 
-from gankit.errors import DataError, SettingsError
+from gankit.errors import DataError, SettingsError, not_in_utf8
 from gankit.registry.messages import shown
 
 MAX_FILE = {".toml": 1_000_000, ".json": 10_000_000, ".yaml": 200_000}
@@ -148,7 +148,7 @@ def _refuse_value(value: Any, place: str) -> None:
     if isinstance(value, str) and len(value) > MAX_TEXT:
         raise ValueError(f"{place}the text is longer than {MAX_TEXT:,} characters; shorten it")
     if isinstance(value, str) and not _is_unicode(value):
-        raise ValueError(f"{place}{shown(value)} is not in UTF-8; rename the file")
+        raise ValueError(f"{place}{not_in_utf8(shown(value))}")
 
 
 def _is_unicode(text: str) -> bool:

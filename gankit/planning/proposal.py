@@ -22,7 +22,7 @@ from gankit.experiments.recipe_files import recipe_names
 from gankit.experiments.rules import MIN_IMAGES_OF_CLASS, recipe_tables, refuse_few
 from gankit.experiments.selection import open_dataset, select_images, split_indices
 from gankit.experiments.values import parse_table
-from gankit.files import sole_output, user_path, write_atomically
+from gankit.files import refuse_unwritable, sole_output, user_path, write_atomically
 from gankit.images.labels_csv import files_below
 from gankit.interfaces import Dataset
 from gankit.planning.findings import findings
@@ -138,6 +138,7 @@ def _check_options(minutes: float, out: Path, recipe: str | None) -> None:
 def _check_free(out: Path) -> None:
     if out.exists():
         raise RunError(f"{out}: there is such a file already; choose another with --out")
+    refuse_unwritable(out)
 
 
 def _table(place: str) -> dict[str, Any]:

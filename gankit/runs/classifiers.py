@@ -19,7 +19,7 @@ from gankit.errors import GankitError, PartError, RunError, one_line
 from gankit.files import user_path
 from gankit.interfaces import ImageSpec
 from gankit.runs import checkpoint
-from gankit.runs.networks import refuse_large
+from gankit.runs.networks import refuse_large, refuse_lossy
 
 FILE = "classifier.safetensors"
 SMALL = "small"  # the name of gankit's own network; others are torchvision's
@@ -128,7 +128,10 @@ def load_weights(network: nn.Module, path: Path, name: str, table: str = "classi
     fitting = {
         key: value
         for key, value in named
-        if isinstance(value, Tensor) and key in state and value.shape == state[key].shape
+        if isinstance(value, Tensor)
+        and key in state
+        and value.shape == state[key].shape
+        and torch.can_cast(value.dtype, state[key].dtype)
     }
     # Some networks have a second head for training. Both heads depend on the classes: at most a weight and a bias each.
     if len(state) - len(fitting) > 4 or not fitting:
@@ -191,6 +194,7 @@ def load_classifier(path: str | Path, *, grey_levels: bool = False) -> Classifie
         image = ImageSpec(*facts["image"])
         with seeds.own_draws():
             network = make_network(image, facts["outputs"], facts["network"], facts["width"], facts["input_size"])
+        refuse_lossy(network.state_dict(), tensors)
         network.load_state_dict(tensors)
     except (KeyError, TypeError, AttributeError, ValueError, RuntimeError) as error:
         reason = one_line(error, 120)

@@ -160,11 +160,25 @@ def load_state(part: Any, name: str, states: Mapping[str, Any], folder: Path) ->
         RunError: it is missing, or does not fit; names the run's folder.
     """
     try:
+        if isinstance(part, nn.Module):
+            refuse_lossy(part.state_dict(), states[name])
         part.load_state_dict(states[name])
     except Exception as error:  # plug-ins' parts, and torch itself, may raise anything for a state that does not fit
         if is_fault_of_machine(error):
             raise
         raise RunError(f"{folder}: the saved {name} does not fit the experiment: {one_line(error, 200)}") from error
+
+
+def refuse_lossy(own: Mapping[str, Any], saved: Mapping[str, Any]) -> None:
+    """Refuse saved tensors whose numbers a network's own cannot hold: torch would drop imaginary parts and fractions.
+
+    Raises:
+        ValueError: names the first such tensor, and both types.
+    """
+    for name, value in saved.items():
+        old, new = getattr(value, "dtype", None), getattr(own.get(name), "dtype", None)
+        if old is not None and new is not None and not torch.can_cast(old, new):
+            raise ValueError(f"{name} holds numbers of {old}, and the network's are of {new}")
 
 
 def generate_pixels(

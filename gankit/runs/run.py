@@ -305,7 +305,7 @@ class Run:
 
 def pretrained_names() -> list[str]:
     """The runs that come with gankit."""
-    return sorted(path.parent.name for path in PRETRAINED.glob("*/experiment.toml"))
+    return [Path(run).name for run in _runs_in(PRETRAINED)]
 
 
 def open_run(path: str | Path, *, best: bool = False) -> Run:
@@ -340,11 +340,9 @@ def open_run(path: str | Path, *, best: bool = False) -> Run:
 
 def _runs_near(folder: Path) -> list[str]:
     """Runs that the user may have meant by a folder: those in it, else a similar name next to it or in `runs`."""
-    inside = [str(file.parent) for file in sorted(folder.glob("*/experiment.toml")) if file.is_file()]
-    nearby = {
-        file.parent.name: str(file.parent)
-        for place in (folder.parent, Path("runs"))
-        for file in place.glob("*/experiment.toml")
-        if file.is_file()
-    }
-    return inside or [nearby[name] for name in get_close_matches(folder.name, nearby, n=1)]
+    nearby = {Path(run).name: run for place in (folder.parent, Path("runs")) for run in _runs_in(place)}
+    return _runs_in(folder) or [nearby[name] for name in get_close_matches(folder.name, nearby, n=1)]
+
+
+def _runs_in(folder: Path) -> list[str]:
+    return [str(file.parent) for file in sorted(folder.glob("*/experiment.toml")) if file.is_file()]

@@ -305,8 +305,9 @@ def _interrupted_if(must_stop: Callable[[], bool]) -> Iterator[None]:
 def _interrupt(thread: threading.Thread) -> None:
     """Raise a KeyboardInterrupt in a thread: by SIGINT, which ends waits too, where the thread can receive it."""
     can_signal = hasattr(signal, "pthread_kill")
-    is_blocked = can_signal and signal.SIGINT in signal.pthread_sigmask(signal.SIG_BLOCK, ())  # as in workers of Ray
-    if thread is not threading.main_thread() or is_blocked:  # as on Dask, which runs jobs in other threads
+    is_deaf = can_signal and signal.SIGINT in signal.pthread_sigmask(signal.SIG_BLOCK, ())  # as in workers of Ray
+    is_deaf |= signal.getsignal(signal.SIGINT) is signal.SIG_IGN  # as in those of a study in the background
+    if thread is not threading.main_thread() or is_deaf:  # as on Dask, which runs jobs in other threads
         identity, error = ctypes.c_ulong(thread.ident or 0), ctypes.py_object(KeyboardInterrupt)
         ctypes.pythonapi.PyThreadState_SetAsyncExc(identity, error)  # raised before the next line of Python
     elif can_signal:

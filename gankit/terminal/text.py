@@ -38,21 +38,21 @@ class ErrorStream:
     GONE = (OSError, ValueError, AttributeError)
     """Errors of a stream that is gone, closed, or was never there."""
 
+    def _do(self, action: str, *values: str) -> Any:
+        with contextlib.suppress(*self.GONE):
+            return getattr(sys.stderr, action)(*values)
+
     def write(self, text: str) -> None:
         """Write a text, where that is possible."""
-        with contextlib.suppress(*self.GONE):
-            sys.stderr.write(text)
+        self._do("write", text)
 
     def flush(self) -> None:
         """Flush the stream, where that is possible."""
-        with contextlib.suppress(*self.GONE):
-            sys.stderr.flush()
+        self._do("flush")
 
     def isatty(self) -> bool:
         """Whether it is a terminal."""
-        with contextlib.suppress(*self.GONE):
-            return sys.stderr.isatty()
-        return False
+        return bool(self._do("isatty"))
 
     def __eq__(self, other: object) -> bool:
         return type(other) is type(self)  # by which tqdm knows the bars that a line is written above

@@ -7,7 +7,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from gankit.errors import RunError, first_of, one_line
+from gankit.errors import RunError, first_of
 from gankit.runs import checkpoint
 from gankit.runs.networks import load_state
 from gankit.runs.run import open_run
@@ -53,7 +53,8 @@ def load_networks(stepper: Stepper, state: dict[str, Any], folder: Path) -> None
         folder: the other run's, for messages.
 
     Raises:
-        RunError: no layer of a network fits, or layers that `training.freeze` names are not in the other run.
+        RunError: no layer of a network fits, or layers that `training.freeze` names are not in the other run,
+            or its weights are not finite.
     """
     warnings = []  # only given if this state fits; else an older one is tried
     for kind, network in (("generator", stepper.generator), ("critic", stepper.critic)):
@@ -65,12 +66,14 @@ def load_networks(stepper: Stepper, state: dict[str, Any], folder: Path) -> None
                 f"training.start_from: {len(network.state_dict()) - len(unmatched)} of {len(network.state_dict())} "
                 f"tensors of the {kind} come from {folder}; freshly drawn: {first_of(unmatched, LISTED)}"
             )
-    stepper.warnings += warnings
     stepper.averaged = new_average(stepper.generator, stepper.settings.averaging)
     if stepper.averaged is not None and "averaged" in state:
         saved = {name.removeprefix("module."): value for name, value in state["averaged"].items()}
         _load_matching(stepper.averaged.module, "averaged", {"averaged": saved}, folder)
         stepper.averaged.n_averaged.copy_(state["averaged"]["n_averaged"])
+    if wrong := stepper.not_finite():
+        raise RunError(f"{folder}: the saved networks hold NaN or infinity ({first_of(wrong)}): take another run")
+    stepper.warnings += warnings
     stepper.go_to(stepper.step)  # calls each `before_step` again, since loading has replaced buffers
 
 
@@ -111,10 +114,7 @@ def _load_matching(network: nn.Module, name: str, states: Mapping[str, Any], fol
             f"{folder}: the saved {name} does not fit the experiment: no layer of both has the same shape; give the "
             "networks the names and widths that its experiment.toml has"
         )
-    try:
-        network.load_state_dict({**own, **taken})
-    except (ValueError, RuntimeError) as error:
-        raise RunError(f"{folder}: the saved {name} does not fit the experiment: {one_line(error, 200)}") from error
+    load_state(network, name, {name: {**own, **taken}}, folder)
     return [key for key in own if key in layers and key not in taken]
 
 

@@ -20,7 +20,8 @@ class BrokenOff(KeyboardInterrupt):
 class StopRequest:
     """A context in which the first interrupt only requests a stop, and says so; a later one interrupts at once.
 
-    Interrupts are Ctrl-C, SIGTERM, and a terminal that is closed, unless `nohup` tells the process to ignore it.
+    Interrupts are Ctrl-C, SIGTERM, and a terminal that is closed; but none that the process was started to ignore, as
+    by `nohup`, or Ctrl-C by a shell's script that starts it in the background.
 
     A terminal and a wrapper such as `timeout` or make may both pass on the same interrupt. A second one within `GRACE`
     seconds is therefore ignored.
@@ -43,11 +44,9 @@ class StopRequest:
 
     def __enter__(self) -> StopRequest:
         if threading.current_thread() is threading.main_thread():
-            kinds = [signal.SIGINT, signal.SIGTERM]
-            if hasattr(signal, "SIGHUP") and signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:
-                kinds.append(signal.SIGHUP)
+            kinds = {signal.SIGINT, signal.SIGTERM, getattr(signal, "SIGHUP", signal.SIGTERM)}
             # Handlers that were not set from Python are None here; they could not be restored, and are left in place.
-            kinds = [kind for kind in kinds if signal.getsignal(kind) is not None]
+            kinds = {kind for kind in kinds if signal.getsignal(kind) not in (None, signal.SIG_IGN)}
             self._previous_handlers = {kind: signal.signal(kind, self._request) for kind in kinds}
         return self
 
