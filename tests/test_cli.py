@@ -305,6 +305,8 @@ def test_tables_on_a_narrow_terminal_have_no_broken_rows(
 ) -> None:
     wide = call("list", "recipes").out
     monkeypatch.setenv("COLUMNS", str(columns))
+    assert call("list", "recipes").out == wide, "in a pipe"
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
     for narrow in (call("list", "recipes").out, call("list").out):
         assert max(map(len, narrow.splitlines())) <= columns
     lines = call("list", "recipes").out.splitlines()
@@ -316,6 +318,7 @@ def test_tables_on_a_narrow_terminal_have_no_broken_rows(
 def test_the_widest_column_is_wrapped_where_enough_is_left_of_it(monkeypatch: pytest.MonkeyPatch) -> None:
     rows = [("name", "for", "n"), ("a", "words that go on and on for a while", "1"), ("b", "few", "2")]
     assert as_columns(rows)[1] == "a     words that go on and on for a while  1"
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
     monkeypatch.setenv("COLUMNS", "32")
     assert as_columns(rows) == [
         "name  for                      n",

@@ -150,8 +150,10 @@ def as_columns(rows: Sequence[Sequence[str]]) -> list[str]:
     are put below the first one.
     """
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    # 0 where nothing says how wide lines may be: in a file or a pipe.
-    most, needed = shutil.get_terminal_size((0, 0)).columns, sum(widths) + 2 * (len(widths) - 1)
+    most = (
+        shutil.get_terminal_size().columns if sys.stdout and sys.stdout.isatty() else 0
+    )  # files and pipes have whole lines
+    needed = sum(widths) + 2 * (len(widths) - 1)
     table = list(map(list, rows))
     if most and needed > most:
         widest = max(range(len(widths)), key=widths.__getitem__)
