@@ -31,6 +31,26 @@ def test_values_of_overrides_are_toml_or_strings() -> None:
     assert experiment.training.optimizer_options == {"weight_decay": 0.1}
 
 
+def test_another_spelling_of_a_name_keeps_the_settings_of_its_table() -> None:
+    exact = gankit.load("demo", "data.name=eyes", "generator.name=resnet", "losses.gradient-penalty.weight=5")
+    loose = gankit.load("Demo", "data.name=Eyes", "generator.name=ResNet", "losses.gradient_penalty.weight=5")
+    assert loose.data.size == exact.data.size == 32
+    assert loose.generator.settings == exact.generator.settings
+    assert loose.losses == exact.losses
+    assert loose.evaluation.count == exact.evaluation.count == 500
+
+
+def test_a_recipe_in_another_spelling_hides_no_file_of_that_name() -> None:
+    with registry("recipe").isolated():
+
+        @gankit.recipes.register("Demo")
+        class Other(gankit.recipes.Recipe):
+            def settings(self, images: gankit.recipes.TrainingImages) -> dict[str, object]:
+                return {}
+
+        assert gankit.load("demo").generator.settings.widths == [128, 64, 32, 16]
+
+
 def test_a_list_whose_quotes_the_shell_took_away_is_a_list_of_texts() -> None:
     experiment = gankit.load("wgan-gp", "data.conditional=[age, patient-sex]", "evaluation.metrics=[fid,kid,]")
     assert experiment.data.conditional == ["age", "patient-sex"]

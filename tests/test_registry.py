@@ -362,6 +362,7 @@ def test_capitals_hyphens_and_underscores_make_no_difference_where_one_part_is_m
     with isolated_registry():
         gankit.augments.register("blur-it")(Blur)
         assert registry("augment").find("Blur_It") == "blur-it"
+        assert "known: " in refused(lambda: gankit.augments.get("gankit:Blur_It")), "which is not gankit's own"
         gankit.augments.register("BlurIt")(type("Other", (Blur,), {}))
         assert gankit.augments.get("blur-it") is Blur, "a name as it is written comes first"
         assert "augment 'blur_it' may be 'BlurIt' or 'blur-it': write one" in refused(

@@ -483,6 +483,8 @@ def test_labels_of_every_form() -> None:
     texts = gankit.wrap("dataset", images(), labels=np.array(["cat", "ape", "dog"])[numbers])
     assert [texts.class_names[k] for k in texts.labels[:3]] == ["cat", "ape", "dog"]  # type: ignore[index]
     assert texts.class_names == ("ape", "cat", "dog")
+    keys = gankit.wrap("dataset", images(), labels=[0, 1] * 6, class_names={"left": 0, "right": 1}.keys())
+    assert keys.class_names == ("left", "right")
     several = gankit.wrap("dataset", images(), labels=np.eye(12, dtype=int)[:, :2], class_names=["left", "right"])
     assert several.labels is None
     assert several.facts["right"].tolist()[:3] == [0, 1, 0]

@@ -238,7 +238,8 @@ class Npz(DecodedDataset):
         in the file, else by the numbers or names that stand there.
 
         Raises:
-            DataError: labels that are no classes, not one name per class, or agreement outside [0, 1].
+            DataError: labels that are no classes, not one name per class, two spellings of one, agreement outside
+                [0, 1], or an image without a label, group or agreement.
         """
         labels, class_names = self._read_classes() or (None, ())
         agreement = self._flat("agreement")

@@ -84,10 +84,9 @@ def features_protocol(name: str, network: Features) -> dict[str, Any]:
 def seconds_per_image(network: Features, shape: tuple[int, int, int]) -> float:
     """The seconds that features take for an image of (channels, height, width), by a batch of grey images."""
     batch = torch.full((BATCH, *shape), 127.5, device=device_of(network))
-    with torch.no_grad():
-        network(batch[:1])  # the first call prepares the network
-        start = perf_counter()
-        network(batch).cpu()
+    call_part("features", network, batch[:1])  # the first call prepares the network
+    start = perf_counter()
+    call_part("features", network, batch).cpu()
     return (perf_counter() - start) / BATCH
 
 

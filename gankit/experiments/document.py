@@ -83,11 +83,14 @@ class SettingsDocument:
     @classmethod
     def _read_recipe(cls, name: str) -> SettingsDocument:
         """A recipe by name."""
-        if name in registry("recipe"):
+        meant = meant_by(name, {*recipe_names(), *recipes.names()})
+        name = meant[0] if len(meant) == 1 else name
+        if name in recipes.names() or (name in registry("recipe") and name not in recipe_names()):
             return cls(f"recipe {name}", {"data": dict(recipes.get(name).data)}, computed_by=name, is_recipe=True)
         if name not in recipe_names():
             _refuse_path_or_setting(name)
-        name = next(iter(meant_by(name, recipe_names())), name)
+        text = recipe_text(name)  # its error for an unknown name lists the recipes
+        return cls(f"recipe {name}", tomllib.loads(text), text, is_recipe=True)
         text = recipe_text(name)  # its error for an unknown name lists the recipes
         return cls(f"recipe {name}", tomllib.loads(text), text, is_recipe=True)
 
@@ -138,7 +141,7 @@ class SettingsDocument:
         trial = copy.deepcopy(self)
         for override in settings:
             trial._set(override)
-        return bool(trial._data_set_name() != self._data_set_name())
+        return not _is_same_name(trial._data_set_name(), self._data_set_name())
 
     def _data_set_name(self) -> Any:
         """The name of the data set, from the table `data` or from the name in its place."""
@@ -154,7 +157,7 @@ class SettingsDocument:
             path = (*path, _key_or_index(table, key, override.text, path))
             table = self._open_table(table, path, override.text)
         path = (*path, _key_or_index(table, last, override.text, path))
-        if last == "name" and isinstance(table, dict) and table.get("name") != override.value:
+        if last == "name" and isinstance(table, dict) and not _is_same_name(override.value, table.get("name")):
             table.clear()
             self._forget_within(path[:-1])
         self._forget_within(path)
@@ -314,6 +317,12 @@ def _parse(text: str, format: str, label: str) -> Any:
     raise SettingsError(f"{where}: not {name}: {reason}{hint}")
 
 
+def _is_same_name(one: Any, other: Any) -> bool:
+    """Whether two names are one in the same or in another spelling."""
+    texts = isinstance(one, str) and isinstance(other, str)
+    return bool(one == other or (texts and meant_by(one, [other])))
+
+
 def _key_or_index(table: dict[str, Any] | list[Any], key: str, text: str, path: KeyPath) -> str | int:
     """The key itself in a table; in a list the index of the entry that the key names, by its number or by its name."""
     if isinstance(table, dict):
@@ -321,8 +330,9 @@ def _key_or_index(table: dict[str, Any] | list[Any], key: str, text: str, path: 
     names = [item.get("name") if isinstance(item, dict) else item for item in table]
     if key.isdecimal() and len(key) < 10 and int(key) < len(table):  # int() refuses thousands of digits
         return int(key)
-    if names.count(key) == 1:
-        return names.index(key)
+    meant = meant_by(key, [name for name in names if isinstance(name, str)])
+    if len(meant) == 1 and names.count(meant[0]) == 1:
+        return names.index(meant[0])
     problem = f"has no entry {shown(key)}; it has {', '.join(map(str, names)) or 'none'}"
     if key in names:
         problem = f"has {names.count(key)} entries named {key!r}; give the index of the one you mean, counted from 0"

@@ -37,9 +37,8 @@ def findings(dataset: Dataset) -> Iterator[str]:
     if blank:
         yield f"{counted(len(blank), 'near-blank image')}, {_names(dataset, blank)}: leave out those that show nothing"
     # (p, 2) indices of each pair, the smaller first; the later image counts as the copy.
-    ids, pairs = np.array([thumb.id for thumb in thumbs]), np.zeros((0, 2), np.int64)
-    for i, j, _, _ in duplicates(thumbs, thumbs, NEAR_COPY) if thumbs else ():
-        pairs = np.concatenate([pairs, ids[np.stack([i, j], 1)[i < j]]])
+    ids, found = np.array([thumb.id for thumb in thumbs]), duplicates(thumbs, thumbs, NEAR_COPY) if thumbs else ()
+    pairs = np.concatenate([np.zeros((0, 2), np.int64), *(ids[np.stack([i, j], 1)[i < j]] for i, j, _, _ in found)])
     if len(pairs):
         copies = np.unique(pairs[:, 1])
         yield f"{counted(len(copies), 'duplicate')} of other images, such as {_names(dataset, pairs[0])}: remove them"

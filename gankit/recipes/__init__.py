@@ -107,8 +107,9 @@ class Recipe(ABC):
     data: ClassVar[Mapping[str, Any]] = MappingProxyType({"name": "eyes", "size": 32, "flip": True})
     proposed_on: ClassVar[tuple[str, ...]] = ()
 
-    def __init_subclass__(cls) -> None:
-        """Refuse a recipe whose facts are not what the class says, with a PartError."""
+    def __init_subclass__(cls, **options: Any) -> None:
+        """Refuse a recipe whose facts are not of the types above, with a PartError."""
+        super().__init_subclass__(**options)
         for name, hint in get_type_hints(Recipe).items():
             value = getattr(cls, name)
             plain = dict(value) if isinstance(value, Mapping) else value  # strictly, a dict is wanted

@@ -1,7 +1,7 @@
 """A data set made of arrays, of pictures, or of another library's data set."""
 
 import contextlib
-from collections.abc import Callable, Mapping, Sequence, Set
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, final
 
@@ -181,7 +181,7 @@ def _read_labels(
 
 def _check_class_names(names: Sequence[str] | None) -> tuple[str, ...]:
     """The names of classes, which must be distinct; () for None."""
-    if isinstance(names, (str, Mapping, Set)):  # letters would become names, and sets have no order
+    if isinstance(names, (str, Mapping, set, frozenset)):  # letters would become names, and sets have no order
         raise DataError(f"class_names is of type {type(names).__name__}: give a list with one name per class")
     texts = () if names is None else tuple(map(str, names))
     if alike := two_spellings(texts):

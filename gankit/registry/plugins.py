@@ -135,7 +135,7 @@ _Entry = tuple[str, str, str, str]
 
 @lru_cache(maxsize=8)
 def _scan(path: tuple[str, ...], modified: tuple[int, ...]) -> tuple[tuple[PlugIn, ...], tuple[tuple[str, str], ...]]:
-    """Plug-ins, and (distribution, sentence) of each fault. `modified` only serves to renew the cache of results."""
+    """Plug-ins, and (distribution, sentence) of each fault. `modified` is only part of the cache's key."""
     faults: dict[str, str] = {}
     try:
         entries = list(_read_together(path))

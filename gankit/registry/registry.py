@@ -147,7 +147,8 @@ class Registry:
         if plain in ALIASES.get(self.kind, {}):
             return ALIASES[self.kind][plain]
         of_plugins = [name for plugin in self._plugins() for name in (plugin.name, plugin.qualified_name)]
-        meant = meant_by(plain, {*self.names(), *ALIASES.get(self.kind, ()), *of_plugins})
+        known = {*self.built_in(), *ALIASES.get(self.kind, ())}
+        meant = meant_by(plain, known if plain != name else {*known, *self.names(), *of_plugins})
         if len(meant) == 1:
             return self.find(meant[0])
         if meant:

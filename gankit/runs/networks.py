@@ -45,7 +45,7 @@ def build_network(experiment: Experiment, kind: Literal["generator", "critic"], 
         # Lazy layers take their sizes from a batch; in evaluation mode running statistics stay as they are.
         call_part(f"{kind} {part.name}", network.eval(), *probe_inputs(network, image))
         network.train()
-    _set_type(network, torch.float32)  # whatever a stranger has set
+    _set_type(network, torch.float32)  # the program or a plug-in may have changed the default type
     if experiment.training.label_fade is not None:
         for layer in label_layers(network):
             layer.fade_in(*experiment.training.label_fade)

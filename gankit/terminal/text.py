@@ -158,7 +158,7 @@ def as_columns(rows: Sequence[Sequence[str]]) -> list[str]:
     if most and needed > most:
         widest = max(range(len(widths)), key=widths.__getitem__)
         room = widths[widest] - (needed - most)
-        if room < max(NARROW_COLUMN, *(len(word) for row in rows for word in row[widest].split())):
+        if room < max([NARROW_COLUMN, *(len(word) for row in rows for word in row[widest].split())]):
             below = [" | ".join(filter(None, map(str.strip, cells))) for _, *cells in rows]
             return [line for row, text in zip(rows, below, strict=True) for line in (row[0], *_wrap(text, most, "  "))]
         widths[widest] = room

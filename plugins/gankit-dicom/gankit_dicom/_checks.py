@@ -97,7 +97,7 @@ def _check_windows(
         if with_window:
             return
     for name, header in zip(names, headers, strict=True):
-        if header.bits > DEEPEST:
+        if header.channels == 1 and header.bits > DEEPEST:
             raise DataError(
                 f"{show(name)} can hold values of {header.bits} bits, of which {DEEPEST} would be left; "
                 "set window = [centre, width]"

@@ -45,7 +45,7 @@ _BROKEN = "has the suffix or the mark of DICOM and cannot be read as an image; r
 _IDS = ("AccessionNumber", "OtherPatientIDs", "PatientBirthDate", "PatientID")
 _NAMES = ("OtherPatientNames", "PatientBirthName", "PatientName")
 _PERSON = (
-    *_SIDES, *_IDS, *_NAMES, "BurnedInAnnotation", "OtherPatientIDsSequence", "SpecificCharacterSet",
+    *_IDS, *_NAMES, "BurnedInAnnotation", "OtherPatientIDsSequence", "SpecificCharacterSet",
     "StudyInstanceUID",
 )  # fmt: skip
 
@@ -98,7 +98,8 @@ def read_header(path: Path) -> Header | None:
     except Problem as problem:
         return Header(problem=str(problem))
     try:
-        header = guarded(lambda: pydicom.dcmread(path, stop_before_pixels=True, specific_tags=[*PIXELS, *_PERSON]))
+        tags = [*PIXELS, *_SIDES, *_PERSON]
+        header = guarded(lambda: pydicom.dcmread(path, stop_before_pixels=True, specific_tags=tags))
     except Problem:
         return Header(problem=_BROKEN)
     try:
