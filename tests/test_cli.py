@@ -695,15 +695,20 @@ def test_report(call: Call, runs: dict[str, Path], tmp_path: Path) -> None:
     assert "there is no run here" in call("report", tmp_path).line
 
 
-def test_a_demo_says_at_its_start_how_long_its_evaluation_takes(call: Call, small: Small, tmp_path: Path) -> None:
+@pytest.mark.parametrize("metrics", ["[kid]", "[kid,memorisation]"])
+def test_a_demo_says_at_its_start_how_long_its_evaluation_takes(
+    call: Call, small: Small, tmp_path: Path, metrics: str
+) -> None:
     changes = small("evaluation.count=10", "evaluation.features=pixels", "data.held_out=0.25")
+    changes.append(f"evaluation.metrics={metrics}")
     changes += ["generator.widths=[8,4]", "critic.widths=[4,8]", "losses.gradient-penalty.every=1"]
     answer = call("demo", *changes, "training.steps=1", "--out", tmp_path / "run")
     assert answer.code == 0, answer.err
     said = re.search(r"evaluation after the training: features of (\d+) images, about \d+ s\n", answer.err)
     assert said, answer.err
     protocol = json.loads((tmp_path / "run" / "metrics.json").read_text())["protocol"]
-    assert int(said[1]) == 40 + protocol["n_fake"] == 50
+    of_training = protocol["n_training"] if "memorisation" in metrics else 0
+    assert int(said[1]) == of_training + protocol["n_real"] + protocol["n_fake"] == (50 if of_training else 22)
     assert said.start() < answer.err.index("data: ")
 
 
