@@ -154,6 +154,33 @@ def test_the_command_writes_a_report_tables_and_run_folders(done: Path) -> None:
     assert all(np.isfinite(float(text)) for text in numbers)
 
 
+@pytest.mark.parametrize("start", [0, 2])
+def test_held_out_images_differ_from_what_a_generator_saw_in_nothing_else(
+    start: int, words: list[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    study = load(None, *words, f"study.warm_start={start}")
+    judged = []
+    for name in ("train_or_resume", "finished_run"):
+        monkeypatch.setattr(agreement, name, lambda *given: SimpleNamespace(steps=3, path=tmp_path))
+    monkeypatch.setattr(study, "judging", SimpleNamespace(run=lambda *given: {}))
+    monkeypatch.setattr(agreement, "judge_privacy", lambda run, *sides: judged.append(sides) or {})
+    whole = study.images.full, study.images.held_out
+    *_, trainings = study.work(tmp_path)
+    for job in trainings.jobs:
+        job.run(tmp_path / job.name)
+        arm, seed = study._arms_and_seeds()[job.name]
+        training, held_out = judged.pop()
+        agreed = arm.threshold and not arm.control
+        if start:
+            assert (training, held_out) == whole
+            continue
+        assert len(training) == len(study.images.training_of(arm, seed))
+        assert len(held_out) < len(whole[1]) if agreed else len(held_out) == len(whole[1])
+        if agreed:
+            assert min(part.agreement.min() for part in (training, held_out)) >= 0.8
+    assert len(trainings.jobs) == 3
+
+
 def test_the_report_stands_alone_and_escapes(done: Path) -> None:
     page = (done / "report.html").read_text()
     assert "&lt;b&gt;right&lt;/b&gt; &amp; co_1" in page
@@ -487,7 +514,7 @@ def test_intervals_of_shares_know_how_trainings_differ(effect: Findings, monkeyp
 
 def test_real_images_of_one_patient_count_as_one(monkeypatch: pytest.MonkeyPatch) -> None:
     held_out, arm = SimpleNamespace(groups=np.arange(100) // 5), arm_at(0.0)
-    images: Any = SimpleNamespace(held_out=held_out, held_out_at=lambda threshold: np.arange(100), thresholds=[0.0])
+    images: Any = SimpleNamespace(held_out=held_out, held_out_of=lambda arm: np.arange(100), thresholds=[0.0])
     study: Any = SimpleNamespace(images=images)
     trials = [Trial(arm, seed, Path(), Outcome("", {}, None, 0.0, 1)) for seed in range(3)]
     measured = {"all": [Count(hits, 50, 50) for hits in (10, 12, 14)], None: [Count(40, 80, 100)]}

@@ -32,7 +32,7 @@ from gankit.studies.augmentation.sources import leak
 from gankit.studies.augmentation.study import AugmentationStudy
 from gankit.studies.commands import own_options
 from gankit.studies.jobs import Outcome
-from gankit.studies.kinds import KINDS
+from gankit.studies.kinds import KINDS, Examples
 from gankit.studies.reading import load_study
 from gankit.studies.trainings import TIMED_STEPS, WARM_UP_STEPS
 
@@ -392,6 +392,19 @@ def test_generators_are_asked_for_classes_by_name_since_names_may_be_numbers(
     made = sources.make_images(whole, 1, "generator", 0, tmp_path)
     assert [asked.count(name) for name in ("1", "2")] == made["by_class"]
     assert min(made["by_class"]) > 0
+
+
+def test_copies_are_judged_beside_images_of_the_agreement_that_was_learnt_from(
+    write: Write, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = Examples(draw_images(np.zeros(4), 1)[:, None], np.arange(4) % 2, np.zeros(4))
+    monkeypatch.setattr(sources, "_from_generator", lambda *given: (None, made))
+    monkeypatch.setattr(sources, "judge_privacy", lambda source, *sides: [part.agreement for part in sides])
+    agreement = np.where(np.arange(N) % 5, 0.9, 0.5)
+    for more, lowest in (([], 0.5), (["data.min_agreement=0.9"], 0.9)):
+        whole = study(write(agreement=agreement), FEW, *more)
+        judged = sources.make_images(whole, 1, "generator", 0, tmp_path)["privacy"]
+        assert [values.min() for values in judged] == [lowest, lowest]
 
 
 def test_folders_of_classes_have_names_of_their_own() -> None:

@@ -9,6 +9,7 @@ import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -22,6 +23,7 @@ from gankit.errors import DataError, GankitError, PartError, RunError, SettingsE
 from gankit.runs import checkpoint
 from gankit.runs.classifiers import FILE, SmallNetwork, TorchvisionNetwork, load_weights, make_network
 from gankit.studies import fitting
+from gankit.studies.classifier import study as classifier
 from gankit.studies.classifier.arms import ARMS, added_labels, training_set
 from gankit.studies.classifier.data import check_apart, data_notes
 from gankit.studies.classifier.study import ClassifierStudy, load_classifier
@@ -163,6 +165,18 @@ def test_named_splits(write: Write, tmp_path: Path) -> None:
 TRIED = WARM_UP_STEPS + TIMED_STEPS  # steps that an estimate throws away
 THREE = 'classifier.arms=["real", "classical", "synthetic"]'
 ALL = 'classifier.arms=["real", "oversampling", "classical", "synthetic", "classical-synthetic", "copies"]'
+
+
+def test_copies_are_judged_beside_images_of_the_agreement_that_was_learnt_from(
+    write: Write, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = SimpleNamespace(steps=1)
+    monkeypatch.setattr(classifier, "train_or_resume", lambda *given, **more: run)
+    monkeypatch.setattr(classifier, "judge_privacy", lambda source, *sides: [part.agreement for part in sides])
+    agreement = np.where(np.arange(N) % 5, 0.9, 0.5)
+    for more, lowest in (([], 0.5), (["data.min_agreement=0.9"], 0.9)):
+        judged = study(write(agreement=agreement), THREE, *more)._train_generator(0, tmp_path)["privacy"]
+        assert [values.min() for values in judged] == [lowest, lowest]
 
 
 def test_every_arm_takes_as_many_steps_and_differs_in_its_images_alone(write: Write, tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import pickle
@@ -189,6 +190,26 @@ def test_whatever_an_address_is_refused_for_is_one_line(monkeypatch: pytest.Monk
     monkeypatch.setitem(sys.modules, "distributed", dask)
     with pytest.raises(RunError, match="cluster dask:tls://a:1: TLS expects"), open_cluster("dask:tls://a:1"):
         pass
+
+
+def test_a_dask_of_this_machine_has_as_many_workers_as_are_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    made: list[int | None] = []
+
+    @contextlib.contextmanager
+    def local(name: str | None = None, n_workers: int | None = None, **options: Any) -> Iterator[None]:
+        made.append(n_workers)
+        yield
+
+    client = SimpleNamespace(nthreads=lambda: dict.fromkeys(range(made[-1] or 0), 1))
+    distributed = SimpleNamespace(
+        LocalCluster=local, KilledWorker=RuntimeError, Client=lambda place, timeout: contextlib.nullcontext(client)
+    )
+    monkeypatch.setitem(sys.modules, "distributed", distributed)
+    config = SimpleNamespace(set=lambda settings: contextlib.nullcontext())
+    monkeypatch.setitem(sys.modules, "dask", SimpleNamespace(config=config))
+    monkeypatch.setattr(joblib, "parallel_config", lambda *given, **more: contextlib.nullcontext())
+    with open_cluster("dask", 3) as cluster:
+        assert (cluster.workers, made) == (3, [3])
 
 
 class FakeRay(SimpleNamespace):

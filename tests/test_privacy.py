@@ -6,8 +6,13 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+import pytest
+import torch
 
 import gankit
+from gankit.errors import RunError
+from gankit.studies import privacy
+from gankit.studies.formats import write_latex
 from gankit.studies.privacy import judge_privacy, privacy_rows
 
 
@@ -48,5 +53,37 @@ def test_a_run_is_attacked_by_its_critic_too_and_has_its_card(small: Callable[..
     card = (run.path / "card.md").read_text()
     for words in ("Membership attack by critic score: area 0.", "control, copycat: ", "Not for clinical use"):
         assert words in card
+    assert "Kept from training: 40 images." in card
     _, row = privacy_rows({"generator-0": judged})
     assert row[-1].count(".") == 4  # area, both ends, control
+    none = judge_privacy(run, training, training.subset(np.zeros(0, int)))
+    assert none == {"failure": "data.min_agreement leaves no held-out image to judge beside; lower it"}
+
+
+@pytest.mark.parametrize("error", [RunError("no"), MemoryError(), torch.cuda.OutOfMemoryError("CUDA out of memory")])
+@pytest.mark.parametrize("refuses", ["extractor", "find_copies"])
+def test_what_cannot_be_judged_is_told_and_ends_no_job(
+    refuses: str, error: Exception, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*given: object) -> None:
+        raise error
+
+    monkeypatch.setattr(privacy, refuses, refuse)
+    judged = judge_privacy(data_set(40, 2), data_set(60, 0), data_set(40, 1))
+    told = "no" if isinstance(error, RunError) else "not enough memory"
+    assert list(judged) == ["failure"]
+    assert judged["failure"].startswith(told)
+
+
+def test_a_mistake_of_the_program_is_not_hidden(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(privacy, "find_copies", None)
+    with pytest.raises(TypeError):
+        judge_privacy(data_set(40, 2), data_set(60, 0), data_set(40, 1))
+
+
+def test_a_table_that_has_lost_its_rows_leaves_no_file(tmp_path: Path) -> None:
+    write_latex(tmp_path, {"privacy": [["generator"], ["a"]]}, {})
+    assert r"\begin{tabular}" in (tmp_path / "privacy.tex").read_text()
+    for _ in range(2):
+        write_latex(tmp_path, {"privacy": [["generator"]]}, {})
+        assert not list(tmp_path.iterdir())

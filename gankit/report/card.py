@@ -15,12 +15,13 @@ from gankit.runs.run import Run
 CARD = "card.md"
 
 
-def card(run: Run, metrics: dict[str, Any] | None) -> str:
+def card(run: Run, metrics: dict[str, Any] | None, held_out: int | None = None) -> str:
     """The card as Markdown.
 
     Args:
         run: the run that the card describes.
         metrics: what `gankit evaluate` wrote, or None.
+        held_out: how many images a study kept from the training, which a run whose own settings keep none cannot know.
 
     Raises:
         RunError: the folder holds an experiment that was never trained.
@@ -28,10 +29,10 @@ def card(run: Run, metrics: dict[str, Any] | None) -> str:
     image, record, data = run.image, run.experiment.run, run.experiment.data
     assert record is not None  # else the run has no image
     told = "the class" if image.classes else ", ".join(data.conditional) if isinstance(data.conditional, list) else ""
-    patients, held_out, unopened = None, None if data.held_out else 0, ""
+    patients, kept, unopened = None, None if data.held_out else 0, ""
     try:
         training, others = run_data(run)
-        held_out = 0 if others is None else len(others)
+        kept = 0 if others is None else len(others)
         patients = None if training.groups is None else len(np.unique(training.groups))
     except GankitError as error:
         unopened = str(error)
@@ -40,7 +41,8 @@ def card(run: Run, metrics: dict[str, Any] | None) -> str:
         "gankit.report", "card.md.j2", name=run.path.name, record=record, steps=steps, unread=unread,
         metrics=metrics, told=told, data=data_name(run),
         generator=run.experiment.generator.name, critic=run.experiment.critic.name,
-        losses=[loss.name for loss in run.experiment.losses], patients=patients, held_out=held_out, unopened=unopened,
+        losses=[loss.name for loss in run.experiment.losses], patients=patients, unopened=unopened,
+        held_out=kept if held_out is None else kept or held_out,
         classes=dict(zip(run.class_names, run.label_counts, strict=False)),
     )  # fmt: skip
     # Conditions of the template leave empty lines: none stays between items of a list, and at most one elsewhere.
@@ -66,6 +68,6 @@ def data_name(run: Run) -> str:
     return "a program's own" if in_process(run) else run.experiment.data.title
 
 
-def write_card(run: Run, metrics: dict[str, Any] | None) -> None:
-    """Write `card.md` beside a run's generator."""
-    write_atomically(run.path / CARD, card(run, metrics))
+def write_card(run: Run, metrics: dict[str, Any] | None, held_out: int | None = None) -> None:
+    """Write `card.md` beside a run's generator; the arguments are those of `card`."""
+    write_atomically(run.path / CARD, card(run, metrics, held_out))

@@ -90,9 +90,9 @@ def _local_dask(workers: int) -> Iterator[Any]:
     import dask
     from distributed import LocalCluster
 
-    options = {"threads_per_worker": 1, "memory_limit": 0, "dashboard_address": None}
+    options = {"n_workers": workers, "threads_per_worker": 1, "memory_limit": 0, "dashboard_address": None}
     # By default Dask gives up a worker that died where it takes 15 s to start again, as on a busy machine
-    with dask.config.set({"distributed.deploy.lost-worker-timeout": "1h"}), LocalCluster(workers, **options) as cluster:
+    with dask.config.set({"distributed.deploy.lost-worker-timeout": "1h"}), LocalCluster(**options) as cluster:
         yield cluster
 
 

@@ -32,7 +32,13 @@ def interval(entry: Mapping[str, Any], signed: bool = False, digits: int = 3) ->
 
 
 def write_latex(folder: Path, tables: Mapping[str, Table], notes: Mapping[str, str]) -> None:
-    """Write tables of text, each with a header first, as NAME.tex; `notes` are comments above some of them."""
+    """Write tables of text, each with a header first, as NAME.tex; `notes` are comments above some of them.
+
+    A table of a header alone has no file, not even an earlier one.
+    """
     for name, rows in tables.items():
+        path = folder / f"{name}.tex"
         if len(rows) > 1:
-            write_atomically(folder / f"{name}.tex", tabular(rows[0], [("", rows[1:])], notes.get(name, "")))
+            write_atomically(path, tabular(rows[0], [("", rows[1:])], notes.get(name, "")))
+        else:
+            path.unlink(missing_ok=True)

@@ -28,7 +28,10 @@ from gankit.training.stopping import StopRequest
 SHOW_EVERY = 2.0  # Seconds between updates of the progress bar
 BEAT_EVERY = 5.0  # Seconds between signs of life for the workers
 NOTICE = "finishing the updates of all jobs, then saving; again to stop now and lose what they have not saved"
-LOST = "stopped at once: what running jobs did since their last checkpoints is lost; the same command goes on"
+LOST = (
+    "stopped at once: what running jobs did since their last checkpoints is lost; run the same command again to "
+    "continue"
+)
 RESTARTS = 2  # How often in a row jobs are started again where workers die before any job has ended
 
 

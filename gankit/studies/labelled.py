@@ -119,6 +119,13 @@ def training_part(experiment: Experiment, dataset: Dataset, places: Indices) -> 
     return part
 
 
+def agreed_places(dataset: Dataset, share: float | None) -> Indices:
+    """(k,) places of the images on which at least this share of the raters agrees; of all where it is 0 or None."""
+    if dataset.agreement is None or not share:
+        return np.arange(len(dataset))
+    return np.flatnonzero(dataset.agreement >= share - 1e-9)  # 7 of 10 votes may fall short of 0.7 by rounding
+
+
 def generator_of_part(study: Study, seed: int, **data: Any) -> Experiment:
     """The experiment that trains a generator on a `training_part`; `data` changes settings of that table.
 

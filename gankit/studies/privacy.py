@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
-from gankit.errors import GankitError
+from gankit.errors import GankitError, is_short_of_memory, plain_words
 from gankit.evaluation.copies import find_copies
 from gankit.evaluation.extraction import extractor, rows
 from gankit.evaluation.membership import ATTACKS, attacks
@@ -31,19 +31,23 @@ def judge_privacy(source: Run | Dataset, training: Dataset, held_out: Dataset) -
         held_out: images of other patients, which it has not seen.
 
     Returns:
-        "protocol" and "metrics" as `gankit.evaluate` gives them, without errors, which take long; or "failure", the
-        reason why nothing can be judged.
+        "protocol" and "metrics" as `gankit.evaluate` gives them, without standard errors, which take long; or
+        "failure", the reason why nothing can be judged.
     """
-    metric, (_, network) = build("metric", "memorisation"), extractor("pixels", training.image.shape)
-    fakes = Drawn(source, len(held_out)) if isinstance(source, Run) else source
+    if not len(held_out):
+        return {"failure": "data.min_agreement leaves no held-out image to judge beside; lower it"}
     try:
+        metric, (_, network) = build("metric", "memorisation"), extractor("pixels", training.image.shape)
+        fakes = Drawn(source, len(held_out)) if isinstance(source, Run) else source
         members, others, made = (rows(each, network, metric.needs, quiet=True) for each in (training, held_out, fakes))
         pool = Pool(replace(others, training=members), made)
         found = Result.of(metric, pool.real, pool.fake)
         copies, warnings = find_copies(fakes, training, held_out, "training image")
         membership, more_warnings = attacks(source, pool, training, held_out)
-    except GankitError as error:
-        return {"failure": str(error)}
+    except Exception as error:
+        if isinstance(error, GankitError) or is_short_of_memory(error):
+            return {"failure": plain_words(error)}
+        raise
     protocol = {
         "training": "training images", "features": "pixels", "n_fake": len(fakes), "n_training": len(training),
         "n_real": len(held_out), "copies": copies, "membership": membership,
@@ -52,7 +56,7 @@ def judge_privacy(source: Run | Dataset, training: Dataset, held_out: Dataset) -
     value = {"value": found.values["memorisation"], "details": {"controls": found.details["controls"]}}
     report = {"protocol": protocol, "metrics": {"memorisation": value}}
     if isinstance(source, Run):
-        write_card(source, report)
+        write_card(source, report, held_out=len(held_out))
     return report
 
 

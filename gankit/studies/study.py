@@ -127,8 +127,9 @@ class Study(ABC):
     def work(self, jobs: Path) -> Sequence[Work]:
         """All jobs of the study, done or not; each has a sub-folder of its name in the folder `jobs`.
 
-        Open and check the data here: nothing is written before this returns. A job must look for files of an earlier
-        one in `folder.parent` of its own folder, not in `jobs`, which may have another path on another machine.
+        Open and check the data here: nothing is written into the study's folder before this returns. A job must look
+        for files of an earlier one in `folder.parent` of its own folder, not in `jobs`, which may have another path on
+        another machine.
 
         Raises:
             GankitError: the data are unsuitable, or something cannot be trained.
@@ -138,7 +139,7 @@ class Study(ABC):
         """Digests of what jobs read besides the settings, by what it is, such as "the data"; asked for after `work`.
 
         A study does not go on where one has changed, since the results of jobs that are done would not fit. Nothing is
-        written before this returns either.
+        written into the study's folder before this returns either.
         """
         return {}
 

@@ -10,8 +10,9 @@ import numpy as np
 
 from gankit.errors import DataError
 from gankit.experiments.selection import random_subset, select_images
-from gankit.interfaces import Dataset, Indices
+from gankit.interfaces import Indices
 from gankit.studies import study
+from gankit.studies.labelled import agreed_places
 
 if TYPE_CHECKING:
     from gankit.studies.agreement.study import Agreement
@@ -126,20 +127,17 @@ class StudyImages:
 
     def training_at(self, threshold: float) -> Indices:
         """(k,) places in `full` of the training images that a threshold leaves."""
-        return _left_at(self.full, threshold)
+        return agreed_places(self.full, threshold)
 
     def held_out_at(self, threshold: float) -> Indices:
         """(k,) places in `held_out` of the held-out images that a threshold leaves."""
-        return _left_at(self.held_out, threshold)
+        return agreed_places(self.held_out, threshold)
+
+    def held_out_of(self, arm: Arm) -> Indices:
+        """(k,) places in `held_out` of the images that are like those of an arm; all for a control."""
+        return self.held_out_at(0.0 if arm.control else arm.threshold)
 
     def training_of(self, arm: Arm, seed: int) -> Indices:
         """(k,) places in `full` of the images of one training; a control chooses others for each seed."""
         kept = self.training_at(arm.threshold)
         return CONTROLS[arm.control].choose(len(self.full), len(kept), seed) if arm.control else kept
-
-
-def _left_at(dataset: Dataset, threshold: float) -> Indices:
-    """(k,) places of the images on which at least this share of the raters agrees."""
-    if dataset.agreement is None or not threshold:
-        return np.arange(len(dataset))
-    return np.flatnonzero(dataset.agreement >= threshold - 1e-9)  # 7 of 10 votes may fall short of 0.7 by rounding

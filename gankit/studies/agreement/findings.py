@@ -241,7 +241,7 @@ class Findings:
         measured, groups = self.count_measured(arm, None).measured, self.images.held_out.groups
         if groups is None:
             return float(measured)
-        of_arm = groups[self.images.held_out_at(0.0 if arm.control else arm.threshold)]
+        of_arm = groups[self.images.held_out_of(arm)]
         return measured * len(np.unique(of_arm)) / len(of_arm)
 
     def share_interval(self, arm: Arm, row: str | None) -> tuple[float, float]:

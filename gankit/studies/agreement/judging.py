@@ -162,7 +162,7 @@ class Judge:
     def _reals_of(self, arm: Arm) -> dict[str, Any]:
         """The values of real images for the images of one threshold or control."""
         settings, images = self.settings, self.images
-        places = images.held_out_at(0.0 if arm.control else arm.threshold)
+        places = images.held_out_of(arm)
         trained = self.full.take(images.training_of(arm, self.study.seeds_of(arm)[0]))
         held_out = self.held_out.take(places)
         pool = Pool(trained, held_out)

@@ -15,7 +15,7 @@ from gankit.errors import DataError, RunError
 from gankit.experiments.experiment import Experiment
 from gankit.experiments.tables import Repeats, Settings
 from gankit.images.room import too_many
-from gankit.interfaces import MeasuresFacts
+from gankit.interfaces import Dataset, MeasuresFacts
 from gankit.registry import registry
 from gankit.registry.messages import shown
 from gankit.studies.agreement.arms import CONTROLS, Arm, StudyImages, arm_at, percent
@@ -229,9 +229,15 @@ class Agreement(Study):
         run = train_or_resume(self.experiment_of(arm, seed, **changes), folder / RUN)
         began = time.monotonic()
         values = self.judging.run(run, arm, seed, folder)
-        own = self.images.full.subset(self.images.training_of(arm, seed))
-        values["privacy"] = judge_privacy(run, own, self.images.held_out)
+        values["privacy"] = judge_privacy(run, *self._privacy_sides(arm, seed))
         return {**values, "steps": run.steps, "judging_seconds": round(time.monotonic() - began, 2)}
+
+    def _privacy_sides(self, arm: Arm, seed: int) -> tuple[Dataset, Dataset]:
+        """All that a training's generator has seen, and held-out images of the same agreement."""
+        images = self.images
+        if self.settings.warm_start:  # which saw all training images
+            return images.full, images.held_out
+        return images.full.subset(images.training_of(arm, seed)), images.held_out.subset(images.held_out_of(arm))
 
     def judge(self, outcomes: Mapping[str, Outcome], folder: Path) -> Findings:
         """Every training with its values.

@@ -30,7 +30,7 @@ from gankit.studies.augmentation.learning import MADE, added_counts, most_added
 from gankit.studies.augmentation.settings import EXPORTED
 from gankit.studies.fitting import Images
 from gankit.studies.kinds import GENERATOR, Examples, Labels, sample_classes
-from gankit.studies.labelled import class_labels, content_digest
+from gankit.studies.labelled import agreed_places, class_labels, content_digest
 from gankit.studies.privacy import judge_privacy
 from gankit.studies.trainings import RUN, train_or_resume
 
@@ -189,6 +189,7 @@ def make_images(study: AugmentationStudy, number: int, source: str, seed: int, f
     with open_atomically(folder / MADE) as file:
         np.savez(file, **made._asdict())
     judging = study.division.dataset.subset(np.concatenate([fold.places["validation"], fold.places["test"]]))
+    judging = judging.subset(agreed_places(judging, study.experiment.data.min_agreement))  # as images to learn from
     found = {**leak(fold, made.images), "privacy": judge_privacy(origin, fold.learn, judging)}
     return {"images": len(made.images), "by_class": np.bincount(made.labels).tolist(), **found}
 

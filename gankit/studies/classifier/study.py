@@ -22,7 +22,7 @@ from gankit.studies.classifier.training import REGRESSION, train_arm, train_regr
 from gankit.studies.fitting import time_fit
 from gankit.studies.jobs import Job, Outcome
 from gankit.studies.kinds import GENERATOR, Arm
-from gankit.studies.labelled import class_counts, content_digest, generator_of_part, package_versions
+from gankit.studies.labelled import agreed_places, class_counts, content_digest, generator_of_part, package_versions
 from gankit.studies.privacy import judge_privacy
 from gankit.studies.study import JOBS, Refuse, Results, Study, Work, write_metrics
 from gankit.studies.trainings import RUN, check_training, time_training, train_or_resume
@@ -110,7 +110,9 @@ class ClassifierStudy(Study):
     def _train_generator(self, seed: int, folder: Path) -> dict[str, Any]:
         """A job: train the generator of one seed."""
         run = train_or_resume(self.generator_experiment(seed), folder / RUN, data=self.split.train)
-        privacy = judge_privacy(run, self.split.train, self.split.test)
+        test = self.split.test
+        held_out = test.subset(agreed_places(test, self.experiment.data.min_agreement))  # as training images
+        privacy = judge_privacy(run, self.split.train, held_out)
         return {"steps": run.steps, "real": len(self.split.train), "privacy": privacy}
 
     def _time_classifier(self, threads: int | None) -> float:
