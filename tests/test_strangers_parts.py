@@ -684,6 +684,8 @@ def test_a_loss_that_trains_nothing_is_named(
 class Counted(nn.Module):
     """Fills a list in `forward`, and empties it in `after_step`."""
 
+    mean: Tensor
+
     def __init__(self) -> None:
         super().__init__()
         self.seen: list[Tensor] = []

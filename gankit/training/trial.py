@@ -4,6 +4,7 @@ import contextlib
 import re
 import traceback
 from collections.abc import Callable, Iterable, Iterator
+from functools import partial
 from typing import Any
 
 import torch
@@ -18,6 +19,7 @@ from gankit.training.inputs import SIDES
 from gankit.training.step import Stepper
 
 _READ = ("latents", "raw_real", "raw_fake", "real", "fake")
+_unchanged = partial(torch.allclose, rtol=0, atol=0, equal_nan=True)
 
 
 def modules(part: Any) -> list[Any]:
@@ -41,10 +43,8 @@ def _blaming(parts: dict[str, Any]) -> Iterator[None]:
     """Turns an error inside one of these parts into a PartError that names it, and the part that called it."""
     try:
         yield
-    except GankitError:
-        raise
     except Exception as error:
-        if is_fault_of_machine(error):
+        if isinstance(error, GankitError) or is_fault_of_machine(error):
             raise
         names = _parts_at_fault(parts, error)
         where = names[0] if names else f"the derivatives of {', '.join(parts)}"
@@ -116,10 +116,6 @@ def drawn(function: Callable[..., Tensor], *inputs: Any) -> Tensor:
     """A function's output for these inputs, with the same draws at every call."""
     seeds.seed_torch(0, "rehearsal")
     return function(*inputs)
-
-
-def _unchanged(value: Tensor, before: Tensor) -> bool:
-    return torch.allclose(value, before, rtol=0, atol=0, equal_nan=True)
 
 
 def _idle_losses(stepper: Stepper) -> list[str]:
