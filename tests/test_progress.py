@@ -160,6 +160,53 @@ def test_names_of_losses_are_whole_and_no_line_is_wider_than_the_terminal(monkey
         assert "a line above" in lines, "the bar is wiped first"
 
 
+def screen(written: str) -> list[str]:
+    """The lines of a terminal down to its cursor, or to the last words below it, after all that was written to it."""
+    lines, row, column = [""], 0, 0
+    for part in re.findall(r"\x1b\[A|[\r\n]|[^\x1b\r\n]+", written):
+        if part == "\x1b[A":
+            row -= 1
+        elif part == "\r":
+            column = 0
+        elif part == "\n":
+            row, column = row + 1, 0
+            lines += [""] * (row == len(lines))
+        else:
+            lines[row] = lines[row][:column].ljust(column) + part + lines[row][column + len(part) :]
+            column += len(part)
+    lines = [line.rstrip() for line in lines]
+    while len(lines) > row + 1 and not lines[-1]:
+        lines.pop()
+    return lines
+
+
+@pytest.mark.parametrize("losses", [{"critic/hinge": 1.0}, {}])
+def test_a_closed_bar_stays_above_its_losses_and_leaves_no_empty_line(
+    losses: dict[str, float], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    terminal = Terminal()
+    monkeypatch.setattr(sys, "stderr", terminal)
+    bar = Progress(50, 0, 64)
+    bar.step(1)
+    bar.show(losses)
+    bar.close()
+    first, *others = screen(terminal.getvalue())
+    assert "1/50" in first
+    assert others == (["hinge=1", ""] if losses else [""])
+
+
+@pytest.mark.parametrize("columns", [1, 2])
+def test_a_terminal_of_hardly_any_columns_is_no_error(columns: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    terminal = Terminal()
+    monkeypatch.setattr(sys, "stderr", terminal)
+    monkeypatch.setattr("tqdm.std._screen_shape_wrapper", lambda: lambda stream: (columns, 30))
+    bar = Progress(50, 0, 64)
+    bar.step(1)
+    bar.show({"critic/wasserstein": 1.0, "critic/hinge": 1.0})
+    bar.close()
+    assert terminal.getvalue()
+
+
 def test_a_bar_goes_on_without_its_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
     class Gone(Terminal):
         def write(self, text: str) -> int:

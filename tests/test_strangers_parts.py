@@ -24,6 +24,7 @@ from gankit.errors import PartError, SettingsError
 from gankit.losses.gradient_penalty import gradient_penalty
 from gankit.registry import registry
 from gankit.report import write_report
+from gankit.runs.networks import PROBE_BATCH
 from gankit.studies.jobs import Job
 from gankit.studies.study import Arm, Study, Work
 from gankit.studies.trainings import time_steps
@@ -678,6 +679,129 @@ def test_a_loss_that_trains_nothing_is_named(
     trained(loss=kind)
     (line,) = [line for line in capsys.readouterr().err.splitlines() if line.startswith("warning")]
     assert f"loss mine trains nothing on the {side}'s turn, as no gradient of it reaches the {side}" in line
+
+
+class Counted(nn.Module):
+    """Fills a list in `forward`, and empties it in `after_step`."""
+
+    mean: Tensor
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.seen: list[Tensor] = []
+        self.register_buffer("mean", torch.zeros(()))
+
+    def forward(self, images: Tensor) -> Any:
+        self.seen.append(images.mean().detach())
+        return images - 0.01 * self.mean
+
+    def after_step(self, turn: gankit.Turn) -> None:
+        self.mean.copy_(torch.stack(self.seen).mean())
+        self.seen.clear()
+
+
+def test_what_forward_fills_and_after_step_empties_is_no_lost_state(trained: Trained) -> None:
+    class Filling(Counted, gankit.Augment):
+        pass
+
+    assert trained('losses=["hinge"]', augment=Filling).finished
+
+
+def test_a_loss_that_is_nan_for_the_small_batch_alone_is_trained(trained: Trained) -> None:
+    small = []
+
+    class Rare(gankit.Loss):
+        """The mean of what the small batch lacks, as a class may be."""
+
+        def critic(self, turn: gankit.Turn) -> Tensor:
+            small.append(len(turn.fake_scores) == PROBE_BATCH)
+            chosen = torch.arange(len(turn.fake_scores)) >= PROBE_BATCH
+            return (turn.fake_scores.flatten() * chosen).sum() / chosen.sum()
+
+    assert trained(f"training.batch={2 * PROBE_BATCH}", 'losses=["hinge", "mine"]', loss=Rare).finished
+    assert any(small)
+    assert not all(small)
+
+
+class Checkpointed(Scoring):
+    """Computes its score once more in the backward pass, which `torch.autograd.grad` refuses."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.mix = nn.Linear(768, 768)
+
+    def forward(self, images: Tensor) -> Any:
+        return torch.utils.checkpoint.checkpoint(self.score, self.mix(images.flatten(1)), use_reentrant=True)
+
+
+@pytest.mark.filterwarnings("ignore:None of the inputs have requires_grad:UserWarning")
+def test_a_critic_with_a_re_entrant_checkpoint_trains(trained: Trained, capsys: pytest.CaptureFixture[str]) -> None:
+    assert trained('losses=["hinge"]', critic=gankit.wrap("critic", Checkpointed)).finished
+    assert "warning" not in capsys.readouterr().err
+
+
+class Second(gankit.Loss):
+    """Fails in the second turn of a critic."""
+
+    def critic(self, turn: gankit.Turn) -> Tensor:
+        if turn.step == 1:
+            raise KeyError("gone")
+        return turn.real_scores.mean()
+
+
+def test_an_error_in_the_look_at_gradients_names_the_part(trained: Trained) -> None:
+    with pytest.raises(PartError, match=r"^in a trial step loss mine raised KeyError: 'gone'"):
+        trained(loss=Second)
+
+
+class Learning(nn.Module, gankit.Loss):
+    """Trains a scale of its own, and no network on the critic's turn."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.scale = nn.Parameter(torch.ones(()))
+
+    def critic(self, turn: gankit.Turn) -> Tensor:
+        return (self.scale - turn.real.std()).square()
+
+    def after_step(self, turn: gankit.Turn) -> None:
+        if self.scale.grad is not None:
+            self.scale.data -= 0.1 * self.scale.grad
+            self.scale.grad = None
+
+
+def test_a_loss_that_trains_parameters_of_its_own_is_not_idle(
+    trained: Trained, capsys: pytest.CaptureFixture[str]
+) -> None:
+    trained(loss=Learning)
+    assert "trains nothing" not in capsys.readouterr().err
+
+
+class OverwritingFakes(gankit.Loss):
+    def generator(self, turn: gankit.Turn) -> Tensor:
+        return turn.fake.mul_(0.5).mean()
+
+
+TANH = gankit.wrap("generator", Painter, latent_dim=16)
+IN_PLACE = "changes its input in place"
+
+
+@pytest.mark.parametrize(
+    ("parts", "losses", "message"),
+    [
+        ({"critic": gankit.wrap("critic", InPlace)}, ["hinge"], f"^critic mine {IN_PLACE}"),
+        ({"critic": gankit.wrap("critic", InPlace)}, ["mine", "hinge"], f"^critic mine {IN_PLACE}"),
+        ({"augment": gankit.wrap("augment", Inverting)}, ["hinge"], f"^augment mine {IN_PLACE}"),
+        ({"loss": OverwritingFakes}, ["hinge", "mine"], r"^loss mine changes turn\.raw_fake and turn\.fake in place"),
+    ],
+)
+def test_what_changes_images_that_a_generator_differentiates_is_named(
+    parts: dict[str, Any], losses: list[str], message: str, trained: Trained
+) -> None:
+    if "loss" not in parts and "mine" in losses:
+        parts = {**parts, "loss": Idle}
+    with pytest.raises(PartError, match=message):
+        trained(f"losses={losses}".replace("'", '"'), generator=TANH, **parts)
 
 
 def test_an_augment_without_gradient_may_change_what_the_critic_alone_sees(

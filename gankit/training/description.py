@@ -46,10 +46,8 @@ def data_warnings(data: TrainingData) -> list[str]:
     if not data.image.classes or data.labels is None:
         return lines
     if data.image.classes == 1:
-        lines.append(
-            "data.conditional: there is a single class, so that labels teach nothing; is the folder the right one?"
-        )
-        return lines
+        line = "data.conditional: there is a single class, so that labels teach nothing; is the folder the right one?"
+        return [*lines, line]
     counts = np.bincount(data.labels.numpy(), minlength=data.image.classes)
     empty = [name for name, count in zip(data.dataset.class_names, counts, strict=False) if not count]
     if empty:

@@ -56,12 +56,11 @@ class Inputs:
                 shard.stop - shard.start, self._latent_dim
             )
         }
-        order = self._orders[side]
-        names = "real", "labels"
+        order, names = self._orders[side], ("real", "labels")
         inputs |= self._images_and_labels(names, data, order, f"{side} reals", turn_number, shard)
         if held_out is not None:
-            order, stream, names = self._held_out_orders[side], f"{side} held-out", ("held_out", "held_out_labels")
-            inputs |= self._images_and_labels(names, held_out, order, stream, turn_number, shard)
+            order, names = self._held_out_orders[side], ("held_out", "held_out_labels")
+            inputs |= self._images_and_labels(names, held_out, order, f"{side} held-out", turn_number, shard)
         return inputs
 
     def _images_and_labels(

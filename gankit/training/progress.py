@@ -126,7 +126,8 @@ class Progress:
         critic = {name.removeprefix("critic/"): value for name, value in losses.items() if name.startswith("critic/")}
         words = ", ".join(f"{harmless(name.rpartition(':')[2])}={value:.3g}" for name, value in critic.items())
         columns = self._bar.format_dict["ncols"]
-        shown = textwrap.shorten(words, columns, break_on_hyphens=False, placeholder=" ...") if columns else words
+        width = columns and max(columns, len("..."))  # a placeholder that is wider is an error
+        shown = textwrap.shorten(words, width, break_on_hyphens=False, placeholder=" ...") if width else words
         self._losses.set_description_str(shown)
         if self._prints_lines:
             left = format_seconds(self.seconds_left())
@@ -150,5 +151,6 @@ class Progress:
 
     def close(self) -> None:
         """Close the bar, and leave its last state on the screen."""
+        self._losses.leave = bool(self._losses.format_dict["prefix"])  # an empty line would stay too
+        self._bar.close()  # first, since the line that is closed first is drawn on top
         self._losses.close()
-        self._bar.close()

@@ -4,7 +4,7 @@ import io
 import itertools
 import math
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +29,7 @@ from gankit.training.inputs import SIDES
 from gankit.training.log import TickLog
 from gankit.training.start import load_start_weights
 from gankit.training.step import Stepper
-from gankit.training.trial import attempt, gradient_warnings, modules, turn_of
+from gankit.training.trial import attempt, drawn, gradient_warnings, modules, output, turn_of
 
 NUMBERS = (Tensor, np.ndarray, np.generic, int, float)
 SAVE_ADVICE = "keep what changes or is random in buffers, or in state_dict and load_state_dict"
@@ -40,14 +40,16 @@ DIFFERS = f"computes something else once it is built anew with its saved state; 
 def rehearse(experiment: Experiment, data: TrainingData) -> list[str]:
     """Do on a small batch what the training will do: a step of every loss, a save, an export, a resume, a second step.
 
-    Parts are built anew for it, and torch's random state is left as it was. The second step is done twice, by the parts
-    that did the first one and by new ones that have loaded their saved state: results must be equal.
+    It also looks at what the gradients of each loss reach, and at inputs that are changed in place. Parts are built
+    anew for it, and torch's random state is left as it was. The second step is done twice, by the parts that did the
+    first one and by new ones that have loaded their saved state: results must be equal.
 
     Returns:
         What the user should know about the parts and the labels, one line each.
 
     Raises:
-        PartError: a part cannot be trained, saved, exported or resumed; one line that names it.
+        PartError: a part cannot be trained, saved, exported or resumed, keeps gradients from a network, or changes its
+            inputs in place; one line that names it.
     """
     simple = {"critic_steps": 1, "compile": False, "graphs": False, "tensorboard": False}
     simplified = experiment.model_copy(update={
@@ -66,7 +68,9 @@ def rehearse(experiment: Experiment, data: TrainingData) -> list[str]:
         _check_export(first)
         _check_same_outputs(first, second)
         _check_features(first)
-        idle = gradient_warnings(first)
+        idle = gradient_warnings(second)
+        del second  # its parts have seen a turn without `after_step`
+        second = Stepper(simplified_small, data, TickLog(Path(), tensorboard=False))
         _resume(first, second)
         for stepper in (first, second):
             attempt(stepper)
@@ -174,7 +178,7 @@ def _check_export(stepper: Stepper) -> None:
         except RunError as error:
             raise _load_error(name, error) from error
         place(name, opened, stepper.device, stepper.like.dtype)
-        if not _same(*(_output(name, network, stepper, train=False) for network in (trained, opened))):
+        if not _same(*(output(name, network, stepper, train=False) for network in (trained, opened))):
             raise PartError(f"{name} {DIFFERS}")
 
 
@@ -183,34 +187,9 @@ def _check_same_outputs(first: Stepper, second: Stepper) -> None:
     for name, part in first.parts.items():
         if isinstance(part, Loss):
             continue
-        own, other = (
-            _output(name, network, first, train=True) for network in (part, second.parts[name])
-        )  # on equal inputs
+        own, other = (output(name, each, first, train=True) for each in (part, second.parts[name]))  # on equal inputs
         if not _same(own, other):
             raise PartError(f"{name} {DIFFERS}; draw random numbers with torch")
-
-
-def _output(name: str, part: Any, stepper: Stepper, train: bool) -> Tensor:
-    """The output of a copy of a network or an augment, for the same inputs and draws at every call.
-
-    Raises:
-        PartError: it changes its input.
-    """
-    turn = turn_of(stepper, "critic")
-    inputs = turn.latents if isinstance(part, Generator) else turn.raw_real
-    labels = [] if isinstance(part, Augment) else [turn.labels]
-    before = inputs.clone()
-    with torch.no_grad():
-        result = _drawn(copied(part).train(train), inputs, *labels)
-    if not torch.equal(inputs, before):
-        raise PartError(f"{name} changes its input in place, which other parts read too: work on a copy of it")
-    return result
-
-
-def _drawn(function: Callable[..., Tensor], *inputs: Any) -> Tensor:
-    """A function's output for these inputs, with the same draws at every call."""
-    seeds.seed_torch(0, "rehearsal")
-    return function(*inputs)
 
 
 def _check_features(stepper: Stepper) -> None:
@@ -219,8 +198,8 @@ def _check_features(stepper: Stepper) -> None:
     if not isinstance(critic, FeatureCritic):
         return
     with torch.no_grad():
-        scores = _drawn(critic, turn.raw_real, turn.labels)
-        from_features = _drawn(lambda images: critic.score(critic.features(images), turn.labels), turn.raw_real)
+        scores = drawn(critic, turn.raw_real, turn.labels)
+        from_features = drawn(lambda images: critic.score(critic.features(images), turn.labels), turn.raw_real)
     if not _same(scores, from_features):
         raise PartError(
             f"critic {stepper.experiment.critic.name} has methods `features` and `score`, and `score(features(images), "
@@ -295,16 +274,16 @@ def _network_warnings(stepper: Stepper) -> list[str]:
     z, labels, images = turn.latents, turn.labels, turn.raw_real
     other_companions = 3 * z[1:].flip(1)  # any latents unlike those of the first batch
     with torch.no_grad():
-        drawn = _drawn(generator, z.clone(), labels)
-        with_others = _drawn(generator, torch.cat([z[:1], other_companions]), labels)
+        made = drawn(generator, z, labels)
+        with_others = drawn(generator, torch.cat([z[:1], other_companions]), labels)
         # Extreme images are scored too: for them a sigmoid gives 0 or 1.
         scores = torch.cat([critic(scale * images, labels).flatten() for scale in (-1e6, -1.0, 1.0, 1e6)])
-    if drawn.min() >= 0 and drawn.std() > 0:
+    if made.min() >= 0 and made.std() > 0:
         lines.append(
             f"generator {tables.generator.name} makes no value below 0, as if it ended in a sigmoid: images go from "
             "-1 (black) to 1 (white), so that it can draw nothing darker than mid-grey; end in tanh"
         )
-    if not _same(drawn[0], with_others[0]):
+    if not _same(made[0], with_others[0]):
         lines.append(
             f"generator {tables.generator.name} uses batch statistics in evaluation mode too, or changes its state "
             "there: an image then depends on those drawn with it, not on its seed and label alone; let it keep running "

@@ -22,7 +22,7 @@ def load_start_weights(stepper: Stepper) -> None:
     """Load the weights of the run that `training.start_from` names, if it names one, as far as they fit.
 
     Raises:
-        RunError: there is no such run, it has no checkpoint, or no layer of a network fits.
+        RunError: there is no such run, it has no checkpoint, no layer of a network fits, or its weights are not finite.
     """
     if not stepper.settings.start_from:
         return

@@ -1,21 +1,25 @@
 """One step of a rehearsal: whose fault an error is, and what the gradients of each loss reach."""
 
 import contextlib
+import re
 import traceback
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Iterator
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from gankit import distributed
+from gankit import distributed, seeds
 from gankit.errors import GankitError, PartError, is_fault_of_machine, typed_line
-from gankit.interfaces import Side, Turn
+from gankit.interfaces import Augment, Generator, Loss, Side, Turn
+from gankit.nn.copies import copied
 from gankit.nn.modes import bfloat16
 from gankit.training.inputs import SIDES
 from gankit.training.step import Stepper
 
 _READ = ("latents", "raw_real", "raw_fake", "real", "fake")
+_unchanged = partial(torch.allclose, rtol=0, atol=0, equal_nan=True)
 
 
 def modules(part: Any) -> list[Any]:
@@ -25,17 +29,25 @@ def modules(part: Any) -> list[Any]:
 
 def attempt(stepper: Stepper) -> None:
     """Do a step; an error inside a part becomes a PartError that names it, and the part that called it."""
-    try:
-        stepper.advance()
-    except GankitError:
-        raise
-    except Exception as error:
-        if is_fault_of_machine(error):
+    with _blaming(stepper.parts):
+        try:
+            stepper.advance()
+        except RuntimeError as error:
+            if not is_fault_of_machine(error) and "grad" in str(error) and (reason := _broken_gradient(stepper, error)):
+                raise PartError(reason) from error
             raise
-        if isinstance(error, RuntimeError) and "grad" in str(error) and (reason := _missing_gradient(stepper)):
-            raise PartError(reason) from error
-        names = _parts_at_fault(stepper.parts, error)
-        where = names[0] if names else f"the derivatives of {', '.join(stepper.parts)}"
+
+
+@contextlib.contextmanager
+def _blaming(parts: dict[str, Any]) -> Iterator[None]:
+    """Turns an error inside one of these parts into a PartError that names it, and the part that called it."""
+    try:
+        yield
+    except Exception as error:
+        if isinstance(error, GankitError) or is_fault_of_machine(error):
+            raise
+        names = _parts_at_fault(parts, error)
+        where = names[0] if names else f"the derivatives of {', '.join(parts)}"
         called = f" (called by {names[-1]})" if len(names) > 1 else ""
         raise PartError(f"in a trial step {where} raised {typed_line(error, 200)}{called}") from error
 
@@ -47,10 +59,20 @@ def _parts_at_fault(parts: dict[str, Any], error: Exception) -> list[str]:
     return list(dict.fromkeys(name for name in reversed(frames) if name))
 
 
-def _missing_gradient(stepper: Stepper) -> str | None:
-    """Which part or loss kept a gradient from a failed step; None where that cannot be told."""
-    with contextlib.suppress(Exception):
-        return _blocking_part(stepper) or next(iter(_idle_losses(stepper)), None)
+def _broken_gradient(stepper: Stepper, error: Exception) -> str | None:
+    """What changed values in place, or kept a gradient from a failed step, by its error; None where none is found."""
+    try:
+        if not re.search("in-?place operation", str(error)):
+            return _blocking_part(stepper) or next(iter(_idle_losses(stepper)), None)
+        for name, part in stepper.parts.items():
+            if not isinstance(part, Loss):
+                output(name, part, stepper, train=True)
+        _idle_losses(stepper)
+    except PartError as found:
+        return str(found)
+    except Exception as other:
+        if is_fault_of_machine(other):
+            raise
     return None
 
 
@@ -58,17 +80,42 @@ def gradient_warnings(stepper: Stepper) -> list[str]:
     """The losses that train nothing, one line each; parts change their state as in a turn.
 
     Raises:
-        PartError: a network or the augment keeps gradients from a network, or a loss changes what others read.
+        PartError: a network or the augment keeps gradients from a network, a loss changes what others read, or a part
+            raises an error.
     """
-    lines = _idle_losses(stepper)
-    if lines and (blocking := _blocking_part(stepper)):
-        raise PartError(blocking)
+    with _blaming(stepper.parts):
+        lines = _idle_losses(stepper)
+        if lines and (blocking := _blocking_part(stepper)):
+            raise PartError(blocking)
     return lines
 
 
 def turn_of(stepper: Stepper, side: Side) -> Turn:
     """A side's first turn, whose images, labels and latents are the same at every call; nothing is logged."""
     return stepper.turn(side, distributed.shard(stepper.settings.batch), 0, log=lambda name, value: None)
+
+
+def output(name: str, part: Any, stepper: Stepper, train: bool) -> Tensor:
+    """The output of a copy of a network or an augment, for the same inputs and draws at every call.
+
+    Raises:
+        PartError: it changes its input.
+    """
+    turn = turn_of(stepper, "critic")
+    inputs = turn.latents if isinstance(part, Generator) else turn.raw_real
+    labels = [] if isinstance(part, Augment) else [turn.labels]
+    before = inputs.clone()
+    with torch.no_grad():
+        result = drawn(copied(part).train(train), inputs, *labels)
+    if not _unchanged(inputs, before):
+        raise PartError(f"{name} changes its input in place, which other parts read too: work on a copy of it")
+    return result
+
+
+def drawn(function: Callable[..., Tensor], *inputs: Any) -> Tensor:
+    """A function's output for these inputs, with the same draws at every call."""
+    seeds.seed_torch(0, "rehearsal")
+    return function(*inputs)
 
 
 def _idle_losses(stepper: Stepper) -> list[str]:
@@ -80,9 +127,10 @@ def _idle_losses(stepper: Stepper) -> list[str]:
             for term in stepper.objective.due(side, 0):
                 before = {name: getattr(turn, name).clone() for name in _READ}
                 value = getattr(term.loss, side)(turn)
-                if changed := [name for name in _READ if not torch.equal(getattr(turn, name), before[name])]:
+                if changed := [name for name in _READ if not _unchanged(getattr(turn, name), before[name])]:
                     raise PartError(f"loss {term.name} changes turn.{' and turn.'.join(changed)} in place: copy first")
-                if value is not None and not _reaches(value, getattr(stepper, side).parameters()):
+                own = term.loss.parameters() if isinstance(term.loss, nn.Module) else ()
+                if value is not None and not _reaches(value, [*getattr(stepper, side).parameters(), *own]):
                     lines.append(
                         f"loss {term.name} trains nothing on the {side}'s turn, as no gradient of it reaches the "
                         f"{side}: leave out detach, no_grad and item, or return None there"
@@ -105,9 +153,14 @@ def _blocking_part(stepper: Stepper) -> str | None:
 
 
 def _reaches(value: Tensor, sources: Iterable[Tensor]) -> bool:
-    """Whether a gradient of a value reaches any of some tensors."""
+    """Whether a gradient of a value reaches any of some tensors; True where only a backward pass can tell."""
     trained = [source for source in sources if source.requires_grad]
     if not (value.requires_grad and trained):
         return False
-    gradients = torch.autograd.grad(value.sum(), trained, retain_graph=True, allow_unused=True)
+    try:
+        gradients = torch.autograd.grad(value.sum(), trained, retain_graph=True, allow_unused=True)
+    except RuntimeError as error:  # from re-entrant checkpoints, which allow `backward` alone
+        if is_fault_of_machine(error):
+            raise
+        return True
     return any(gradient is not None for gradient in gradients)
