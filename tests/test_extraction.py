@@ -108,7 +108,7 @@ def test_a_pass_that_was_stopped_goes_on_and_says_so(
     with pytest.raises(KeyboardInterrupt):
         features(network)
     assert network.seen == 80
-    assert "interrupted; the same command goes on from image 80" in capsys.readouterr().err
+    assert "interrupted; run the same command again to continue from image 80" in capsys.readouterr().err
     again = Counting()
     found = features(again)
     assert again.seen == 70

@@ -165,7 +165,7 @@ def features(
                 bar.close()
                 # Each of n processes has every n-th chunk, so there is no single image from which they go on.
                 place = f" from image {bar.n - bar.n % CHUNK:,}" if is_alone else ""
-                say(f"{title}: interrupted; the same command goes on{place}", error=True)
+                say(f"{title}: interrupted; run the same command again to continue{place}", error=True)
             raise
     # Chunk i was the turn of process i % n.
     in_order = (by_process[i % len(by_process)][i // len(by_process)] for i in range(len(chunks)))
