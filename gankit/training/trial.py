@@ -96,7 +96,7 @@ def turn_of(stepper: Stepper, side: Side) -> Turn:
 
 
 def output(name: str, part: Any, stepper: Stepper, train: bool) -> Tensor:
-    """The output of a copy of a network or an augment, for the same inputs and draws at every call.
+    """The output, of any shape, of a copy of a network or augment, for the same inputs and draws at every call.
 
     Raises:
         PartError: it changes its input.
@@ -113,7 +113,7 @@ def output(name: str, part: Any, stepper: Stepper, train: bool) -> Tensor:
 
 
 def drawn(function: Callable[..., Tensor], *inputs: Any) -> Tensor:
-    """A function's output for these inputs, with the same draws at every call."""
+    """A function's output for these inputs, a tensor of any shape, with the same draws at every call."""
     seeds.seed_torch(0, "rehearsal")
     return function(*inputs)
 
