@@ -572,6 +572,15 @@ def test_every_arm_is_on_the_page() -> None:
     assert [arm for arm in ARMS if f"| `{arm}` |" not in page] == []
 
 
+def test_a_study_runs_from_python_as_the_page_says(write: Write, tmp_path: Path) -> None:
+    page = (Path(__file__).parents[1] / "docs" / "how-to" / "classifier-study.md").read_text(encoding="utf-8")
+    assert "`run_classifier_study` and `load_classifier_study`" in page
+    small = [*small_networks(write()), "classifier.steps=2", "classifier.arms=[real]", "classifier.seeds=1"]
+    loaded = classifier.load_classifier_study("wgan-gp", *small, "classifier.groupings={}")
+    found = classifier.run_classifier_study(loaded, tmp_path / "out", quiet=True)
+    assert found["arms"].keys() == {"real"}
+
+
 def test_the_number_of_the_packaged_study_can_be_taken_away() -> None:
     assert load_study("classifier", None).settings.regression == "deviation"
     assert load_study("classifier", None, "classifier.regression=none").settings.regression is None

@@ -23,6 +23,11 @@ MAX_VALUES_PER_BLOCK = 2**26
 """The most pixel values that are resized at a time, 256 MB in float32."""
 
 
+def is_agreed(agreement: NDArray[np.float64], share: float) -> NDArray[np.bool_]:
+    """Whether at least this share of an image's raters agrees, from (n,) shares that do."""
+    return agreement >= share - 1e-9  # 7 of 10 votes may fall short of 0.7 by rounding
+
+
 def select_images(table: DataTable, seed: int, data: Dataset | None = None) -> tuple[Dataset, Dataset | None]:
     """The training images that a data table selects, and the held-out images, or None where it holds none out.
 
@@ -46,7 +51,7 @@ def select_images(table: DataTable, seed: int, data: Dataset | None = None) -> t
     if table.min_agreement is not None:
         if dataset.agreement is None:
             raise DataError("data.min_agreement: the data set does not record how many raters agreed; remove it")
-        indices = indices[dataset.agreement[indices] >= table.min_agreement - 1e-9]  # tolerates rounding
+        indices = indices[is_agreed(dataset.agreement[indices], table.min_agreement)]
     if table.subset is not None:
         if table.subset > len(indices):
             raise DataError(f"data.subset: {table.subset} images asked for, {len(indices)} are there")

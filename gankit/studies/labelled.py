@@ -15,6 +15,7 @@ from sklearn.model_selection import StratifiedGroupKFold
 
 from gankit.errors import DataError, suggestion
 from gankit.experiments.experiment import Experiment
+from gankit.experiments.selection import is_agreed
 from gankit.interfaces import Dataset, Indices
 from gankit.registry.messages import shown
 from gankit.studies.study import Study
@@ -123,7 +124,7 @@ def agreed_places(dataset: Dataset, share: float | None) -> Indices:
     """(k,) places of the images on which at least this share of the raters agrees; of all where it is 0 or None."""
     if dataset.agreement is None or not share:
         return np.arange(len(dataset))
-    return np.flatnonzero(dataset.agreement >= share - 1e-9)  # 7 of 10 votes may fall short of 0.7 by rounding
+    return np.flatnonzero(is_agreed(dataset.agreement, share))
 
 
 def generator_of_part(study: Study, seed: int, **data: Any) -> Experiment:

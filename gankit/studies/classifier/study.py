@@ -24,11 +24,12 @@ from gankit.studies.jobs import Job, Outcome
 from gankit.studies.kinds import GENERATOR, Arm
 from gankit.studies.labelled import agreed_places, class_counts, content_digest, generator_of_part, package_versions
 from gankit.studies.privacy import judge_privacy
+from gankit.studies.reading import load_study
 from gankit.studies.study import JOBS, Refuse, Results, Study, Work, write_metrics
 from gankit.studies.trainings import RUN, check_training, time_training, train_or_resume
 from gankit.studies.worker import check_made
 
-__all__ = ["Classifier", "load_classifier"]
+__all__ = ["Classifier", "load_classifier", "load_classifier_study", "run_classifier_study"]
 
 
 @final
@@ -182,3 +183,13 @@ class ClassifierStudy(Study):
     def summary(self, results: Results) -> str:
         """Scores of the arms, differences with intervals, and notes."""
         return text_table(results.values)
+
+
+load_classifier_study = functools.partial(load_study, "classifier")
+"""Reads a study of a classifier; arguments and errors as for `gankit.studies.reading.load_study`."""
+
+
+def run_classifier_study(study: Study, out: str | Path, **options: Any) -> dict[str, Any]:
+    """Run a study of a classifier; returns what `metrics.json` holds. Arguments and errors as for `Study.run`."""
+    metrics: dict[str, Any] = study.run(out, **options).values
+    return metrics
