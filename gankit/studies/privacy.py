@@ -53,7 +53,7 @@ def judge_privacy(source: Run | Dataset, training: Dataset, held_out: Dataset) -
     counts = {"n_real": len(held_out), "n_fake": len(fakes)}
     protocol = {
         "real": "held-out images", "fake": "generated images", "training": "training images", "features": "pixels",
-        "features_dim": members.features.shape[1], "features_protocol": {}, "n_training": len(training), **counts,
+        "features_dim": network.dim, "features_protocol": {}, "n_training": len(training), **counts,
         "copies": copies, "membership": membership, "warnings": [*found.warnings, *warnings, *more_warnings],
     }  # fmt: skip
     value = {
