@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from pathlib import Path
 from types import SimpleNamespace
@@ -25,6 +26,7 @@ from augmentation_data import (
     write_images,
 )
 
+import gankit
 from gankit.cli import app
 from gankit.errors import PartError, RunError
 from gankit.studies.augmentation import sources
@@ -129,7 +131,23 @@ def test_near_copies_are_a_leak_where_they_are_more_than_chance(write: Write) ->
     near = np.clip(test[:20] + 1, 0, 255).astype(np.uint8)
     found = leak(fold, np.concatenate([fresh, near[..., ::-1]]))  # mirrored ones too
     assert (found["alarm"], found["leaked"], found["exact"]) == (True, 20, 0)
-    assert not leak(fold, np.concatenate([fresh, near[:1]]))["alarm"]
+    unnoticed = leak(fold, np.concatenate([fresh, near[:1]]))
+    assert (unnoticed["alarm"], unnoticed["leaked"]) == (False, 1)
+    for count in (0, 1):  # the most that pass, and one more, of as many images
+        planted = unnoticed["unnoticed"] + count
+        assert leak(fold, np.concatenate([fresh[: 101 - planted], near[:planted]]))["alarm"] == bool(count)
+
+
+def test_the_alarm_says_how_many_near_copies_pass_where_images_repeat(write: Write) -> None:
+    """As in BreastMNIST, where one image in 26 is a near copy of one that another split holds."""
+    fold = study(write(), FEW).fold(1)
+    images = draw_images(np.zeros(100), 9)[:, None]
+    before = leak(fold, images)["unnoticed"]
+    learn, test = np.asarray(fold.learn.images).copy(), np.asarray(fold.test.images)
+    learn[:20] = np.clip(test[:20].astype(int) + 1, 0, 255)
+    repeated = gankit.wrap("dataset", learn, labels=fold.learn.labels)
+    after = leak(dataclasses.replace(fold, learn=repeated), images)["unnoticed"]
+    assert after > before + 5
 
 
 def test_near_copies_are_compared_with_equal_chances(write: Write, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -75,11 +75,16 @@ if __name__ == "__main__":
 '''
 
 
+LONGEST = 900  # seconds that the starts of a cluster may take in all on a busy machine
+on_a_cluster = pytest.mark.timeout(LONGEST + 120)  # so that a wait fails first, and says for what
+
+
 class Place:
     """A folder with the script and its data, from which clusters are tried."""
 
     def __init__(self, folder: Path) -> None:
         self.folder, self.jobs = folder, folder / "runs" / "there" / "jobs"
+        self.until = time.monotonic() + LONGEST
         self.started: list[subprocess.Popen[str]] = []
         folder.mkdir()
         (folder / "script.py").write_text(SCRIPT)
@@ -95,13 +100,16 @@ class Place:
 
     def wait(self, process: subprocess.Popen[str], *names: str) -> None:
         """Until these jobs are at work."""
-        until = time.monotonic() + 900
         while not all((self.jobs / name / "here").exists() for name in names):
             assert process.poll() is None, process.communicate()
-            assert time.monotonic() < until
+            assert time.monotonic() < self.until, f"{names} are not at work"
             time.sleep(0.2)
         for name in names:
             (self.jobs / name / "here").unlink()
+
+    def end(self, process: subprocess.Popen[str]) -> tuple[str, str]:
+        """What a process printed, once it has ended."""
+        return process.communicate(timeout=max(1.0, self.until - time.monotonic()))
 
 
 @pytest.fixture
@@ -124,13 +132,13 @@ def check_cluster(place: Place, cluster: str) -> str:
     second = place.start(cluster)
     place.wait(second, "a", "b")
     second.send_signal(signal.SIGINT)
-    _, said = second.communicate(timeout=300)
+    _, said = place.end(second)
     assert second.returncode != 0
     assert "stopped with 3 of 4 jobs to do; run the same command again to continue" in said
     assert "with 2 at a time" in said
     (place.folder / "hold").unlink()
     last = place.start(cluster)
-    out, said = last.communicate(timeout=900)
+    out, said = place.end(last)
     assert last.returncode == 0, said
     there, here, where = json.loads(out.splitlines()[-1])
     assert there == here
@@ -138,6 +146,7 @@ def check_cluster(place: Place, cluster: str) -> str:
 
 
 @pytest.mark.slow
+@on_a_cluster
 @pytest.mark.skipif(find_spec("distributed") is None, reason="Dask is not installed: pip install 'gankit[dask]'")
 def test_a_cluster_of_dask_whose_workers_have_the_folder_elsewhere(place: Place, tmp_path: Path) -> None:
     mount = tmp_path / "mount"
@@ -153,9 +162,8 @@ def test_a_cluster_of_dask_whose_workers_have_the_folder_elsewhere(place: Place,
          "0", *common], cwd=mount,
     )  # fmt: skip
     try:
-        until = time.monotonic() + 120
         while not file.is_file():
-            assert time.monotonic() < until
+            assert time.monotonic() < place.until, "there is no scheduler"
             time.sleep(0.2)
         time.sleep(1)
         assert check_cluster(place, f"dask:{json.loads(file.read_text())['address']}") == str(mount)
@@ -166,12 +174,14 @@ def test_a_cluster_of_dask_whose_workers_have_the_folder_elsewhere(place: Place,
 
 
 @pytest.mark.slow
+@on_a_cluster
 @pytest.mark.skipif(find_spec("ray") is None, reason="Ray is not installed: pip install 'gankit[ray]'")
 def test_workers_of_ray_on_this_machine(place: Place) -> None:
     assert check_cluster(place, "ray") == str(place.folder)
 
 
 @pytest.mark.slow
+@on_a_cluster
 @pytest.mark.skipif(find_spec("distributed") is None, reason="Dask is not installed: pip install 'gankit[dask]'")
 def test_workers_of_dask_on_this_machine(place: Place) -> None:
     assert check_cluster(place, "dask") == str(place.folder)
