@@ -155,22 +155,72 @@ def test_steps_that_are_timed_compute_as_those_of_a_training(
     assert seen[-1] == "close"
 
 
+PROGRAMS: dict[str, list[tuple[str, str]]] = {
+    "nothing": [],
+    "products": [("", "medium")],
+    "everything": [("generic", "tf32")],
+    "both ways": [("generic", "tf32"), ("", "high")],
+    "convolutions": [("cudnn.rnn", "ieee")],
+}
+"""What a calling program sets, in this order: newer flags by their owner, and the older one of products."""
+
+
+def precisions() -> dict[str, Any]:
+    """All flags; None for older ones that cannot be read, since newer ones contradict them."""
+
+    def read(get: Callable[[], Any]) -> Any:
+        with contextlib.suppress(RuntimeError):
+            return get()
+
+    cudnn, matmul = torch.backends.cudnn, torch.backends.cuda.matmul
+    older = {"convolutions": lambda: cudnn.allow_tf32, "products": lambda: matmul.allow_tf32,
+             "level": torch.get_float32_matmul_precision}  # fmt: skip
+    newer = {name: owner.fp32_precision for name, owner in owners().items()}
+    return newer | {name: read(get) for name, get in older.items()}
+
+
+def owners() -> dict[str, Any]:
+    backends: Any = torch.backends
+    cudnn = backends.cudnn
+    return {"generic": backends, "cudnn": cudnn, "cudnn.conv": cudnn.conv, "cudnn.rnn": cudnn.rnn,
+            "cuda.matmul": backends.cuda.matmul, "mkldnn.matmul": backends.mkldnn.matmul}  # fmt: skip
+
+
 @pytest.fixture
-def newer_flags() -> Iterator[None]:
+def program(request: pytest.FixtureRequest) -> Iterator[None]:
     if not hasattr(torch.backends.cudnn, "conv"):
-        pytest.skip("this torch has none")
-    cudnn = torch.backends.cudnn
-    before = cudnn.conv.fp32_precision, cudnn.rnn.fp32_precision
-    cudnn.conv.fp32_precision, cudnn.rnn.fp32_precision = "tf32", "ieee"
+        pytest.skip("this torch has no newer flags")
+    for owner, value in PROGRAMS[request.param]:
+        if owner:
+            owners()[owner].fp32_precision = value
+        else:
+            torch.set_float32_matmul_precision(value)
     yield
-    cudnn.conv.fp32_precision, cudnn.rnn.fp32_precision = before
+    torch.backends.cudnn.allow_tf32 = True
+    torch.set_float32_matmul_precision("highest")
+    for name, owner in owners().items():
+        owner.fp32_precision = "tf32" if name in ("cudnn.conv", "cudnn.rnn") else "none"
 
 
-@pytest.mark.usefixtures("newer_flags")
-def test_newer_flags_of_the_calling_program_are_kept() -> None:
-    with arithmetic(gankit.load("wgan-gp", "training.precision=float32-exact").training, GPU):
-        assert torch.backends.cudnn.conv.fp32_precision == "ieee"
-    assert torch.backends.cudnn.conv.fp32_precision == "tf32"
+@pytest.mark.usefixtures("program")
+@pytest.mark.parametrize("program", PROGRAMS, indirect=True)
+@pytest.mark.parametrize("precision", ["float32", "float32-exact"])
+def test_a_program_may_set_older_and_newer_flags(precision: str) -> None:
+    """While a training computes, all say the same, so that its parts may read and set any; then they are as before."""
+    before = precisions()
+    with arithmetic(gankit.load("wgan-gp", f"training.precision={precision}").training, GPU):
+        assert precisions() == {
+            **{name: before[name] for name in ("generic", "cudnn")},
+            **dict.fromkeys(("cudnn.conv", "cudnn.rnn"), "tf32" if precision == "float32" else "ieee"),
+            **dict.fromkeys(("cuda.matmul", "mkldnn.matmul"), "ieee"),
+            "convolutions": precision == "float32", "products": False, "level": "highest",
+        }  # fmt: skip
+        with torch.backends.cudnn.flags(enabled=False), exact(GPU):
+            assert owners()["cudnn.conv"].fp32_precision == "ieee"
+    after = precisions()
+    assert {name: value for name, value in after.items() if before[name] is not None} == {
+        name: value for name, value in before.items() if value is not None
+    }
 
 
 class AnyOrder(Augment):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import random
 import warnings
 import weakref
 from collections.abc import Callable
@@ -117,8 +118,11 @@ class Scored(Augment):
 
     def after_step(self, turn: Turn) -> None:
         with torch.no_grad():
-            self.sum += turn.real_scores.mean() + turn.held_out_scores.mean() + torch.rand(())
+            self.sum += turn.real_scores.mean() + turn.held_out_scores.mean() + torch.rand(()) + np.random.random()
             turn.log("sum", self.sum.clone())
+
+
+PYTHON: dict[Any, Callable[[], float]] = {"draws by NumPy": np.random.random, "draws by Python": random.random}
 
 
 class Drawing(Loss):
@@ -146,6 +150,8 @@ class Drawing(Loss):
             value = value + turn.real_scores[[0]].sum()
         elif self.fault == "no deterministic form":
             warnings.warn("put_ does not have a deterministic implementation, but ...", stacklevel=1)
+        elif self.fault in PYTHON:
+            value = value * (1 + PYTHON[self.fault]())
         elif self.fault == "depends on the step":
             value = value * (1 + turn.step)
         return value
@@ -233,6 +239,7 @@ def wrong(graphs: Graphs, spoilt: torch.nn.Parameter) -> Wrong:
         "reads back",
         "another replay",
         "a draw on the host",
+        *PYTHON,
         "no memory",
         pytest.param("old driver", marks=pytest.mark.slow),
     ],
@@ -252,7 +259,8 @@ def test_a_failed_recording_goes_on_eagerly_from_the_same_state(fault: str, monk
     assert advanced(replayed) == advanced(eager)
     assert len(told) == 1
     assert "\n" not in told[0]
-    reason = {"reads back": "RuntimeError: aten._local_scalar_dense.default reads a value back to the host",
+    reason = {**dict.fromkeys(PYTHON, "the turn draws on the host"),
+              "reads back": "RuntimeError: aten._local_scalar_dense.default reads a value back to the host",
               "another replay": "the first replay differs from an eager turn in the gradient of ",
               "a draw on the host": "the turn draws on the host",
               "no memory": "OutOfMemoryError: CUDA out of memory. Tried to allocate 20.00 MiB",
@@ -493,6 +501,7 @@ PROMISES: dict[str, tuple[Any, str]] = {
     "repeats": (Drawing, "reads a value back to the host"),
     "solves": (Drawing, "reads a value back to the host"),
     "a draw on the host": (Drawing, "aten.add.Tensor copies a tensor between devices, or takes its number"),
+    **dict.fromkeys(PYTHON, (Drawing, "the turn draws on the host")),
     "a number": (Drawing, "copies a tensor between devices, or takes its number"),
     "an index of numbers": (Drawing, "numbers are copied from the host: keep them in a buffer"),
     "depends on the step": (Drawing, "differs once turns are replayed: what changes between steps must be in buffers"),
