@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import random
 import warnings
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -68,8 +70,11 @@ class Scored(Augment):
 
     def after_step(self, turn: Turn) -> None:
         with torch.no_grad():
-            self.sum += turn.real_scores.mean() + turn.held_out_scores.mean() + torch.rand(())
+            self.sum += turn.real_scores.mean() + turn.held_out_scores.mean() + torch.rand(()) + np.random.random()
             turn.log("sum", self.sum.clone())
+
+
+PYTHON: dict[Any, Callable[[], float]] = {"draws by NumPy": np.random.random, "draws by Python": random.random}
 
 
 class Drawing(Loss):
@@ -97,6 +102,8 @@ class Drawing(Loss):
             value = value + turn.real_scores[[0]].sum()
         elif self.fault == "no deterministic form":
             warnings.warn("put_ does not have a deterministic implementation, but ...", stacklevel=1)
+        elif self.fault in PYTHON:
+            value = value * (1 + PYTHON[self.fault]())
         elif self.fault == "depends on the step":
             value = value * (1 + turn.step)
         return value

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 import torch
-from replayed_turns import RESNET, Drawing, stepper
+from replayed_turns import PYTHON, RESNET, Drawing, stepper
 from torch import Tensor
 
 import gankit
@@ -180,6 +180,7 @@ PROMISES: dict[str, tuple[Any, str]] = {
     "repeats": (Drawing, "reads a value back to the host"),
     "solves": (Drawing, "reads a value back to the host"),
     "a draw on the host": (Drawing, "aten.add.Tensor copies a tensor between devices, or takes its number"),
+    **dict.fromkeys(PYTHON, (Drawing, "the turn draws on the host")),
     "a number": (Drawing, "copies a tensor between devices, or takes its number"),
     "an index of numbers": (Drawing, "numbers are copied from the host: keep them in a buffer"),
     "depends on the step": (Drawing, "differs once turns are replayed: what changes between steps must be in buffers"),
