@@ -7,11 +7,11 @@ from typing import Any
 import numpy as np
 
 from gankit.errors import GankitError
-from gankit.evaluation.extraction import as_part
 from gankit.evaluation.uncertainty import influences, standard_errors, variances_of
 from gankit.experiments.selection import random_subset
 from gankit.interfaces import Indices, Pool, Rows
 from gankit.metrics.kid import BLOCK
+from gankit.registry import build
 
 KEPT_VALUES = ("frechet", "kid", "precision", "recall")  # one value per question: distances, quality, variety
 
@@ -26,9 +26,8 @@ def values_with_influences(names: Sequence[str], reals: Rows, fakes: Rows) -> Va
     """
     entries: Values = {}
     for metric_name in names:
-        part = as_part("metric", metric_name)
-        used = reals.take(_one_block(np.arange(reals.count))) if part.name == "kid" else reals
-        resampling = part.build().resampling(Pool(used, fakes))
+        used = reals.take(_one_block(np.arange(reals.count))) if metric_name == "kid" else reals
+        resampling = build("metric", metric_name).resampling(Pool(used, fakes))
         values = resampling.whole().values
         real_influences = influences(resampling, "real", values)
         fake_variances = variances_of(influences(resampling, "fake", values))
@@ -52,9 +51,8 @@ def spreads(names: Sequence[str], pool: Pool, draws: list[tuple[Indices, Indices
     """
     entries: Values = {}
     for metric_name in names:
-        part = as_part("metric", metric_name)
-        resampling = part.build().resampling(pool)
-        used = [(_one_block(real), fake) for real, fake in draws] if part.name == "kid" else draws
+        resampling = build("metric", metric_name).resampling(pool)
+        used = [(_one_block(real), fake) for real, fake in draws] if metric_name == "kid" else draws
         with contextlib.suppress(GankitError):  # too few images for this metric
             values = [resampling.values(real, fake) for real, fake in used]
             for name in KEPT_VALUES:

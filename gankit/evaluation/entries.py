@@ -102,8 +102,8 @@ def evaluate_metric(
     for name, value in result.values.items():
         n, m = result.counts.get(name, (n_real, pool.fake.count))
         standard_error = errors.standard_errors.get(name)
-        if metric.meaning(name).share:
-            standard_error = _possible_error_of_share(standard_error, value)
+        if standard_error is not None and metric.meaning(name).share and standard_error**2 > value * (1 - value):
+            standard_error = None  # the jackknife has failed: numbers in [0, 1] with this mean cannot spread so far
         entries[name] = {
             "value": value,
             "standard_error": standard_error,
@@ -148,11 +148,6 @@ def _errors_of(resampling: Resampling, values: Values) -> _Errors:
     fake_variances = variances_of(influences(resampling, "fake", values))
     errors = standard_errors(resampling, values, [variances_of(real_influences), fake_variances])
     return _Errors(errors, real_influences, fake_variances)
-
-
-def _possible_error_of_share(error: float | None, share: float) -> float | None:
-    """The error, or None where the jackknife has failed: numbers in [0, 1] with this mean cannot spread so far."""
-    return None if error is None or error**2 > share * (1 - share) else error
 
 
 def _baseline(found: dict[str, Any] | None, n: int | None, m: int) -> dict[str, Any] | None:
