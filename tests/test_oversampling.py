@@ -182,8 +182,9 @@ class OfRows(gankit.GanOverSampler, BaseOverSampler):
     def _images(self, x: Any) -> Any:
         return np.pad(x, ((0, 0), (0, 64 - x.shape[1]))).reshape(len(x), *SHAPE)
 
-    def _as_given(self, made: Any, shape: Any) -> Any:
-        return made.reshape(len(made), 64)[:, : shape[0]]
+    def _generate(self, *arguments: Any) -> Any:
+        made = super()._generate(*arguments)
+        return made.reshape(len(made), 64)[:, : self.n_features_in_]
 
 
 TABLES = {"check_samplers_list": "images are arrays, no lists", "check_samplers_pandas": "images are no tables",

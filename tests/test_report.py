@@ -17,9 +17,8 @@ from PIL import Image
 import gankit
 from gankit.errors import RunError
 from gankit.evaluation.comparison import write_metrics
-from gankit.report import write_report
+from gankit.report import nearest_png, write_report
 from gankit.report.card import card, card_html
-from gankit.report.nearest import nearest_png
 from gankit.report.pages import markdown, render
 
 PHONE, PAPER = 390, 680  # pixels; the second is A4 or Letter without its margins

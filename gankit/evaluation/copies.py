@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,7 +11,7 @@ from gankit.errors import GankitError
 from gankit.evaluation.tables import reads_training
 from gankit.files import write_atomically
 from gankit.images.pictures import pairs_png
-from gankit.interfaces import Dataset, Rows
+from gankit.interfaces import Dataset, Indices, Rows
 from gankit.metrics.leakage import NEAR_COPY, Thumbnail, duplicates, thumbnails
 
 SIDE = 32
@@ -45,16 +45,16 @@ def find_copies(
     """
     try:
         known = list(_thumbnails(training))
-        found = _match(fakes, known)
-        of_reals = _match(training, known, itself=True) if held_out is None else _match(held_out, known)
+        exact, near, partner = _match(fakes, known)
+        real_exact, real_near, _ = _match(training, known, itself=True) if held_out is None else _match(held_out, known)
     except GankitError as error:
         return {}, [f"copies of a {kind} are not looked for: {error}"]
-    only_near = found.near & ~found.exact
-    n_exact, n_near = int(found.exact.sum()), int(only_near.sum())
-    is_new = ~of_reals.exact  # an image that the generator has seen says nothing about new ones
-    expected = float(of_reals.near[is_new].mean()) if is_new.any() else 0.0
+    only_near = near & ~exact
+    n_exact, n_near = int(exact.sum()), int(only_near.sum())
+    is_new = ~real_exact  # an image that the generator has seen says nothing about new ones
+    expected = float(real_near[is_new].mean()) if is_new.any() else 0.0
     warnings = []
-    if held_out is not None and (shared := int(of_reals.exact.sum())):
+    if held_out is not None and (shared := int(real_exact.sum())):
         warnings.append(
             f"{shared} of {len(held_out)} real images equal a {kind} or its mirror image: beside them a generator "
             "that only copies would score well; compare with images that it was not trained on"
@@ -62,12 +62,12 @@ def find_copies(
 
     def example(copies: NDArray[np.bool_]) -> str:
         first = int(np.flatnonzero(copies)[0])
-        return f"image {_name(fakes, first)} copies {_name(training, int(found.partner[first]))}"
+        return f"image {_name(fakes, first)} copies {_name(training, int(partner[first]))}"
 
     if n_exact:
         warnings.append(
             f"{n_exact} of {len(fakes)} generated images equal a {kind} or its mirror image pixel by pixel "
-            f"({n_exact / len(fakes):.1%}): {example(found.exact)}"
+            f"({n_exact / len(fakes):.1%}): {example(exact)}"
         )
     if n_near and (share := n_near / (len(fakes) - n_exact)) > expected:
         among = f"{len(fakes) - n_exact} other" if n_exact else len(fakes)
@@ -100,16 +100,10 @@ def show_pairs(
             write_atomically(folder / f"{name}-pairs.png", png)
 
 
-class _Matches(NamedTuple):
-    """What (n,) images have in common with known ones."""
-
-    exact: NDArray[np.bool_]  # whether a known image is equal
-    near: NDArray[np.bool_]  # whether one is near or equal
-    partner: NDArray[np.int64]  # which one; without meaning where `near` is False
-
-
-def _match(images: Dataset, known: list[Thumbnail], itself: bool = False) -> _Matches:
-    """Each image, as it is and mirrored, compared with the known ones.
+def _match(
+    images: Dataset, known: list[Thumbnail], itself: bool = False
+) -> tuple[NDArray[np.bool_], NDArray[np.bool_], Indices]:
+    """For each image, as it is and mirrored, whether a known one is equal, whether one is near or equal, and which.
 
     With `itself` the images are the known ones, and none counts as a copy of itself.
     """
@@ -125,7 +119,7 @@ def _match(images: Dataset, known: list[Thumbnail], itself: bool = False) -> _Ma
             partner[i[equal]] = j[equal]  # an equal one is named before one that is near
             near[i] = True
             exact[i[equal]] = True
-    return _Matches(exact, near, partner)
+    return exact, near, partner
 
 
 def _thumbnails(images: Dataset, mirrored: bool = False) -> Iterator[Thumbnail]:

@@ -3,13 +3,11 @@
 import itertools
 import re
 from collections.abc import Container, Mapping, Sequence
-from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 
 from gankit.errors import GankitError
-from gankit.evaluation.design import Floats
 from gankit.evaluation.extraction import as_part
 from gankit.evaluation.uncertainty import (
     Values,
@@ -82,13 +80,15 @@ def evaluate_metric(
     """
     metric: Metric = part.build()
     statistics = pool.real.statistics
-    errors, between_reals = _Errors(), {}
+    errors: Mapping[str, float | None] = {}
+    contributions: dict[str, dict[str, Any]] = {}
+    between_reals: dict[str, dict[str, Any]] = {}
     if statistics is not None:  # no images to resample
         result = Result.of(metric, pool.real, pool.fake)
     else:
         resampling = metric.resampling(pool)
         result = resampling.whole()
-        errors = _errors_of(resampling, result.values)
+        errors, contributions = _errors_of(resampling, result.values)
         between_reals = real_against_real(resampling, result.values, seed)
     warnings = [*result.warnings, *metric.warnings({name: entry["value"] for name, entry in between_reals.items()})]
     p_entries: dict[str, dict[str, Any]] = {}
@@ -101,9 +101,9 @@ def evaluate_metric(
     entries: dict[str, dict[str, Any]] = {}
     for name, value in result.values.items():
         n, m = result.counts.get(name, (n_real, pool.fake.count))
-        standard_error = errors.standard_errors.get(name)
-        if metric.meaning(name).share:
-            standard_error = _possible_error_of_share(standard_error, value)
+        standard_error = errors.get(name)
+        if standard_error is not None and metric.meaning(name).share and standard_error**2 > value * (1 - value):
+            standard_error = None  # the jackknife has failed: numbers in [0, 1] with this mean cannot spread so far
         entries[name] = {
             "value": value,
             "standard_error": standard_error,
@@ -112,47 +112,30 @@ def evaluate_metric(
             "real_vs_real": _baseline(between_reals.get(name), n, m),
             **(p_entries.get(name, {}) if m else {}),  # m is 0 for a value of the reals alone
             "metric": part.table(),
-            **errors.for_compare(name),
+            **contributions.get(name, {}),
         }
     if result.details:
         entries[next(iter(entries))]["details"] = dict(result.details)
     return entries, warnings
 
 
-@dataclass(frozen=True)
-class _Errors:
-    """The errors of a metric's values, by their names: standard errors, and what each side contributes to them.
+def _errors_of(resampling: Resampling, values: Values) -> tuple[Mapping[str, float | None], dict[str, dict[str, Any]]]:
+    """Standard errors of the values of all images, and what each side contributes to them, which `compare` reads.
 
-    A name is missing, or its number None, where it is not known.
+    An error is None, and a name missing among the contributions, where it is not known.
     """
-
-    standard_errors: Mapping[str, float | None] = field(default_factory=dict)
-    real_influences: Mapping[str, Floats | None] = field(default_factory=dict)
-    fake_variances: Mapping[str, float | None] = field(default_factory=dict)
-
-    def for_compare(self, name: str) -> dict[str, Any]:
-        """What an entry holds for `compare`, where two values have the same reals; empty where it is not known."""
-        of_reals, of_fakes = self.real_influences.get(name), self.fake_variances.get(name)
-        if of_reals is None or of_fakes is None:
-            return {}
-        short = [float(f"{each:.4g}") for each in of_reals]  # hundreds of numbers in a file that people read
-        return {"real_influences": short, "fake_variance": of_fakes}
-
-
-def _errors_of(resampling: Resampling, values: Values) -> _Errors:
-    """The errors of the values of all images."""
     larger_side = max(resampling.pool.real.count, resampling.pool.fake.count)
     if larger_side > MOST_WITH_INFLUENCES and closed_form(resampling) is not None:
-        return _Errors(standard_errors(resampling, values))
+        return standard_errors(resampling, values), {}
     real_influences = influences(resampling, "real", values)
     fake_variances = variances_of(influences(resampling, "fake", values))
     errors = standard_errors(resampling, values, [variances_of(real_influences), fake_variances])
-    return _Errors(errors, real_influences, fake_variances)
-
-
-def _possible_error_of_share(error: float | None, share: float) -> float | None:
-    """The error, or None where the jackknife has failed: numbers in [0, 1] with this mean cannot spread so far."""
-    return None if error is None or error**2 > share * (1 - share) else error
+    contributions = {}
+    for name, of_reals in real_influences.items():
+        if of_reals is not None and (of_fakes := fake_variances.get(name)) is not None:
+            short = [float(f"{each:.4g}") for each in of_reals]  # hundreds of numbers in a file that people read
+            contributions[name] = {"real_influences": short, "fake_variance": of_fakes}
+    return errors, contributions
 
 
 def _baseline(found: dict[str, Any] | None, n: int | None, m: int) -> dict[str, Any] | None:

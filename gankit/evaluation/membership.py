@@ -12,13 +12,13 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from gankit import seeds
 from gankit.errors import GankitError
 from gankit.evaluation.design import Estimate, Floats, Part
 from gankit.evaluation.uncertainty import number_groups
+from gankit.experiments.selection import random_subset
 from gankit.images.grey_levels import rescale
 from gankit.interfaces import Dataset, Indices, Pool
-from gankit.metrics._distances import Rows64, Shortlist
+from gankit.metrics._distances import nearest
 from gankit.runs.networks import call_part
 from gankit.runs.run import Run
 
@@ -112,8 +112,7 @@ def _control(members: Floats, patients: Indices, taken: int) -> float:
     """The 95 % quantile of areas where `taken` of the members' patients take the place of the others."""
     areas = []
     for number in range(SPLITS):
-        order = torch.randperm(int(patients.max()) + 1, generator=seeds.generator(0, "members", number)).numpy()
-        is_taken = np.isin(patients, order[:taken])
+        is_taken = np.isin(patients, random_subset(int(patients.max()) + 1, taken, 0, "members", number))
         areas.append(_above(members[~is_taken], members[is_taken]).mean())
     return float(np.quantile(areas, 0.95))
 
@@ -127,17 +126,12 @@ def _above(scores: Floats, others: Floats) -> Floats:
 
 def _nearness(features: NDArray[Any], fakes: NDArray[Any]) -> Floats:
     """(n,) minus the distance from each of (n, d) features to the nearest of those of generated images."""
-    nearest = Shortlist(Rows64(np.asarray(features)), Rows64(np.asarray(fakes)), k=1)
-    _, distances = nearest.among(np.arange(len(features)), np.ones(len(fakes), bool))
-    return -distances
+    _, distances = nearest(np.asarray(features), np.asarray(fakes))
+    return -distances[:, 0]
 
 
 def _critic_scores(run: Run, images: Dataset) -> Floats:
-    """(n,) scores of a run's critic; of a map of scores its mean.
-
-    Raises:
-        GankitError: the critic cannot score these images: there is no checkpoint, their classes are not the run's, ...
-    """
+    """(n,) scores of a run's critic; of a map of scores its mean."""
     labels = _run_labels(run, images)
     batches: list[Floats] = []
     for start in range(0, len(images), BATCH):

@@ -188,12 +188,18 @@ def open_sides(
         GankitError: as `evaluate`.
     """
     reals, reference_run = open_reals(real, window)
-    training_side = None
+    training_side = run = None
     if training is not None:
-        training_side = _given_training(training, window)
+        name, given = open_named(training, "training", window)
+        if isinstance(given, Run):  # stands for the images that it was trained on
+            run = given
+        else:
+            training_side = Side(name, open_images(given, name, window=window))
     elif isinstance(reals, Side) and (wants_training or reference_run):
         run = source if isinstance(source, Run) else reference_run
-        training_side = None if run is None or in_process(run) else _training_side(run)
+        run = None if run is None or in_process(run) else run
+    if run is not None:
+        training_side = Side(TRAINING, run_data(run)[0])
     reals_are_training = bool(training_side and isinstance(reals, Side) and training_side.content == reals.content)
     if reals_are_training:
         training_side = None
@@ -212,16 +218,6 @@ def open_reals(real: Source, window: Window) -> tuple[Side | Statistics, Run | N
     if isinstance(source, Run):
         return Side(*run_reference(source)), source
     return Side(name, open_images(source, name, window=window)), None
-
-
-def _given_training(training: Source, window: Window) -> Side:
-    """The training images that the caller names; a run stands for those that it was trained on."""
-    name, source = open_named(training, "training", window)
-    return _training_side(source) if isinstance(source, Run) else Side(name, open_images(source, name, window=window))
-
-
-def _training_side(run: Run) -> Side:
-    return Side(TRAINING, run_data(run)[0])
 
 
 def _open_fakes(

@@ -1,7 +1,6 @@
 """Images to be evaluated, from whatever holds them: a run, a data set, a folder, a file or an array."""
 
 import hashlib
-import math
 from functools import cached_property
 from pathlib import Path
 from typing import Any, final
@@ -17,6 +16,7 @@ from gankit.evaluation.statistics import Statistics
 from gankit.experiments.selection import Resized, random_subset, select_images, split_indices
 from gankit.experiments.values import parse_table
 from gankit.files import user_path
+from gankit.images.grey_levels import check_range
 from gankit.interfaces import Dataset, ImageSpec, Indices, Known
 from gankit.registry import build, registry
 from gankit.registry.arrays import as_array
@@ -220,24 +220,14 @@ def from_array(images: NDArray[Any] | Tensor, name: str, window: Window = None) 
     elif window is None:
         raise _missing_window(f"{name} images", array.dtype)
     else:
-        black, white = _black_white(window)
-        if not (black <= array.min() and array.max() <= white):
-            raise DataError(f"{name} images go from {array.min():g} to {array.max():g}, outside the window {window}")
+        try:
+            check_range(array, window, f"{name} images")
+        except DataError as error:
+            raise DataError(f"window: {error}") from None
         if array.dtype not in (np.uint16, np.float32):
             array = array.astype(np.float32)
     dataset: Dataset = wrap("dataset", array, value_range=window)
     return dataset
-
-
-def _black_white(window: Any) -> tuple[float, float]:
-    """The two values of a window that a program gave."""
-    try:
-        black, white = map(float, window)
-    except (TypeError, ValueError):
-        black = white = math.nan
-    if not (math.isfinite(black) and math.isfinite(white) and black < white):
-        raise DataError(f"window {window}: two finite numbers are needed, black below white")
-    return black, white
 
 
 def too_few(name: str, count: int) -> DataError:

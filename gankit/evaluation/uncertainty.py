@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import torch
@@ -128,12 +128,12 @@ def real_against_real(resampling: Resampling, values: Values, seed: int) -> dict
     - The first half keeps min(n_fake, n_real // 2).
     """
     divisions = [_divide(resampling.pool, seed, number) for number in range(SPLITS)]
-    n = min(min(len(division.second), len(division.fakes)) for division in divisions)
+    n = min(min(len(second), len(fakes)) for _, second, fakes in divisions)
     if n < 2:
         return {}
     try:
-        of_second = _finite_means([resampling.values(each.first, each.second[:n]) for each in divisions], values)
-        of_fakes = _finite_means([resampling.values(each.first, each.fakes[:n]) for each in divisions], values)
+        of_second = _finite_means([resampling.values(first, second[:n]) for first, second, _ in divisions], values)
+        of_fakes = _finite_means([resampling.values(first, fakes[:n]) for first, _, fakes in divisions], values)
     except GankitError:
         return {}
     return {
@@ -143,18 +143,11 @@ def real_against_real(resampling: Resampling, values: Values, seed: int) -> dict
     }
 
 
-class _Division(NamedTuple):
-    """Places in the pool: two halves of the reals, and at most as many generated images."""
-
-    first: Indices
-    second: Indices
-    fakes: Indices
-
-
-def _divide(pool: Pool, seed: int, number: int) -> _Division:
+def _divide(pool: Pool, seed: int, number: int) -> tuple[Indices, Indices, Indices]:
     """A random division for `real_against_real`, which differs by its number.
 
-    The reals are put in random order, patient by patient. So only the patient in the middle can be in both halves.
+    Returns the places in the pool of two halves of the reals, and of at most as many generated images. The reals
+    are put in random order, patient by patient. So only the patient in the middle can be in both halves.
     """
     half = pool.real.count // 2
     most = min(pool.fake.count, half)
@@ -166,7 +159,7 @@ def _divide(pool: Pool, seed: int, number: int) -> _Division:
     second = _shuffle(order[-half:], seed, "second half", number)
     second = _one_of_each(second[~np.isin(patient[second], patient[first])], patient)
     fakes = _one_of_each(_shuffle(np.arange(pool.fake.count), seed, "split of fakes", number), fake_patient)
-    return _Division(first[:most], second[:most], pool.fake_places[fakes[:most]])
+    return first[:most], second[:most], pool.fake_places[fakes[:most]]
 
 
 def _finite_means(splits: Sequence[Values], names: Iterable[str]) -> dict[str, float]:

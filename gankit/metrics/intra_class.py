@@ -150,8 +150,11 @@ class _ByClass(Resampling):
         )
         keys = _in_order({*places_in_real, *places_in_fake, *places_in_training}, name_lists)
         none = np.array([], dtype=np.int64)
-        needs = metric.metric.needs
-        real, fake, training = (_with_only(rows, needs) for rows in (pool.real, pool.fake, training))
+        # Copies by class of arrays that the metric does not need would cost memory.
+        unneeded: dict[str, Any] = dict.fromkeys({"features", "logits", "images"}.difference(metric.metric.needs))
+        real, fake, training = (
+            dataclasses.replace(rows, training=None, **unneeded) for rows in (pool.real, pool.fake, training)
+        )
         self.class_of = np.zeros(pool.real.count + pool.fake.count, dtype=np.int64)
         self.index_in_class = np.zeros_like(self.class_of)
         self.classes: dict[Key, Resampling] = {}
@@ -273,9 +276,3 @@ def _values_without(resampling: Resampling, parts: list[Indices]) -> list[Outcom
     except GankitError:  # some part leaves too little for the metric
         return [by_itself(part) for part in parts]
     return [next(together) if fits else by_itself(part) for part, fits in zip(parts, enough, strict=True)]
-
-
-def _with_only(rows: Rows, needs: Sequence[str]) -> Rows:
-    """The rows without the arrays that a metric does not need: copies of them by class would cost memory."""
-    unneeded: dict[str, Any] = dict.fromkeys({"features", "logits", "images"}.difference(needs))
-    return dataclasses.replace(rows, training=None, **unneeded)

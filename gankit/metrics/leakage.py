@@ -68,7 +68,7 @@ def duplicates(
     coarse_size = min(LONGEST_COARSE_SIDE, height), min(LONGEST_COARSE_SIDE, width)
     coarse_x, coarse_y = (np.array([shrink(image, *coarse_size).ravel() for image in images]) for images in pixels)
     x, y = (images.reshape(len(images), -1) for images in pixels)
-    content = _codes([image.content for image in [*first, *second]])
+    content = _ranks([image.content for image in [*first, *second]])
     content_x, content_y = content[: len(first)], content[len(first) :]
     radius = (threshold * (1 + 1e-6) + 1e-3) * float(np.sqrt(coarse_x.shape[1]))  # allows for rounding
     for i, j in within(coarse_x, coarse_y, radius):
@@ -95,10 +95,10 @@ def _at_one_size(first: Sequence[Thumbnail], second: Sequence[Thumbnail]) -> lis
     return sets
 
 
-def _codes(values: Sequence[Any]) -> Indices:
-    """(n,) numbers that are equal where the values are."""
-    codes: dict[Any, int] = {}
-    return np.array([codes.setdefault(value, len(codes)) for value in values])
+def _ranks(values: Sequence[str | bytes]) -> Indices:
+    """(n,) the rank of each value among the different ones."""
+    ranks: Indices = np.unique(np.array(values, dtype=object), return_inverse=True)[1]
+    return ranks
 
 
 @final
@@ -208,7 +208,7 @@ class _Tally:
     def __init__(self, first: Sequence[Thumbnail], second: Sequence[Thumbnail]) -> None:
         self._first, self._second = first, second
         self._first_rank, self._second_rank = (_ranks([str(image.id) for image in side]) for side in (first, second))
-        labels = _codes([repr(image.label) for image in [*first, *second]])
+        labels = _ranks([repr(image.label) for image in [*first, *second]])
         self._first_label, self._second_label = labels[: len(first)], labels[len(first) :]
         self.has_duplicate, self.has_exact = np.zeros((2, len(first)), bool)
         self.exact_pairs, self.near_pairs, self.differently_labelled = 0, 0, 0
@@ -231,12 +231,6 @@ class _Tally:
             {"fake": self._first[i].id, "real": self._second[j].id, "distance": float(rms)}
             for i, j, rms in zip(*self._closest, strict=True)
         ]
-
-
-def _ranks(names: list[str]) -> Indices:
-    """The rank of each name among the different ones."""
-    ranks: Indices = np.unique(np.array(names, dtype=object), return_inverse=True)[1]
-    return ranks
 
 
 @final

@@ -130,7 +130,14 @@ class _Neighbours:
 
     def scores(self, real: Indices, fake: Indices, k: int) -> dict[str, float]:
         """The four values of real and generated images at these (n,) places each."""
-        return _scores(self._balls(real, fake, k), self._balls(fake, real, k), k)
+        holds_a_fake, balls_around_each_fake = self._balls(real, fake, k)
+        _, balls_around_each_real = self._balls(fake, real, k)
+        return {
+            "precision": float((balls_around_each_fake > 0).mean()),
+            "recall": float((balls_around_each_real > 0).mean()),
+            "density": float(balls_around_each_fake.mean() / k),
+            "coverage": float(holds_a_fake.mean()),
+        }
 
     def _balls(self, centres: Indices, others: Indices, k: int) -> BallCounts:
         """The counts of (m,) others in balls around (n,) centres, each up to its k-th nearest other centre."""
@@ -167,17 +174,6 @@ def _smallest(values: Matrix, count: int) -> Indices:
     if values.shape[1] <= count:
         return np.broadcast_to(np.arange(values.shape[1]), values.shape)
     return np.argpartition(values, count - 1, axis=1)[:, :count]
-
-
-def _scores(real_balls: BallCounts, fake_balls: BallCounts, k: int) -> dict[str, float]:
-    holds_a_fake, balls_around_each_fake = real_balls
-    _, balls_around_each_real = fake_balls
-    return {
-        "precision": float((balls_around_each_fake > 0).mean()),
-        "recall": float((balls_around_each_real > 0).mean()),
-        "density": float(balls_around_each_fake.mean() / k),
-        "coverage": float(holds_a_fake.mean()),
-    }
 
 
 def realism_score(real: ArrayLike, fake: ArrayLike, *, k: int = 3) -> NDArray[np.float64]:

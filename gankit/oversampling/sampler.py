@@ -103,7 +103,7 @@ class GanOverSampler(OneToOneFeatureMixin, BaseEstimator):  # type: ignore[misc]
         if not len(wanted):
             return x.copy(), np.array(y)
         made = self._generate(images, labels, wanted)
-        rows = self._as_given(made.astype(x.dtype), x.shape[1:])
+        rows = made.astype(x.dtype).reshape(len(made), *x.shape[1:])
         both = np.concatenate([classes, names[wanted]])
         return np.concatenate([x, rows]), label_binarize(both, classes=names) if self._one_against_all else both
 
@@ -170,10 +170,6 @@ class GanOverSampler(OneToOneFeatureMixin, BaseEstimator):  # type: ignore[misc]
         if len(self.image_shape) != 3 or min(self.image_shape) < 1 or np.prod(self.image_shape) != x.shape[1]:
             raise ValueError(f"images of shape {x.shape[1:]} are not of image_shape {tuple(self.image_shape)}")
         return x.reshape(len(x), *self.image_shape)
-
-    def _as_given(self, made: Array, shape: tuple[int, ...]) -> Array:
-        """The inverse of `_images`: (m, c, h, w) to (m, ...), of which the rest of the shape is given."""
-        return made.reshape(len(made), *shape)
 
     def _range(self, images: Array) -> tuple[float, float]:
         """The values of black and white."""

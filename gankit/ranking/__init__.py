@@ -204,7 +204,11 @@ def _by_ratings(
     if len(sides) > 1:
         sources = [each.origin.name for each in sides for _ in each.labels]
         found += ratings.compare_sources(raters, scores, generated, sources, bool(real_labels))
-    is_one_run = len(opened) == 1 and isinstance(opened[0].source, Run)
+    origins: tuple[str, ...] = ()
+    if len(opened) > 1 or not isinstance(opened[0].source, Run):  # the file within the source, or the source alone
+        origins = tuple(
+            str(Path(each.origin.name, file)) for each in sides for file in each.files or ("",) * len(each.labels)
+        )
     return Ranking(
         by="ratings",
         images=np.concatenate([each.in_range_of(sides[0]) for each in sides]),
@@ -215,13 +219,8 @@ def _by_ratings(
         labels=tuple(text for each in sides for text in each.labels),
         findings=tuple(found),
         notes=(f"the mean of {len(raters)} raters",) if len(raters) > 1 else (),
-        sources=() if is_one_run else _origins(sides),
+        sources=origins,
     )
-
-
-def _origins(sides: list[Side]) -> tuple[str, ...]:
-    """Where each image is from: its file within the source, or the source alone."""
-    return tuple(str(Path(each.origin.name, file)) for each in sides for file in each.files or ("",) * len(each.labels))
 
 
 def _places_of_keys(paths: list[Path], opened: list[Opened]) -> list[Path]:

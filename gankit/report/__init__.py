@@ -8,16 +8,18 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.spatial.distance import cdist
+from torch import from_numpy
+from torch.nn.functional import adaptive_avg_pool2d
 
 from gankit.errors import GankitError
 from gankit.evaluation.comparison import read_metrics
 from gankit.evaluation.sources import run_data, run_reference
 from gankit.evaluation.tables import html
 from gankit.files import sole_writer, write_atomically
-from gankit.images.pictures import grid_png, png_uri
+from gankit.images.pictures import grid_png, pairs_png, png_uri, to_8bit
 from gankit.interfaces import Dataset
 from gankit.report.card import CARD, card, card_html, data_name
-from gankit.report.nearest import nearest_png
 from gankit.report.pages import draw_lines, render
 from gankit.runs.run import Run
 
@@ -27,6 +29,12 @@ NEAREST = 8
 """Samples that are shown above the nearest training images."""
 LARGE = 64
 """Pixels of a side above which fewer images are shown."""
+COMPARED_SIDE = 16
+"""Pixels of a side at which `nearest_png` compares images, so that fine noise does not decide."""
+MOST_COMPARED = 20_000
+"""The most training images that it looks at, evenly spread over a larger set."""
+BATCH = 512
+"""Training images that are read at a time."""
 
 
 class Pictures(NamedTuple):
@@ -105,6 +113,29 @@ def _pictures(run: Run, reals: Dataset | None) -> list[Pictures]:
     labels = everywhere if reals is None else reals.labels
     trained = [number for number, count in enumerate(run.label_counts) if count]
     return [row(run.class_names[k], np.flatnonzero(labels == k), 2 * columns) for k in trained]
+
+
+def nearest_png(samples: NDArray[Any], value_range: tuple[float, float], training: Dataset) -> tuple[bytes, int]:
+    """A picture of two rows, and how many training images were looked at.
+
+    Args:
+        samples: (n, c, h, w), the upper row.
+        value_range: black and white of the samples.
+        training: of which the lower row shows the image nearest to each sample, by the mean squared difference of both
+            at 16 x 16 pixels.
+    """
+    places = np.linspace(0, len(training) - 1, min(len(training), MOST_COMPARED)).astype(int)
+    batches = (places[start : start + BATCH] for start in range(0, len(places), BATCH))
+    small = np.concatenate([_small(training.read(batch), training.value_range) for batch in batches])
+    nearest = places[cdist(_small(samples, value_range), small, "sqeuclidean").argmin(1)]
+    return pairs_png(samples, value_range, training.read(nearest), training.value_range), len(places)
+
+
+def _small(images: NDArray[Any], value_range: tuple[float, float]) -> NDArray[np.float32]:
+    """(n, c, h, w) images of any type as (n, c * 256) values from 0 to 255."""
+    pixels = from_numpy(to_8bit(images, value_range).astype(np.float32))
+    small: NDArray[np.float32] = adaptive_avg_pool2d(pixels, COMPARED_SIDE).flatten(1).numpy()
+    return small
 
 
 def _points(rows: list[dict[str, Any]], names: Sequence[str]) -> dict[str, list[tuple[int, float]]]:

@@ -66,16 +66,12 @@ def run_job(job: Job, jobs: Path, threads: int, main: MainProcess | None) -> Non
 
     `main` is None in the main process itself. A worker changes its working directory, and prints into a file.
     """
-    watch = None
+    folder, stop, is_abandoned = jobs / job.name, jobs / STOP, lambda: False
     if main is not None:
         _enter_directory(jobs, main)
-        watch = _MainProcessWatch(jobs / ALIVE, main)
+        is_abandoned = _watch(jobs / ALIVE, main)
         for kind, name, part in main.parts:
             registry(kind).register(name)(part)
-    folder, stop = jobs / job.name, jobs / STOP
-
-    def is_abandoned() -> bool:
-        return watch is not None and watch.is_abandoned()
 
     def must_stop() -> bool:
         return stop.exists() or is_abandoned()
@@ -87,7 +83,7 @@ def run_job(job: Job, jobs: Path, threads: int, main: MainProcess | None) -> Non
         # After a main process was killed, one of its workers may hold the lock until it notices
         with locked(folder, give_up=is_over):
             if not is_over():
-                _run_and_record(job, folder, threads, must_stop if watch else None)
+                _run_and_record(job, folder, threads, must_stop if main else None)
     except KeyboardInterrupt:
         if not is_abandoned():  # An abandoned worker must not stop the study that the next main process runs
             stop.touch()
@@ -138,25 +134,23 @@ def _read(path: Path) -> str:
         return ""
 
 
-class _MainProcessWatch:
-    """Tells whether the main process still waits for this worker."""
+def _watch(alive: Path, main: MainProcess) -> Callable[[], bool]:
+    """A function that tells whether the main process has ended, has been silent for long, or was replaced by another.
 
-    def __init__(self, alive: Path, main: MainProcess) -> None:
-        self._alive, self._main = alive, main
-        self._last_sign, self._unchanged_since = "", time.monotonic()  # what `ALIVE` held last, and since when
+    Its end shows at once where it is the parent of this process (but not on Windows), elsewhere by its silence.
+    """
+    last_sign, unchanged_since = "", time.monotonic()  # what `ALIVE` held last, and since when
 
-    def is_abandoned(self) -> bool:
-        """Whether the main process has ended, has been silent for long, or was replaced by another one.
+    def is_abandoned() -> bool:
+        nonlocal last_sign, unchanged_since
+        sign = _read(alive)
+        if sign != last_sign:
+            last_sign, unchanged_since = sign, time.monotonic()
+        is_orphan = main.process_id == PARENT and os.getppid() != PARENT
+        is_replaced = sign != "" and not sign.startswith(main.token)
+        return is_orphan or is_replaced or time.monotonic() - unchanged_since > SILENCE
 
-        Its end shows at once where it is the parent of this process (but not on Windows), elsewhere by its silence.
-        """
-        sign = _read(self._alive)
-        if sign != self._last_sign:
-            self._last_sign, self._unchanged_since = sign, time.monotonic()
-        is_orphan = self._main.process_id == PARENT and os.getppid() != PARENT
-        is_replaced = sign != "" and not sign.startswith(self._main.token)
-        is_silent = time.monotonic() - self._unchanged_since > SILENCE
-        return is_orphan or is_replaced or is_silent
+    return is_abandoned
 
 
 def _run_and_record(job: Job, folder: Path, threads: int, must_stop: Callable[[], bool] | None) -> None:

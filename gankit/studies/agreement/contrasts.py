@@ -66,7 +66,12 @@ def contrast(
     """
     shared_seeds = [findings.common_seeds(pair, where) for pair in pairs]
     residual = _residual(findings, where) if all(shared_seeds) else None
-    compared = _values(findings, pairs, where, shared_seeds if residual else None)
+    compared = []
+    for pair, seeds in zip(pairs, shared_seeds, strict=True):
+        first, second = (findings.estimate(arm, where, seeds if residual else None) for arm in pair)
+        if first is None or second is None:
+            return None
+        compared.append((first, second))
     if not compared:
         return None
     changes = np.array([second.value - first.value for first, second in compared])
@@ -90,20 +95,6 @@ def contrast(
         matched=sum(map(len, shared_seeds)) if residual else 0,
         by_pairs=by_pairs,
     )
-
-
-def _values(
-    findings: Findings, pairs: Sequence[tuple[Arm, Arm]], where: Where, seeds_of_pairs: Sequence[list[int]] | None
-) -> Compared:
-    """The values of each pair's arms, over the pair's seeds where they are given; empty where an arm has none."""
-    compared = []
-    for place, (first_arm, second_arm) in enumerate(pairs):
-        seeds = None if seeds_of_pairs is None else seeds_of_pairs[place]
-        first, second = findings.estimate(first_arm, where, seeds), findings.estimate(second_arm, where, seeds)
-        if first is None or second is None:
-            return []
-        compared.append((first, second))
-    return compared
 
 
 def _residual(findings: Findings, where: Where) -> Part | None:

@@ -13,7 +13,6 @@ from numpy.typing import NDArray
 
 from gankit.evaluation.design import Estimate as ErrorParts
 from gankit.evaluation.design import Part, mean_of_known, wilson
-from gankit.evaluation.draws import pooled_variance
 from gankit.evaluation.tables import name_of_features, title
 from gankit.interfaces import Measurement
 from gankit.studies.agreement.arms import CONTROLS, Arm, StudyImages, arm_at
@@ -281,3 +280,11 @@ def _root_mean_square(values: Iterable[float | None]) -> float | None:
     """The root mean square of the known values; None where none is known."""
     mean = mean_of_known(None if value is None else value * value for value in values)
     return None if mean is None else math.sqrt(mean)
+
+
+def pooled_variance(samples: Sequence[Sequence[float]]) -> tuple[float, int]:
+    """Variance within samples, and its degrees of freedom: (0, 0) where none has several values."""
+    several = [np.array(values) for values in samples if len(values) > 1]
+    freedom = sum(len(values) - 1 for values in several)
+    squares = sum(float(((values - values.mean()) ** 2).sum()) for values in several)
+    return (squares / freedom if freedom else 0.0), freedom

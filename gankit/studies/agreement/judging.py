@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, final
 
 import numpy as np
 from numpy.typing import NDArray
 
-from gankit.evaluation.draws import Values, random_places, spreads, values_with_influences
+from gankit.errors import GankitError
 from gankit.evaluation.extraction import extractor, rows
 from gankit.evaluation.sources import from_array
+from gankit.evaluation.uncertainty import influences, standard_errors, variances_of
+from gankit.experiments.selection import random_subset
 from gankit.files import write_atomically, write_csv
 from gankit.images.pictures import grid_png
-from gankit.interfaces import Dataset, Measurement, Pool, Rows
+from gankit.interfaces import Dataset, Indices, Measurement, Pool, Rows
+from gankit.metrics.kid import BLOCK
 from gankit.ranking import rank
+from gankit.registry import build
 from gankit.runs.run import Run
 from gankit.studies.agreement.arms import Arm
 
@@ -25,6 +31,7 @@ if TYPE_CHECKING:
 # images has a bias, which may differ between generators; KID has none
 DISTANCES = ("frechet", "kid")
 EQUAL_METRICS = (*DISTANCES, "precision-recall")  # Where both sides have equal n
+KEPT_VALUES = ("frechet", "kid", "precision", "recall")  # One value per question: distances, quality, variety
 CHANCE_DRAWS = 100  # Random draws of `kept` images, which show how noisy values of so few images are
 REAL_DRAWS = 20  # Draws of real images, over which a value between reals is a mean
 # The real images against which generated ones are judged at equal n, with their words in tables
@@ -33,6 +40,7 @@ REFERENCES = {
     "held-out-same": "held-out images of this SR",
 }  # fmt: skip
 USEFUL = 0.3  # The least sensitivity plus specificity minus 1 (Youden's index) at which a measurement is used
+Values = dict[str, dict[str, Any]]
 
 
 @final
@@ -190,3 +198,57 @@ def _between_reals(pool: Pool, n: int) -> Values:
          pool.fake_places[random_places(pool.fake.count, n, "held-out reals", number)])
         for number in range(REAL_DRAWS)
     ])  # fmt: skip
+
+
+def values_with_influences(names: Sequence[str], reals: Rows, fakes: Rows) -> Values:
+    """Values of metrics from features, with standard errors and the `influences` of blocks of the real images.
+
+    By value: `value`, `standard_error`, `fake_variance` (the generated images' part of the error's square),
+    `real_influences` (their squares sum to the real images' part), `n_real`, `n_fake`; None where unknown.
+    """
+    entries: Values = {}
+    for metric_name in names:
+        used = reals.take(_one_block(np.arange(reals.count))) if metric_name == "kid" else reals
+        resampling = build("metric", metric_name).resampling(Pool(used, fakes))
+        values = resampling.whole().values
+        real_influences = influences(resampling, "real", values)
+        fake_variances = variances_of(influences(resampling, "fake", values))
+        errors = standard_errors(resampling, values, [variances_of(real_influences), fake_variances])
+        for name, value in values.items():
+            if name in KEPT_VALUES:
+                of_reals = real_influences.get(name)
+                entries[name] = {
+                    "value": value, "standard_error": errors[name], "fake_variance": fake_variances.get(name),
+                    "real_influences": None if of_reals is None else of_reals.tolist(),
+                    "n_real": used.count, "n_fake": fakes.count,
+                }  # fmt: skip
+    return entries
+
+
+def spreads(names: Sequence[str], pool: Pool, draws: list[tuple[Indices, Indices]]) -> Values:
+    """Mean and standard deviation of values over draws.
+
+    A draw is the (k,) places in the pool of some real images and the (m,) places of some generated ones. A metric that
+    cannot judge so few images is left out.
+    """
+    entries: Values = {}
+    for metric_name in names:
+        resampling = build("metric", metric_name).resampling(pool)
+        used = [(_one_block(real), fake) for real, fake in draws] if metric_name == "kid" else draws
+        with contextlib.suppress(GankitError):  # too few images for this metric
+            values = [resampling.values(real, fake) for real, fake in used]
+            for name in KEPT_VALUES:
+                if name in values[0]:
+                    numbers = np.array([value[name] for value in values])
+                    entries[name] = {"mean": float(numbers.mean()), "sd": float(numbers.std(ddof=1))}
+    return entries
+
+
+def _one_block(real: Indices) -> Indices:
+    """At most `BLOCK` of these images, chosen at random: KID of more takes a second for each value."""
+    return real if len(real) <= BLOCK else real[random_places(len(real), BLOCK, "block of the kernel distance")]
+
+
+def random_places(count: int, size: int, stream: str, number: int = 0) -> Indices:
+    """(size,) different random numbers below `count`, sorted: a draw of its own for each stream and number."""
+    return random_subset(count, size, 0, f"study {stream}", number)

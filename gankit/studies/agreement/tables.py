@@ -7,13 +7,12 @@ from pathlib import Path
 
 import numpy as np
 
-from gankit.evaluation.draws import KEPT_VALUES
 from gankit.evaluation.latex import Table, tabular
 from gankit.files import write_atomically, write_csv
 from gankit.report.pages import render
 from gankit.studies.agreement.arms import heading, percent
 from gankit.studies.agreement.findings import ROWS, Estimate, Findings, Spread, Where
-from gankit.studies.agreement.judging import DISTANCES, REFERENCES
+from gankit.studies.agreement.judging import DISTANCES, KEPT_VALUES, REFERENCES
 from gankit.studies.formats import write_latex
 from gankit.studies.privacy import privacy_rows
 

@@ -20,7 +20,6 @@ from gankit.studies.labelled import class_labels, groups_of
 from gankit.studies.privacy import privacy_rows
 from gankit.studies.study import JOBS, Results, write_page
 from gankit.studies.worker import check_made
-from gankit.terminal.text import as_columns
 
 if TYPE_CHECKING:
     from gankit.studies.augmentation.study import AugmentationStudy
@@ -88,12 +87,6 @@ def variance_rows(metrics: Mapping[str, Any]) -> list[list[str]]:
         return []
     shown = [[name, f"{value**0.5:.3f}"] for name, value in variances.items() if value is not None]
     return [["varies with", "standard deviation"], *shown]
-
-
-def summary(metrics: Mapping[str, Any]) -> str:
-    """The verdict, the arms and the notes, as lines for a terminal."""
-    rows = [[arm, gain, difference] for arm, _, gain, difference, *_ in arm_rows(metrics)]
-    return "\n".join([verdict_line(metrics), *as_columns(rows), *(f"note: {note}" for note in metrics["notes"])])
 
 
 def write_tables(study: AugmentationStudy, metrics: Mapping[str, Any], cells: Cells, folder: Path) -> None:

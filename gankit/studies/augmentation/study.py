@@ -18,7 +18,7 @@ from gankit.studies.augmentation.estimators import FeatureLearner
 from gankit.studies.augmentation.folds import Division, Fold, divide, flow
 from gankit.studies.augmentation.judging import judge, read_cells
 from gankit.studies.augmentation.learning import train_variant, training_set
-from gankit.studies.augmentation.report import summary, write_report, write_tables
+from gankit.studies.augmentation.report import arm_rows, verdict_line, write_report, write_tables
 from gankit.studies.augmentation.settings import AugmentationSettings
 from gankit.studies.augmentation.sources import check_sources, digests_of_others, make_images
 from gankit.studies.fitting import time_fit
@@ -27,6 +27,7 @@ from gankit.studies.kinds import GENERATOR, KINDS, Arm
 from gankit.studies.labelled import content_digest, generator_of_part, groups_of, package_versions
 from gankit.studies.study import Refuse, Results, Study, Work, write_metrics
 from gankit.studies.trainings import check_training, time_training
+from gankit.terminal.text import as_columns
 
 
 @final
@@ -218,4 +219,6 @@ class AugmentationStudy(Study):
 
     def summary(self, results: Results) -> str:
         """The verdict, the contrast, the arms and the notes."""
-        return summary(results.values)
+        metrics = results.values
+        rows = [[arm, gain, difference] for arm, _, gain, difference, *_ in arm_rows(metrics)]
+        return "\n".join([verdict_line(metrics), *as_columns(rows), *(f"note: {note}" for note in metrics["notes"])])

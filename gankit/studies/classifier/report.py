@@ -1,4 +1,4 @@
-"""What a study of a classifier shows: a table in the terminal, tables as files, and one self-contained page."""
+"""What a study of a classifier shows: tables as text and as files, and one self-contained page."""
 
 from __future__ import annotations
 
@@ -22,7 +22,6 @@ from gankit.studies.labelled import class_labels, numeric_facts
 from gankit.studies.privacy import privacy_rows
 from gankit.studies.study import JOBS, Results, write_page
 from gankit.studies.trainings import finished_run
-from gankit.terminal.text import as_columns
 
 if TYPE_CHECKING:
     from gankit.studies.classifier.study import ClassifierStudy
@@ -30,14 +29,6 @@ if TYPE_CHECKING:
 SHOWN = 16  # Images of a class in a picture
 HEADLINES = (*SCORES, "AUC")
 PRESENCE = ("sensitivity", "specificity", "AUC")  # Scores of a grouping
-
-
-def text_table(metrics: Mapping[str, Any]) -> str:
-    """Scores of the arms, differences with intervals, and notes, as lines for a terminal."""
-    lines = as_columns(score_rows(metrics, HEADLINES))
-    if metrics["differences"]:
-        lines += as_columns(difference_rows(metrics, SCORES))
-    return "\n".join([*lines, *(f"note: {note}" for note in metrics["protocol"]["notes"])])
 
 
 def score_rows(metrics: Mapping[str, Any], names: Collection[str]) -> list[list[str]]:

@@ -6,30 +6,75 @@ import shutil
 from collections.abc import Mapping
 from functools import cached_property
 from pathlib import Path
-from typing import Any, final
+from typing import TYPE_CHECKING, Annotated, Any, Literal, final
 
 import numpy as np
+from annotated_types import Ge, Gt, Le, Lt, MinLen
+from pydantic import AfterValidator, Field
 
+from gankit.evaluation.classification import SCORES
 from gankit.experiments.experiment import Experiment
+from gankit.experiments.tables import Repeats
 from gankit.report.pages import render
 from gankit.runs.classifiers import FILE, Classifier, load_classifier
 from gankit.studies.classifier.arms import ARMS, BAR, added_labels, training_set
 from gankit.studies.classifier.data import Split, data_notes, split_data
 from gankit.studies.classifier.judging import judge
-from gankit.studies.classifier.report import text_table, write_report, write_tables
-from gankit.studies.classifier.settings import ClassifierSettings
+from gankit.studies.classifier.report import HEADLINES, difference_rows, score_rows, write_report, write_tables
 from gankit.studies.classifier.training import REGRESSION, train_arm, train_regression
-from gankit.studies.fitting import time_fit
+from gankit.studies.fitting import FitSettings, time_fit
 from gankit.studies.jobs import Job, Outcome
 from gankit.studies.kinds import GENERATOR, Arm
 from gankit.studies.labelled import agreed_places, class_counts, content_digest, generator_of_part, package_versions
 from gankit.studies.privacy import judge_privacy
 from gankit.studies.reading import load_study
-from gankit.studies.study import JOBS, Refuse, Results, Study, Work, write_metrics
+from gankit.studies.study import JOBS, Refuse, Results, Study, Work, distinct, write_metrics
 from gankit.studies.trainings import RUN, check_training, time_training, train_or_resume
 from gankit.studies.worker import check_made
+from gankit.terminal.text import as_columns
 
 __all__ = ["Classifier", "load_classifier", "load_classifier_study", "run_classifier_study"]
+
+if TYPE_CHECKING:
+    ArmName = str
+else:
+    ArmName = Literal[tuple(ARMS)]
+
+
+class ClassifierSettings(FitSettings):
+    """What a study of a classifier trains, and on what.
+
+    Attributes:
+        seeds: trainings of each arm, of the seeds `training.seed` and up.
+        generators: generators to train; None trains one for each seed. With fewer, seeds take them in turn, and
+            intervals leave out a part of the spread between generators.
+        arms: what is trained on: "real" images; "oversampling" draws classes equally often; "classical" augments and
+            weights classes, the bar to beat; "synthetic" adds generated images of the rare class; "classical-synthetic"
+            does both, without weights of classes; "copies", a control, adds noised copies in place of generated images.
+        folds: folds into which the cases are divided, stratified by class; one of them is the test part.
+        test_split: the named split to test on; by default "test" where the data have one, else a fold.
+        synthetic_classes: classes to which generated images are added; the rarest where none is named.
+        synthetic_fill: how far they are filled up: real and generated images of such a class together, divided by the
+            images of the most frequent class.
+        copy_noise: standard deviation of the noise of copies, as a share of the range.
+        groupings: by a name, classes that count as positive together, for sensitivity and specificity.
+        regression: a number known of each image, which a network of its own learns to predict; "none" for no number.
+        calibration: adds the Brier score, the calibration error and a calibration diagram.
+    """
+
+    seeds: Repeats = 3
+    generators: Repeats | None = None
+    arms: Annotated[list[ArmName], MinLen(1), AfterValidator(distinct)] = Field(
+        default_factory=lambda: ["real", "oversampling", "classical", "synthetic"]
+    )
+    folds: Annotated[int, Ge(2), Le(1000)] = 5
+    test_split: str | None = None
+    synthetic_classes: Annotated[list[str], AfterValidator(distinct)] = Field(default_factory=list)
+    synthetic_fill: Annotated[float, Gt(0), Le(10)] = 1.0
+    copy_noise: Annotated[float, Gt(0), Lt(1)] = 0.02
+    groupings: dict[str, Annotated[list[str], MinLen(1)]] = Field(default_factory=dict)
+    regression: str | None = None
+    calibration: bool = False
 
 
 @final
@@ -182,7 +227,11 @@ class ClassifierStudy(Study):
 
     def summary(self, results: Results) -> str:
         """Scores of the arms, differences with intervals, and notes."""
-        return text_table(results.values)
+        metrics = results.values
+        lines = as_columns(score_rows(metrics, HEADLINES))
+        if metrics["differences"]:
+            lines += as_columns(difference_rows(metrics, SCORES))
+        return "\n".join([*lines, *(f"note: {note}" for note in metrics["protocol"]["notes"])])
 
 
 load_classifier_study = functools.partial(load_study, "classifier")

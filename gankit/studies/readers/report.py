@@ -17,7 +17,6 @@ from gankit.studies.formats import NONE, interval, number, write_latex
 from gankit.studies.readers.answers import RATINGS, Answers, call_of, right_of_pair
 from gankit.studies.readers.blinding import IMAGES, KEY, PAGE, SET, Shown
 from gankit.studies.study import Results, write_page
-from gankit.terminal.text import as_columns
 
 if TYPE_CHECKING:
     from gankit.studies.readers.study import ReadersStudy
@@ -130,15 +129,6 @@ def next_step(folder: Path) -> str:
         f"give readers {folder / SET / PAGE}, one file that needs no network, and keep {folder / KEY}; put the files "
         f"that they save into {folder / RATINGS}, and give the same command again"
     )
-
-
-def summary(results: Results) -> str:
-    """The verdicts, the values and the notes, as lines for a terminal; or what to do first."""
-    metrics = results.values
-    found = [next_step(results.folder)]
-    if metrics["readers"]:
-        found = [*metrics["verdicts"].values(), *as_columns([row[:3] for row in finding_rows(metrics)])]
-    return "\n".join([*found, *(f"note: {note}" for note in metrics["notes"])])
 
 
 def write_report(study: ReadersStudy, results: Results) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, final
+from typing import TYPE_CHECKING, Any, final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,10 +17,11 @@ from gankit.interfaces import Dataset
 from gankit.ranking.rating_files import REAL
 from gankit.ranking.shown import Opened, check_shapes, class_texts, open_reals
 from gankit.runs.run import Run
-from gankit.studies.readers.settings import Place
 
 if TYPE_CHECKING:
     from gankit.studies.readers.study import ReadersStudy
+
+Place = str | dict[str, Any]
 
 
 @final

@@ -4,21 +4,58 @@ import functools
 from collections.abc import Mapping
 from functools import cached_property
 from pathlib import Path
-from typing import Any, final
+from typing import Annotated, Any, final
+
+from annotated_types import Ge, Le
+from pydantic import Field, field_validator
 
 from gankit.errors import RunError, first_of
+from gankit.experiments.tables import Settings
 from gankit.ranking.rating_files import REAL
 from gankit.studies.jobs import Job, Outcome, unfinished
 from gankit.studies.labelled import package_versions
 from gankit.studies.readers.answers import RATINGS, read_answers
 from gankit.studies.readers.blinding import export_set, flow, open_key
 from gankit.studies.readers.judging import judge
-from gankit.studies.readers.report import over_readers, summary, write_report, write_tables
-from gankit.studies.readers.settings import ReadersSettings
-from gankit.studies.readers.sources import SourceImages, open_sources
+from gankit.studies.readers.report import finding_rows, next_step, over_readers, write_report, write_tables
+from gankit.studies.readers.sources import Place, SourceImages, open_sources
 from gankit.studies.study import JOBS, Arm, Refuse, Results, Study, Work, write_metrics
+from gankit.terminal.text import as_columns
 
 SET_JOB = "set"
+
+
+class ReadersSettings(Settings):
+    """Which images readers see, and how many.
+
+    Attributes:
+        generated: generated images by the name of their source: whatever `gankit evaluate` takes, such as a run's
+            folder, a folder of pictures, or a table such as `{name = "folder", path = "images", size = 64}`.
+        real: real images, named likewise; those of a run are its held-out images, or its training images if it has
+            none. By default those of the first source that is a run.
+        images: how many images of each source, and how many real ones, are rated one by one; 0 for none.
+        pairs: pairs of a real and a generated image of each source, of which readers choose the real one; 0 for none.
+        repeats: the share of images and of pairs that are shown a second time, to see whether readers agree with
+            themselves.
+    """
+
+    generated: dict[Annotated[str, Field(pattern=r"^[A-Za-z0-9-]+$")], Place] = Field(default_factory=dict)
+    real: Place | None = None
+    images: Annotated[int, Ge(0)] = 40
+    pairs: Annotated[int, Ge(0)] = 20
+    repeats: Annotated[float, Ge(0), Le(0.5)] = 0.1
+
+    @field_validator("generated")
+    @classmethod
+    def _real_is_taken(cls, generated: dict[str, Place]) -> dict[str, Place]:
+        if REAL in generated:
+            raise ValueError(f"{REAL!r} is what the real images are called; choose another name")
+        return generated
+
+    @property
+    def real_images(self) -> int:
+        """How many different real images are shown: those rated one by one, and one in each pair."""
+        return self.images + self.pairs * len(self.generated)
 
 
 @final
@@ -99,4 +136,8 @@ class ReadersStudy(Study):
 
     def summary(self, results: Results) -> str:
         """What was found, or what to do before anything can be."""
-        return summary(results)
+        metrics = results.values
+        found = [next_step(results.folder)]
+        if metrics["readers"]:
+            found = [*metrics["verdicts"].values(), *as_columns([row[:3] for row in finding_rows(metrics)])]
+        return "\n".join([*found, *(f"note: {note}" for note in metrics["notes"])])
