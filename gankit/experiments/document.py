@@ -91,8 +91,6 @@ class SettingsDocument:
             _refuse_path_or_setting(name)
         text = recipe_text(name)  # its error for an unknown name lists the recipes
         return cls(f"recipe {name}", tomllib.loads(text), text, is_recipe=True)
-        text = recipe_text(name)  # its error for an unknown name lists the recipes
-        return cls(f"recipe {name}", tomllib.loads(text), text, is_recipe=True)
 
     @classmethod
     def _read_file(cls, path: Path) -> SettingsDocument:
@@ -109,12 +107,11 @@ class SettingsDocument:
             raise SettingsError(f"{path}: an experiment is a set of tables; this file holds {shown(values)}")
         return cls(str(path), values, text, format)
 
-    def fill_from_default(self, tables: tuple[str, ...]) -> None:
-        """Fill in the tables that are missing, from the default recipe."""
-        default = tomllib.loads(recipe_text(DEFAULT_RECIPE))
-        for table in tables:
-            if table not in self.values and table in default:
-                self.values[table] = default[table]
+    def fill_from_default(self) -> None:
+        """Fill in the tables that are missing, from the default recipe, which has no augment."""
+        for table, values in tomllib.loads(recipe_text(DEFAULT_RECIPE)).items():
+            if table not in self.values:
+                self.values[table] = values
                 self.default_tables.add(table)
 
     def override(self, overrides: tuple[str, ...], data_specific: Collection[tuple[str, str]] = ()) -> None:

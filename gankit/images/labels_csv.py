@@ -60,7 +60,11 @@ def read_table(path: Path, files: Sequence[str], *, skip_unlisted: bool) -> Know
     votes = _votes(rows, roles)
     classes = _classes(rows, roles.get("label"), votes)
     groups, splits = (rows.columns[title] if (title := roles.get(role)) else None for role in ("group", "split"))
-    _check_spelling(rows, classes, votes, splits, groups)
+    # A name in two spellings would count as two: two classes, a vote against the label, a patient on both sides.
+    calls = ((row, call) for row, calls in enumerate(votes or []) for call in calls)
+    _refuse_two_forms(rows, [*enumerate(classes or []), *calls], spelling)
+    _refuse_two_forms(rows, enumerate(splits or []), spelling)
+    _refuse_two_forms(rows, enumerate(groups or []), look)
     labels, class_names = (None, ()) if classes is None else number_classes(classes)
     raters = _raters(rows)
     used = {*roles.values(), *raters}
@@ -296,14 +300,6 @@ def _classes(rows: CsvTable, title: str | None, votes: Calls) -> Names:
             )
         classes.append(first)
     return classes
-
-
-def _check_spelling(rows: CsvTable, classes: Names, votes: Calls, splits: Names, groups: Names) -> None:
-    """A name in two spellings would count as two: two classes, a vote against the label, a patient on both sides."""
-    calls = ((row, call) for row, calls in enumerate(votes or []) for call in calls)
-    _refuse_two_forms(rows, [*enumerate(classes or []), *calls], spelling)
-    _refuse_two_forms(rows, enumerate(splits or []), spelling)
-    _refuse_two_forms(rows, enumerate(groups or []), look)
 
 
 def _refuse_two_forms(rows: CsvTable, names: Iterable[tuple[int, str]], form: Callable[[str], str]) -> None:

@@ -19,12 +19,13 @@ from gankit.experiments.experiment import Experiment, load
 from gankit.experiments.selection import open_dataset
 from gankit.interfaces import Augment, Critic, FeatureCritic, Generator, Loss
 from gankit.nn.copies import copied
+from gankit.nn.modes import deterministic
 from gankit.runs import checkpoint
 from gankit.runs.networks import PROBE_BATCH, build_network, load_state, place
 from gankit.training.assembly import experiment_warnings
 from gankit.training.data import TrainingData, prepare
 from gankit.training.description import data_warnings, describe, summarise
-from gankit.training.execution.arithmetic import arithmetic, determinism_warnings
+from gankit.training.execution.arithmetic import arithmetic, nondeterministic_operations
 from gankit.training.inputs import SIDES
 from gankit.training.log import TickLog
 from gankit.training.start import load_start_weights
@@ -298,12 +299,15 @@ def _network_warnings(stepper: Stepper) -> list[str]:
 
 
 def _determinism_warnings(stepper: Stepper) -> list[str]:
-    """The parts that are not deterministic on a GPU, where `training.deterministic` asks for it."""
+    """A line on the parts that are not deterministic on a GPU, where `training.deterministic` asks for it."""
     if stepper.device.type != "cuda" or not stepper.settings.deterministic:
         return []
-    turn = turn_of(stepper, "critic")
+    turn, named = turn_of(stepper, "critic"), []
     inputs = {Generator: (turn.latents, turn.labels), Critic: (turn.raw_real, turn.labels), Augment: (turn.raw_real,)}
-    return determinism_warnings({
-        name: (part, inputs[kind])
-        for name, part in stepper.parts.items() for kind in inputs if isinstance(part, kind)
-    })  # fmt: skip
+    with deterministic():
+        for name, part in stepper.parts.items():
+            given = next((values for kind, values in inputs.items() if isinstance(part, kind)), None)
+            if given and (operations := nondeterministic_operations(part, *given)):
+                named.append(f"{name} ({', '.join(operations)})")
+    text = f"training.deterministic: not deterministic on this GPU: {' and '.join(named)}; a resumed run ends slightly "
+    return [text + "differently"] if named else []

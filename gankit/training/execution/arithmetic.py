@@ -63,20 +63,3 @@ def nondeterministic_operations(part: nn.Module, *inputs: Tensor | None) -> list
             total = torch.stack([gradient.square().sum() for gradient in first if gradient is not None]).sum()
             torch.autograd.grad(total, sources, allow_unused=True)
     return sorted(found)
-
-
-def determinism_warnings(parts: dict[str, tuple[nn.Module, tuple[Tensor | None, ...]]]) -> list[str]:
-    """One line that names the parts and their operations without a deterministic form; no line if there are none.
-
-    Args:
-        parts: by name, each with its inputs: (n, latent_dim) latents or (n, c, h, w) images, and labels.
-    """
-    with deterministic():
-        found = {name: nondeterministic_operations(part, *inputs) for name, (part, inputs) in parts.items()}
-    named = [f"{name} ({', '.join(operations)})" for name, operations in found.items() if operations]
-    if not named:
-        return []
-    return [
-        f"training.deterministic: not deterministic on this GPU: {' and '.join(named)}; a resumed run ends slightly "
-        "differently"
-    ]
