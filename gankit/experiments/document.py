@@ -126,19 +126,15 @@ class SettingsDocument:
         settings = names_first([parse_override(text) for text in overrides])
         for override in settings:
             trust(override.value)
-        if data_specific and self._name_other_data(settings):
+        changed = copy.deepcopy(self)
+        for override in settings:
+            changed._set(override)
+        if data_specific and not _is_same_name(changed._data_set_name(), self._data_set_name()):
             for table, key in data_specific:
                 if isinstance(values := self.values.get(table), dict):  # else it is refused later
                     values.pop(key, None)
         for override in settings:
             self._set(override)
-
-    def _name_other_data(self, settings: list[Override]) -> bool:
-        """Whether these overrides would change the name of the data set."""
-        trial = copy.deepcopy(self)
-        for override in settings:
-            trial._set(override)
-        return not _is_same_name(trial._data_set_name(), self._data_set_name())
 
     def _data_set_name(self) -> Any:
         """The name of the data set, from the table `data` or from the name in its place."""
@@ -162,10 +158,7 @@ class SettingsDocument:
         self.overridden[path] = override.text
 
     def _open_table(self, table: Any, path: KeyPath, text: str) -> Any:
-        """Return the table or list within `table` at the end of a path, for the override of this text.
-
-        A missing one is created, and a part's bare name becomes the table {name = ...}.
-        """
+        """The table or list at the end of a path; a missing one is made, a part's bare name becomes {name = ...}."""
         inner = table.get(path[-1]) if isinstance(table, dict) else table[path[-1]]
         if inner is None:
             inner = table[path[-1]] = {}

@@ -103,23 +103,20 @@ def tables_in(folder: Path) -> list[Path]:
 
 
 def number_classes(names: Sequence[str], where: str = "") -> tuple[NDArray[np.int64], tuple[str, ...]]:
-    """(n,) labels of images whose classes have these n names, and the name of each class, by `sorted_names`.
+    """(n,) labels of images whose classes have these n names, and the name of each class.
+
+    Classes are in the order of numbers where all their names are numbers, else of text.
 
     Raises:
         DataError: two names are spellings of one; begins with `where`.
     """
-    classes = sorted_names(names)
+    classes = sorted(set(names))
+    if all(name.isdecimal() and len(name) < 100 for name in classes):  # int() refuses thousands of digits
+        classes.sort(key=int)
     if alike := two_spellings(classes):
         raise DataError(f"{where}the classes {alike} are one name in two spellings; use one for both")
     numbers = {name: number for number, name in enumerate(classes)}
     return np.array([numbers[name] for name in names], dtype=np.int64), tuple(classes)
-
-
-def sorted_names(names: Sequence[str]) -> list[str]:
-    """Each name once, in the order of numbers where all are numbers, else of text."""
-    unique = sorted(set(names))
-    # Python reads no numbers of thousands of digits.
-    return sorted(unique, key=int) if all(name.isdecimal() and len(name) < 100 for name in unique) else unique
 
 
 def check_folder(folder: Path, content: str) -> None:
@@ -201,11 +198,7 @@ def _raters(rows: CsvTable) -> list[str]:
 
 
 def _roles(rows: CsvTable) -> dict[str, str]:
-    """The title of the column of each role that the table has; `_raters` finds the columns of single raters.
-
-    Raises:
-        DataError: it cannot be told which column it is.
-    """
+    """The title of the column of each role that the table has; `_raters` finds the columns of single raters."""
     where = str(rows.path)
     found = {role: columns.find(rows.columns, role, where) for role in columns.OWN}
     if found["split"] is None:

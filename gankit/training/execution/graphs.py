@@ -120,20 +120,17 @@ class Graphs:
         """As `Execution.run`."""
         if self._eager is not None:
             return self._eager.run(work)
-        if work.key in self._recordings:
-            return self._replay(work, self._recordings[work.key])
+        if (recording := self._recordings.get(work.key)) is not None:
+            work.seed()
+            for name, memory in recording.inputs.items():
+                memory.copy_(work.make(name), non_blocking=True)
+            recording.replay()
+            return self._finish(work, recording.inputs, recording.results)
         self._eager_turns[work.key] += 1
         if self._eager_turns[work.key] > WARM_UPS:
             return self._record_and_compare(work)
         with self._recorder.warm_up():
             return Eager(self._log).run(work)
-
-    def _replay(self, work: Work, recording: _Recording) -> Turn:
-        work.seed()
-        for name, memory in recording.inputs.items():
-            memory.copy_(work.make(name), non_blocking=True)
-        recording.replay()
-        return self._finish(work, recording.inputs, recording.results)
 
     def _finish(self, work: Work, inputs: dict[str, Tensor], results: _Results) -> Turn:
         """Set the gradients of a turn that was computed from these inputs, log its values, and return it."""
@@ -262,15 +259,12 @@ def _first_unequal(
     # Compare with the largest norm: some tensors, such as gradients of a last bias, are zero but for rounding.
     largest = max((float(tensor.double().norm()) for tensor in expected if tensor is not None), default=0.0)
     for name, a, b in zip(names, expected, found, strict=True):
-        if _differ(a, b, largest, exact):
+        if a is None or b is None:
+            equal = a is b
+        elif exact or not a.is_floating_point():
+            equal = torch.allclose(a, b, rtol=0, atol=0, equal_nan=True)
+        else:  # up to rounding
+            equal = not (a.double() - b.double()).norm() > ROUNDING * largest
+        if not equal:
             return f"the first replay differs from an eager turn in {name}"
     return None
-
-
-def _differ(a: Tensor | None, b: Tensor | None, largest: float, exact: bool) -> bool:
-    """Whether two tensors are unequal; unless `exact`, up to rounding, relative to the norm `largest`."""
-    if a is None or b is None:
-        return a is not b
-    if exact or not a.is_floating_point():
-        return not torch.allclose(a, b, rtol=0, atol=0, equal_nan=True)
-    return bool((a.double() - b.double()).norm() > ROUNDING * largest)
