@@ -1,4 +1,4 @@
-"""Turns that are recorded once and replayed.
+"""Turns that are recorded once and replayed, where a training can do so; else they run eagerly.
 
 A GAN's networks are small, so that a GPU computes a turn faster than Python can ask for its operations. A recording
 holds them all: forward passes, losses, penalties and backward pass. Inputs, optimiser, averaging, `after_step` and the
@@ -9,19 +9,22 @@ from __future__ import annotations
 
 import contextlib
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol, final
+from typing import Any, Protocol, final
 
 import torch
 from torch import Tensor, nn
 
 from gankit import distributed
-from gankit.errors import typed_line
+from gankit.errors import PartError, typed_line
+from gankit.experiments.experiment import Training
 from gankit.interfaces import Turn
+from gankit.nn.compilation import Compilation
 from gankit.nn.copies import buffers_of, restore_buffers
 from gankit.training.execution.arithmetic import noting_nondeterminism
-from gankit.training.execution.work import Eager, LogValue, ReadInput, Work
+from gankit.training.execution.cuda import CudaRecorder
+from gankit.training.execution.work import Eager, Execution, LogValue, ReadInput, Work
 
 WARM_UPS = 2
 """Turns of each kind that run eagerly before the one that is recorded: libraries choose their kernels in the first."""
@@ -267,4 +270,52 @@ def _first_unequal(
             equal = not (a.double() - b.double()).norm() > ROUNDING * largest
         if not equal:
             return f"the first replay differs from an eager turn in {name}"
+    return None
+
+
+def choose(
+    settings: Training,
+    device: torch.device,
+    parts: Mapping[str, Any],
+    loss_rng: torch.Generator,
+    log: LogValue,
+    report: Callable[[str], None],
+    compilation: Compilation,
+) -> Execution:
+    """The way that the settings ask for; eager with `training.graphs="auto"` where turns cannot be recorded.
+
+    Args:
+        settings: of the training.
+        device: where it runs.
+        parts: networks, losses and the augment, by the name that errors use.
+        loss_rng: makes the losses' random numbers.
+        log: takes the values that losses log.
+        report: takes a line for the user.
+        compilation: used where the settings ask for it.
+
+    Raises:
+        PartError: `training.graphs=true`, and turns cannot be recorded; names the part or the reason.
+    """
+    obstacle = _obstacle(settings, device, parts)
+    if settings.graphs is True and obstacle:
+        raise PartError(f"training.graphs=true: {obstacle}; set training.graphs=auto")
+    if obstacle or not settings.graphs:
+        return Eager(log, compilation if settings.compile else None)
+    modules = [part for part in parts.values() if isinstance(part, nn.Module)]
+    return Graphs(CudaRecorder(device, [loss_rng]), modules, [loss_rng], log, report, settings.deterministic)
+
+
+def _obstacle(settings: Training, device: torch.device, parts: Mapping[str, Any]) -> str | None:
+    """Why turns cannot be recorded, or None."""
+    if device.type != "cuda":
+        return f"graphs need a CUDA device, and training.device is {device.type}"
+    if settings.compile:
+        return "graphs and training.compile exclude each other"
+    if settings.accumulate > 1:
+        return "graphs and training.accumulate exclude each other"
+    for name, part in parts.items():
+        if not part.capturable:
+            return f"{name} does not say that it can be captured (capturable = True)"
+    if distributed.has_synchronised_norms(*(part for part in parts.values() if isinstance(part, nn.Module))):
+        return "batch normalisation is synchronised between processes"
     return None
