@@ -1,9 +1,10 @@
 """The errors that gankit raises for mistakes of users: one line that says what is wrong, where, and what to do."""
 
+import contextlib
 import difflib
 import re
 import sys
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from itertools import islice
 
 MOST_LISTED = 40
@@ -128,6 +129,20 @@ def plain_words(error: Exception) -> str | None:
 def is_fault_of_machine(error: BaseException) -> bool:
     """Whether memory is used up or a device failed, which is no mistake of a part, a setting or a file."""
     return is_short_of_memory(error) or is_device_failure(error)
+
+
+@contextlib.contextmanager
+def blame(kind: type[GankitError], text: str) -> Iterator[None]:
+    """Turn an error of code that is not gankit's into one of this kind, whose message is the text and a `typed_line`.
+
+    A `GankitError` and a fault of the machine stay as they are.
+    """
+    try:
+        yield
+    except Exception as error:
+        if isinstance(error, GankitError) or is_fault_of_machine(error):
+            raise
+        raise kind(f"{text} {typed_line(error, 200)}") from error
 
 
 def is_short_of_memory(error: BaseException) -> bool:

@@ -33,13 +33,8 @@ class _Client:
     client: "_Client | None" = None
 
 
-class _Here(threading.local):
-    """The client of this thread of the program, if it is a `Reader`'s."""
-
-    client: _Client | None = None
-
-
-_here = _Here()
+_here = threading.local()
+"""`client`: that of this thread of the program, if it is a `Reader`'s."""
 _plain: list[torch.dtype] = []
 """The calling program's default type, once for each `plain_torch` that is now entered, in any thread."""
 
@@ -112,7 +107,7 @@ def set_python_draws(states: tuple[Any, Any]) -> None:
 
 def _may_draw() -> bool:
     """Whether nobody has the turn, this thread has it, or one that it serves, directly or through other readers."""
-    thread, client = threading.get_ident(), _here.client
+    thread, client = threading.get_ident(), getattr(_here, "client", None)
     while _turns and _turns[-1] != thread:
         if client is None or client.thread is None:
             return False
@@ -157,7 +152,7 @@ class Reader:
     def _waited_for(self) -> Iterator[None]:
         thread = threading.get_ident()
         with _CHANGED:
-            self._client.thread, self._client.client = thread, _here.client
+            self._client.thread, self._client.client = thread, getattr(_here, "client", None)
             _CHANGED.notify_all()
         try:
             yield

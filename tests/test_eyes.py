@@ -84,14 +84,14 @@ def test_the_reflex_obeys_hirschberg() -> None:
     rows = np.arange(150)
     for name in ("gaze_h", "gaze_v", "yaw", "pupil_nasal", "pupil_up"):
         subjects[name] = np.zeros(150)
-    places = eye_positions(subjects)
+    theta, limbus, pupil, reflex = eye_positions(subjects)
     turned, fixing = subjects["laterality"], 1 - subjects["laterality"]
-    assert np.allclose(places.theta[rows, fixing], subjects["kappa"])
-    more = places.theta[rows, turned] - places.theta[rows, fixing]
+    assert np.allclose(theta[rows, fixing], subjects["kappa"])
+    more = theta[rows, turned] - theta[rows, fixing]
     assert np.allclose(100 * np.tan(np.radians(more)), subjects["deviation"])
-    limbus, pupil, reflex = places.limbus[0], places.pupil[0], places.reflex[0]
-    assert np.allclose(limbus, 10.9 * np.sin(np.radians(places.theta)))
-    moved = (pupil - reflex) / np.sin(np.radians(places.theta))
+    limbus, pupil, reflex = limbus[0], pupil[0], reflex[0]
+    assert np.allclose(limbus, 10.9 * np.sin(np.radians(theta)))
+    moved = (pupil - reflex) / np.sin(np.radians(theta))
     assert np.allclose(100 / moved, subjects["hirschberg_ratio"][:, None])
     # Exotropia: the iris goes to the temple, its reflex to the nose.
     exo = subjects["label"] == 0

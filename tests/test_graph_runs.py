@@ -17,8 +17,7 @@ from gankit.errors import PartError, RunError
 from gankit.interfaces import Augment
 from gankit.testing import AugmentTests, LossTests, isolated_registry
 from gankit.testing._capture import ReplayRecorder
-from gankit.training.execution import choice
-from gankit.training.execution.graphs import Graphs
+from gankit.training.execution.graphs import Graphs, choose
 from gankit.training.execution.work import Eager
 
 
@@ -135,25 +134,25 @@ class Recorded:
 def test_on_a_gpu_the_parts_decide(
     graphs: Any, change: str | None, outcome: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(choice, "CudaRecorder", Recorded)
+    monkeypatch.setattr("gankit.training.execution.graphs.CudaRecorder", Recorded)
     small = stepper("wgan-gp", *RESNET)
     parts: dict[str, Any] = {
         "critic resnet": dataclasses.make_dataclass("C", [("capturable", bool)])(change != "stranger"),
         "generator resnet": small.generator,
     }
     settings = small.settings.model_copy(update={"graphs": graphs, "compile": change == "compile"})
-    monkeypatch.setattr(choice.distributed, "has_synchronised_norms", lambda *_: change == "norms")
+    monkeypatch.setattr("gankit.distributed.has_synchronised_norms", lambda *_: change == "norms")
 
-    def choose() -> Any:
-        return choice.choose(
+    def chosen() -> Any:
+        return choose(
             settings, torch.device("cuda"), parts, small.inputs.loss_rng, small.log.add, pytest.fail, small.compilation
         )
 
     if outcome in ("eager", "graphs"):
-        assert isinstance(choose(), Graphs) == (outcome == "graphs")
+        assert isinstance(chosen(), Graphs) == (outcome == "graphs")
     else:
         with pytest.raises(PartError, match=f"^training.graphs=true: {outcome}; set training.graphs=auto$"):
-            choose()
+            chosen()
 
 
 class HostDraws(Augment):

@@ -73,11 +73,7 @@ class Torchvision(DecodedDataset):
 
     @cached_property
     def _source(self) -> Any:
-        """The torchvision data set.
-
-        Raises:
-            DataError: it is absent, damaged, empty, cannot be downloaded, or holds something else than pictures.
-        """
+        """The torchvision data set, which must hold pictures."""
         try:
             source = _class(self.dataset)(**self._arguments)
             count = len(source)

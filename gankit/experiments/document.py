@@ -91,8 +91,6 @@ class SettingsDocument:
             _refuse_path_or_setting(name)
         text = recipe_text(name)  # its error for an unknown name lists the recipes
         return cls(f"recipe {name}", tomllib.loads(text), text, is_recipe=True)
-        text = recipe_text(name)  # its error for an unknown name lists the recipes
-        return cls(f"recipe {name}", tomllib.loads(text), text, is_recipe=True)
 
     @classmethod
     def _read_file(cls, path: Path) -> SettingsDocument:
@@ -109,12 +107,11 @@ class SettingsDocument:
             raise SettingsError(f"{path}: an experiment is a set of tables; this file holds {shown(values)}")
         return cls(str(path), values, text, format)
 
-    def fill_from_default(self, tables: tuple[str, ...]) -> None:
-        """Fill in the tables that are missing, from the default recipe."""
-        default = tomllib.loads(recipe_text(DEFAULT_RECIPE))
-        for table in tables:
-            if table not in self.values and table in default:
-                self.values[table] = default[table]
+    def fill_from_default(self) -> None:
+        """Fill in the tables that are missing, from the default recipe, which has no augment."""
+        for table, values in tomllib.loads(recipe_text(DEFAULT_RECIPE)).items():
+            if table not in self.values:
+                self.values[table] = values
                 self.default_tables.add(table)
 
     def override(self, overrides: tuple[str, ...], data_specific: Collection[tuple[str, str]] = ()) -> None:
@@ -129,19 +126,15 @@ class SettingsDocument:
         settings = names_first([parse_override(text) for text in overrides])
         for override in settings:
             trust(override.value)
-        if data_specific and self._name_other_data(settings):
+        changed = copy.deepcopy(self)
+        for override in settings:
+            changed._set(override)
+        if data_specific and not _is_same_name(changed._data_set_name(), self._data_set_name()):
             for table, key in data_specific:
                 if isinstance(values := self.values.get(table), dict):  # else it is refused later
                     values.pop(key, None)
         for override in settings:
             self._set(override)
-
-    def _name_other_data(self, settings: list[Override]) -> bool:
-        """Whether these overrides would change the name of the data set."""
-        trial = copy.deepcopy(self)
-        for override in settings:
-            trial._set(override)
-        return not _is_same_name(trial._data_set_name(), self._data_set_name())
 
     def _data_set_name(self) -> Any:
         """The name of the data set, from the table `data` or from the name in its place."""
@@ -165,10 +158,7 @@ class SettingsDocument:
         self.overridden[path] = override.text
 
     def _open_table(self, table: Any, path: KeyPath, text: str) -> Any:
-        """Return the table or list within `table` at the end of a path, for the override of this text.
-
-        A missing one is created, and a part's bare name becomes the table {name = ...}.
-        """
+        """The table or list at the end of a path; a missing one is made, a part's bare name becomes {name = ...}."""
         inner = table.get(path[-1]) if isinstance(table, dict) else table[path[-1]]
         if inner is None:
             inner = table[path[-1]] = {}

@@ -289,10 +289,6 @@ def _unpickle(
     return experiment
 
 
-TABLES_WITH_DEFAULTS = ("data", "generator", "critic", "losses", "training", "evaluation")
-"""Tables that come from the default recipe if a file lacks them; a missing augment means none."""
-
-
 def load(
     recipe_or_path: str | Path | Mapping[str, Any] | Experiment, *overrides: str, data: "Dataset | None" = None
 ) -> Experiment:
@@ -325,7 +321,7 @@ def load(
         from gankit.experiments.rules import fill_from_recipe  # here, since it loads torch
 
         fill_from_recipe(document, overrides, data)
-    document.fill_from_default(TABLES_WITH_DEFAULTS)
+    document.fill_from_default()
     document.override(overrides, document.recipe_settings())
     experiment = read_settings(Experiment, document)
     experiment._chosen_by_recipe = document.recipe_settings()  # now without those that were overridden

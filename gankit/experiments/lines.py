@@ -52,12 +52,9 @@ def yaml_lines(text: str) -> dict[KeyPath, int]:
 
 @final
 class _Scanner:
-    """Reads the tokens of a text that is known to be valid, and notes the lines where keys and list entries begin.
+    """Reads a text that is known to be valid, and notes the lines where keys and list entries begin.
 
-    Args:
-        text: the content of a file.
-        separator: stands between a key and its value.
-        line_ends_matter: whether a line's end also ends a value.
+    `separator` stands between a key and its value; where `line_ends_matter`, the end of a line also ends a value.
     """
 
     def __init__(self, text: str, separator: str, line_ends_matter: bool) -> None:

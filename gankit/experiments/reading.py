@@ -39,10 +39,7 @@ def read_settings(model: type[Model], document: SettingsDocument, complete: bool
 
 
 def _error_lines(document: SettingsDocument, errors: list[ErrorDetails]) -> list[str]:
-    """One line for each refused setting: where it stands, its name, and what is wrong with it.
-
-    A setting of several types has an error for each of them; its line joins them with "or".
-    """
+    """One line for each refused setting; where it may be of several types, "or" joins the error of each."""
     sentences: dict[str, list[str]] = {}  # by place and setting
     for error in errors:
         error_type = error["ctx"]["pydantic_type"]  # from `reword_errors`: pydantic's type, or "part" for a bad name

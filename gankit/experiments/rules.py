@@ -47,11 +47,9 @@ def fill_from_recipe(document: SettingsDocument, overrides: tuple[str, ...], dat
         DataError: as `recipe_tables`; or the images cannot be opened.
     """
     decisive = _decisive_settings(document, overrides, data is not None)
-    training: dict[str, int] = {}
-    for key in DECISIVE:
-        value = decisive.training.get(key)
-        if type(value) is int and value > 0:  # others are refused later, with the errors of all settings
-            training[key] = value
+    # Other values are refused later, with the errors of all settings.
+    given = {key: decisive.training.get(key) for key in DECISIVE}
+    training = {key: value for key, value in given.items() if type(value) is int and value > 0}
     tables = recipe_tables(document.computed_by, decisive.data, data, **training)
     # Copied: a recipe may use one table for two settings, and an override may change only one of them.
     document.values |= SettingsDocument.from_tables(tables).values

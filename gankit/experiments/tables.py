@@ -24,13 +24,11 @@ Factor = Annotated[float, Ge(0)]
 
 
 def _read_part(value: object, info: ValidationInfo) -> object:
-    """Read a part from the pair (kind, table) that `PartTable._split` below makes; a part that was read is kept.
-
-    Of a run's parts only the generator must be there, since images are drawn from it.
-    """
+    """Read a part from the pair (kind, table) that `PartTable._split` below makes; a part that was read is kept."""
     if not isinstance(value, tuple):
         return value
     kind, table = value
+    # Of a run's parts only the generator must be there, since images are drawn from it.
     may_be_missing = bool(info.context and info.context["may_be_missing"]) and kind != "generator"
     return read_part(kind, table, may_be_missing)
 

@@ -153,11 +153,7 @@ def _refuse_value(value: Any, place: str) -> None:
 
 def _is_unicode(text: str) -> bool:
     """Whether UTF-8 can hold a text. It cannot hold lone surrogates, which JSON or a command line may contain."""
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        return False
-    return True
+    return re.search("[\ud800-\udfff]", text) is None
 
 
 def parse_value(text: str) -> Any:

@@ -60,7 +60,11 @@ def read_table(path: Path, files: Sequence[str], *, skip_unlisted: bool) -> Know
     votes = _votes(rows, roles)
     classes = _classes(rows, roles.get("label"), votes)
     groups, splits = (rows.columns[title] if (title := roles.get(role)) else None for role in ("group", "split"))
-    _check_spelling(rows, classes, votes, splits, groups)
+    # A name in two spellings would count as two: two classes, a vote against the label, a patient on both sides.
+    calls = ((row, call) for row, calls in enumerate(votes or []) for call in calls)
+    _refuse_two_forms(rows, [*enumerate(classes or []), *calls], spelling)
+    _refuse_two_forms(rows, enumerate(splits or []), spelling)
+    _refuse_two_forms(rows, enumerate(groups or []), look)
     labels, class_names = (None, ()) if classes is None else number_classes(classes)
     raters = _raters(rows)
     used = {*roles.values(), *raters}
@@ -99,23 +103,20 @@ def tables_in(folder: Path) -> list[Path]:
 
 
 def number_classes(names: Sequence[str], where: str = "") -> tuple[NDArray[np.int64], tuple[str, ...]]:
-    """(n,) labels of images whose classes have these n names, and the name of each class, by `sorted_names`.
+    """(n,) labels of images whose classes have these n names, and the name of each class.
+
+    Classes are in the order of numbers where all their names are numbers, else of text.
 
     Raises:
         DataError: two names are spellings of one; begins with `where`.
     """
-    classes = sorted_names(names)
+    classes = sorted(set(names))
+    if all(name.isdecimal() and len(name) < 100 for name in classes):  # int() refuses thousands of digits
+        classes.sort(key=int)
     if alike := two_spellings(classes):
         raise DataError(f"{where}the classes {alike} are one name in two spellings; use one for both")
     numbers = {name: number for number, name in enumerate(classes)}
     return np.array([numbers[name] for name in names], dtype=np.int64), tuple(classes)
-
-
-def sorted_names(names: Sequence[str]) -> list[str]:
-    """Each name once, in the order of numbers where all are numbers, else of text."""
-    unique = sorted(set(names))
-    # Python reads no numbers of thousands of digits.
-    return sorted(unique, key=int) if all(name.isdecimal() and len(name) < 100 for name in unique) else unique
 
 
 def check_folder(folder: Path, content: str) -> None:
@@ -197,11 +198,7 @@ def _raters(rows: CsvTable) -> list[str]:
 
 
 def _roles(rows: CsvTable) -> dict[str, str]:
-    """The title of the column of each role that the table has; `_raters` finds the columns of single raters.
-
-    Raises:
-        DataError: it cannot be told which column it is.
-    """
+    """The title of the column of each role that the table has; `_raters` finds the columns of single raters."""
     where = str(rows.path)
     found = {role: columns.find(rows.columns, role, where) for role in columns.OWN}
     if found["split"] is None:
@@ -296,14 +293,6 @@ def _classes(rows: CsvTable, title: str | None, votes: Calls) -> Names:
             )
         classes.append(first)
     return classes
-
-
-def _check_spelling(rows: CsvTable, classes: Names, votes: Calls, splits: Names, groups: Names) -> None:
-    """A name in two spellings would count as two: two classes, a vote against the label, a patient on both sides."""
-    calls = ((row, call) for row, calls in enumerate(votes or []) for call in calls)
-    _refuse_two_forms(rows, [*enumerate(classes or []), *calls], spelling)
-    _refuse_two_forms(rows, enumerate(splits or []), spelling)
-    _refuse_two_forms(rows, enumerate(groups or []), look)
 
 
 def _refuse_two_forms(rows: CsvTable, names: Iterable[tuple[int, str]], form: Callable[[str], str]) -> None:

@@ -6,12 +6,10 @@ from gankit.errors import PartError
 from gankit.images.grey_levels import Images
 from gankit.images.known import Known
 from gankit.images.spec import ImageSpec
-from gankit.interfaces.dataset import Dataset
+from gankit.interfaces.dataset import Dataset, Measurement, MeasuresFacts
 from gankit.interfaces.decoded import DecodedDataset
 from gankit.interfaces.features import Features
-from gankit.interfaces.meaning import Meaning
-from gankit.interfaces.measurement import Measurement, MeasuresFacts
-from gankit.interfaces.metric import OLD_STYLE_MESSAGE, Metric, Resampling, Result
+from gankit.interfaces.metric import OLD_STYLE_MESSAGE, Meaning, Metric, Resampling, Result
 from gankit.interfaces.networks import ClassHead, Critic, FeatureCritic, Generator, Truncates
 from gankit.interfaces.rows import Indices, Moments, Pool, Rows
 from gankit.interfaces.turn import Augment, Loss, Random, Scope, Side, Turn

@@ -1,13 +1,14 @@
-"""Images and what is known of them."""
+"""Images, what is known of them, and what can be measured from their pixels, real or generated."""
 
 from __future__ import annotations
 
 import hashlib
 from abc import ABC, abstractmethod
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass
 from functools import cached_property
 from html import escape
-from typing import Any, final
+from typing import Any, Protocol, final, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,6 +19,28 @@ from gankit.images.grey_levels import Images
 from gankit.images.known import Known
 from gankit.images.pictures import SHOWN, grid_html
 from gankit.images.spec import ImageSpec
+
+
+@dataclass(frozen=True)
+class Measurement:
+    """A fact about an image that can be measured from its pixels, and how to name it."""
+
+    fact: str  # key of the true values in `Dataset.facts`, to compare the measured values with
+    unit: str  # of the values, in words
+    symbol: str  # of the unit
+    limit: float  # threshold: images whose |value| is at least this are positive; a study may set another
+    positive: str  # what a positive image is called: "strabismic"
+    condition: str  # the medical condition that a positive image shows: "strabismus"
+    negative_classes: tuple[str, ...]  # names of the classes whose images are not positive
+    # (n, channels, height, width) images in the data set's range to (n,) values; NaN where one cannot be measured
+    measure: Callable[[NDArray[Any]], NDArray[Any]]
+
+
+@runtime_checkable
+class MeasuresFacts(Protocol):
+    """A data set that can measure a fact about images like its own."""
+
+    measurement: Measurement  # a class attribute
 
 
 def flip_left_right(images: Images) -> Images:
@@ -201,6 +224,11 @@ class Dataset(ABC):
         return _Subset(self, chosen.astype(np.int64))
 
 
+def _of_whole(name: str) -> Any:
+    """A property of a `View` that is the same as that of its `whole`."""
+    return property(lambda self: getattr(self.whole, name), doc="That of `whole`.")
+
+
 class View(Dataset):
     """A subset or changed version of another data set.
 
@@ -213,35 +241,16 @@ class View(Dataset):
     def __init__(self, whole: Dataset) -> None:
         self.whole = whole
 
-    @property
-    def image(self) -> ImageSpec:
-        """That of `whole`."""
-        return self.whole.image
-
-    @property
-    def dtype(self) -> np.dtype[Any]:
-        """That of `whole`."""
-        return self.whole.dtype
-
-    @property
-    def stored_sizes(self) -> Collection[tuple[int, int]]:
-        """Those of `whole`."""
-        return self.whole.stored_sizes
-
-    @property
-    def value_range(self) -> tuple[float, float]:
-        """That of `whole`."""
-        return self.whole.value_range
+    image = _of_whole("image")
+    dtype = _of_whole("dtype")
+    stored_sizes = _of_whole("stored_sizes")
+    value_range = _of_whole("value_range")
+    remarks = _of_whole("remarks")
 
     @cached_property
     def known(self) -> Known:
         """That of `whole`."""
         return self.whole.known
-
-    @property
-    def remarks(self) -> list[str]:
-        """Those of `whole`."""
-        return self.whole.remarks
 
     def mirror(self, images: Images) -> Images | None:
         """(n, c, h, w) images mirrored by `whole`."""

@@ -8,18 +8,32 @@ import json
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, ClassVar, Literal, final
+from typing import Any, ClassVar, Literal, NamedTuple, final
 
 import numpy as np
 
-from gankit.errors import GankitError, PartError, is_fault_of_machine, typed_line
-from gankit.interfaces.meaning import Meaning
+from gankit.errors import PartError, blame
 from gankit.interfaces.rows import Indices, Pool, Rows
 
 OLD_STYLE_MESSAGE = (
     "metrics are functions of rows: write compute(self, real, fake) in place of add_state, update and compute(self); "
     "CHANGELOG.md shows the change"
 )
+
+
+class Meaning(NamedTuple):
+    """How to read a value.
+
+    Attributes:
+        words: what it is, in a few words; empty where that is clear from other rows.
+        better: "lower", "higher", or the best value, such as "1"; empty where none of these applies.
+        share: whether it is a mean of numbers in [0, 1]; the variance of these numbers is then at most
+            value * (1 - value).
+    """
+
+    words: str = ""
+    better: str = ""
+    share: bool = False
 
 
 @final
@@ -50,12 +64,8 @@ class Result:
             GankitError: as `Metric.compute`.
         """
         who = f"metric {type(metric).__name__}"
-        try:
+        with blame(PartError, f"{who} raised"):
             output: Any = metric.compute(real, fake)
-        except Exception as error:
-            if isinstance(error, GankitError) or is_fault_of_machine(error):
-                raise
-            raise PartError(f"{who} raised {typed_line(error, 200)}") from error
         result = output if isinstance(output, Result) else cls(output)
         try:
             json.dumps(dict(result.details))
@@ -64,21 +74,17 @@ class Result:
                 f"{who}: its details cannot be stored ({error}); make them of plain numbers, texts, lists and "
                 "dictionaries"
             ) from error
-        return dataclasses.replace(result, values=_floats_by_name(result.values, who))
-
-
-def _floats_by_name(values: Any, who: str) -> dict[str, float]:
-    """What a metric returned, as floats by name; raises a PartError, beginning with `who`, if it is anything else."""
-    try:
-        floats = {str(name): float(value) for name, value in values.items()}
-    except (AttributeError, TypeError, ValueError, RuntimeError):  # RuntimeError: float() of a long tensor
-        floats = {}
-    if not floats:
-        raise PartError(
-            f"{who}: compute returned {str(values)[:80]} ({type(values).__name__}); return numbers by name, such as "
-            '{"brightness": 0.3}'
-        )
-    return floats
+        values: Any = result.values
+        try:
+            floats = {str(name): float(value) for name, value in values.items()}
+        except (AttributeError, TypeError, ValueError, RuntimeError):  # RuntimeError: float() of a long tensor
+            floats = {}
+        if not floats:
+            raise PartError(
+                f"{who}: compute returned {str(values)[:80]} ({type(values).__name__}); return numbers by name, such "
+                'as {"brightness": 0.3}'
+            )
+        return dataclasses.replace(result, values=floats)
 
 
 class Resampling:

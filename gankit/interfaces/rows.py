@@ -198,7 +198,9 @@ def _join(first: Rows, second: Rows) -> Rows:
     names = first.class_names or second.class_names
     if first.class_names and second.class_names and first.class_names != second.class_names:
         names = tuple(dict.fromkeys((*first.class_names, *second.class_names)))
-        second = _renumber_classes(second, names)
+        if second.labels is not None and second.labels.ndim == 1:
+            numbers = np.array([names.index(name) for name in second.class_names])
+            second = dataclasses.replace(second, labels=numbers[second.labels])
     if first.value_range != second.value_range:
         first, second = _scale_to_255(first), _scale_to_255(second)
     joined: dict[str, Any] = {}
@@ -210,14 +212,6 @@ def _join(first: Rows, second: Rows) -> Rows:
             )
         joined[name] = None if others is None else np.concatenate([values, others])
     return dataclasses.replace(first, class_names=names, **joined)
-
-
-def _renumber_classes(rows: Rows, names: tuple[str, ...]) -> Rows:
-    """The rows with their classes numbered as in `names`, which hold all of their class names."""
-    if not rows.class_names or rows.labels is None or rows.labels.ndim > 1:
-        return rows
-    numbers = np.array([names.index(name) for name in rows.class_names])
-    return dataclasses.replace(rows, labels=numbers[rows.labels])
 
 
 def _scale_to_255(rows: Rows) -> Rows:

@@ -10,7 +10,7 @@ from numpy.typing import ArrayLike, NDArray
 from PIL import Image
 from torch import Tensor
 
-from gankit.errors import DataError, GankitError, cause, first_of, is_fault_of_machine, typed_line
+from gankit.errors import DataError, blame, cause, first_of, is_fault_of_machine
 from gankit.images.columns import first_missing, means, shares, whole
 from gankit.images.decoding import Decoder
 from gankit.images.grey_levels import check_range, valid_range
@@ -62,7 +62,9 @@ def _unpack(items: Any) -> tuple[NDArray[Any], list[Any] | None, list[str]]:
     labels: list[Any] = []
     not_read: dict[str, None] = {}
     for number in range(count):
-        image, label, others = _image_and_label(_item(items, number), number)
+        with blame(DataError, f"item {number} cannot be read:"):  # a data set of another library may raise anything
+            item = items[number]
+        image, label, others = _image_and_label(item, number)
         images.append(_channels_first(image, f"image {number}"))
         labels.append(label)
         not_read |= dict.fromkeys(others)
@@ -76,16 +78,6 @@ def _unpack(items: Any) -> tuple[NDArray[Any], list[Any] | None, list[str]]:
         )
     has_labels = any(label is not None for label in labels)
     return np.stack(images), labels if has_labels else None, list(not_read)
-
-
-def _item(items: Any, number: int) -> Any:
-    """An item of a data set of another library, which may raise anything."""
-    try:
-        return items[number]
-    except Exception as error:
-        if isinstance(error, GankitError) or is_fault_of_machine(error):
-            raise
-        raise DataError(f"item {number} cannot be read: {typed_line(error, 200)}") from error
 
 
 def _image_and_label(item: Any, number: int) -> tuple[Any, Any, list[str]]:
@@ -156,15 +148,6 @@ def _classes(labels: NDArray[Any], names: tuple[str, ...]) -> tuple[NDArray[np.i
     return labels.astype(np.int64), names
 
 
-def _label_facts(labels: NDArray[Any], names: tuple[str, ...]) -> dict[str, NDArray[Any]]:
-    """Split (n, k) labels, 1 where an image has the label and else 0, into k facts of (n,) numbers."""
-    columns = labels.shape[1]
-    if len(names) not in (0, columns):
-        raise DataError(f"class_names has {len(names)} names for {columns} columns of labels")
-    titles = names or tuple(f"label-{column}" for column in range(columns))
-    return {title: labels[:, column].astype(np.float64) for column, title in enumerate(titles)}
-
-
 def _read_labels(
     n: int, labels: Any, names: tuple[str, ...]
 ) -> tuple[NDArray[np.int64] | None, tuple[str, ...], dict[str, NDArray[Any]]]:
@@ -175,7 +158,11 @@ def _read_labels(
         return None, (), {}
     labels = as_array(labels, "labels")
     if labels.ndim == 2 and labels.shape[1] > 1 and np.isin(labels, (0, 1)).all():
-        return None, (), _label_facts(labels, names)
+        columns = labels.shape[1]
+        if len(names) not in (0, columns):
+            raise DataError(f"class_names has {len(names)} names for {columns} columns of labels")
+        titles = names or [f"label-{column}" for column in range(columns)]
+        return None, (), {title: labels[:, column].astype(np.float64) for column, title in enumerate(titles)}
     return *_classes(_column(labels, "labels", n), names), {}
 
 
@@ -267,7 +254,8 @@ class Arrays(Dataset):
             raise DataError(f"mirror is {shown(mirror)}: give a function, or None")
         if value_range is None and images.dtype == np.float32:
             raise DataError("float32 images need a value_range: the values that stand for black and white")
-        self._images, self._range, self._mirror = images, valid_range(value_range), mirror
+        self._images: NDArray[Any] = images
+        self._range, self._mirror = valid_range(value_range), mirror
         check_range(images, self._range, "images")  # reads a memory-mapped array, but only if a range is given
         names = _check_class_names(class_names)
         chosen: Any = None if isinstance(labels, str) and labels == "none" else labels
@@ -288,8 +276,7 @@ class Arrays(Dataset):
     @property
     def images(self) -> NDArray[Any]:
         """(n, channels, height, width), as given."""
-        images: NDArray[Any] = self._images
-        return images
+        return self._images
 
     @property
     def known(self) -> Known:

@@ -66,7 +66,12 @@ def reword_errors(
         result = handler(value)
     except ValidationError as error:
         known = [*reserved, *model.model_fields]
-        errors += [_reword(detail, known, hint_for) for detail in error.errors(include_url=False)]
+        for detail in error.errors(include_url=False):
+            # An error of a nested table has its sentence already: the model of that table has reworded it.
+            context = detail.get("ctx", {})
+            sentence = context.get("sentence") or _sentence(detail, known, hint_for)
+            error_type = context.get("pydantic_type", detail["type"])
+            errors.append(_error(sentence, error_type, detail["loc"], detail["input"]))
     if errors:
         errors += _unset_hints(model, given, errors)
         raise ValidationError.from_exception_data(model.__name__, errors) from None
@@ -128,15 +133,6 @@ def _kinds_in(annotation: Any) -> set[Any]:
     return set().union(*map(_kinds_in, arguments[:1] if origin is Annotated else arguments))
 
 
-def _reword(error: ErrorDetails, known: Collection[str], hint_for: Callable[[str], str]) -> InitErrorDetails:
-    """An error of pydantic in gankit's words; `known` and `hint_for` are for unknown settings."""
-    context = error.get("ctx", {})
-    # An error of a nested table has its sentence already: the model of that table has reworded it.
-    if "sentence" in context:
-        return _error(context["sentence"], context["pydantic_type"], error["loc"], error["input"])
-    return _error(_sentence(error, known, hint_for), error["type"], error["loc"], error["input"])
-
-
 def _error(sentence: str, error_type: str, location: tuple[str | int, ...], value: Any) -> InitErrorDetails:
     """An error of the setting at this location, whose message is the sentence."""
     reworded = PydanticCustomError("reworded", "{sentence}", {"sentence": sentence, "pydantic_type": error_type})
@@ -144,7 +140,7 @@ def _error(sentence: str, error_type: str, location: tuple[str | int, ...], valu
 
 
 def _sentence(error: ErrorDetails, known: Collection[str], hint_for: Callable[[str], str]) -> str:
-    """What gankit says in place of pydantic's message; its own message where that is plain."""
+    """What gankit says in place of pydantic's message; its own where that is plain. `known` serves unknown settings."""
     message, value, context = error["msg"], error["input"], error.get("ctx", {})
     match error["type"]:
         case "extra_forbidden":

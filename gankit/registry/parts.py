@@ -117,8 +117,11 @@ def read_part(kind: str, value: object, may_be_missing: bool = False) -> Part:
         return value
     try:
         name, settings = name_and_settings(kind, value)
-        if may_be_missing and not _can_be_loaded(kind, name):
-            return Part(kind=kind, name=name, settings=UnreadSettings(**settings))
+        if may_be_missing:
+            try:
+                registry(kind).get(name)
+            except PartError:
+                return Part(kind=kind, name=name, settings=UnreadSettings(**settings))
         return _validate(kind, name, settings)
     except PartError as error:
         raise PydanticCustomError("part", "{reason}", {"reason": str(error)}) from error
@@ -136,14 +139,6 @@ def name_and_settings(kind: str, value: object) -> tuple[str, dict[str, Any]]:
     if not isinstance(name := table.get("name"), str):
         raise PartError(f"the table needs a name; known: {', '.join(registry(kind).names())}")
     return name, {key: item for key, item in table.items() if key != "name"}
-
-
-def _can_be_loaded(kind: str, name: str) -> bool:
-    try:
-        registry(kind).get(name)
-    except PartError:
-        return False
-    return True
 
 
 def valid_part(kind: str, name: str, settings: Mapping[str, Any]) -> Part:

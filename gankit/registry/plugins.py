@@ -169,10 +169,7 @@ def _read_together(path: tuple[str, ...]) -> Iterator[_Entry]:
 
 
 def _read_one_by_one(path: tuple[str, ...], faults: dict[str, str]) -> Iterator[_Entry]:
-    """Every entry point that importlib.metadata can read; what is malformed is recorded in `faults`, by distribution.
-
-    Slower than `_read_together`, since it opens the metadata of every distribution.
-    """
+    """Every entry point that importlib.metadata can read, slowly; `faults` gets what is malformed, by distribution."""
     distributions: dict[str, importlib.metadata.Distribution] = {}
     for distribution in importlib.metadata.distributions(path=list(path)):
         if name := _name_of(distribution):

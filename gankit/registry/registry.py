@@ -138,7 +138,10 @@ class Registry:
         plain = name.removeprefix("gankit:")
         if plain in self.built_in() or name in self._registered:
             return plain
-        matches = self._plugins_named(name)
+        distribution, _, part = name.partition(":")
+        qualified = (normalise_name(distribution), part)
+        plugins = self._plugins()
+        matches = [p for p in plugins if p.name == name or (p.distribution, p.name) == qualified]
         if len(matches) == 1:
             return matches[0]
         if matches:
@@ -146,21 +149,15 @@ class Registry:
             raise PartError(f"{self.kind} {name!r} is registered by {len(matches)} plug-ins; write {spellings}")
         if plain in ALIASES.get(self.kind, {}):
             return ALIASES[self.kind][plain]
-        of_plugins = [name for plugin in self._plugins() for name in (plugin.name, plugin.qualified_name)]
+        of_plugins = [name for plugin in plugins for name in (plugin.name, plugin.qualified_name)]
         known = {*self.built_in(), *ALIASES.get(self.kind, ())}
         meant = meant_by(plain, known if plain != name else {*known, *self.names(), *of_plugins})
         if len(meant) == 1:
             return self.find(meant[0])
         if meant:
             raise PartError(f"{self.kind} {shown(name)} may be {' or '.join(map(repr, sorted(meant)))}: write one")
-        raise PartError(self._unknown_name(name))
-
-    def _plugins_named(self, name: str) -> builtins.list[PlugIn]:
-        """The plug-ins of a name, which may be qualified by a distribution, in any spelling (My_Package)."""
-        distribution, _, part = name.partition(":")
-        qualified = (normalise_name(distribution), part)
-        return [plugin for plugin in self._plugins()
-                if plugin.name == name or (plugin.distribution, plugin.name) == qualified]  # fmt: skip
+        reason = shipped_hint(self.kind, name) or self._similar_names(name)
+        raise PartError("; ".join([f"there is no {self.kind} named {shown(name)}; {reason}", *scan().faults]))
 
     def __contains__(self, name: str) -> bool:
         """Whether `find` finds a part of this name."""
@@ -173,11 +170,6 @@ class Registry:
     def _plugins(self) -> builtins.list[PlugIn]:
         """The plug-ins of this kind."""
         return [plugin for plugin in scan().plugins if plugin.kind == self.kind]
-
-    def _unknown_name(self, name: str) -> str:
-        """The error for a name that no part has."""
-        reason = shipped_hint(self.kind, name) or self._similar_names(name)
-        return "; ".join([f"there is no {self.kind} named {shown(name)}; {reason}", *scan().faults])
 
     def _similar_names(self, name: str) -> str:
         """The known names closest to an unknown one, and why a part of this name may be missing."""

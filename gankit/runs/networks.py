@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
 from gankit import seeds
-from gankit.errors import GankitError, PartError, RunError, is_fault_of_machine, one_line, typed_line
+from gankit.errors import PartError, RunError, blame, is_fault_of_machine, one_line
 from gankit.experiments.experiment import Experiment
 from gankit.images.pictures import to_pixels
 from gankit.images.room import memory
@@ -58,12 +58,8 @@ def place(name: str, network: nn.Module, device: torch.device, dtype: torch.dtyp
     Raises:
         PartError: it cannot be moved; names the network.
     """
-    try:
+    with blame(PartError, f"{name} cannot be moved to {device}:"):
         network = network.to(device)
-    except Exception as error:
-        if is_fault_of_machine(error):
-            raise
-        raise PartError(f"{name} cannot be moved to {device}: {typed_line(error, 200)}") from error
     _set_type(network, dtype)
     return network
 
@@ -121,13 +117,8 @@ def call_part(name: str, part: Callable[..., Any], *inputs: Tensor | None) -> Te
             of the machine, such as too little memory, stay as they are.
     """
     arguments = describe_value([value for value in inputs if value is not None])
-    try:
-        with torch.no_grad():
-            output = part(*inputs)
-    except Exception as error:
-        if isinstance(error, GankitError) or is_fault_of_machine(error):
-            raise
-        raise PartError(f"{name}, called with {arguments}, raised {typed_line(error, 200)}") from error
+    with blame(PartError, f"{name}, called with {arguments}, raised"), torch.no_grad():
+        output = part(*inputs)
     if not isinstance(output, Tensor):
         raise PartError(
             f"{name}, called with {arguments}, returned {describe_value(output)}; it must return one tensor"

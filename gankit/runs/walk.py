@@ -16,7 +16,7 @@ from gankit.errors import RunError
 from gankit.experiments.options import Animation
 from gankit.files import refuse_taken, write_atomically, write_folder
 from gankit.images.decoding import damage_as_data_error, open_picture
-from gankit.images.pictures import enlargement, grid, grid_png, to_8bit
+from gankit.images.pictures import enlargement, grid, grid_png, to_8bit, to_png
 from gankit.images.room import too_many
 from gankit.interfaces import Truncates
 from gankit.runs.run import Run
@@ -182,6 +182,4 @@ def _progress(run: Run, grids: dict[int, Path]) -> bytes:
     sheet = Image.new("RGB", (sum(strip.width for strip in strips) + scale, strips[0].height), "white")
     for number, strip in enumerate(strips):
         sheet.paste(strip, (number * strip.width, 0))
-    buffer = io.BytesIO()
-    sheet.save(buffer, "PNG")
-    return buffer.getvalue()
+    return to_png(sheet)

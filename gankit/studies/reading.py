@@ -9,7 +9,7 @@ from pydantic import Field, create_model
 
 from gankit.errors import SettingsError
 from gankit.experiments.document import SettingsDocument
-from gankit.experiments.experiment import TABLES_WITH_DEFAULTS, Experiment
+from gankit.experiments.experiment import Experiment
 from gankit.experiments.reading import read_settings
 from gankit.experiments.rules import fill_from_recipe
 from gankit.experiments.schema import schema
@@ -71,7 +71,7 @@ def _read_document(
     document.values.pop("run", None)  # The file may be a run's experiment.toml, which has this table too
     if document.computed_by:
         fill_from_recipe(document, overrides)
-    document.fill_from_default(TABLES_WITH_DEFAULTS)
+    document.fill_from_default()
     document.override(overrides, [*about_data, *document.recipe_settings()])
     for table, defaults in study_class.defaults.items():
         given = document.values.get(table)

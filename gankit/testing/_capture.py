@@ -216,11 +216,7 @@ def _assert_stays_on_its_device(stepper: Stepper, side: Side) -> None:
 
 
 class _Crossings(TorchDispatchMode):  # type: ignore[no-untyped-call]
-    """Copies between devices, and operations that take a single number of the host beside tensors of the device.
-
-    Attributes:
-        seen: the names of these operations.
-    """
+    """Notes in `seen` copies between devices, and operations that take a single number of the host."""
 
     def __init__(self) -> None:
         super().__init__()  # type: ignore[no-untyped-call]

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from gankit import seeds
-from gankit.errors import PartError, first_of, typed_line
+from gankit.errors import PartError, blame, first_of
 from gankit.experiments.experiment import Experiment, Training
 from gankit.experiments.tables import LossTable
 from gankit.images.room import too_many
@@ -286,10 +286,8 @@ def _check_parameters(name: str, network: nn.Module) -> None:
 
 
 def _copy(name: str, part: Any) -> Any:
-    try:
+    with blame(PartError, f"{name} cannot be copied, which sampling requires:"):
         return copied(part)
-    except Exception as error:
-        raise PartError(f"{name} cannot be copied, which sampling requires: {typed_line(error, 200)}") from error
 
 
 def _takes(network: nn.Module, *inputs: Tensor | None) -> bool:

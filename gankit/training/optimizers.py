@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from gankit.errors import PartError, one_line
 from gankit.experiments.experiment import Training
 from gankit.interfaces import Side
-from gankit.registry import Schedule, value_at
+from gankit.registry import value_at
 
 CANNOT_TRAIN = {"LBFGS": "needs to compute the loss again within a step", "SparseAdam": "accepts only sparse gradients"}
 
@@ -27,7 +27,8 @@ def build_optimizer(settings: Training, network: nn.Module, side: Side) -> torch
     if name in CANNOT_TRAIN:
         raise PartError(f"training.optimizer: {name} {CANNOT_TRAIN[name]}; choose another, for example Adam")
     kind = getattr(torch.optim, name)
-    options: dict[str, Any] = {"lr": value_at(_rate(settings, side), 0), "betas": _betas_at(settings, 0)}
+    options: dict[str, Any] = {"lr": value_at(getattr(settings, f"{side}_lr"), 0)}
+    options["betas"] = tuple(value_at(beta, 0) for beta in settings.betas)
     # No fused form takes complex numbers; some versions of torch have none for Apple GPUs, and for Adagrad on any GPU.
     devices = {"cpu"} if name == "Adagrad" else {"cpu", "cuda"}
     options["fused"] = all(p.is_floating_point() and p.device.type in devices for p in network.parameters())
@@ -51,20 +52,11 @@ def move_rate(optimizer: torch.optim.Optimizer, settings: Training, side: Side, 
         scale: of rate and betas, for penalties that are not computed at each update.
     """
     remaining = 1 - step / settings.steps if settings.lr_decay == "linear" else 1.0
-    first, second = _betas_at(settings, step)
+    first, second = (value_at(beta, step) for beta in settings.betas)
     for group in optimizer.param_groups:
-        group["lr"] = value_at(_rate(settings, side), step) * remaining * scale
+        group["lr"] = value_at(getattr(settings, f"{side}_lr"), step) * remaining * scale
         if "betas" in group:
             group["betas"] = first**scale, second**scale
-
-
-def _rate(settings: Training, side: Side) -> float | Schedule[float]:
-    return settings.critic_lr if side == "critic" else settings.generator_lr
-
-
-def _betas_at(settings: Training, step: int) -> tuple[float, float]:
-    first, second = (value_at(beta, step) for beta in settings.betas)
-    return first, second
 
 
 def _check_and_keep_options(optimizer: torch.optim.Optimizer, state: dict[str, Any]) -> dict[str, Any]:

@@ -299,7 +299,7 @@ def _network_warnings(stepper: Stepper) -> list[str]:
 
 
 def _determinism_warnings(stepper: Stepper) -> list[str]:
-    """The parts that are not deterministic on a GPU, where `training.deterministic` asks for it."""
+    """A line on the parts that are not deterministic on a GPU, where `training.deterministic` asks for it."""
     if stepper.device.type != "cuda" or not stepper.settings.deterministic:
         return []
     turn = turn_of(stepper, "critic")

@@ -96,7 +96,8 @@ def _load_matching(network: nn.Module, name: str, states: Mapping[str, Any], fol
     saved, own = states.get(name, {}), network.state_dict()
     # The buffers of `training.label_fade` are no weights, and perhaps only one of the two networks has them.
     layers = {key for key in own.keys() | saved.keys() if not key.endswith(".influence")}
-    if all(key in own and key in saved and _shape(own[key]) == _shape(saved[key]) for key in layers):
+    own_shapes, saved_shapes = ({k: getattr(v, "shape", None) for k, v in state.items()} for state in (own, saved))
+    if all(key in own and key in saved and own_shapes[key] == saved_shapes[key] for key in layers):
         load_state(network, name, states, folder)
         return []
     saved_names = _match_from_the_end(own, saved) if name == "critic" else {key: key for key in own}
@@ -116,10 +117,6 @@ def _load_matching(network: nn.Module, name: str, states: Mapping[str, Any], fol
         )
     load_state(network, name, {name: {**own, **taken}}, folder)
     return [key for key in own if key in layers and key not in taken]
-
-
-def _shape(value: Any) -> Any:
-    return value.shape if isinstance(value, Tensor) else None
 
 
 def _fit(saved: Any, own: Any, by_label: bool) -> Tensor | None:

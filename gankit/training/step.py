@@ -22,7 +22,7 @@ from gankit.training.assembly import Gan, build
 from gankit.training.averaging import averaged_copy, new_average, update_average
 from gankit.training.data import TrainingData
 from gankit.training.execution.arithmetic import arithmetic
-from gankit.training.execution.choice import choose
+from gankit.training.execution.graphs import choose
 from gankit.training.execution.work import LogValue, ReadInput, Work
 from gankit.training.inputs import SIDES, Inputs
 from gankit.training.log import TickLog, check_name, is_number

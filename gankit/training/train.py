@@ -70,7 +70,9 @@ def resume(path: str | Path, *, data: Dataset | None = None, on_tick: OnTick | N
     run.check_own("resume")  # a run that comes with gankit has no checkpoint
     # A finished run whose last evaluation was broken off has no line for its last step.
     if run.finished and run.exported.is_file() and (not run.log or run.log[-1]["step"] >= run.steps):
-        _tidy(run)
+        if distributed.torchrun_rank_and_size()[0] == 0:  # delete checkpoints that a killed process left behind
+            with contextlib.suppress(OSError), sole_writer(run.path):  # where the folder can be written
+                checkpoint.prune(run.path / "checkpoints", run.steps, run.experiment.training.checkpoint_every)
         return run
     # Refuses a file that lacks settings: defaults may have changed since the run began.
     read_settings(Experiment, SettingsDocument.read(run.path / "experiment.toml"), complete=True)
@@ -80,13 +82,6 @@ def resume(path: str | Path, *, data: Dataset | None = None, on_tick: OnTick | N
     with _trainer(run.experiment, run.path, data, sole_writer(run.path)) as trainer:
         trainer.restore()
         return trainer.run(on_tick)
-
-
-def _tidy(run: Run) -> None:
-    """Delete checkpoints that a killed process left behind, where the folder can be written."""
-    if distributed.torchrun_rank_and_size()[0] == 0:
-        with contextlib.suppress(OSError), sole_writer(run.path):
-            checkpoint.prune(run.path / "checkpoints", run.steps, run.experiment.training.checkpoint_every)
 
 
 @contextlib.contextmanager

@@ -151,13 +151,10 @@ class Trainer:
         return run
 
     def _do_steps(self, bar: Progress, on_tick: OnTick | None, stop: StopRequest, deadline: float) -> str | None:
-        """Do the remaining steps, each with what is due after it: a line of the log, a grid, a checkpoint.
+        """Do the remaining steps, each with what is due after it; returns why it stopped, or None at the end.
 
         Stops after the present update at an interrupt, and after the present step past `deadline` (of
         `time.monotonic`); saves a checkpoint in both cases.
-
-        Returns:
-            Why it stopped; None where nothing remains to be done.
         """
         settings, stepper = self.settings, self.stepper
 
@@ -239,7 +236,11 @@ class Trainer:
         try:
             with stop.breaking_off() if distributed.size() == 1 else contextlib.nullcontext():
                 values = self.evaluator.values(generator)
-            self._keep_best(generator, values)
+            # The best is kept, since a GAN may collapse late in its training; the first metric decides.
+            if self.evaluator.improves(values, Run(self.folder, self.experiment).best):
+                step, (metric, value) = self.stepper.step, next(iter(values.items()))
+                checkpoint.save(self.folder / "checkpoints", step, self.stepper.state_dict(), best=True)
+                self._export(BEST, generator, best={"metric": metric, "value": value, "step": step})
         except GankitError as error:  # some metrics fail on collapsed images; the training goes on
             bar.say(f"warning: step {self.stepper.step} could not be evaluated: {error}")
             return {}
@@ -278,13 +279,6 @@ class Trainer:
             state = {**self.stepper.state_dict(), "log": log, "turns": self.stepper.critic_updates}
             checkpoint.save(self.folder / "checkpoints", self.stepper.step, state, self.settings.checkpoint_every)
         self._saved = self.stepper.step
-
-    def _keep_best(self, generator: Generator, values: dict[str, float]) -> None:
-        """Keep the generator with the best value so far, since a GAN may collapse late in its training."""
-        if self.evaluator.improves(values, Run(self.folder, self.experiment).best):
-            step, (metric, value) = self.stepper.step, next(iter(values.items()))  # the first metric decides
-            checkpoint.save(self.folder / "checkpoints", step, self.stepper.state_dict(), best=True)
-            self._export(BEST, generator, best={"metric": metric, "value": value, "step": step})
 
     def _export(self, name: str, generator: Generator, **facts: Any) -> None:
         config = export_config(self.experiment, self.record, self.evaluator.conditions)

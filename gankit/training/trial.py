@@ -46,17 +46,12 @@ def _blaming(parts: dict[str, Any]) -> Iterator[None]:
     except Exception as error:
         if isinstance(error, GankitError) or is_fault_of_machine(error):
             raise
-        names = _parts_at_fault(parts, error)
+        owners = {id(module): name for name, part in parts.items() for module in modules(part)}
+        frames = [owners.get(id(frame.f_locals.get("self"))) for frame, _ in traceback.walk_tb(error.__traceback__)]
+        names = list(dict.fromkeys(name for name in reversed(frames) if name))  # innermost first
         where = names[0] if names else f"the derivatives of {', '.join(parts)}"
         called = f" (called by {names[-1]})" if len(names) > 1 else ""
         raise PartError(f"in a trial step {where} raised {typed_line(error, 200)}{called}") from error
-
-
-def _parts_at_fault(parts: dict[str, Any], error: Exception) -> list[str]:
-    """The names of the parts whose methods an error passed through, innermost first."""
-    owners = {id(module): name for name, part in parts.items() for module in modules(part)}
-    frames = [owners.get(id(frame.f_locals.get("self"))) for frame, _ in traceback.walk_tb(error.__traceback__)]
-    return list(dict.fromkeys(name for name in reversed(frames) if name))
 
 
 def _broken_gradient(stepper: Stepper, error: Exception) -> str | None:

@@ -6,8 +6,6 @@ so the reflex moves against the iris: 5.24 sin(theta) mm seen from the limbus an
 pupil (Barry and Backes, IOVS 1997;38:2597), here scaled to each subject's Hirschberg ratio.
 """
 
-from dataclasses import dataclass
-
 import numpy as np
 from numpy.typing import NDArray
 
@@ -24,25 +22,13 @@ LID_ARM = 11.0
 TEMPORAL = np.array([-1.0, 1.0])
 
 
-@dataclass(frozen=True)
-class EyePositions:
-    """Places in both eyes of each subject: mm temporal and up from the projection of the rotation centre onto the lids.
+def eye_positions(subjects: Subjects) -> tuple[Array, Array, Array, Array]:
+    """Turn both eyes: the fixing eye shows kappa alone, the other also carries the whole deviation.
 
-    Attributes:
-        theta: (n, 2) horizontal rotation of the right and the left eye in degrees, temporal positive.
-        limbus: (2, n, 2) centre of the limbus: temporal and up, of the right and the left eye.
-        pupil: (2, n, 2) centre of the pupil.
-        reflex: (2, n, 2) corneal reflex.
+    Returns:
+        The horizontal rotation (n, 2) of right and left eye in degrees, temporal positive; and (2, n, 2) the places of
+        limbus, pupil and reflex, mm temporal and up from the projection of the rotation centre onto the lids.
     """
-
-    theta: Array
-    limbus: Array
-    pupil: Array
-    reflex: Array
-
-
-def eye_positions(subjects: Subjects) -> EyePositions:
-    """Place limbus, pupil and reflex: the fixing eye shows kappa alone, the other also carries the whole deviation."""
     deviating = np.arange(2) == subjects["laterality"][:, None]
     turn = np.degrees(np.arctan(subjects["deviation"] / 100))[:, None] * deviating
     theta = subjects["kappa"][:, None] + turn + TEMPORAL * subjects["gaze_h"][:, None]
@@ -53,4 +39,4 @@ def eye_positions(subjects: Subjects) -> EyePositions:
     limbus[0] -= TEMPORAL * LID_ARM * np.sin(np.radians(subjects["yaw"]))[:, None]  # the turned head's lids
     reflex = limbus - scale * LIMBUS_TO_REFLEX * gaze
     off_axis = np.stack([-subjects["pupil_nasal"], subjects["pupil_up"]])[:, :, None]
-    return EyePositions(theta, limbus, reflex + scale * PUPIL_TO_REFLEX * gaze + off_axis, reflex)
+    return theta, limbus, reflex + scale * PUPIL_TO_REFLEX * gaze + off_axis, reflex

@@ -110,16 +110,16 @@ class Scene:
 
     def _place_eyes(self) -> None:
         """Turn the places of both eyes with the head, from its axes to those of the picture."""
-        places = eye_positions(self.subjects)
+        theta, *places = eye_positions(self.subjects)
         cos, sin = np.cos(np.radians(self["roll"])), np.sin(np.radians(self["roll"]))
 
         def turn(place: NDArray[Any]) -> tuple[Array, Array]:
             across, along = self.temporal * self.column(place[0]), self.column(place[1])
             return across * cos - along * sin, across * sin + along * cos
 
-        self.limbus, self.pupil, self.reflex = turn(places.limbus), turn(places.pupil), turn(places.reflex)
-        self.foreshortening = np.cos(np.radians(self.column(places.theta)))
-        self.lifted = self.column(places.limbus[1])
+        self.limbus, self.pupil, self.reflex = map(turn, places)
+        self.foreshortening = np.cos(np.radians(self.column(theta)))
+        self.lifted = self.column(places[0][1])  # of the limbus
 
     def eye_window(self) -> tuple[slice, slice]:
         """The even rows and columns that hold every open eye and its lashes."""

@@ -1,4 +1,4 @@
-"""Turns that are recorded once and replayed.
+"""Turns that are recorded once and replayed, where a training can do so; else they run eagerly.
 
 A GAN's networks are small, so that a GPU computes a turn faster than Python can ask for its operations. A recording
 holds them all: forward passes, losses, penalties and backward pass. Inputs, optimiser, averaging, `after_step` and the
@@ -9,19 +9,22 @@ from __future__ import annotations
 
 import contextlib
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol, final
+from typing import Any, Protocol, final
 
 import torch
 from torch import Tensor, nn
 
 from gankit import distributed, seeds
-from gankit.errors import typed_line
+from gankit.errors import PartError, typed_line
+from gankit.experiments.experiment import Training
 from gankit.interfaces import Turn
+from gankit.nn.compilation import Compilation
 from gankit.nn.copies import buffers_of, restore_buffers
 from gankit.training.execution.arithmetic import noting_nondeterminism
-from gankit.training.execution.work import Eager, LogValue, ReadInput, Work
+from gankit.training.execution.cuda import CudaRecorder
+from gankit.training.execution.work import Eager, Execution, LogValue, ReadInput, Work
 
 WARM_UPS = 2
 """Turns of each kind that run eagerly before the one that is recorded: libraries choose their kernels in the first."""
@@ -122,20 +125,17 @@ class Graphs:
         """As `Execution.run`."""
         if self._eager is not None:
             return self._eager.run(work)
-        if work.key in self._recordings:
-            return self._replay(work, self._recordings[work.key])
+        if (recording := self._recordings.get(work.key)) is not None:
+            work.seed()
+            for name, memory in recording.inputs.items():
+                memory.copy_(work.make(name), non_blocking=True)
+            recording.replay()
+            return self._finish(work, recording.inputs, recording.results)
         self._eager_turns[work.key] += 1
         if self._eager_turns[work.key] > WARM_UPS:
             return self._record_and_compare(work)
         with self._recorder.warm_up():
             return Eager(self._log).run(work)
-
-    def _replay(self, work: Work, recording: _Recording) -> Turn:
-        work.seed()
-        for name, memory in recording.inputs.items():
-            memory.copy_(work.make(name), non_blocking=True)
-        recording.replay()
-        return self._finish(work, recording.inputs, recording.results)
 
     def _finish(self, work: Work, inputs: dict[str, Tensor], results: _Results) -> Turn:
         """Set the gradients of a turn that was computed from these inputs, log its values, and return it."""
@@ -268,15 +268,60 @@ def _first_unequal(
     # Compare with the largest norm: some tensors, such as gradients of a last bias, are zero but for rounding.
     largest = max((float(tensor.double().norm()) for tensor in expected if tensor is not None), default=0.0)
     for name, a, b in zip(names, expected, found, strict=True):
-        if _differ(a, b, largest, exact):
+        if a is None or b is None:
+            equal = a is b
+        elif exact or not a.is_floating_point():
+            equal = torch.allclose(a, b, rtol=0, atol=0, equal_nan=True)
+        else:  # up to rounding
+            equal = not (a.double() - b.double()).norm() > ROUNDING * largest
+        if not equal:
             return f"the first replay differs from an eager turn in {name}"
     return None
 
 
-def _differ(a: Tensor | None, b: Tensor | None, largest: float, exact: bool) -> bool:
-    """Whether two tensors are unequal; unless `exact`, up to rounding, relative to the norm `largest`."""
-    if a is None or b is None:
-        return a is not b
-    if exact or not a.is_floating_point():
-        return not torch.allclose(a, b, rtol=0, atol=0, equal_nan=True)
-    return bool((a.double() - b.double()).norm() > ROUNDING * largest)
+def choose(
+    settings: Training,
+    device: torch.device,
+    parts: Mapping[str, Any],
+    loss_rng: torch.Generator,
+    log: LogValue,
+    report: Callable[[str], None],
+    compilation: Compilation,
+) -> Execution:
+    """The way that the settings ask for; eager with `training.graphs="auto"` where turns cannot be recorded.
+
+    Args:
+        settings: of the training.
+        device: where it runs.
+        parts: networks, losses and the augment, by the name that errors use.
+        loss_rng: makes the losses' random numbers.
+        log: takes the values that losses log.
+        report: takes a line for the user.
+        compilation: used where the settings ask for it.
+
+    Raises:
+        PartError: `training.graphs=true`, and turns cannot be recorded; names the part or the reason.
+    """
+    obstacle = _obstacle(settings, device, parts)
+    if settings.graphs is True and obstacle:
+        raise PartError(f"training.graphs=true: {obstacle}; set training.graphs=auto")
+    if obstacle or not settings.graphs:
+        return Eager(log, compilation if settings.compile else None)
+    modules = [part for part in parts.values() if isinstance(part, nn.Module)]
+    return Graphs(CudaRecorder(device, [loss_rng]), modules, [loss_rng], log, report, settings.deterministic)
+
+
+def _obstacle(settings: Training, device: torch.device, parts: Mapping[str, Any]) -> str | None:
+    """Why turns cannot be recorded, or None."""
+    if device.type != "cuda":
+        return f"graphs need a CUDA device, and training.device is {device.type}"
+    if settings.compile:
+        return "graphs and training.compile exclude each other"
+    if settings.accumulate > 1:
+        return "graphs and training.accumulate exclude each other"
+    for name, part in parts.items():
+        if not part.capturable:
+            return f"{name} does not say that it can be captured (capturable = True)"
+    if distributed.has_synchronised_norms(*(part for part in parts.values() if isinstance(part, nn.Module))):
+        return "batch normalisation is synchronised between processes"
+    return None
