@@ -66,7 +66,8 @@ def run_job(job: Job, jobs: Path, threads: int, main: MainProcess | None) -> Non
 
     `main` is None in the main process itself. A worker changes its working directory, and prints into a file.
     """
-    folder, stop, is_abandoned = jobs / job.name, jobs / STOP, lambda: False
+    folder, stop = jobs / job.name, jobs / STOP
+    is_abandoned: Callable[[], bool] = lambda: False
     if main is not None:
         _enter_directory(jobs, main)
         is_abandoned = _watch(jobs / ALIVE, main)
