@@ -24,10 +24,10 @@ from gankit.runs import checkpoint
 from gankit.runs.classifiers import FILE, SmallNetwork, TorchvisionNetwork, load_weights, make_network
 from gankit.studies import fitting
 from gankit.studies.classifier import study as classifier
-from gankit.studies.classifier.arms import ARMS, added_labels, training_set
+from gankit.studies.classifier.arms import ARMS
 from gankit.studies.classifier.data import check_apart, data_notes
 from gankit.studies.classifier.study import ClassifierStudy, load_classifier
-from gankit.studies.classifier.training import load_outputs
+from gankit.studies.classifier.training import added_labels, load_outputs, training_set
 from gankit.studies.fitting import Classical, TrainingSet, apply, augment, batch_images, fit
 from gankit.studies.reading import load_study
 from gankit.studies.trainings import TIMED_STEPS, WARM_UP_STEPS
