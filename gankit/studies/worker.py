@@ -66,12 +66,16 @@ def run_job(job: Job, jobs: Path, threads: int, main: MainProcess | None) -> Non
 
     `main` is None in the main process itself. A worker changes its working directory, and prints into a file.
     """
-    folder, stop, is_abandoned = jobs / job.name, jobs / STOP, lambda: False
+    watch = None
     if main is not None:
         _enter_directory(jobs, main)
-        is_abandoned = _watch(jobs / ALIVE, main)
+        watch = _watch(jobs / ALIVE, main)
         for kind, name, part in main.parts:
             registry(kind).register(name)(part)
+    folder, stop = jobs / job.name, jobs / STOP
+
+    def is_abandoned() -> bool:
+        return watch is not None and watch()
 
     def must_stop() -> bool:
         return stop.exists() or is_abandoned()
@@ -83,7 +87,7 @@ def run_job(job: Job, jobs: Path, threads: int, main: MainProcess | None) -> Non
         # After a main process was killed, one of its workers may hold the lock until it notices
         with locked(folder, give_up=is_over):
             if not is_over():
-                _run_and_record(job, folder, threads, must_stop if main else None)
+                _run_and_record(job, folder, threads, must_stop if watch else None)
     except KeyboardInterrupt:
         if not is_abandoned():  # An abandoned worker must not stop the study that the next main process runs
             stop.touch()
@@ -102,9 +106,6 @@ def _enter_directory(jobs: Path, main: MainProcess) -> None:
     """Change to a directory from which the path `jobs` leads to the study.
 
     That is the one in which this worker was started, or the one of the main process.
-
-    Raises:
-        RunError: `jobs` leads to the study from neither, or the main process has another version of gankit.
     """
     host, until = socket.gethostname(), time.monotonic() + LATE
     if main.version != __version__:
