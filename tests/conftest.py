@@ -26,8 +26,9 @@ SHARED_DATA = Path(__file__).parents[2] / "shared" / "data"
 # need the generated pages, test_site.py comes early, so that test_docs.py does not wait for it.
 LONGEST = (
     "test_shipped_plugins.py", "test_distributed.py", "test_site.py", "test_conformance.py",
-    "test_installed_plugins.py", "test_agreement_study.py", "test_augmentation_study.py", "test_training.py",
-    "test_resume.py", "test_uncertainty.py", "test_strangers_parts.py", "test_reliability.py",
+    "test_installed_plugins.py", "test_agreement_study.py", "test_augmentation_folds.py", "test_training.py",
+    "test_resume.py", "test_permutations.py", "test_uncertainty.py", "test_strangers_gradients.py",
+    "test_reliability.py", "test_agreement_effects.py", "test_augmentation_study.py", "test_classifier_study.py",
 )  # fmt: skip
 DIVIDED = ("test_examples_measured.py", "test_examples.py", "test_docs_how_to.py", "test_docs_pages.py", "test_ring.py")
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import warnings
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ from torch import Tensor
 
 import gankit
 from gankit import seeds
-from gankit.errors import PartError, RunError, plain_words
+from gankit.errors import GankitError, PartError, RunError, plain_words
 from gankit.evaluation import extraction
 from gankit.interfaces import Augment, Critic, ImageSpec, Loss, Turn
 from gankit.nn.modes import NOT_DETERMINISTIC, deterministic, exact
@@ -155,22 +156,72 @@ def test_steps_that_are_timed_compute_as_those_of_a_training(
     assert seen[-1] == "close"
 
 
+PROGRAMS: dict[str, list[tuple[str, str]]] = {
+    "nothing": [],
+    "products": [("", "medium")],
+    "everything": [("generic", "tf32")],
+    "both ways": [("generic", "tf32"), ("", "high")],
+    "convolutions": [("cudnn.rnn", "ieee")],
+}
+"""What a calling program sets, in this order: newer flags by their owner, and the older one of products."""
+
+
+def precisions() -> dict[str, Any]:
+    """All flags; None for older ones that cannot be read, since newer ones contradict them."""
+
+    def read(get: Callable[[], Any]) -> Any:
+        with contextlib.suppress(RuntimeError):
+            return get()
+
+    cudnn, matmul = torch.backends.cudnn, torch.backends.cuda.matmul
+    older = {"convolutions": lambda: cudnn.allow_tf32, "products": lambda: matmul.allow_tf32,
+             "level": torch.get_float32_matmul_precision}  # fmt: skip
+    newer = {name: owner.fp32_precision for name, owner in owners().items()}
+    return newer | {name: read(get) for name, get in older.items()}
+
+
+def owners() -> dict[str, Any]:
+    backends: Any = torch.backends
+    cudnn = backends.cudnn
+    return {"generic": backends, "cudnn": cudnn, "cudnn.conv": cudnn.conv, "cudnn.rnn": cudnn.rnn,
+            "cuda.matmul": backends.cuda.matmul, "mkldnn.matmul": backends.mkldnn.matmul}  # fmt: skip
+
+
 @pytest.fixture
-def newer_flags() -> Iterator[None]:
+def program(request: pytest.FixtureRequest) -> Iterator[None]:
     if not hasattr(torch.backends.cudnn, "conv"):
-        pytest.skip("this torch has none")
-    cudnn = torch.backends.cudnn
-    before = cudnn.conv.fp32_precision, cudnn.rnn.fp32_precision
-    cudnn.conv.fp32_precision, cudnn.rnn.fp32_precision = "tf32", "ieee"
+        pytest.skip("this torch has no newer flags")
+    for owner, value in PROGRAMS[request.param]:
+        if owner:
+            owners()[owner].fp32_precision = value
+        else:
+            torch.set_float32_matmul_precision(value)
     yield
-    cudnn.conv.fp32_precision, cudnn.rnn.fp32_precision = before
+    torch.backends.cudnn.allow_tf32 = True
+    torch.set_float32_matmul_precision("highest")
+    for name, owner in owners().items():
+        owner.fp32_precision = "tf32" if name in ("cudnn.conv", "cudnn.rnn") else "none"
 
 
-@pytest.mark.usefixtures("newer_flags")
-def test_newer_flags_of_the_calling_program_are_kept() -> None:
-    with arithmetic(gankit.load("wgan-gp", "training.precision=float32-exact").training, GPU):
-        assert torch.backends.cudnn.conv.fp32_precision == "ieee"
-    assert torch.backends.cudnn.conv.fp32_precision == "tf32"
+@pytest.mark.usefixtures("program")
+@pytest.mark.parametrize("program", PROGRAMS, indirect=True)
+@pytest.mark.parametrize("precision", ["float32", "float32-exact"])
+def test_a_program_may_set_older_and_newer_flags(precision: str) -> None:
+    """While a training computes, all say the same, so that its parts may read and set any; then they are as before."""
+    before = precisions()
+    with arithmetic(gankit.load("wgan-gp", f"training.precision={precision}").training, GPU):
+        assert precisions() == {
+            **{name: before[name] for name in ("generic", "cudnn")},
+            **dict.fromkeys(("cudnn.conv", "cudnn.rnn"), "tf32" if precision == "float32" else "ieee"),
+            **dict.fromkeys(("cuda.matmul", "mkldnn.matmul"), "ieee"),
+            "convolutions": precision == "float32", "products": False, "level": "highest",
+        }  # fmt: skip
+        with torch.backends.cudnn.flags(enabled=False), exact(GPU):
+            assert owners()["cudnn.conv"].fp32_precision == "ieee"
+    after = precisions()
+    assert {name: value for name, value in after.items() if before[name] is not None} == {
+        name: value for name, value in before.items() if value is not None
+    }
 
 
 class AnyOrder(Augment):
@@ -199,19 +250,45 @@ def test_parts_without_a_deterministic_form_are_named() -> None:
             warnings.simplefilter("error")
             warnings.filterwarnings("ignore", NOT_DETERMINISTIC.pattern)
             AnyOrder()(images)
-    (line,) = determinism_warnings(
-        {"augment a": (AnyOrder(), (images,)), "critic b": (Plain(ImageSpec(3, 4, 4)), (images,))}
-    )
-    assert line.startswith("training.deterministic: not deterministic on this GPU: augment a (put_); ")
+    augment, critic = (AnyOrder(), (images,)), (Plain(ImageSpec(3, 4, 4)), (images,))
+    losses = {"loss c": partial(AnyOrder(), images), "loss d": images.sum}
+    begin = "training.deterministic: not deterministic on this GPU: "
+    (line,) = determinism_warnings({"augment a": augment, "critic b": critic}, losses)
+    assert line.startswith(f"{begin}augment a (put_); ")  # the losses' turns hold the augment
+    (line,) = determinism_warnings({"critic b": critic}, losses)
+    assert line.startswith(f"{begin}loss c (put_); ")
 
 
-def test_a_rehearsal_names_them(small: Small, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+class InAnyOrder(Loss):
+    """As `AnyOrder`, on the generator's turn, in the backward pass."""
+
+    def critic(self, turn: Turn) -> Tensor:
+        return turn.fake_scores.mean() - turn.real_scores.mean()
+
+    def generator(self, turn: Turn) -> Tensor:
+        scores = turn.fake_scores
+        scores.register_hook(AnyOrder())
+        return -scores.mean()
+
+
+@pytest.mark.parametrize(
+    ("settings", "named"),
+    [
+        ([], None),
+        (["augment.name=any-order"], "augment any-order (put_); "),
+        (['losses=["in-any-order"]'], "loss in-any-order (put_); "),
+    ],
+)
+def test_a_rehearsal_names_them(
+    settings: list[str], named: str | None, small: Small, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     gankit.augments.register("any-order")(AnyOrder)
-    stepper = Trainer(gankit.load("wgan-gp", *small("augment.name=any-order")), tmp_path / "run", None).stepper
+    gankit.losses.register("in-any-order")(InAnyOrder)
+    stepper = Trainer(gankit.load("wgan-gp", *small(*settings)), tmp_path / "run", None).stepper
     assert rehearsal._determinism_warnings(stepper) == []
     monkeypatch.setattr(stepper, "device", GPU)
-    (line,) = rehearsal._determinism_warnings(stepper)
-    assert "augment any-order (put_)" in line
+    lines = rehearsal._determinism_warnings(stepper)
+    assert [named is not None and named in line for line in lines] == [True] * bool(named)
 
 
 def test_the_record_says_how_precisely_a_run_computes(small: Small, tmp_path: Path) -> None:
@@ -285,6 +362,29 @@ def test_a_fault_in_the_rehearsal_is_the_devices_and_no_parts(
     with pytest.raises(RunError, match=rf"run: {told} before the first step"):
         gankit.train(gankit.load("wgan-gp", *small('losses=["fails-later"]')), tmp_path / "run")
     assert not (tmp_path / "run" / "experiment.toml").exists()
+
+
+def test_what_a_dead_gpu_says_when_draws_are_restored_hides_nothing(
+    small: Small, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """torch asks a GPU whether it records before it sets the state of a generator."""
+    text = "CUDA error: an illegal memory access was encountered"
+
+    @contextlib.contextmanager
+    def fork(gpus: Any) -> Iterator[None]:
+        try:
+            yield
+        except GankitError:
+            raise RuntimeError(f"{text}\nmore") from None
+
+    gankit.losses.register("fails-later")(FailsLater)
+    monkeypatch.setattr(FailsLater, "text", text)
+    monkeypatch.setattr(torch.random, "fork_rng", fork)
+    experiment = gankit.load("wgan-gp", *small('losses=["fails-later"]', "training.checkpoint_every=2"))
+    with pytest.raises(
+        RunError, match=r"run: the GPU failed after step 3 \(CUDA error: an illegal .*, go on with: gankit resume "
+    ):
+        gankit.train(experiment, tmp_path / "run")
 
 
 def test_too_little_memory_is_no_fault_of_the_part_that_asked_for_it() -> None:

@@ -58,7 +58,7 @@ def test_the_wheel_holds_the_package_and_nothing_else(wheel: dict[str, bytes]) -
     assert all(name.startswith("gankit/") for name in inside)
     assert not [name for name in inside if "__pycache__" in name or name.endswith((".pyc", ".orig"))]
     assert wheel[f"{information}/licenses/LICENSE"] == (ROOT / "LICENSE").read_bytes()
-    assert b"gankit = gankit.cli:main" in wheel[f"{information}/entry_points.txt"]
+    assert b"gankit = gankit.__main__:main" in wheel[f"{information}/entry_points.txt"]
 
 
 def test_the_source_archive_holds_the_repository(built: Path) -> None:

@@ -2,49 +2,12 @@
 
 import pytest
 import torch
-from hypothesis import given, settings
 from hypothesis import strategies as st
+from simple_critics import COUNTS, SEEDS, SHAPES, assert_equal, cases, half_square, linear, network, normal
 from torch import nn
 
-import gankit
 from gankit.errors import GankitError
-from gankit.interfaces import Critic, Generator, Turn
-from gankit.losses.gradient_penalty import GradientPenalty, gradient_penalty
-
-SHAPES = st.lists(st.integers(1, 4), min_size=0, max_size=4)
-COUNTS = st.integers(1, 6)
-SEEDS = st.integers(0, 2**32 - 1)
-
-
-def cases(*strategies):
-    """The same forty cases every time."""
-    return lambda test: settings(deadline=None, max_examples=40, derandomize=True)(given(*strategies)(test))
-
-
-def normal(*shape, seed=0):
-    return torch.randn(shape, dtype=torch.float64, generator=torch.Generator().manual_seed(seed))
-
-
-def linear(weight):
-    return lambda images: (images * weight)[:, None].flatten(1).sum(1)
-
-
-def half_square(images):
-    """A critic whose slope is the image itself."""
-    return images[:, None].flatten(1).square().sum(1) / 2
-
-
-def network(size, seed=0):
-    """A smooth critic with parameters, in float64."""
-    torch.manual_seed(seed)
-    return nn.Sequential(nn.Flatten(), nn.Linear(size, 5), nn.Softplus(), nn.Linear(5, 1)).double()
-
-
-def assert_equal(actual, expected):
-    torch.testing.assert_close(actual, expected, rtol=1e-10, atol=1e-12)
-
-
-# --- values ---------------------------------------------------------------------------------------------------------
+from gankit.losses.gradient_penalty import gradient_penalty
 
 
 @cases(COUNTS, SHAPES, SEEDS, st.sampled_from([0.0, 1.0, 2.5]))
@@ -368,95 +331,3 @@ def test_half_precision_is_raised_and_autocast_to_float16_is_off(half):
 def test_what_cannot_work_is_refused_in_one_sentence(critic, real, alpha, message):
     with pytest.raises(GankitError, match=message):
         gradient_penalty(critic, torch.randn(*real), torch.randn(4, 3, 2, 2), alpha=alpha)
-
-
-# --- the loss -------------------------------------------------------------------------------------------------------
-
-
-class Pixels(Generator):
-    latent_dim = 2
-
-    def __init__(self):
-        super().__init__()
-        self.linear = nn.Linear(2, 192).double()
-
-    def forward(self, z, labels=None):
-        return self.linear(z).tanh().reshape(-1, 3, 8, 8)
-
-
-class Recorder(Critic):
-    """A smooth critic that remembers what it was shown."""
-
-    def __init__(self):
-        super().__init__()
-        self.net = network(192)
-        self.seen = []
-
-    def forward(self, images, labels=None):
-        self.seen.append((images.detach().clone(), labels))
-        return self.net(images)
-
-
-class Draws:
-    def __init__(self):
-        self.shapes = []
-
-    def uniform(self, *shape):
-        self.shapes.append(shape)
-        return torch.linspace(0.1, 0.9, shape[0], dtype=torch.float64)
-
-
-def turn(**options):
-    return Turn(
-        "critic",
-        Pixels(),
-        Recorder(),
-        real=lambda: normal(5, 3, 8, 8, seed=4).tanh(),
-        labels=torch.arange(5),
-        latents=normal(5, 2),
-        step=0,
-        random=Draws(),
-        **options,
-    )
-
-
-def test_loss_is_the_mean_penalty_with_the_turns_own_draws():
-    given_turn = turn()
-    loss = GradientPenalty(target=2.0).critic(given_turn)
-    assert given_turn.random.shapes == [(5,)]
-    (_, labels), *rest = given_turn.critic.seen
-    assert not rest
-    assert torch.equal(labels, torch.arange(5))
-    alpha = torch.linspace(0.1, 0.9, 5, dtype=torch.float64)
-    expected = gradient_penalty(
-        given_turn.critic.net, given_turn.raw_real, given_turn.raw_fake, target=2.0, alpha=alpha
-    )
-    assert_equal(loss, expected.mean())
-    assert GradientPenalty.per_sample
-    assert GradientPenalty.default_weight == 10.0
-    assert GradientPenalty().generator(given_turn) is None
-
-
-def test_penalty_is_taken_between_the_augmented_images():
-    torch.manual_seed(0)
-    given_turn = turn(augment=gankit.build("augment", "diffaugment"))
-    loss = GradientPenalty(one_sided=True).critic(given_turn)
-    real, fake = given_turn.real, given_turn.fake
-    assert not torch.equal(real, given_turn.raw_real)
-    assert not torch.equal(fake, given_turn.raw_fake)
-    ((images, _),) = given_turn.critic.seen
-    alpha = torch.linspace(0.1, 0.9, 5, dtype=torch.float64)
-    share = alpha.reshape(5, 1, 1, 1)
-    assert_equal(images, share * real + (1 - share) * fake)
-    expected = gradient_penalty(given_turn.critic.net, real, fake, one_sided=True, alpha=alpha)
-    assert_equal(loss, expected.mean())
-    loss.backward()
-    assert all(parameter.grad is None for parameter in given_turn.generator.parameters())
-    assert given_turn.critic.net[1].weight.grad.isfinite().all()
-
-
-def test_loss_agrees_with_and_without_mixed_precision_around_it():
-    given_turn = turn()
-    expected = GradientPenalty().critic(given_turn)
-    with torch.autocast("cpu", torch.float16):
-        assert_equal(GradientPenalty().critic(given_turn), expected)

@@ -3,81 +3,15 @@
 import numpy as np
 import pytest
 import torch
+from loss_turns import Brighter, HalfSquare, Linear, turn
 from torch import nn
 
 import gankit
-from gankit.errors import PartError
-from gankit.interfaces import Augment, Critic, Generator, Turn
+from gankit.interfaces import Augment
 from gankit.losses.gradient_penalty import gradient_penalty
-from gankit.nn.layers import set_influence
 from gankit.registry import registry
 
 ADVERSARIAL = ["wasserstein", "minimax", "non-saturating", "least-squares", "hinge", "relativistic"]
-
-
-class Latents(Generator):
-    """Latents are the images."""
-
-    latent_dim = 1
-
-    def __init__(self, pixels=1):
-        super().__init__()
-        self.latent_dim = pixels
-        self.gain = nn.Parameter(torch.ones((), dtype=torch.float64))
-
-    def forward(self, z, labels=None):
-        return self.gain * z.reshape(len(z), -1, 1, 1)
-
-
-class Pixels(Critic):
-    """Every pixel is a score."""
-
-    def forward(self, images, labels=None):
-        return images
-
-
-class Linear(Critic):
-    def __init__(self, *weight):
-        super().__init__()
-        self.weight = nn.Parameter(torch.tensor(weight, dtype=torch.float64).reshape(-1, 1, 1))
-        self.calls = 0
-
-    def forward(self, images, labels=None):
-        self.calls += 1
-        return (images * self.weight).flatten(1).sum(1)
-
-
-class HalfSquare(Critic):
-    """The slope is the image."""
-
-    def forward(self, images, labels=None):
-        return images.flatten(1).square().sum(1) / 2
-
-
-class Brighter(Augment):
-    def forward(self, images):
-        return images + 0.5
-
-
-class Draws:
-    def uniform(self, *shape):
-        return torch.full(shape, 0.25, dtype=torch.float64)
-
-
-def turn(real, fake, critic=None, side="critic", **options):
-    """A turn with the given (n, pixels) reals and fakes."""
-    real, fake = torch.as_tensor(real, dtype=torch.float64), torch.as_tensor(fake, dtype=torch.float64)
-    return Turn(
-        side,
-        Latents(fake.shape[1]),
-        critic or Pixels(),
-        real=lambda: real[..., None, None],
-        labels=None,
-        latents=fake,
-        step=0,
-        random=Draws(),
-        **options,
-    )
 
 
 def log_sigmoid(scores):
@@ -339,69 +273,3 @@ def test_losses_that_differentiate_single_scores_say_so():
 def test_wrong_settings_are_refused(name, settings, message):
     with pytest.raises(gankit.GankitError, match=message):
         gankit.build("loss", name, **settings)
-
-
-class Naming(Critic):
-    """Pixels are the features, their sum is the score, and each feature is the logit of a class."""
-
-    def __init__(self):
-        super().__init__()
-        self.passes = 0
-
-    def features(self, images):
-        self.passes += 1
-        return images.flatten(1)
-
-    def score(self, features, labels=None):
-        return features.sum(1)
-
-    def forward(self, images, labels=None):
-        return self.score(self.features(images), labels)
-
-    def class_logits(self, features):
-        return 2 * features
-
-
-def cross_entropy(logits, labels):
-    return np.mean([np.log(np.exp(row).sum()) - row[label] for row, label in zip(logits, labels, strict=True)])
-
-
-@pytest.mark.parametrize("fake", [True, False])
-@pytest.mark.parametrize("factor", [1.0, 0.1, 0.0])
-def test_auxiliary_class_is_the_cross_entropy_of_both_sides(fake, factor):
-    draw = np.random.default_rng(0)
-    real, made, labels = draw.normal(size=(5, 3)), draw.normal(size=(5, 3)), np.array([0, 1, 2, 1, 1])
-    loss = gankit.build("loss", "auxiliary-class", gankit.ImageSpec(3, 1, 1, classes=3), fake=fake, generator=factor)
-    expected = cross_entropy(2 * real, labels) + (cross_entropy(2 * made, labels) if fake else 0)
-    critic = Naming()
-    given = turn(real, made, critic)
-    given.labels = torch.tensor(labels)
-    assert loss.critic(given).item() == pytest.approx(expected, rel=1e-12)
-    assert given.real_scores.shape == (5,)
-    assert critic.passes == 1, "scores and logits share one pass over reals and fakes"
-    given = turn(real, made, critic, side="generator")
-    given.labels = torch.tensor(labels)
-    value = loss.generator(given)
-    if factor:
-        assert value.item() == pytest.approx(factor * cross_entropy(2 * made, labels), rel=1e-12)
-        (gain,) = torch.autograd.grad(value, [given.generator.gain])
-        assert torch.isfinite(gain)
-    else:
-        assert value is None
-
-
-def test_auxiliary_class_of_a_head_that_knows_nothing_is_the_logarithm_of_the_classes():
-    image = gankit.ImageSpec(3, 16, 16, classes=3)
-    critic = gankit.build("critic", "resnet", image, width=4, class_head=True)
-    set_influence(critic, 0.0)
-    given = turn(np.zeros((4, 768)), np.ones((4, 768)), critic.double())
-    given.labels, given.critic = torch.tensor([0, 1, 2, 0]), critic
-    given.real, given.fake = torch.randn(2, 4, 3, 16, 16, dtype=torch.float64)
-    value = gankit.build("loss", "auxiliary-class", image).critic(given)
-    assert value.item() == pytest.approx(2 * np.log(3), rel=1e-12)
-
-
-@pytest.mark.parametrize("image", [gankit.ImageSpec(3, 16, 16), gankit.ImageSpec(3, 16, 16, conditions=2)])
-def test_auxiliary_class_needs_classes(image):
-    with pytest.raises(PartError, match="auxiliary-class needs classes: set data"):
-        gankit.build("loss", "auxiliary-class", image)

@@ -6,67 +6,16 @@ import dataclasses
 import math
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
+from brute_force import VALUES, Array, brute_force, distance, known, result, rows
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from numpy.typing import NDArray
 
 from gankit import GankitError
-from gankit.interfaces import Pool, Resampling, Result, Rows
-from gankit.metrics._distances import Shortlist, nearest, within
+from gankit.interfaces import Pool, Resampling, Rows
 from gankit.metrics.memorisation import Memorisation, _beyond_chance
-
-Array = NDArray[Any]
-VALUES = ["memorisation", "near-copies", "authenticity", "memorisation distance"]
-
-
-def rows(n: int, d: int = 16, seed: int = 0) -> Array:
-    return np.random.default_rng(seed).normal(size=(n, d))
-
-
-def known(features: Array, groups: Array | None = None, training: Rows | None = None) -> Rows:
-    return Rows(features=features, ids=np.arange(len(features)), groups=groups, training=training)
-
-
-def result(
-    real: Array,
-    fake: Array,
-    training: Array | None = None,
-    groups: Array | None = None,
-    training_groups: Array | None = None,
-) -> Result:
-    apart = None if training is None else known(training, training_groups)
-    return Memorisation().compute(known(real, groups, apart), known(fake))
-
-
-def distance(x: Array, y: Array) -> float:
-    return math.sqrt(float(np.square(x - y).sum()))
-
-
-def brute_force(real: Array, fake: Array, training: Array | None, groups: Array | None) -> dict[str, float]:
-    train = real if training is None else training
-    groups = np.arange(len(real)) if groups is None else groups
-    if training is None:
-        n = len(real)
-        held = [min(distance(real[i], real[j]) for j in range(n) if groups[i] != groups[j]) for i in range(n)]
-        rank = 2 * max(1, math.floor((n + 2) / 200))
-    else:
-        held = [min(distance(x, y) for y in train) for x in real]
-        rank = max(1, math.floor((len(real) + 1) / 100))
-    near = [[distance(x, y) for y in train] for x in fake]
-    closest = [min(line) for line in near]
-    own = [min(distance(x, y) for j, y in enumerate(train) if i != j) for i, x in enumerate(train)]
-    wins = [(f < h) + (f == h) / 2 for f in closest for h in held]
-    cosines = [[abs(x @ y) / math.sqrt((x @ x) * (y @ y)) for y in train] for x in fake]
-    return {
-        "memorisation": sum(wins) / len(wins),
-        "near-copies": float(np.mean([f <= sorted(held)[rank - 1] for f in closest])),
-        "authenticity": float(np.mean([f > own[int(np.argmin(line))] for f, line in zip(closest, near, strict=True)])),
-        "memorisation distance": float(np.mean([1 - max(line) for line in cosines])),
-    }
 
 
 @pytest.mark.parametrize("case", ["separate", "leave-one-out", "groups", "many"])
@@ -259,8 +208,8 @@ def test_order_changes_nothing(data: st.DataObject) -> None:
         groups = np.arange(n) // 2 if grouped else None
         sides.append(known(draw.integers(-2, 3, (n, 2)).astype(np.float32), groups))
     mixed = [rows.take(draw.permutation(rows.count)) for rows in sides]
-    for rows in (sides, mixed) if apart else ():
-        rows[0] = dataclasses.replace(rows[0], training=rows[2])
+    for known_rows in (sides, mixed) if apart else ():
+        known_rows[0] = dataclasses.replace(known_rows[0], training=known_rows[2])
     assert Memorisation().compute(*mixed[:2]) == Memorisation().compute(*sides[:2])
 
 
@@ -313,54 +262,6 @@ def test_left_out_equals_brute_force() -> None:
         real = np.delete(images.real.required("features"), part[part < 40], axis=0)
         fake = np.delete(images.fake.required("features"), part[part >= 40] - 40, axis=0)
         assert values == pytest.approx(brute_force(real, fake, None, None), abs=1e-14)
-
-
-class TestNeighbours:
-    @pytest.mark.parametrize("k", [1, 3, 50])
-    @pytest.mark.parametrize("offset", [0.0, 1e6])
-    def test_nearest(self, k: int, offset: float) -> None:
-        x, y = rows(30, 4, 1) + offset, rows(40, 4, 2) + offset
-        y[9], x[4] = y[30], y[30]
-        codes = np.arange(30) % 7, np.arange(40) % 5
-        indices, lengths = nearest(x, y, k, never_match=codes)
-        for i in range(30):
-            line = sorted((distance(x[i], y[j]), j) for j in range(40) if codes[0][i] != codes[1][j])[:k]
-            line += [(math.inf, -1)] * (k - len(line))
-            assert list(zip(lengths[i].tolist(), indices[i].tolist(), strict=True)) == line
-
-    @pytest.mark.parametrize("offset", [0.0, 30.0, 1e7])
-    def test_nearest_of_either_sign(self, offset: float) -> None:
-        x, y = rows(30, 3, 1) + offset, rows(40, 3, 2) + offset
-        x, y = (z / np.linalg.norm(z, axis=1, keepdims=True) for z in (x, y))
-        x[::3] *= -1
-        indices, lengths = nearest(x, y, 2, either_sign=True)
-        for i in range(30):
-            line = sorted((min(distance(x[i], y[j]), distance(x[i], -y[j])), j) for j in range(40))[:2]
-            assert list(zip(lengths[i].tolist(), indices[i].tolist(), strict=True)) == line
-
-    def test_many_equal_rows(self) -> None:
-        x = np.repeat(rows(4, 8, 1), 300, axis=0)
-        indices, lengths = nearest(x, x, 2)
-        assert (lengths == 0).all()
-        assert (indices[:, 0] == np.arange(1200) // 300 * 300).all()
-
-    def test_within(self) -> None:
-        x, y = rows(60, 3, 1) + 100, rows(50, 3, 2) + 100
-        radius = distance(x[5], y[6])  # exclusive
-        found = {(int(i), int(j)) for part in within(x, y, radius) for i, j in zip(*part, strict=True)}
-        assert found == {(i, j) for i in range(60) for j in range(50) if distance(x[i], y[j]) < radius}
-        assert not any(len(i) for i, _ in within(x, x, 0.0))
-
-    def test_shortlist(self) -> None:
-        x, y, draw = rows(30, 3, 1), rows(40, 3, 2), np.random.default_rng(0)
-        codes = np.arange(30) % 3, np.arange(40) % 3
-        lists = Shortlist(x, y, never_match=codes, k=4)
-        for share in (1.0, 0.5, 0.1, 0.0):
-            allowed, chosen = draw.random(40) < share, draw.permutation(30)[:20]
-            indices, lengths = lists.among(chosen, allowed)
-            for i, index, length in zip(chosen, indices, lengths, strict=True):
-                line = [(distance(x[i], y[j]), j) for j in np.flatnonzero(allowed) if codes[0][i] != codes[1][j]]
-                assert (length, index) == min(line, default=(math.inf, -1))
 
 
 class TestErrors:

@@ -10,7 +10,9 @@ import pytest
 import torch
 
 import gankit
-from gankit.errors import RunError
+from gankit.errors import GankitError, RunError
+from gankit.report import write_report
+from gankit.report.card import FROM_STUDY
 from gankit.studies import privacy
 from gankit.studies.formats import write_latex
 from gankit.studies.privacy import judge_privacy, privacy_rows
@@ -54,8 +56,14 @@ def test_a_run_is_attacked_by_its_critic_too_and_has_its_card(small: Callable[..
     for words in ("Membership attack by critic score: area 0.", "control, copycat: ", "Not for clinical use"):
         assert words in card
     assert "Kept from training: 40 images." in card
+    page = write_report(gankit.open_run(run.path)).read_text()
+    assert (run.path / "card.md").read_text() == card
+    assert "Membership attack by critic score" in page
     _, row = privacy_rows({"generator-0": judged})
     assert row[-1].count(".") == 4  # area, both ends, control
+    (run.path / FROM_STUDY).write_text("{")
+    with pytest.raises(GankitError, match=r"privacy\.json is no metrics file"):
+        write_report(run)
     none = judge_privacy(run, training, training.subset(np.zeros(0, int)))
     assert none == {"failure": "data.min_agreement leaves no held-out image to judge beside; lower it"}
 

@@ -287,6 +287,23 @@ def test_a_bar_in_a_file_is_a_line_now_and_then(
     assert written.splitlines() == ["looking 0", "within 0", "within 1", "a line of its own", "looking 2"]
 
 
+def test_the_first_line_in_a_file_comes_after_seconds_and_a_short_work_has_none(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    now = [100.0]
+    monkeypatch.setattr(text.time, "monotonic", lambda: now[0])
+    with progress_bar(total=100, delay=1, bar_format="{n} {rate_noinv_fmt}") as bar:
+        for _ in range(50):
+            now[0] += 1
+            bar.update(1)
+    assert capsys.readouterr().err.splitlines() == [f"{n}  1.00it/s" for n in (5, 35, 50)]
+    with progress_bar(total=100, delay=1) as bar:
+        for _ in range(4):
+            now[0] += 1
+            bar.update(1)
+    assert capsys.readouterr().err == ""
+
+
 def test_a_bar_in_a_file_is_not_a_line_for_every_item(capsys: pytest.CaptureFixture[str]) -> None:
     assert len(list(progress_bar(range(100_000), "counting"))) == 100_000
     assert len(capsys.readouterr().err.splitlines()) == 2  # the start and the end

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import os
 import signal
+import sys
 from collections.abc import Callable
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import pytest
 import torch
 
 import gankit
+from gankit.__main__ import main
 from gankit.evaluation.while_training import MetricsWhileTraining
 from gankit.runs import checkpoint
 from gankit.training.step import Stepper
@@ -139,3 +142,23 @@ def test_a_signal_that_the_process_was_started_to_ignore_stops_nothing(
         assert gankit.train(gankit.load("wgan-gp", *small()), tmp_path / "run").finished
     finally:
         signal.signal(number, before)
+
+
+@pytest.mark.parametrize("when", ["loading", "at work", "after words of its own"])
+def test_an_interrupted_command_says_one_line(
+    when: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def interrupted(*given: object) -> None:
+        raise KeyboardInterrupt(*["go on with: gankit resume"] * (when == "after words of its own"))
+
+    if when == "loading":
+        module = ModuleType("gankit.cli")
+        module.__getattr__ = interrupted  # type: ignore[method-assign]
+        monkeypatch.setitem(sys.modules, "gankit.cli", module)
+    monkeypatch.setattr("gankit.cache.clear_cache", interrupted)
+    monkeypatch.setattr(sys, "argv", ["gankit", "cache", "clear"])
+    with pytest.raises(SystemExit) as stop:
+        main()
+    assert stop.value.code == 130
+    out, err = capsys.readouterr()
+    assert (out, err) == ("", "" if when == "after words of its own" else "gankit: interrupted\n")

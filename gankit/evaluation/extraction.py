@@ -165,7 +165,9 @@ def features(
                 bar.close()
                 # Each of n processes has every n-th chunk, so there is no single image from which they go on.
                 place = f" from image {bar.n - bar.n % CHUNK:,}" if is_alone else ""
-                say(f"{title}: interrupted; run the same command again to continue{place}", error=True)
+                text = f"{title}: interrupted; run the same command again to continue{place}"
+                say(text, error=True)
+                raise KeyboardInterrupt(text) from None
             raise
     # Chunk i was the turn of process i % n.
     in_order = (by_process[i % len(by_process)][i // len(by_process)] for i in range(len(chunks)))

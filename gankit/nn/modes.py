@@ -120,21 +120,28 @@ def deterministic() -> Iterator[None]:
 @contextlib.contextmanager
 def tf32(convolutions: bool) -> Iterator[None]:
     """Multiply float32 with 11 of its 24 bits in convolutions or nowhere, whatever the calling program has set."""
-    cudnn, matmul = torch.backends.cudnn, torch.backends.cuda.matmul
-    flags: list[tuple[Any, str, Any]] = [(cudnn, "allow_tf32", convolutions), (matmul, "allow_tf32", False)]
-    try:
-        before = [getattr(owner, name) for owner, name, _ in flags]
-    except RuntimeError:  # the calling program has set the newer flags, after which these cannot be read
-        value = "tf32" if convolutions else "ieee"
-        flags = [(cudnn.conv, "fp32_precision", value), (matmul, "fp32_precision", "ieee")]  # type: ignore[attr-defined]
-        before = [getattr(owner, name) for owner, name, _ in flags]
-    for owner, name, value in flags:
-        setattr(owner, name, value)
-    try:
+    cudnn, precision = torch.backends.cudnn, "tf32" if convolutions else "ieee"
+    with contextlib.ExitStack() as back:
+        newer = _newer_flags()
+        for owner in newer:
+            back.callback(setattr, owner, "fp32_precision", owner.fp32_precision)
+        with contextlib.suppress(RuntimeError):  # cannot be read where newer flags contradict it
+            back.callback(setattr, cudnn, "allow_tf32", cudnn.allow_tf32)
+        with contextlib.suppress(RuntimeError):
+            back.callback(torch.set_float32_matmul_precision, torch.get_float32_matmul_precision())
+        cudnn.allow_tf32 = convolutions
+        torch.set_float32_matmul_precision("highest")
+        # Without TF32 the older flags leave the newer ones to `torch.backends.fp32_precision`, which may ask for it.
+        for owner, value in zip(newer, (precision, precision, "ieee", "ieee"), strict=False):
+            owner.fp32_precision = value
         yield
-    finally:
-        for (owner, name, _), value in zip(flags, before, strict=True):
-            setattr(owner, name, value)
+
+
+def _newer_flags() -> list[Any]:
+    """What has the flag `fp32_precision`, in torch from 2.9 on: convolutions, recurrence, products on GPU and CPU."""
+    backends: Any = torch.backends
+    cudnn = backends.cudnn
+    return [cudnn.conv, cudnn.rnn, backends.cuda.matmul, backends.mkldnn.matmul] if hasattr(cudnn, "conv") else []
 
 
 @contextlib.contextmanager

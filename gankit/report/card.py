@@ -7,24 +7,27 @@ from typing import Any
 import numpy as np
 
 from gankit.errors import GankitError
+from gankit.evaluation.comparison import read_metrics
 from gankit.evaluation.sources import in_process, run_data
 from gankit.files import write_atomically
 from gankit.report.pages import render
 from gankit.runs.run import Run
 
 CARD = "card.md"
+FROM_STUDY = "privacy.json"  # In the run of a study's generator: a metrics file beside the images that the study kept
 
 
-def card(run: Run, metrics: dict[str, Any] | None, held_out: int | None = None) -> str:
+def card(run: Run, metrics: dict[str, Any] | None) -> str:
     """The card as Markdown.
 
     Args:
-        run: the run that the card describes.
+        run: the run that the card describes. Where a study trained it, the card says what that study found, since the
+            run's own settings do not know which images the study kept from the training.
         metrics: what `gankit evaluate` wrote, or None.
-        held_out: how many images a study kept from the training, which a run whose own settings keep none cannot know.
 
     Raises:
         RunError: the folder holds an experiment that was never trained.
+        GankitError: what the study wrote cannot be read.
     """
     image, record, data = run.image, run.experiment.run, run.experiment.data
     assert record is not None  # else the run has no image
@@ -36,13 +39,16 @@ def card(run: Run, metrics: dict[str, Any] | None, held_out: int | None = None) 
         patients = None if training.groups is None else len(np.unique(training.groups))
     except GankitError as error:
         unopened = str(error)
+    if (run.path / FROM_STUDY).is_file():
+        metrics = read_metrics(run.path / FROM_STUDY)
+        kept = metrics["protocol"]["n_real"]
     steps, unread = run.known_steps()
     text = render(
         "gankit.report", "card.md.j2", name=run.path.name, record=record, steps=steps, unread=unread,
         metrics=metrics, told=told, data=data_name(run),
         generator=run.experiment.generator.name, critic=run.experiment.critic.name,
         losses=[loss.name for loss in run.experiment.losses], patients=patients, unopened=unopened,
-        held_out=kept if held_out is None else kept or held_out,
+        held_out=kept,
         classes=dict(zip(run.class_names, run.label_counts, strict=False)),
     )  # fmt: skip
     # Conditions of the template leave empty lines: none stays between items of a list, and at most one elsewhere.
@@ -68,6 +74,6 @@ def data_name(run: Run) -> str:
     return "a program's own" if in_process(run) else run.experiment.data.title
 
 
-def write_card(run: Run, metrics: dict[str, Any] | None, held_out: int | None = None) -> None:
+def write_card(run: Run, metrics: dict[str, Any] | None) -> None:
     """Write `card.md` beside a run's generator; the arguments are those of `card`."""
-    write_atomically(run.path / CARD, card(run, metrics, held_out))
+    write_atomically(run.path / CARD, card(run, metrics))

@@ -106,14 +106,12 @@ def run_jobs(
                 _start_all(jobs, folder, workers, threads, main, cluster)
         except KeyboardInterrupt:
             say(LOST, error=True)
-            raise
+            raise KeyboardInterrupt(LOST) from None
         if todo := unfinished(jobs, folder):
             (folder / STOP).unlink(missing_ok=True)
-            say(
-                f"stopped with {len(todo)} of {len(jobs)} jobs to do; run the same command again to continue",
-                error=True,
-            )
-            raise KeyboardInterrupt
+            text = f"stopped with {len(todo)} of {len(jobs)} jobs to do; run the same command again to continue"
+            say(text, error=True)
+            raise KeyboardInterrupt(text)
         return {job.name: _outcome(folder / job.name) for job in jobs}
 
 

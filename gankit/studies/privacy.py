@@ -1,5 +1,6 @@
 """Do the generators of a study copy their training images, or give them away? Judged beside held-out images."""
 
+import json
 from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
@@ -9,9 +10,10 @@ from gankit.evaluation.copies import find_copies
 from gankit.evaluation.extraction import extractor, rows
 from gankit.evaluation.membership import ATTACKS, attacks
 from gankit.evaluation.sources import Drawn
+from gankit.files import write_atomically
 from gankit.interfaces import Dataset, Pool, Result
 from gankit.registry import build
-from gankit.report.card import write_card
+from gankit.report.card import FROM_STUDY, write_card
 from gankit.runs.run import Run
 from gankit.studies.formats import NONE, interval, number
 
@@ -48,15 +50,20 @@ def judge_privacy(source: Run | Dataset, training: Dataset, held_out: Dataset) -
         if isinstance(error, GankitError) or is_short_of_memory(error):
             return {"failure": plain_words(error)}
         raise
+    counts = {"n_real": len(held_out), "n_fake": len(fakes)}
     protocol = {
-        "training": "training images", "features": "pixels", "n_fake": len(fakes), "n_training": len(training),
-        "n_real": len(held_out), "copies": copies, "membership": membership,
-        "warnings": [*found.warnings, *warnings, *more_warnings],
+        "real": "held-out images", "fake": "generated images", "training": "training images", "features": "pixels",
+        "features_dim": network.dim, "features_protocol": {}, "n_training": len(training), **counts,
+        "copies": copies, "membership": membership, "warnings": [*found.warnings, *warnings, *more_warnings],
     }  # fmt: skip
-    value = {"value": found.values["memorisation"], "details": {"controls": found.details["controls"]}}
+    value = {
+        "value": found.values["memorisation"], "standard_error": None, "real_vs_real": None, **counts,
+        "metric": {"name": "memorisation"}, "details": {"controls": found.details["controls"]},
+    }  # fmt: skip
     report = {"protocol": protocol, "metrics": {"memorisation": value}}
     if isinstance(source, Run):
-        write_card(source, report, held_out=len(held_out))
+        write_atomically(source.path / FROM_STUDY, json.dumps(report, indent=1) + "\n")
+        write_card(source, None)
     return report
 
 

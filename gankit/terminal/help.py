@@ -75,6 +75,15 @@ class Commands(TyperGroup):
         command: Any = super().get_command(ctx, cmd_name)
         return command and self.explain(ctx, command)
 
+    def invoke(self, ctx: Any) -> Any:
+        """Run a command; an interrupt is said in one line, unless it holds the text that was said of it."""
+        try:
+            return super().invoke(ctx)
+        except KeyboardInterrupt as interrupt:
+            if ctx.parent is None and not interrupt.args:
+                say("gankit: interrupted", error=True)
+            raise
+
     @staticmethod
     def explain(ctx: Any, command: Any) -> Any:
         """Give a command its summary and its examples, and return it.

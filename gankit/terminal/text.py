@@ -20,8 +20,8 @@ _failures: list[OSError] = []
 """What kept text from standard output since the last `end_output`."""
 NARROW_COLUMN = 20
 """Characters: a column is wrapped to no less."""
-LINE_EVERY = 30.0
-"""Seconds between the lines of a bar that cannot be drawn."""
+FIRST_LINE, LINE_EVERY = 5.0, 30.0
+"""Seconds before the first line of a bar that cannot be drawn, where it has a delay; and between its lines."""
 
 
 def harmless(text: str) -> str:
@@ -85,19 +85,23 @@ def can_draw() -> bool:
 def progress_bar(*arguments: Any, **options: Any) -> Any:
     """A bar of tqdm, whose arguments these are, on an `ErrorStream` and by a clock that never jumps.
 
-    Where it cannot be drawn it is a line every `LINE_EVERY` seconds.
+    Where it cannot be drawn it is a line every `LINE_EVERY` seconds; a delay is `FIRST_LINE` seconds there.
     """
     from tqdm.auto import tqdm
 
     kind: Any = tqdm  # its overloads cannot be checked for arguments that are passed on
+    waits = not can_draw() and "delay" in options
     if can_draw():
         bar = kind(*arguments, file=ErrorStream(), **options)
     else:
         # With miniters no thread of tqdm's repeats the line: it has its own clock, and would at each look.
-        bar = kind(*arguments, file=LineStream(), **{**options, "mininterval": LINE_EVERY, "miniters": 1})
+        lines = {"mininterval": LINE_EVERY, "miniters": 1, "smoothing": 0} | ({"delay": FIRST_LINE} if waits else {})
+        bar = kind(*arguments, file=LineStream(), **{**options, **lines})
     bar._time = time.monotonic  # the default is the time of day, which can jump
-    # Equal, since tqdm ends a bar without a new line if it seems to have started after its last update.
-    bar.start_t = bar.last_print_t = bar._time()
+    # Equal, since tqdm ends a bar without a new line if it seems to have started after its last update. A bar that
+    # waits ends so anyway; its first line would come only LINE_EVERY seconds after the start.
+    bar.start_t = bar._time()
+    bar.last_print_t = bar.start_t - LINE_EVERY * waits
     return bar
 
 

@@ -133,21 +133,22 @@ class Progress:
             left = format_seconds(self.seconds_left())
             self.say(f"step {self._step:,} of {self._steps:,}: {self._description}, {left} left; {words}")
 
-    def say(self, text: str) -> None:
-        """Print a line above the bar."""
+    def say(self, text: str) -> str:
+        """Print a line above the bar, and return it."""
         if not self._quiet:
             self._bar.write(harmless(text), file=self._stream)
+        return text
 
-    def say_stopped(self, reason: str, folder: Path) -> None:
+    def say_stopped(self, reason: str, folder: Path) -> str:
         """Say where the training was stopped, and how it goes on."""
         at = f"step {self._step:,} of {self._steps:,} after {format_seconds(time.monotonic() - self._start)}"
-        self.say(f"{reason}: stopped at {at}; {resume_hint(folder)}")
+        return self.say(f"{reason}: stopped at {at}; {resume_hint(folder)}")
 
-    def say_lost(self, saved: int, folder: Path) -> None:
+    def say_lost(self, saved: int, folder: Path) -> str:
         """Say what is lost of a training that was stopped at once, by the step of its newest checkpoint."""
         since = f"the checkpoint of step {saved:,}" if saved else "the start"
         at = f"step {self._step:,} of {self._steps:,}"
-        self.say(f"stopped at once at {at}: everything since {since} is lost; {resume_hint(folder)}")
+        return self.say(f"stopped at once at {at}: everything since {since} is lost; {resume_hint(folder)}")
 
     def close(self) -> None:
         """Close the bar, and leave its last state on the screen."""

@@ -111,9 +111,11 @@ def _trainer(
 
     Process 0 enters `claim`, which ensures that no other process writes into the folder.
     """
-    with distributed.process_group(), _threads_and_random_state(experiment) as options, contextlib.ExitStack() as stack:
+    with (
+        distributed.process_group(), device_faults(folder, experiment.training),
+        _threads_and_random_state(experiment) as options, contextlib.ExitStack() as stack,
+    ):  # fmt: skip
         distributed.on_rank_zero(lambda: stack.enter_context(claim))
-        stack.enter_context(device_faults(folder, experiment.training))
         yield Trainer(experiment, folder, data, options)
 
 

@@ -140,12 +140,10 @@ class Trainer:
                     self._tick(bar, on_tick, stop)
                 why_stopped = self._do_steps(bar, on_tick, stop, deadline)
             except KeyboardInterrupt:  # stopped at once, without a checkpoint
-                bar.say_lost(self._saved, self.folder)
-                raise
-            if why_stopped is not None:
-                bar.say_stopped(why_stopped, self.folder)
+                raise KeyboardInterrupt(bar.say_lost(self._saved, self.folder)) from None
+            said = why_stopped and bar.say_stopped(why_stopped, self.folder)
         if why_stopped == INTERRUPTED:
-            raise KeyboardInterrupt
+            raise KeyboardInterrupt(said)
         distributed.wait()  # for what process 0 writes
         run = open_run(self.folder)
         if not run.exported.is_file() and is_writer:  # the user has deleted it from a finished run

@@ -1,16 +1,18 @@
 """Faults on purpose: processes that are killed, or whose disk fails, at a chosen write; and runs compared with others.
 
-Each case runs in a process forked from one that has imported everything, so that it takes less than a second.
+Each case runs in a process forked from one that has imported everything, so that it takes about a second.
 """
 
 from __future__ import annotations
 
 import argparse
 import builtins
+import hashlib
 import importlib
 import io
 import json
 import os
+import pkgutil
 import random
 import shutil
 import signal
@@ -32,6 +34,7 @@ import gankit
 from gankit import cli
 from gankit import recipes as computed
 from gankit.experiments.recipe_files import recipe_names
+from gankit.training import trainer
 
 ROOT = Path(__file__).parents[2]
 RESULTS = Path(__file__).parent / "results"
@@ -66,6 +69,34 @@ class Fault:
             raise OSError(self.error, os.strerror(self.error), *([text] if named else []))
 
 
+@dataclass
+class States(Fault):
+    """Keeps what a kill before each change of `folder` would leave there, each different state once.
+
+    Writes are done in two halves, so that a kill between them is among the states.
+    """
+
+    kept: Path = Path()  # for a folder of each state, named by the number of the change
+    last: str = ""  # digest of the newest state
+
+    def __call__(self, path: object, halve: Callable[[], object] = lambda: None, named: bool = True) -> None:
+        before = self.events
+        super().__call__(path, halve, named)
+        if self.events > before and (state := digest(self.folder)) != self.last:
+            self.last = state
+            if self.folder.exists():
+                shutil.copytree(self.folder, self.kept / f"{self.events}", symlinks=True)
+
+
+def digest(folder: Path) -> str:
+    """The SHA-256 of the names and contents of all that is in a folder."""
+    found = hashlib.sha256()
+    for path in sorted(folder.rglob("*")):
+        content = path.read_bytes() if path.is_file() else b""
+        found.update(f"{path.relative_to(folder)} {path.is_file()} {len(content)} ".encode() + content)
+    return found.hexdigest()
+
+
 @contextmanager
 def injected(fault: Fault) -> Iterator[None]:
     """Let the fault see every change of a file system that Python code asks for."""
@@ -76,7 +107,11 @@ def injected(fault: Fault) -> Iterator[None]:
         def write(self, data: Any) -> int:  # type: ignore[override]
             half = memoryview(data).cast("B")[: len(data) // 2]
             fault(self.name, lambda: io.FileIO.write(self, half), named=False)
-            return io.FileIO.write(self, data)
+            if not isinstance(fault, States):
+                return io.FileIO.write(self, data)
+            io.FileIO.write(self, half)
+            fault(self.name)
+            return len(half) + io.FileIO.write(self, memoryview(data).cast("B")[len(half) :])
 
     def opened(file: Any, mode: str = "r", buffering: int = -1, encoding: Any = None, errors: Any = None,
                newline: Any = None, closefd: bool = True, opener: Any = None) -> Any:  # fmt: skip
@@ -169,6 +204,8 @@ def _child(words: list[str], place: Path, fault: Fault | None, rank: int, proces
             os.environ |= {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": str(processes),
                            "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}  # fmt: skip
         sys.argv = ["gankit", *words]
+        if fault is not None:  # The rehearsal takes half of the time of a small run, and writes nothing.
+            trainer.rehearse = lambda *_: []  # type: ignore[assignment]
         with injected(fault or Fault(place, 0)):
             try:
                 cli.main()
@@ -279,30 +316,42 @@ def recipes() -> list[str]:
 
 
 class Tally:
-    """Counts of cases as a JSON file, which tells what is done already."""
+    """Counts of cases as a JSON file, which tells what is done already. Cases are called "KIND at WHICH"."""
 
     def __init__(self, path: Path, seed: int) -> None:
         self.path = path
-        self.content: dict[str, Any] = {"seed": seed, "done": {}, "failed": {}}
+        self.content: dict[str, Any] = {"seed": seed, "counts": {}, "finished": [], "done": {}, "failed": {}}
         if path.exists():
             before = json.loads(path.read_text())
             if before["seed"] == seed:
                 self.content = before
 
     def is_done(self, case: str) -> bool:
-        return case in self.content["done"] or case in self.content["failed"]
+        return (
+            case in self.content["done"] or case in self.content["failed"]
+            or case.split(" at ")[0] in self.content["finished"]
+        )  # fmt: skip
 
     def add(self, case: str, wrong: list[str], outcome: str = "same") -> None:
-        kind = "failed" if wrong else "done"
-        self.content[kind][case] = wrong or outcome
-        counts: dict[str, int] = {}
-        for name, how in self.content["done"].items():
-            key = f"{name.split(' at ')[0]}: {how}"
-            counts[key] = counts.get(key, 0) + 1
-        self.content["counts"] = counts
+        if wrong:
+            self.content["failed"][case] = wrong
+        else:
+            self.content["done"][case] = outcome
+            key = f"{case.split(' at ')[0]}: {outcome}"
+            self.content["counts"][key] = self.content["counts"].get(key, 0) + 1
+        self._write()
+        print(f"{case}: {'; '.join(wrong) or outcome}", flush=True)
+
+    def finish(self, kind: str) -> None:
+        """Keep of the cases of a kind that are done how many there are alone."""
+        self.content["finished"].append(kind)
+        done = self.content["done"]
+        self.content["done"] = {case: how for case, how in done.items() if not case.startswith(f"{kind} at ")}
+        self._write()
+
+    def _write(self) -> None:
         self.path.parent.mkdir(parents=True, exist_ok=True)
         self.path.write_text(json.dumps(self.content, indent=1) + "\n")
-        print(f"{case}: {'; '.join(wrong) or outcome}", flush=True)
 
 
 def arguments(description: str) -> argparse.Namespace:
@@ -317,8 +366,12 @@ def arguments(description: str) -> argparse.Namespace:
 
 @contextmanager
 def workplace() -> Iterator[Path]:
-    """A folder for runs, with a cache of its own."""
+    """A folder for runs, with a cache of its own; what a training imports is imported before the first fork."""
     torch.set_num_threads(1)
+    torch.optim.Adam([torch.zeros(1, requires_grad=True)])  # imports torch._dynamo
+    for module in pkgutil.walk_packages(gankit.__path__, "gankit."):
+        if not module.name.startswith(("gankit.testing", "gankit.__main__")):
+            importlib.import_module(module.name)
     os.environ.pop("GANKIT_CACHE_GB", None)
     place = Path(tempfile.mkdtemp(prefix="gankit-faults-"))
     os.environ["GANKIT_CACHE"] = str(place / "cache")

@@ -1,7 +1,8 @@
 """Trainings that are killed or interrupted and resumed end with the files of one never stopped.
 
-Kinds: "write" kills at each write, sync, rename, new folder and deletion in turn, once before it and once halfway;
-"moment" sends SIGKILL, SIGTERM, SIGINT or SIGHUP at random moments; "two" does the first with two processes.
+Kinds: "write" is a kill before and halfway through every write, sync, rename, new folder and deletion. What a kill
+leaves is what the folder holds at that moment, so one training keeps each state that its folder has, and each different
+one is resumed. "two" does so with two processes, "moment" sends SIGKILL, SIGTERM, SIGINT or SIGHUP at random moments.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ import shutil
 import signal
 from pathlib import Path
 
-from faults import Fault, Tally, arguments, differences, gankit_process, go_on, small, whole_run, workplace
+from faults import States, Tally, arguments, differences, gankit_process, go_on, small, whole_run, workplace
 
 SIGNALS = [signal.SIGKILL, signal.SIGTERM, signal.SIGINT, signal.SIGHUP]
 MOMENTS = 8  # of a recipe
@@ -22,38 +23,44 @@ def main() -> None:
     tally = Tally(options.results / "kills.json", options.seed)
     for recipe in options.recipes.split(","):
         for kind in (options.kinds or "write,moment,two").split(","):
-            with workplace() as place:
-                try_kind(kind, recipe, place, tally, options.seed, options.count)
+            if f"{recipe} {kind}" not in tally.content["finished"]:
+                with workplace() as place:
+                    try_kind(kind, recipe, place, tally, options.seed, options.count)
     raise SystemExit(bool(tally.content["failed"]))
 
 
 def try_kind(kind: str, recipe: str, place: Path, tally: Tally, seed: int, count: int | None) -> None:
-    words, processes = small(recipe, place), 2 if kind == "two" else 1
+    words, processes, out = small(recipe, place), 2 if kind == "two" else 1, place / "cut"
     whole, ended = whole_run(words, place, processes)
     draw = random.Random(f"{seed} {kind} {recipe}")
     if kind == "moment":
         cases = [f"{draw.choice(SIGNALS).name} {draw.random():.4f}" for _ in range(count or MOMENTS)]
     else:
-        cases = [f"{how} {at}" for at in range(1, ended.events + 1) for how in ("before", "half")]
+        states = States(out, 0, kept=place / "states")
+        recorded = gankit_process(["train", *words, "--out", str(out)], place, states, processes=processes)
+        if recorded.code:
+            raise RuntimeError(recorded.said)
+        cases = sorted((path.name for path in states.kept.iterdir()), key=int)
+        tally.content.setdefault("kills", {})[f"{recipe} {kind}"] = recorded.events
         cases = draw.sample(cases, min(count or len(cases), len(cases)))
     for case in cases:
         name = f"{recipe} {kind} at {case}"
         if tally.is_done(name):
             continue
-        out = place / "cut"
         shutil.rmtree(out, ignore_errors=True)
-        how, where = case.split()
+        wrong = []
         if kind == "moment":
+            how, where = case.split()
             send = (int(signal.Signals[how]), float(where) * ended.seconds)
             stopped = gankit_process(["train", *words, "--out", str(out)], place, send=send)
-            usual = (0, 130, 1, -send[0])
-            wrong = [] if stopped.code in usual else [f"ended with {stopped.code}: {stopped.said[-300:]}"]
+            if stopped.code not in (0, 130, 1, -send[0]):
+                wrong = [f"ended with {stopped.code}: {stopped.said[-300:]}"]
         else:
-            fault = Fault(out, int(where), half=how == "half")
-            stopped = gankit_process(["train", *words, "--out", str(out)], place, fault, processes=processes)
-            wrong = [] if stopped.code == -signal.SIGKILL else [f"not killed: {stopped.code} {stopped.said[-300:]}"]
+            (place / "states" / case).rename(out)
         wrong += go_on(words, out, place, processes)
         tally.add(name, wrong or differences(whole, out))
+    if count is None:
+        tally.finish(f"{recipe} {kind}")
 
 
 if __name__ == "__main__":

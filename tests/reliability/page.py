@@ -12,8 +12,10 @@ RESULTS = Path(__file__).parent / "results"
 PAGE = Path(__file__).parents[2] / "docs" / "measured" / "reliability.md"
 GOOD = ("same", "not noticed, and same", "noticed", "read", "refused", "checked", "within bounds")
 WHAT = {
-    "kills": "runs that were killed at a write or after some time, alone and under two processes, and resumed",
-    "writes": "runs whose disk failed at a write, once or for good, and which were resumed",
+    "write": "states that a kill at each change of a run's folder leaves, resumed",
+    "two": "the same under two processes",
+    "moment": "runs that a signal stopped at some moment, resumed",
+    "writes": "runs whose disk failed at a change of their folder, once or for good, resumed",
     "resume": "runs whose newest checkpoint was damaged, and which were resumed",
     "checkpoint": "checkpoints with damaged bytes", "export": "exported generators with damaged bytes",
     "cache": "cached arrays with damaged bytes",
@@ -35,9 +37,11 @@ be looked at again. Short forms are among the default tests. What may come out o
 - a file of gankit's own that was damaged is never taken for whole ("noticed");
 - never a traceback, never a program that was started, never more than 5 seconds or 1 GB for one file.
 
-Kills and failed writes are a draw. A small run changes its folder about 100 times; all changes of the 14 recipes would
-be some 5,600 kills (before and halfway, alone and under two processes) and 14,000 failures (five errors, once and for
-good).
+A kill leaves what the folder holds at that moment. So one training of each recipe keeps the states of its folder before
+and halfway through each write, sync, rename, new folder and deletion, and every state that differs from the last one is
+resumed. Failures come at each of these changes, once and for good; one recipe has each of five errors at each change
+(no space, no quota left, read-only, not permitted, input/output error), the others have them in turn. Both leave out
+the rehearsal of a training, which writes nothing.
 
 """
 TAIL = """
@@ -50,11 +54,13 @@ def entries(name: str, found: dict[str, Any]) -> Iterator[tuple[str, int, dict[s
     """(what, how many, outcomes) of each kind of case in a results file."""
     if "outcomes" in found:
         yield found["what"], found["tried"], found["outcomes"]
-    elif "counts" in found:  # by "recipe kind: outcome"
-        outcomes = Counter[str]()
+    elif "counts" in found:  # by "recipe kind: outcome"; of failed writes, by "recipe: outcome"
+        outcomes: dict[str, Counter[str]] = {}
         for key, count in found["counts"].items():
-            outcomes[key.rpartition(": ")[2]] += count
-        yield WHAT.get(name, name), sum(outcomes.values()), dict(outcomes)
+            case, _, outcome = key.rpartition(": ")
+            outcomes.setdefault(case.partition(" ")[2] or name, Counter())[outcome] += count
+        for kind, counts in outcomes.items():
+            yield WHAT.get(kind, kind), sum(counts.values()), dict(counts)
     else:
         for kind, entry in found.items():
             if isinstance(entry, dict) and "outcomes" in entry:
@@ -71,6 +77,12 @@ def render(results: Path) -> str:
             order = sorted(outcomes.items(), key=lambda item: (item[0] in GOOD, item[0]))
             text = ", ".join(f"{count:,} {name}" if name in GOOD else f"**{count:,} {name}**" for name, count in order)
             lines.append(f"| {what} | {tried:,} | {text} |")
+        if kills := found.get("kills"):
+            kinds = Counter[str]()
+            for case, count in kills.items():
+                kinds[case.partition(" ")[2]] += count
+            tried = f"{kinds['write']:,} changes of the folders of {len({case.split()[0] for case in kills})} recipes"
+            notes.append(f"The kills are those at {tried}, and at {kinds['two']:,} under two processes.\n")
         if values := found.get("values"):
             compared = ", ".join(f"{name} {value:+d}" if isinstance(value, int) else f"{name} {value:.3f}"
                                  for name, value in values.items())  # fmt: skip

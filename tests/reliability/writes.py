@@ -1,6 +1,7 @@
-"""Trainings whose disk fails end with one line that names a file, and resume to the files of one that it never failed.
+"""Trainings whose disk fails end with one line that names a file, and resume to the files of one with a sound disk.
 
-Each write, sync, rename, new folder and deletion fails in turn, with each error: once, or from then on for good.
+Each write, sync, rename, new folder and deletion fails in turn, once and from then on for good. The recipe
+`EACH` has each error at each place; the others have them in turn: gankit asks nowhere which of them it was.
 """
 
 from __future__ import annotations
@@ -13,22 +14,26 @@ from pathlib import Path
 from faults import Ended, Fault, Tally, arguments, differences, gankit_process, go_on, small, whole_run, workplace
 
 ERRORS = [errno.ENOSPC, errno.EROFS, errno.EACCES, errno.EIO, errno.EDQUOT]
+EACH = "wgan-gp"
 
 
 def main() -> None:
     options = arguments(__doc__ or "")
     tally = Tally(options.results / "writes.json", options.seed)
     for recipe in options.recipes.split(","):
+        if recipe in tally.content["finished"]:
+            continue
         with workplace() as place:
             words = small(recipe, place)
             whole, ended = whole_run(words, place)
             cases = [
                 (code, often, at)
-                for at in range(1, ended.events + 1) for code in ERRORS for often in ("once", "for good")
+                for at in range(1, ended.events + 1) for number, often in enumerate(("once", "for good"))
+                for code in (ERRORS if recipe == EACH else [ERRORS[(at + number) % len(ERRORS)]])
             ]  # fmt: skip
             draw = random.Random(f"{options.seed} {recipe}")
             for code, often, at in draw.sample(cases, min(options.count or len(cases), len(cases))):
-                name = f"{recipe} {errno.errorcode[code]} {often} at {at}"
+                name = f"{recipe} at {at}, {errno.errorcode[code]} {often}"
                 if tally.is_done(name):
                     continue
                 out = place / "cut"
@@ -37,6 +42,8 @@ def main() -> None:
                 failed = gankit_process(["train", *words, "--out", str(out)], place, fault)
                 wrong = complaints(failed, out) + go_on(words, out, place)
                 tally.add(name, wrong or differences(whole, out), "same" if failed.code else "not noticed, and same")
+            if options.count is None:
+                tally.finish(recipe)
     raise SystemExit(bool(tally.content["failed"]))
 
 

@@ -15,7 +15,7 @@ from gankit.report.pages import draw_intervals
 from gankit.studies.augmentation.arms import CONTROLS
 from gankit.studies.augmentation.judging import Cells, is_leak
 from gankit.studies.augmentation.learning import MADE
-from gankit.studies.formats import interval, number, write_latex
+from gankit.studies.formats import NONE, interval, number, write_latex
 from gankit.studies.labelled import class_labels, groups_of
 from gankit.studies.privacy import privacy_rows
 from gankit.studies.study import JOBS, Results, write_page
@@ -69,13 +69,14 @@ def choice_rows(metrics: Mapping[str, Any]) -> list[list[str]]:
 
 def source_table(metrics: Mapping[str, Any], names: tuple[str, ...]) -> list[list[str]]:
     """What each source made for each fold, a header first."""
-    rows = [["fold", "source", "images", "by class", "of the judging parts", "leak alarm"]]
+    rows = [["fold", "source", "images", "by class", "of the judging parts", "leak alarm", "near copies unnoticed"]]
     for row in metrics["sources"]:
         counts = ", ".join(f"{name} {count}" for name, count in zip(names, row["by_class"], strict=False))
         alarm = "yes" if is_leak(row) else "no"
         if row["failure"]:
             alarm = "failed"
-        rows.append([str(row["fold"]), row["source"], str(row["images"]), counts, str(row["leaked"]), alarm])
+        found = [str(row["leaked"]), alarm, str(row.get("unnoticed", NONE))]
+        rows.append([str(row["fold"]), row["source"], str(row["images"]), counts, *found])
     return rows
 
 

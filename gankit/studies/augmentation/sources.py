@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import subprocess
 import sys
+from bisect import bisect
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -251,6 +252,7 @@ def leak(fold: Fold, images: Images) -> dict[str, Any]:
         "exact": pairs of a judging image and its exact copy.
         "alarm": whether there is an exact copy, or generated images are near copies of judging images significantly
             more often than training images are (Fisher's exact test).
+        "unnoticed": the most near copies among so many generated images that raise no alarm.
         "pairs": the first pairs, each the place of the generated image and that of the judging one, validation before
             test.
     """
@@ -261,12 +263,16 @@ def leak(fold: Fold, images: Images) -> dict[str, Any]:
     new = ~np.isin(originals, copied_by_learn)
     copies, originals, exact = copies[new], originals[new], exact[new]
     near, near_real = len(np.unique(copies)), len(np.unique(copies_in_learn))
-    counts = [[near, len(images) - near], [near_real, len(fold.learn) - near_real]]
-    more_than_real = stats.fisher_exact(counts, alternative="greater").pvalue < CHANCE
+
+    def is_chance(count: int) -> bool:
+        counts = [[count, len(images) - count], [near_real, len(fold.learn) - near_real]]
+        return bool(stats.fisher_exact(counts, alternative="greater").pvalue >= CHANCE)
+
     return {
         "leaked": len(np.unique(originals)),
         "exact": int(exact.sum()),
-        "alarm": bool(exact.any() or more_than_real),
+        "alarm": bool(exact.any() or not is_chance(near)),
+        "unnoticed": bisect(range(1, len(images) + 1), False, key=lambda count: not is_chance(count)),
         "pairs": np.stack([copies, originals], 1)[:PAIRS].tolist(),
     }
 

@@ -2,7 +2,7 @@
 
 import contextlib
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 
 import torch
 from torch import Tensor, nn
@@ -65,14 +65,22 @@ def nondeterministic_operations(part: nn.Module, *inputs: Tensor | None) -> list
     return sorted(found)
 
 
-def determinism_warnings(parts: dict[str, tuple[nn.Module, tuple[Tensor | None, ...]]]) -> list[str]:
+def determinism_warnings(
+    parts: Mapping[str, tuple[nn.Module, tuple[Tensor | None, ...]]], losses: Mapping[str, Callable[[], object]]
+) -> list[str]:
     """One line that names the parts and their operations without a deterministic form; no line if there are none.
 
     Args:
         parts: by name, each with its inputs: (n, latent_dim) latents or (n, c, h, w) images, and labels.
+        losses: by name, each a function that computes it and its gradients; operations of `parts` are not its own.
     """
     with deterministic():
         found = {name: nondeterministic_operations(part, *inputs) for name, (part, inputs) in parts.items()}
+        of_parts = {operation for operations in found.values() for operation in operations}
+        for name, compute in losses.items():
+            with noting_nondeterminism() as operations:
+                compute()
+            found[name] = sorted(operations - of_parts)
     named = [f"{name} ({', '.join(operations)})" for name, operations in found.items() if operations]
     if not named:
         return []

@@ -27,6 +27,11 @@ def device_faults(folder: Path, settings: Training, step: Callable[[], int] | No
     try:
         yield
     except (RuntimeError, MemoryError) as error:
+        earlier = error.__context__
+        while is_device_failure(error) and earlier is not None:  # a dead GPU fails again where draws are restored
+            if isinstance(earlier, RunError):
+                raise earlier from earlier.__cause__
+            earlier = earlier.__context__
         text, is_run = str(error), (folder / "experiment.toml").is_file()
         setting_up = "while the run was loaded" if is_run else "before the first step"
         when = setting_up if step is None else f"after step {step()}"

@@ -16,7 +16,7 @@ from typing import Protocol, final
 import torch
 from torch import Tensor, nn
 
-from gankit import distributed
+from gankit import distributed, seeds
 from gankit.errors import typed_line
 from gankit.interfaces import Turn
 from gankit.nn.copies import buffers_of, restore_buffers
@@ -27,6 +27,8 @@ WARM_UPS = 2
 """Turns of each kind that run eagerly before the one that is recorded: libraries choose their kernels in the first."""
 ROUNDING = 1e-2
 """How far a replay may be from an eager turn where operations are not deterministic, relative to the largest norm."""
+
+DRAWS = "the turn draws on the host"
 
 
 class Recorder(Protocol):
@@ -166,24 +168,28 @@ class Graphs:
             return inputs[name]
 
         work.seed()
+        seeded = seeds.python_draws()
         with self._recorder.warm_up(), noting_nondeterminism() as operations:
             eager = self._compute(work, keep)
         if eager is None:
             return None
         after, generators = buffers_of(self._modules), self._all_generators()
-        random = [generator.get_state() for generator in generators]
+        random, of_python = [generator.get_state() for generator in generators], seeds.python_draws()
         recorded: list[_Recording] = []  # filled by `record`
 
         def record() -> str | None:
             addresses = self._buffer_addresses()
             recorded.append(self._new_recording(work, inputs, before))
+            if seeds.python_draws() != seeded:
+                return DRAWS
             # Each replay would begin with the values of the old tensor.
             return "the turn puts a new tensor in place of a buffer" if self._buffer_addresses() != addresses else None
 
         def replay() -> str | None:
+            work.seed()
             recorded[0].replay()
             if not torch.equal(torch.default_generator.get_state(), random[0]):  # replays would repeat its draws
-                return "the turn draws on the host"
+                return DRAWS
             exact = self._exact and not operations
             difference = _difference(work.network, eager, recorded[0].results, exact)
             return difference or _first_unequal(["buffers"] * len(after), after, buffers_of(self._modules), exact)
@@ -198,13 +204,14 @@ class Graphs:
         restore_buffers(self._modules, after)
         for generator, state in zip(generators, random, strict=True):
             generator.set_state(state)
+        seeds.set_python_draws(of_python)
         self._report(f"training.graphs: switched off at the {work.side}'s turn: {problem}")
         turn = self._finish(work, inputs, eager)
         self.close()
         return turn
 
     def _new_recording(self, work: Work, inputs: dict[str, Tensor], before: list[Tensor]) -> _Recording:
-        """Record a turn, and leave buffers and generators in the state before it, for the first replay."""
+        """Record a turn, and leave buffers in the state before it, for the first replay."""
         restore_buffers(self._modules, before)
         for parameter in work.network.parameters():  # so that gradients are made in the memory of the recording
             parameter.grad = None
@@ -218,7 +225,6 @@ class Graphs:
 
         work.seed()
         replay = self._recorder.record(compute)
-        work.seed()
         return _Recording(replay, inputs, computed[0])
 
     def _buffer_addresses(self) -> list[int]:
