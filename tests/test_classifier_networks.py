@@ -13,7 +13,8 @@ from classifier_data import REAL, Write, study
 import gankit
 from gankit.errors import PartError
 from gankit.runs.classifiers import SmallNetwork, TorchvisionNetwork, load_weights, make_network
-from gankit.studies.classifier.arms import ARMS, training_set
+from gankit.studies.classifier.arms import ARMS
+from gankit.studies.classifier.training import training_set
 from gankit.studies.fitting import Classical, TrainingSet, apply, augment, batch_images, fit
 
 write = classifier_data.write

@@ -19,9 +19,10 @@ from gankit.runs import checkpoint
 from gankit.runs.classifiers import FILE
 from gankit.studies import fitting
 from gankit.studies.classifier import study as classifier
-from gankit.studies.classifier.arms import ARMS, added_labels, training_set
+from gankit.studies.classifier.arms import ARMS
 from gankit.studies.classifier.data import check_apart, data_notes
 from gankit.studies.classifier.study import load_classifier
+from gankit.studies.classifier.training import added_labels, training_set
 from gankit.studies.trainings import TIMED_STEPS, WARM_UP_STEPS
 
 write = classifier_data.write

@@ -30,8 +30,7 @@ def balanced_accuracy(counts: Floats) -> Floats:
     """(..., k, k) confusion matrices to (...) means of recalls over the classes with cases; NaN without any."""
     shares = recalls(counts)
     known = ~np.isnan(shares)
-    mean: Floats = _ratio(np.where(known, shares, 0).sum(-1), known.sum(-1))
-    return mean
+    return _ratio(np.where(known, shares, 0).sum(-1), known.sum(-1))
 
 
 def macro_f1(counts: Floats) -> Floats:

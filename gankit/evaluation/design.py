@@ -192,8 +192,7 @@ def _means(table: Floats, axes: tuple[int, ...]) -> Floats:
     """Means over axes of what is not NaN; NaN where nothing is left."""
     known = ~np.isnan(table)
     count = known.sum(axes)
-    means: Floats = np.where(count > 0, np.where(known, table, 0).sum(axes) / np.maximum(count, 1), np.nan)
-    return means
+    return np.where(count > 0, np.where(known, table, 0).sum(axes) / np.maximum(count, 1), np.nan)
 
 
 def _mean_variance(rows: Floats) -> float | None:

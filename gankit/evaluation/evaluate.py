@@ -145,8 +145,8 @@ def evaluate(
 def cost_of_features(experiment: Experiment) -> tuple[int, float]:
     """How many images pass through the features when a run is evaluated, and the seconds this takes, by one batch."""
     training, held_out = select_images(experiment.data, experiment.training.seed)
-    parts = [as_part("metric", metric) for metric in experiment.evaluation.metrics]
-    sets = [training] if held_out is None else [training, held_out] if "training" in _needs(parts) else [held_out]
+    needs = _needs(experiment.evaluation.metrics)
+    sets = [training] if held_out is None else [training, held_out] if "training" in needs else [held_out]
     count = sum(map(len, sets)) + (experiment.evaluation.count or len(sets[-1]))
     _, network = extractor(experiment.evaluation.features, sets[0].image.shape)
     with seeds.plain_torch():

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from gankit.errors import GankitError
 from gankit.evaluation.design import Estimate, Floats, Part
+from gankit.evaluation.extraction import BATCH
 from gankit.evaluation.uncertainty import number_groups
 from gankit.experiments.selection import random_subset
 from gankit.images.grey_levels import rescale
@@ -24,8 +25,6 @@ from gankit.runs.run import Run
 
 SPLITS = 200
 """Number of random divisions of the members for the control."""
-BATCH = 64
-"""Number of images that a critic scores at a time."""
 ATTACKS = {"generator": "distance to the nearest generated image", "critic": "critic score"}
 
 

@@ -226,8 +226,7 @@ def from_array(images: NDArray[Any] | Tensor, name: str, window: Window = None) 
             raise DataError(f"window: {error}") from None
         if array.dtype not in (np.uint16, np.float32):
             array = array.astype(np.float32)
-    dataset: Dataset = wrap("dataset", array, value_range=window)
-    return dataset
+    return wrap("dataset", array, value_range=window)
 
 
 def too_few(name: str, count: int) -> DataError:

@@ -109,8 +109,7 @@ def _influences(value: float, without: Floats, shares: Floats) -> Floats:
     k = len(shares)
     centre = k * value - float(((1 - shares) * without).sum())
     pseudo_values = value / shares - (1 / shares - 1) * without
-    changes: Floats = (pseudo_values - centre) / np.sqrt((1 / shares - 1) * k)
-    return changes
+    return (pseudo_values - centre) / np.sqrt((1 / shares - 1) * k)
 
 
 def number_groups(groups: NDArray[Any] | None, count: int) -> Indices:
@@ -177,8 +176,7 @@ def _shuffle(places: Indices, seed: int, stream: str, *index: int) -> Indices:
 def _one_of_each(places: Indices, unit: Indices) -> Indices:
     """The first of these places for each unit, in their order."""
     first = np.sort(np.unique(unit[places], return_index=True)[1])
-    chosen: Indices = places[first]
-    return chosen
+    return places[first]
 
 
 def p_values(part: Part, pool: Pool, better: str, permutations: int, seed: int) -> dict[str, dict[str, Any]]:

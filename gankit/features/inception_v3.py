@@ -148,9 +148,6 @@ def _download() -> Path:
     """The file in gankit's cache, downloaded by clean-fid where it is missing.
 
     It appears under its name only when it is complete, so that two processes may do this at once.
-
-    Raises:
-        PartError: it cannot be downloaded.
     """
     path = cache_folder() / "weights" / _FILE
     if path.is_file():

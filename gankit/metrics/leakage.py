@@ -41,8 +41,7 @@ def shrink(image: NDArray[Any], height: int, width: int) -> Matrix:
     Returns:
         (c, height, width) float64. The mean square of the result is never above that of the image.
     """
-    shrunken: Matrix = _overlaps(image.shape[1], height) @ image.astype(np.float64) @ _overlaps(image.shape[2], width).T
-    return shrunken
+    return _overlaps(image.shape[1], height) @ image.astype(np.float64) @ _overlaps(image.shape[2], width).T
 
 
 @lru_cache(16)
@@ -97,8 +96,7 @@ def _at_one_size(first: Sequence[Thumbnail], second: Sequence[Thumbnail]) -> lis
 
 def _ranks(values: Sequence[str | bytes]) -> Indices:
     """(n,) the rank of each value among the different ones."""
-    ranks: Indices = np.unique(np.array(values, dtype=object), return_inverse=True)[1]
-    return ranks
+    return np.unique(np.array(values, dtype=object), return_inverse=True)[1]
 
 
 @final
@@ -195,23 +193,15 @@ def _result(first: Sequence[Thumbnail], second: Sequence[Thumbnail], threshold: 
 
 
 class _Tally:
-    """What is known so far of the pairs of duplicates of two sets.
-
-    Attributes:
-        has_duplicate: (n,) whether an image of the first set has a duplicate in the second one.
-        has_exact: (n,) whether it has an exact one.
-        exact_pairs: how many pairs are exact.
-        near_pairs: how many are not.
-        differently_labelled: how many have different labels.
-    """
+    """What is known so far of the pairs of duplicates of two sets."""
 
     def __init__(self, first: Sequence[Thumbnail], second: Sequence[Thumbnail]) -> None:
         self._first, self._second = first, second
         self._first_rank, self._second_rank = (_ranks([str(image.id) for image in side]) for side in (first, second))
         labels = _ranks([repr(image.label) for image in [*first, *second]])
         self._first_label, self._second_label = labels[: len(first)], labels[len(first) :]
-        self.has_duplicate, self.has_exact = np.zeros((2, len(first)), bool)
-        self.exact_pairs, self.near_pairs, self.differently_labelled = 0, 0, 0
+        self.has_duplicate, self.has_exact = np.zeros((2, len(first)), bool)  # of the images of the first set
+        self.exact_pairs, self.near_pairs, self.differently_labelled = 0, 0, 0  # numbers of pairs
         self._closest = np.zeros(0, int), np.zeros(0, int), np.zeros(0)  # indices in both sets, and distances
 
     def add(self, i: Indices, j: Indices, rms: Matrix, exact: NDArray[np.bool_]) -> None:

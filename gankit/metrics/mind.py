@@ -64,8 +64,7 @@ def _squared_distances(x: Matrix, y: Matrix) -> Matrix:
     # The quantile functions are constant between these edges, in units of 1 / (n m).
     edges = np.union1d(np.arange(1, n + 1) * m, np.arange(1, m + 1) * n)
     shares = np.diff(edges, prepend=0) / (n * m)
-    distances: Matrix = shares @ np.square(x[(edges - 1) // m] - y[(edges - 1) // n])
-    return distances
+    return shares @ np.square(x[(edges - 1) // m] - y[(edges - 1) // n])
 
 
 @final

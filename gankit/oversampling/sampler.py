@@ -130,8 +130,7 @@ class GanOverSampler(OneToOneFeatureMixin, BaseEstimator):  # type: ignore[misc]
             made = np.moveaxis(made, 1, 3)
         if images.dtype.kind in "iu":
             made = np.rint(made)
-        clipped: Array = np.clip(made.astype(np.float64), low, high)
-        return clipped
+        return np.clip(made.astype(np.float64), low, high)
 
     def _check(self, X: Any, y: Any) -> tuple[Array, Array, Array]:
         """(n, ...) images as they came, (n,) classes, and (n, c, h, w) images."""

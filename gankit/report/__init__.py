@@ -134,8 +134,7 @@ def nearest_png(samples: NDArray[Any], value_range: tuple[float, float], trainin
 def _small(images: NDArray[Any], value_range: tuple[float, float]) -> NDArray[np.float32]:
     """(n, c, h, w) images of any type as (n, c * 256) values from 0 to 255."""
     pixels = from_numpy(to_8bit(images, value_range).astype(np.float32))
-    small: NDArray[np.float32] = adaptive_avg_pool2d(pixels, COMPARED_SIDE).flatten(1).numpy()
-    return small
+    return adaptive_avg_pool2d(pixels, COMPARED_SIDE).flatten(1).numpy()
 
 
 def _points(rows: list[dict[str, Any]], names: Sequence[str]) -> dict[str, list[tuple[int, float]]]:

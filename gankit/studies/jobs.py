@@ -118,11 +118,7 @@ def run_jobs(
 def _start_all(
     jobs: Sequence[Job], folder: Path, workers: int, threads: int, main: MainProcess | None, cluster: Cluster | None
 ) -> None:
-    """Start jobs, and start them again where workers were lost, until all have ended or the study is to stop.
-
-    Raises:
-        RunError: workers are lost again and again.
-    """
+    """Start jobs, and start them again where workers were lost, until all have ended or the study is to stop."""
     # Relative where possible, since other machines may have the folder elsewhere
     shared = folder.relative_to(Path.cwd()) if folder.is_relative_to(Path.cwd()) else folder
     # A cluster starts every job that joblib gives it, whatever `n_jobs` says: give it no more than `workers` at a time
@@ -179,11 +175,7 @@ def _signs_of_life(folder: Path, main: MainProcess) -> Iterator[None]:
 
 
 def _outcome(folder: Path) -> Outcome:
-    """The outcome of a finished job, from its folder.
-
-    Raises:
-        RunError: its result cannot be read.
-    """
+    """The outcome of a finished job, from its folder."""
     try:
         content = json.loads((folder / RESULT).read_text(encoding="utf-8"))
         written = content.pop("seal", None)  # those of an older gankit have none

@@ -3,7 +3,8 @@
 import hashlib
 import platform
 import warnings
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -18,6 +19,7 @@ from gankit.experiments.experiment import Experiment
 from gankit.experiments.selection import is_agreed
 from gankit.interfaces import Dataset, Indices
 from gankit.registry.messages import shown
+from gankit.studies.jobs import Outcome
 from gankit.studies.study import Study
 from gankit.training.data import prepare
 from gankit.version import __version__
@@ -157,3 +159,12 @@ def package_versions() -> dict[str, str]:
         "gankit": __version__, "python": platform.python_version(), "torch": torch.__version__,
         "torchvision": torchvision.__version__, "numpy": np.__version__, "scikit-learn": sklearn.__version__,
     }  # fmt: skip
+
+
+def run_facts(study: Study, outcomes: Mapping[str, Outcome], folder: Path) -> dict[str, Any]:
+    """What a protocol says of how a study was run: seconds over all jobs, versions, and the command that repeats it."""
+    return {
+        "seconds": round(sum(outcome.seconds for outcome in outcomes.values()), 1),
+        "versions": package_versions(),
+        "command": study.command(folder),
+    }

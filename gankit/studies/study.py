@@ -262,11 +262,7 @@ class Study(ABC):
 
     @final
     def _holds_this_study(self, folder: Path) -> bool:
-        """Whether the folder holds a study of these settings already; False where it is empty or missing.
-
-        Raises:
-            RunError: it holds something else.
-        """
+        """Whether the folder holds a study of these settings already; False where it is empty or missing."""
         if not (folder / FILE).is_file():
             refuse_nonempty(folder, "it holds no study; choose another --out")
             return False

@@ -83,7 +83,7 @@ def run_job(job: Job, jobs: Path, threads: int, main: MainProcess | None) -> Non
         # After a main process was killed, one of its workers may hold the lock until it notices
         with locked(folder, give_up=is_over):
             if not is_over():
-                _run_and_record(job, folder, threads, must_stop if main else None)
+                _run_and_record(job, folder, threads, must_stop if watch else None)
     except KeyboardInterrupt:
         if not is_abandoned():  # An abandoned worker must not stop the study that the next main process runs
             stop.touch()
@@ -102,9 +102,6 @@ def _enter_directory(jobs: Path, main: MainProcess) -> None:
     """Change to a directory from which the path `jobs` leads to the study.
 
     That is the one in which this worker was started, or the one of the main process.
-
-    Raises:
-        RunError: `jobs` leads to the study from neither, or the main process has another version of gankit.
     """
     host, until = socket.gethostname(), time.monotonic() + LATE
     if main.version != __version__:

@@ -40,11 +40,6 @@ class Cell:
     outputs: NDArray[np.float64]  # (generators, seeds, n, k) for the test part, adjusted where the arm does so
     left_out: Floats  # (groups,) mean gains on the test part without each of its groups (patients)
 
-    @property
-    def of_trainings(self) -> NDArray[np.float64]:
-        """(trainings, n, k) outputs, generator by generator."""
-        return self.outputs.reshape(-1, *self.outputs.shape[2:])
-
 
 def _cell(endpoint: Endpoint, fold: Fold, variant: Variant, files: list[list[Path]]) -> Cell:
     """The gains of a variant in a fold, from the outputs of (generators, seeds) trainings."""
@@ -162,7 +157,7 @@ class Comparison:
         scores = [
             self.endpoint.scores(self.study.fold(row["fold"]).test, outputs)
             for row in found["chosen"]
-            for outputs in self.cells[row["fold"], row["variant"]].of_trainings
+            for outputs in np.concatenate(self.cells[row["fold"], row["variant"]].outputs)  # generator by generator
         ]
         return {
             "words": arm.words,

@@ -278,12 +278,7 @@ def leak(fold: Fold, images: Images) -> dict[str, Any]:
 
 
 def _copies(views: list[list[Thumbnail]], others: list[Thumbnail]) -> tuple[Indices, Indices, NDArray[np.bool_]]:
-    """All p pairs of copies: (p,) places of images and of the others that they copy, and whether exactly.
-
-    Args:
-        views: from `_views`.
-        others: what the images may be copies of.
-    """
+    """All p pairs of copies: (p,) places of images, given by their views, and of the others; and whether exact."""
     places, other_places, exactly = [np.zeros(0, int)], [np.zeros(0, int)], [np.zeros(0, bool)]
     for view in views:
         for i, j, _, exact in duplicates(view, others, NEAR_COPY):

@@ -24,7 +24,7 @@ from gankit.studies.augmentation.sources import check_sources, digests_of_others
 from gankit.studies.fitting import time_fit
 from gankit.studies.jobs import Job, Outcome, failures
 from gankit.studies.kinds import GENERATOR, KINDS, Arm
-from gankit.studies.labelled import content_digest, generator_of_part, groups_of, package_versions
+from gankit.studies.labelled import content_digest, generator_of_part, groups_of, run_facts
 from gankit.studies.study import Refuse, Results, Study, Work, write_metrics
 from gankit.studies.trainings import check_training, time_training
 from gankit.terminal.text import as_columns
@@ -210,9 +210,7 @@ class AugmentationStudy(Study):
             "generators": settings.generators if settings.generator else 0,
             "seeds": settings.seeds,
             "trainings": len(outcomes),
-            "seconds": round(sum(outcome.seconds for outcome in outcomes.values()), 1),
-            "versions": package_versions(),
-            "command": self.command(folder),
+            **run_facts(self, outcomes, folder),
         }  # fmt: skip
 
     report = write_report

@@ -17,15 +17,15 @@ from gankit.experiments.experiment import Experiment
 from gankit.experiments.tables import Repeats
 from gankit.report.pages import render
 from gankit.runs.classifiers import FILE, Classifier, load_classifier
-from gankit.studies.classifier.arms import ARMS, BAR, added_labels, training_set
+from gankit.studies.classifier.arms import ARMS, BAR
 from gankit.studies.classifier.data import Split, data_notes, split_data
 from gankit.studies.classifier.judging import judge
 from gankit.studies.classifier.report import HEADLINES, difference_rows, score_rows, write_report, write_tables
-from gankit.studies.classifier.training import REGRESSION, train_arm, train_regression
+from gankit.studies.classifier.training import REGRESSION, added_labels, train_arm, train_regression, training_set
 from gankit.studies.fitting import FitSettings, time_fit
 from gankit.studies.jobs import Job, Outcome
 from gankit.studies.kinds import GENERATOR, Arm
-from gankit.studies.labelled import agreed_places, class_counts, content_digest, generator_of_part, package_versions
+from gankit.studies.labelled import agreed_places, class_counts, content_digest, generator_of_part, run_facts
 from gankit.studies.privacy import judge_privacy
 from gankit.studies.reading import load_study
 from gankit.studies.study import JOBS, Refuse, Results, Study, Work, distinct, write_metrics
@@ -217,10 +217,8 @@ class ClassifierStudy(Study):
             "steps": settings.steps,
             "intervals": json.loads(render("gankit.studies", "classifier/intervals.json.j2")),
             "notes": self._notes(),
-            "seconds": round(sum(outcome.seconds for outcome in outcomes.values()), 1),
             "threads": max((outcome.threads for outcome in outcomes.values()), default=0),
-            "versions": package_versions(),
-            "command": self.command(folder),
+            **run_facts(self, outcomes, folder),
         }  # fmt: skip
 
     report = write_report

@@ -1,4 +1,4 @@
-"""One training of one arm: as many optimiser steps as every other, resumable at any moment."""
+"""One training of one arm, as many steps as every other and resumable at any moment; and what it learns from."""
 
 from __future__ import annotations
 
@@ -12,12 +12,13 @@ from gankit.evaluation.design import Floats
 from gankit.files import open_atomically
 from gankit.runs import checkpoint
 from gankit.runs.classifiers import FILE
+from gankit.seeds import derive_seed
 from gankit.studies import kinds
-from gankit.studies.classifier.arms import training_set
-from gankit.studies.fitting import TrainingSet, apply, fit_new, remove_checkpoints
-from gankit.studies.kinds import KINDS, Arm
-from gankit.studies.labelled import numeric_facts
+from gankit.studies.fitting import Images, TrainingSet, apply, fit_new, noised_copies, remove_checkpoints
+from gankit.studies.kinds import KINDS, Arm, Examples, Labels, sample_classes
+from gankit.studies.labelled import class_counts, class_labels, numeric_facts
 from gankit.studies.study import JOBS
+from gankit.studies.trainings import finished_run
 from gankit.studies.worker import check_made
 from gankit.version import __version__
 
@@ -26,6 +27,40 @@ if TYPE_CHECKING:
 
 OUTPUTS = "logits.npy"
 REGRESSION = "regression"  # What jobs that learn a number are called, before their seed; others have an arm's name
+
+
+def training_set(study: ClassifierStudy, arm: Arm, seed: int = 0, generator: Path | None = None) -> TrainingSet:
+    """What a classifier of an arm learns from: the training images, and those that the arm adds.
+
+    The seed decides which are added; `generator` is the folder of the job whose generator makes them, where one does.
+
+    Raises:
+        RunError: that job has failed.
+    """
+    labels, added = added_labels(study), None
+    if arm.kind.adds and len(labels):
+        if generator is None:
+            images = _copies(study, labels, seed)
+        else:
+            images = sample_classes(finished_run(generator), labels, derive_seed(seed, "added") % 2**62)
+        added = Examples(images, labels, np.zeros(len(labels)))
+    return kinds.training_set(arm.kind, study.split.train, study.settings.classical, added)
+
+
+def _copies(study: ClassifierStudy, labels: Labels, seed: int) -> Images:
+    """Random training images of these (k,) classes, (k, c, h, w), with noise: they add no information."""
+    data, random = study.split.train, np.random.default_rng(derive_seed(seed, "copies"))
+    members = [np.flatnonzero(class_labels(data) == label) for label in range(data.image.classes)]
+    places = np.array([random.choice(members[label]) for label in labels], np.int64)
+    return noised_copies(data, places, study.settings.copy_noise, random)
+
+
+def added_labels(study: ClassifierStudy) -> Labels:
+    """The class of each image to add, (k,): as many as fill up the classes in question."""
+    names, counts = study.split.train.class_names, class_counts(study.split.train)
+    to_fill = np.array([names.index(name) for name in study.classes_to_fill], np.int64)
+    wanted = round(study.settings.synthetic_fill * int(counts.max()))
+    return np.repeat(to_fill, np.maximum(0, wanted - counts[to_fill]))
 
 
 def train_arm(study: ClassifierStudy, arm: Arm, seed: int, generator: str | None, folder: Path) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -181,16 +182,10 @@ def open_key(folder: Path, digest: str) -> SetKey:
 
 def flow(key: SetKey) -> list[list[str]]:
     """How many images of each source were shown where, a header first."""
-    rows = [["source", "what", "one by one", "in pairs", "shown again"]]
-    for source, what in key.sources.items():
-        singly = in_pairs = again = 0
-        for shown in key.images:
-            count = sum(picture.source == source for picture in shown.pictures)
-            if shown.repeats:
-                again += count
-            elif shown.is_pair:
-                in_pairs += count
-            else:
-                singly += count
-        rows.append([source, what, str(singly), str(in_pairs), str(again)])
-    return rows
+    places = ("one by one", "in pairs", "shown again")
+    counts = Counter(
+        (picture.source, places[2 if shown.repeats else shown.is_pair])
+        for shown in key.images for picture in shown.pictures
+    )  # fmt: skip
+    rows = [[source, what, *(str(counts[source, place]) for place in places)] for source, what in key.sources.items()]
+    return [["source", "what", *places], *rows]
