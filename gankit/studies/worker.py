@@ -66,12 +66,16 @@ def run_job(job: Job, jobs: Path, threads: int, main: MainProcess | None) -> Non
 
     `main` is None in the main process itself. A worker changes its working directory, and prints into a file.
     """
-    folder, stop = jobs / job.name, jobs / STOP
+    watch = None
     if main is not None:
         _enter_directory(jobs, main)
+        watch = _watch(jobs / ALIVE, main)
         for kind, name, part in main.parts:
             registry(kind).register(name)(part)
-    is_abandoned = _watch(jobs / ALIVE, main)
+    folder, stop = jobs / job.name, jobs / STOP
+
+    def is_abandoned() -> bool:
+        return watch is not None and watch()
 
     def must_stop() -> bool:
         return stop.exists() or is_abandoned()
@@ -131,18 +135,15 @@ def _read(path: Path) -> str:
         return ""
 
 
-def _watch(alive: Path, main: MainProcess | None) -> Callable[[], bool]:
+def _watch(alive: Path, main: MainProcess) -> Callable[[], bool]:
     """A function that tells whether the main process has ended, has been silent for long, or was replaced by another.
 
-    None stands for this process itself.
     Its end shows at once where it is the parent of this process (but not on Windows), elsewhere by its silence.
     """
     last_sign, unchanged_since = "", time.monotonic()  # what `ALIVE` held last, and since when
 
     def is_abandoned() -> bool:
         nonlocal last_sign, unchanged_since
-        if main is None:
-            return False
         sign = _read(alive)
         if sign != last_sign:
             last_sign, unchanged_since = sign, time.monotonic()
