@@ -85,7 +85,9 @@ def test_images_in_a_small_part_of_their_range_are_not_called_empty() -> None:
     """As signed DICOM files without a window: all values lie about the middle."""
     deep = 32768 + noise(30, 1, 16, 16).astype(np.uint16)
     (line,) = findings(gankit.wrap("dataset", deep))
-    assert line.endswith("and 25 more: 0 to 65535 is too wide a range for all; set value_range (of DICOM files a window)")
+    assert line.endswith(
+        "and 25 more: 0 to 65535 is too wide a range for all; set value_range (of DICOM files a window)"
+    )
     (line,) = findings(gankit.wrap("dataset", np.full((30, 1, 16, 16), 9, np.uint8)))
     assert line.endswith("leave out those that show nothing")
 
