@@ -42,6 +42,10 @@ LABELS = [
     *RESNET, "data.conditional=true", "data.weights=agreement", "data.balance=0.5", "critic.class_head=true",
     "training.label_fade=[1, 8]", 'losses=["hinge", "auxiliary-class"]',
 ]  # fmt: skip
+R3GAN = [
+    "wgan-gp", "generator={name='r3gan', width=8}", "critic={name='r3gan', width=8}",
+    'losses=["relativistic", {name="r1", weight=0.5}, {name="r2", weight=0.5}]',
+]  # fmt: skip
 TORCHRUN = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
 LAZY = 'losses=[{name="wasserstein", every=2}, {name="gradient-penalty"}]'
 
@@ -57,6 +61,7 @@ def difference(one: Path, other: Path, part: str) -> float:
     [
         pytest.param("wgan-gp", RESNET, marks=pytest.mark.slow),
         pytest.param("a lazy penalty, alone every other time", [*RESNET, LAZY], marks=pytest.mark.slow),
+        pytest.param("r3gan", R3GAN, marks=pytest.mark.slow),
         ("batch norm", DCGAN),
         ("labels", LABELS),
     ],
