@@ -14,4 +14,8 @@ LABELS = [
     *RESNET, "data.conditional=true", "data.weights=agreement", "data.balance=0.5", "critic.class_head=true",
     "training.label_fade=[1, 8]", 'losses=["hinge", "auxiliary-class"]',
 ]  # fmt: skip
+R3GAN = [
+    "wgan-gp", "generator={name='r3gan', width=8}", "critic={name='r3gan', width=8}",
+    'losses=["relativistic", {name="r1", weight=0.5}, {name="r2", weight=0.5}]',
+]  # fmt: skip
 LAZY = 'losses=[{name="wasserstein", every=2}, {name="gradient-penalty"}]'

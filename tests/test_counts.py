@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 from same_runs import Killed, assert_same_run
-from torch import Tensor
+from torch import Tensor, nn
 
 import gankit
 from gankit.distributed import shard
@@ -82,17 +82,41 @@ def test_counts_of_turns_optimiser_steps_and_intervals(
 
 @pytest.mark.parametrize("side", ["critic", "generator"])
 def test_parts_of_a_batch_give_the_gradients_of_the_whole(side: Side, small: Small, tmp_path: Path) -> None:
-    """Through the penalty, labels, drawn flips and dequantising, in parts of unequal size."""
-    recipe = ("wgan-gp", *small("training.precision=float64", "training.dequantise=true", "data.flip=true",
-                                "data.conditional=true", "generator.norm=layer"))  # fmt: skip
-    gradients = []
+    """Through the penalty, labels, drawn flips, dequantising and a loss's running mean, in parts of unequal size."""
+
+    @gankit.losses.register("about-its-mean")
+    class AboutItsMean(nn.Module, Loss):
+        def __init__(self) -> None:
+            super().__init__()
+            self.register_buffer("mean", torch.zeros((), dtype=torch.float64))
+            self.register_buffer("updates", torch.zeros((), dtype=torch.int64))
+
+        def critic(self, turn: Turn) -> Tensor:
+            return self.about(turn.fake_scores)
+
+        def generator(self, turn: Turn) -> Tensor:
+            return self.about(turn.fake_scores)
+
+        def about(self, scores: Tensor) -> Tensor:
+            value = (scores - self.mean).square().mean()
+            self.mean.lerp_(scores.detach().mean(), 0.5)
+            self.updates += 1
+            return value
+
+    losses = 'losses=["wasserstein", "gradient-penalty", "about-its-mean"]'
+    recipe = ("wgan-gp", *small("training.precision=float64", "training.dequantise=true", "data.flip=true", losses,
+                                "data.conditional=true", "generator.norm=layer", "critic.spectral=true"))  # fmt: skip
+    found = []
     for accumulate in (1, 3, 9):
         experiment = gankit.load(*recipe, f"training.accumulate={accumulate}")
         stepper = Trainer(experiment, tmp_path / "run", None).stepper
         stepper.update(side, 4, 5)
-        gradients.append(torch.cat([p.grad.flatten() for p in getattr(stepper, side).parameters()]))
-    for parts in gradients[1:]:
-        torch.testing.assert_close(parts, gradients[0], rtol=1e-9, atol=1e-12)
+        gradients = torch.cat([p.grad.flatten() for p in getattr(stepper, side).parameters()])
+        state = stepper.gan.losses[-1].loss.state_dict()  # type: ignore[attr-defined]
+        found.append((gradients, *stepper.critic.buffers(), *state.values()))
+        assert state["updates"] == 1
+    for parts in found[1:]:
+        torch.testing.assert_close(parts, found[0], rtol=1e-9, atol=1e-12)
 
 
 def test_a_batch_in_parts_is_refused_beside_what_mixes_it(small: Small, tmp_path: Path) -> None:

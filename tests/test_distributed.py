@@ -15,7 +15,7 @@ from pathlib import Path
 import processes
 import pytest
 import torch
-from distributed_runs import DCGAN, DOUBLE, LABELS, LAZY, RESNET, SMALL
+from distributed_runs import DCGAN, DOUBLE, LABELS, LAZY, R3GAN, RESNET, SMALL
 from same_runs import state
 
 import gankit
@@ -36,6 +36,7 @@ def difference(one: Path, other: Path, part: str) -> float:
     [
         pytest.param("wgan-gp", RESNET, marks=pytest.mark.slow),
         pytest.param("a lazy penalty, alone every other time", [*RESNET, LAZY], marks=pytest.mark.slow),
+        pytest.param("r3gan", R3GAN, marks=pytest.mark.slow),
         ("batch norm", DCGAN),
         ("labels", LABELS),
     ],

@@ -81,6 +81,24 @@ def test_copies_leaks_and_empty_images_are_found() -> None:
     assert not list(findings(gankit.wrap("dataset", noise(20, 1, 16, 16))))
 
 
+def test_images_in_a_small_part_of_their_range_are_not_called_empty() -> None:
+    """As signed DICOM files without a window: all values lie about the middle."""
+    deep = 32768 + noise(30, 1, 16, 16).astype(np.uint16)
+    (line,) = findings(gankit.wrap("dataset", deep))
+    assert line.endswith(
+        "and 25 more: 0 to 65535 is too wide a range for all; set value_range (of DICOM files a window)"
+    )
+    (line,) = findings(gankit.wrap("dataset", np.full((30, 1, 16, 16), 9, np.uint8)))
+    assert line.endswith("leave out those that show nothing")
+
+
+@pytest.mark.usefixtures("fast")
+def test_a_data_set_s_name_comes_before_a_recipe_s(tmp_path: Path) -> None:
+    """`eyes` is both."""
+    assert lines("eyes", tmp_path / "e.toml")[0].startswith("data eyes: ")
+    assert gankit.load(tmp_path / "e.toml").data.name == "eyes"
+
+
 @pytest.mark.usefixtures("fast")
 def test_the_written_file_is_the_proposal_with_its_reasons(tmp_path: Path) -> None:
     place = arrays(tmp_path / "cells.npz", noise(300, 40, 60, 3), labels=np.array([0] * 60 + [1] * 240))

@@ -179,3 +179,82 @@ def test_a_penalty_has_the_gradients_of_torch_alone(monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr("gankit.nn.double_backward.uses_torch", lambda: True)
     for own, expected in zip(found, gradients(), strict=True):
         torch.testing.assert_close(own, expected, rtol=1e-10, atol=1e-12)
+
+
+def in_float64(module: nn.Module) -> dict[str, Tensor]:
+    """Weights, drawn anew so that none is zero."""
+    torch.manual_seed(1)
+    with torch.no_grad():
+        for parameter in module.double().parameters():
+            parameter.copy_(0.3 * torch.randn_like(parameter))
+    return dict(module.named_parameters())
+
+
+def leaky(x: Tensor) -> Tensor:
+    return torch.maximum(x, 0.2 * x)
+
+
+def stage(x: Tensor, weights: dict[str, Tensor], number: int, groups: int) -> Tensor:
+    """Two inverted bottlenecks as section 3.3 has them, by sums over windows and channels."""
+    for block in range(2):
+        expand, mix, contract = (f"stages.{number}.{block}.{name}" for name in ("expand", "mix", "contract"))
+        inner = torch.einsum("oi,nihw->nohw", weights[f"{expand}.weight"][:, :, 0, 0], x)
+        inner = leaky(inner + weights[f"{expand}.bias"][:, None, None])
+        windows = F.pad(inner, (1, 1, 1, 1)).unfold(2, 3, 1).unfold(3, 3, 1)
+        windows = windows.reshape(len(x), groups, -1, *windows.shape[2:])
+        kernel = weights[f"{mix}.weight"].reshape(groups, -1, windows.shape[2], 3, 3)
+        mixed = torch.einsum("goiyx,ngihwyx->ngohw", kernel, windows).flatten(1, 2)
+        mixed = leaky(mixed + weights[f"{mix}.bias"][:, None, None])
+        x = x + torch.einsum("oi,nihw->nohw", weights[f"{contract}.weight"][:, :, 0, 0], mixed)
+    return x
+
+
+def halved(x: Tensor) -> Tensor:
+    """[1, 3, 3, 1] / 8 along both axes, zeros outside, every second value."""
+    rows = F.pad(x, (0, 0, 1, 1)).unfold(2, 4, 2)
+    columns = F.pad(rows @ torch.tensor([1, 3, 3, 1], dtype=x.dtype) / 8, (1, 1)).unfold(3, 4, 2)
+    found: Tensor = columns @ torch.tensor([1, 3, 3, 1], dtype=x.dtype) / 8
+    return found
+
+
+def doubled(x: Tensor) -> Tensor:
+    """Linear between the centres of pixels, the last value beyond the border: quarters and three quarters."""
+    for axis in (2, 3):
+        ends = x.narrow(axis, 0, 1), x.narrow(axis, x.shape[axis] - 1, 1)
+        before = torch.cat([ends[0], x.narrow(axis, 0, x.shape[axis] - 1)], axis)
+        after = torch.cat([x.narrow(axis, 1, x.shape[axis] - 1), ends[1]], axis)
+        x = torch.stack([0.75 * x + 0.25 * before, 0.75 * x + 0.25 * after], axis + 1).flatten(axis, axis + 1)
+    return x
+
+
+@pytest.mark.parametrize("classes", [0, 3])
+def test_both_networks_compute_the_papers_equations(classes: int) -> None:
+    """Written out in float64 without a layer of gankit or a convolution of torch; outputs and gradients."""
+    image = ImageSpec(3, 10, 12, classes=classes)
+    generator = gankit.build("generator", "r3gan", image, latent_dim=5, width=8, widths=[8, 6], group_width=4)
+    critic = gankit.build("critic", "r3gan", image, widths=[6, 8], group_width=4)
+    labels = torch.tensor([0, 2]) if classes else None
+    weights = in_float64(generator)
+    z = torch.randn(2, 5, dtype=torch.float64, requires_grad=True)
+    inputs = z if labels is None else torch.cat([z, weights["embedding.table.weight"][labels]], 1)
+    x = stage((inputs @ weights["linear.weight"].T)[:, :, None, None] * weights["basis"], weights, 0, 4)
+    x = doubled(torch.einsum("oi,nihw->nohw", weights["transitions.0.weight"][:, :, 0, 0], x))
+    x = torch.einsum("oi,nihw->nohw", weights["conv.weight"][:, :, 0, 0], stage(x, weights, 1, 3)).tanh()
+    compare(generator(z, labels), x, [z, *weights.values()])
+
+    weights = in_float64(critic)
+    images = torch.randn(2, *image.shape, dtype=torch.float64, requires_grad=True)
+    x = stage(torch.einsum("oi,nihw->nohw", weights["conv.weight"][:, :, 0, 0], images), weights, 0, 3)
+    x = torch.einsum("oi,nihw->nohw", weights["transitions.0.weight"][:, :, 0, 0], halved(x))
+    pooled = torch.einsum("nchw,chw->nc", stage(x, weights, 1, 4), weights["basis"])
+    scores = pooled @ weights["linear.weight"].T
+    scores = scores[:, 0] if labels is None else (scores * weights["embedding.table.weight"][labels]).sum(1)
+    compare(critic(images, labels), scores, [images, *weights.values()])
+
+
+def compare(found: Tensor, expected: Tensor, inputs: list[Tensor]) -> None:
+    torch.testing.assert_close(found, expected, rtol=1e-10, atol=1e-12)
+    mixed = torch.randn_like(expected)
+    slopes = [torch.autograd.grad((values * mixed).sum(), inputs) for values in (found, expected)]
+    for own, other in zip(*slopes, strict=True):
+        torch.testing.assert_close(own, other, rtol=1e-9, atol=1e-10)

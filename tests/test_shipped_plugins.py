@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import json
 import re
 import shutil
 import sys
@@ -15,8 +16,10 @@ from typing import Any
 
 import processes
 import pytest
+import torch
 from distributions import Environment, wheels
 from packaging.requirements import Requirement
+from same_runs import state
 
 import gankit
 from gankit.registry.plugins import GROUPS, KINDS, SHIPPED, plural
@@ -160,6 +163,63 @@ def test_its_own_tests_pass_on_what_is_installed(which: str, shipped: Environmen
     tested = shipped.python(code, *options, "tests", folder=without_source)
     assert tested.code == 0, tested.out[-8000:] + tested.err
     assert "[100%]" in tested.out
+
+
+CAPTURABLE = """
+import sys
+import gankit
+
+for kind, name in (word.split(".") for word in sys.argv[1:]):
+    print(gankit.build(kind, name, gankit.ImageSpec(3, 28, 28)).capturable)
+"""
+
+
+def test_its_turns_can_be_captured(shipped: Environment, without_source: Path) -> None:
+    """All of its parts that take part in a turn say so; gankit's suites, in its own tests, hold them to it."""
+    groups = {GROUPS[group]: parts for group, parts in project(without_source)["entry-points"].items()}
+    kinds = ("generator", "critic", "loss", "augment")
+    parts = [f"{kind}.{name}" for kind in kinds for name in groups.get(kind, {})]
+    answer = shipped.python(CAPTURABLE, *parts)
+    assert (answer.code, answer.err) == (0, "")
+    assert answer.out.split() == ["True"] * len(parts)
+
+
+# Where no sample draws for itself, so that one process has the draws of two.
+TOGETHER = {
+    "gankit-fastgan": ["fastgan", "generator.width=2", "critic.width=2", "generator.noise=false", "augment=none"],
+    "gankit-stylegan2": [
+        "stylegan2", *[f"{kind}.{key}=4" for kind in ("generator", "critic") for key in ("width", "max_width")],
+        "generator.style_dim=6", "generator.mixing=0.0", "generator.noise=false", "augment.target=0.99",
+        "augment.interval=1",
+    ],
+    "gankit-adaptive-augment": ["r3gan-ada.toml", "generator.width=8", "critic.width=8", "augment.target=0.99",
+                                "augment.interval=1"],
+}  # fmt: skip
+FEW = [
+    "data.name=eyes", "data.counts=[10,10,12]", "data.size=28", "generator.latent_dim=6", "training.steps=3",
+    "training.batch=8", "training.tick_every=1", "training.device=cpu", "training.threads=1",
+    "training.precision=float64", "evaluation.features=pixels",
+]  # fmt: skip
+
+
+@pytest.mark.slow
+def test_two_processes_train_its_parts_as_one_does(shipped: Environment, without_source: Path) -> None:
+    if without_source.name not in TOGETHER:
+        pytest.skip("it has nothing that is trained")
+    for count in (1, 2):
+        command = ("train", *TOGETHER[without_source.name], *FEW, "--out", f"runs/{count}")
+        where = {"site": shipped.site, "folder": without_source, "variables": shipped.variables}
+        done = processes.run(*command, processes=count, **where)
+        assert done.returncode == 0, done.stderr
+    one, two = (state(without_source / "runs" / str(count)) for count in (1, 2))
+    for part in ("generator", "critic"):
+        for name, value in one[part].items():
+            if name not in ("mean_style", "statistics.running"):  # means that no update reads, of one process's samples
+                torch.testing.assert_close(two[part][name], value, rtol=1e-6, atol=1e-9, msg=name)
+    logs = [(without_source / "runs" / str(count) / "log.jsonl").read_text().splitlines() for count in (1, 2)]
+    r = [[json.loads(line).get("augment/r") for line in lines] for lines in logs]
+    assert r[0] == r[1]
+    assert (r[0][0] is not None) == ("augment.interval=1" in TOGETHER[without_source.name])
 
 
 def imported(tree: ast.Module) -> Iterator[tuple[int, str, str]]:

@@ -19,8 +19,9 @@ from torch import Tensor
 
 import gankit
 from gankit.errors import GankitError, PartError, RunError
-from gankit.interfaces import Loss, Turn
+from gankit.interfaces import ImageSpec, Loss, Turn
 from gankit.runs import checkpoint
+from gankit.training.assembly import build
 from gankit.training.evaluator import Evaluator
 from gankit.training.start import load_start_weights
 from gankit.training.trainer import Trainer
@@ -134,14 +135,15 @@ def test_classes_begin_with_what_a_network_without_them_has_learned(small: Small
     assert any("freshly drawn: projection.table.weight" in line for line in stepper.warnings)
 
 
-def test_other_classes_begin_with_the_mean_of_the_old_ones(small: Small, tmp_path: Path) -> None:
+@pytest.mark.parametrize("spectral", [False, True])
+def test_other_classes_begin_with_the_mean_of_the_old_ones(spectral: bool, small: Small, tmp_path: Path) -> None:
     three = tmp_path / "three.npz"
     np.savez(three, images=np.zeros((30, 8, 8, 3), np.uint8), labels=np.arange(30) % 3)
-    more = ("data.conditional=true", f"data.path={three}")
-    saved, stepper = start(small, tmp_path, ("data.conditional=true",), more)
-    for network, key in ((stepper.generator, "blocks.0.norm1.gain"), (stepper.critic, "projection")):
-        kind = "critic" if network is stepper.critic else "generator"
-        table, old = network.state_dict()[f"{key}.table.weight"], saved[kind][f"{key}.table.weight"]
+    more = ("data.conditional=true", f"critic.spectral={spectral}")
+    saved, stepper = start(small, tmp_path, more, (*more, f"data.path={three}"))
+    weight = "parametrizations.weight.original" if spectral else "weight"
+    for kind, key in (("generator", "blocks.0.norm1.gain.table.weight"), ("critic", f"projection.table.{weight}")):
+        table, old = getattr(stepper, kind).state_dict()[key], saved[kind][key]
         assert len(table) != len(old)
         torch.testing.assert_close(table, old.mean(0).expand_as(table))
 
@@ -178,6 +180,28 @@ def test_frozen_layers_of_the_critic_keep_their_weights(small: Small, tmp_path: 
         gankit.train(gankit.load("wgan-gp", *more, "training.freeze=99"), tmp_path / "x")
     with pytest.raises(PartError, match=r"set training\.start_from to the run that they come from"):
         gankit.train(gankit.load("wgan-gp", *small("training.freeze=2")), tmp_path / "x")
+
+
+@pytest.mark.parametrize(
+    ("overrides", "frozen"),
+    [
+        (['critic={name="r3gan", width=8}'], ["conv.weight", "stages.0.0.expand.weight", "stages.0.0.expand.bias"]),
+        (
+            ["critic.spectral=true"],
+            [f"stem.conv{k}.{name}" for k in (1, 2) for name in ("bias", "parametrizations.weight.original")],
+        ),
+        (
+            ['critic={name="dcgan", width=4}', "data.size=16", 'losses=["hinge"]'],
+            ["layers.0.weight", "layers.2.weight", "layers.3.norm.weight", "layers.3.norm.bias"],
+        ),
+    ],
+)
+def test_the_layers_next_to_the_image_freeze_first(overrides: list[str], frozen: list[str], small: Small) -> None:
+    """Not what a critic holds for its end, nor the bias of the layer after them."""
+    experiment = gankit.load("wgan-gp", *small(*overrides, "training.start_from=runs/a", "training.freeze=2"))
+    side = experiment.data.height_width or (8, 8)
+    critic = build(experiment, ImageSpec(3, *side)).critic
+    assert [name for name, parameter in critic.named_parameters() if not parameter.requires_grad] == frozen
 
 
 def test_max_minutes_stops_in_good_order(small: Small, tmp_path: Path) -> None:

@@ -35,7 +35,10 @@ def findings(dataset: Dataset) -> Iterator[str]:
     if len(dataset) > n:
         yield f"the first {n:,} images were compared with each other"
     if blank:
-        yield f"{counted(len(blank), 'near-blank image')}, {_names(dataset, blank)}: leave out those that show nothing"
+        advice = "leave out those that show nothing"
+        if len(blank) == n and dataset.dtype.itemsize > 1:
+            advice = f"{low:g} to {high:g} is too wide a range for all; set value_range (of DICOM files a window)"
+        yield f"{counted(len(blank), 'near-blank image')}, {_names(dataset, blank)}: {advice}"
     # (p, 2) indices of each pair, the smaller first; the later image counts as the copy.
     ids, found = np.array([thumb.id for thumb in thumbs]), duplicates(thumbs, thumbs, NEAR_COPY) if thumbs else ()
     pairs = np.concatenate([np.zeros((0, 2), np.int64), *(ids[np.stack([i, j], 1)[i < j]] for i, j, _, _ in found)])

@@ -153,11 +153,11 @@ def _table(place: str) -> dict[str, Any]:
         return {"name": "npz", "path": place}
     if path.exists():
         raise DataError(f"{place}: it is no folder and no npz or npy file; name the folder that holds your pictures")
+    if place in registry("dataset").names():
+        return {"name": place}
     if place in [*recipes.names(), *recipe_names()]:
         raise DataError(f"{place}: it is a recipe, and a plan starts from images: name a folder of pictures")
-    if len(path.parts) > 1 or place not in registry("dataset").names():
-        raise DataError(f"{shown(place)}: there is no folder, npz file or data set of this name")
-    return {"name": place}
+    raise DataError(f"{shown(place)}: there is no folder, npz file or data set of this name")
 
 
 def _is_dicom(path: Path) -> bool:

@@ -155,11 +155,17 @@ def _freeze(critic: Critic, experiment: Experiment) -> None:
     if count >= total:
         raise PartError(f"training.freeze: the critic has {total} layers; freeze at most {total - 1} of them")
     layers_seen = 0
-    for parameter in critic.parameters():
-        if parameter.dim() > 1:
-            layers_seen += 1
+    for parameter in _in_order(critic):
+        layers_seen += parameter.dim() > 1
         if layers_seen <= count:
             parameter.requires_grad_(False)
+
+
+def _in_order(module: nn.Module) -> Iterator[nn.Parameter]:
+    """Parameters layer by layer: what a module holds itself follows the layers in it, as a bias its computed weight."""
+    for child in module.children():
+        yield from _in_order(child)
+    yield from module.parameters(recurse=False)
 
 
 def _build_losses(tables: list[LossTable], image: ImageSpec) -> list[LossTerm]:

@@ -1,5 +1,6 @@
 """Start from the weights of another run, even one with images of another size or with other classes."""
 
+import re
 from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
@@ -96,24 +97,25 @@ def _load_matching(network: nn.Module, name: str, states: Mapping[str, Any], fol
     saved, own = states.get(name, {}), network.state_dict()
     # The buffers of `training.label_fade` are no weights, and perhaps only one of the two networks has them.
     layers = {key for key in own.keys() | saved.keys() if not key.endswith(".influence")}
-    own_shapes, saved_shapes = ({k: getattr(v, "shape", None) for k, v in state.items()} for state in (own, saved))
-    if all(key in own and key in saved and own_shapes[key] == saved_shapes[key] for key in layers):
+    shapes = [{key: getattr(state[key], "shape", None) for key in layers & state.keys()} for state in (own, saved)]
+    if shapes[0] == shapes[1]:
         load_state(network, name, states, folder)
         return []
     saved_names = _match_from_the_end(own, saved) if name == "critic" else {key: key for key in own}
-    # Embeddings are taken to be indexed by class, as all of gankit's are.
-    class_tables = {key for key, module in network.named_modules() if isinstance(module, nn.Embedding)}
+    # Embeddings are taken to be indexed by class, as all of gankit's are; some weights are computed from others.
+    embeddings = [key for key, module in network.named_modules() if isinstance(module, nn.Embedding)]
+    class_tables = {f"{key}.{name}" for key in embeddings for name in ("weight", "parametrizations.weight.original")}
     taken = {}
     for key, value in own.items():
         saved_name = saved_names[key]
-        candidates = [_fit(saved.get(saved_name), value, by_label=key.rpartition(".")[0] in class_tables)]
+        candidates = [_fit(saved.get(saved_name), value, by_label=key in class_tables)]
         candidates += [_fit(saved.get(other), value, by_label=True) for other in _norm_aliases(saved_name)]
         if fits := [tensor for tensor in candidates if tensor is not None]:
             taken[key] = fits[0]
     if not any(value.dim() > 1 for value in taken.values()):
         raise RunError(
             f"{folder}: the saved {name} does not fit the experiment: no layer of both has the same shape; give the "
-            "networks the names and widths that its experiment.toml has"
+            "networks the names and widths that its experiment.toml has, and images of a size nearer to its own"
         )
     load_state(network, name, {name: {**own, **taken}}, folder)
     return [key for key in own if key in layers and key not in taken]
@@ -148,25 +150,19 @@ def _match_from_the_end(own: Mapping[str, Any], saved: Mapping[str, Any]) -> dic
     own_lengths, saved_lengths = _lengths(own), _lengths(saved)
     names = {}
     for key in own:
-        parts = key.split(".")
-        saved_parts = list(parts)
-        for k, part in enumerate(parts):
-            if part.isdecimal():
-                # The numbers of outer lists in `saved_parts` are already those of the saved network.
-                own_length = own_lengths[".".join(parts[:k])]
-                saved_length = saved_lengths[".".join(saved_parts[:k])]
-                saved_parts[k] = str(int(part) - own_length + saved_length)
-        names[key] = ".".join(saved_parts)
+        place = saved_place = ""
+        for part in key.split("."):
+            saved_part = int(part) - own_lengths[place] + saved_lengths[saved_place] if part.isdecimal() else part
+            place, saved_place = f"{place}{part}.", f"{saved_place}{saved_part}."
+        names[key] = saved_place[:-1]
     return names
 
 
 def _lengths(state: Mapping[str, Any]) -> Counter[str]:
-    """The length of each list of layers, by its name; 0 for other names."""
+    """The length of each list of layers, by its name and a point; 0 for other names."""
     lengths: Counter[str] = Counter()
     for key in state:
-        parts = key.split(".")
-        for k, part in enumerate(parts):
-            if part.isdecimal():
-                place = ".".join(parts[:k])
-                lengths[place] = max(lengths[place], int(part) + 1)
+        for number in re.finditer(r"(?<![^.])\d+(?![^.])", key):
+            place = key[: number.start()]
+            lengths[place] = max(lengths[place], int(number[0]) + 1)
     return lengths

@@ -14,6 +14,7 @@ from gankit.errors import PartError
 from gankit.experiments.experiment import Experiment
 from gankit.interfaces import Augment, Critic, Generator, Loss, Side, Turn
 from gankit.nn.compilation import Compilation
+from gankit.nn.copies import buffers_of, restore_buffers
 from gankit.nn.modes import bfloat16
 from gankit.runs import checkpoint
 from gankit.runs.networks import describe_value, load_state, not_finite, place, step_hooks
@@ -202,7 +203,7 @@ class Stepper:
         """
         last_turn: Turn | None = None
         parameters = list(getattr(self, side).parameters())
-        for piece, shard in enumerate(distributed.shard(batch).parts(self.settings.accumulate)):
+        for piece, shard in self._pieces(batch):
             last_turn = self.execution.run(self._work(side, shard, index, piece)) or last_turn
         distributed.sum_gradients(parameters)  # even without a value: processes that have one would wait for this one
         if last_turn is not None:
@@ -215,6 +216,26 @@ class Stepper:
                 f"losses: on the {side}'s turn {names} returned no value in process {distributed.rank()}, but one in "
                 "another: a loss must return None in all processes or in none"
             )
+
+    def _pieces(self, batch: int) -> Iterator[tuple[int, Shard]]:
+        """This process's share of a batch in numbered pieces, each of which meets the buffers that the first one met.
+
+        Buffers end as their means over the pieces, so that running means are those of the whole batch.
+        """
+        share = distributed.shard(batch)
+        pieces = share.parts(self.settings.accumulate)
+        modules = [part for part in self.parts.values() if isinstance(part, nn.Module)] if len(pieces) > 1 else []
+        before = buffers_of(modules)
+        after = [buffer.clone() for buffer in before]
+        for number, piece in enumerate(pieces):
+            restore_buffers(modules, before)
+            yield number, piece
+            for old, new, mean in zip(before, buffers_of(modules), after, strict=True):
+                if new.is_floating_point():
+                    mean += torch.where(new == old, 0, new - old) * (piece.weight / share.weight)
+                else:
+                    mean.copy_(new)
+        restore_buffers(modules, after)
 
     def _work(self, side: Side, shard: Shard, index: int, piece: int) -> Work:
         """The turn of an update, or of one piece of its batch where `training.accumulate` divides it.

@@ -146,10 +146,6 @@ class AdaptiveAugment(Augment):
             )
         self._of_differences = "scores" not in signs
 
-    def before_step(self, step: int) -> Mapping[str, float] | None:
-        """Pass the step on to `inner`."""
-        return self.inner.before_step(step)
-
     def forward(self, images: Tensor) -> Tensor:
         """(n, c, h, w) in [-1, 1] to the same shape and type, not clamped; each sample as it is, or through `inner`."""
         if isinstance(self.inner, TakesProbability):

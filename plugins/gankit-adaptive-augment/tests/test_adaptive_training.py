@@ -106,6 +106,22 @@ def test_the_held_out_rule_asks_for_held_out_images(small: Small, tmp_path: Path
 # --- training ---------------------------------------------------------------------------------------------------------
 
 
+def test_an_inner_augment_is_told_once_of_each_step(small: Small, tmp_path: Path) -> None:
+    told: list[int] = []
+
+    @gankit.augments.register("curious")
+    class Curious(gankit.Augment):
+        def forward(self, images: Tensor) -> Tensor:
+            return images
+
+        def before_step(self, step: int) -> None:
+            told.append(step)
+
+    experiment = gankit.load("wgan-gp", *small(*SIGN, "augment.inner=curious", "training.steps=2"))
+    gankit.train(experiment, tmp_path / "run")
+    assert told[-2:] == [1, 2]  # after those of a rehearsal
+
+
 class Killed(BaseException):
     pass
 

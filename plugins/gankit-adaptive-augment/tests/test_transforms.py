@@ -11,7 +11,7 @@ import pytest
 import torch
 from gankit.errors import PartError
 from numpy.typing import NDArray
-from scipy import ndimage, signal
+from scipy import ndimage, signal, stats
 from scipy.spatial.transform import Rotation
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
@@ -151,39 +151,67 @@ def test_colours_are_the_papers_product(monkeypatch: pytest.MonkeyPatch) -> None
         np.testing.assert_allclose(offsets[k].expand(3), expected[:3, 3], atol=1e-5)
 
 
-def test_ranges_are_the_papers() -> None:
-    assert np.unique(sources(only("flip"))[:, 0, 0], return_counts=True)[1] == pytest.approx([2000, 2000], abs=200)
-    turns = np.round(sources(only("quarter_turns"))[:, :2, 0]).astype(int)
-    assert np.unique(turns, axis=0, return_counts=True)[1] == pytest.approx([1000] * 4, abs=150)
-    shifts = sources(only("shift"))[:, :2, 2]
-    assert np.array_equal(np.unique(shifts), np.arange(-4, 5))
-    assert np.log2(sources(only("scale"))[:, 0, 0]).std() == pytest.approx(0.2, rel=0.05)
-    stretches = sources(only("stretch"))
-    assert np.log2(stretches[:, 0, 0]).std() == pytest.approx(0.2, rel=0.05)
-    np.testing.assert_allclose(stretches[:, 0, 0] * stretches[:, 1, 1], 1, rtol=1e-5)
-    assert sources(only("slide"))[:, :2, 2].std(0) == pytest.approx(4, rel=0.05)
-    rotations = sources(only("rotation"))
-    assert np.arctan2(rotations[:, 1, 0], rotations[:, 0, 0]).std() == pytest.approx(np.pi / np.sqrt(3), rel=0.05)
-    _, brightness = only("brightness")._colours(4000, 3)
-    assert brightness.std().item() == pytest.approx(0.2, rel=0.05)
-    contrast, _ = only("contrast")._colours(4000, 3)
-    assert contrast[:, 0, 0].log2().std().item() == pytest.approx(0.5, rel=0.05)
-    saturation = torch.linalg.det(only("saturation")._colours(4000, 3)[0]).sqrt()
-    assert saturation.log2().std().item() == pytest.approx(1, rel=0.05)
+DRAWS = 10_000
+OCTAVES = {"scale": 0.2, "stretch": 0.2, "contrast": 0.5, "saturation": 1.0}
+"""Standard deviations of the logarithms (appendix B: 0.2 ln 2, 0.5 ln 2 and ln 2 of natural ones)."""
 
 
-@pytest.mark.parametrize("name", ["scale", "rotation", "slide", "stretch", *COLOUR])
-def test_each_coin_falls_with_probability_p(name: str) -> None:
-    augment, images = only(name, probability=0.3), torch.rand(2000, 3, 2, 2)
-    changed = (augment(images) != images).flatten(1).any(1).float().mean().item()
-    expected = 0.15 if name == "inversion" else 0.3  # every second of those is reflected
-    assert changed == pytest.approx(expected, abs=0.05)
+@pytest.mark.parametrize("p", [0.2, 0.7, 1.0])
+def test_what_10_000_draws_do_is_what_the_paper_says(p: float, monkeypatch: pytest.MonkeyPatch) -> None:
+    """How often each transformation changes an image, how far, and that no coin knows of another."""
+    augment = Transforms(probability=p)
+    values = recorded(augment, monkeypatch)
+    sources(augment, DRAWS)
+    augment._colours(DRAWS, 3)
+    names = ["shift", "slide", "scale", "stretch", "before", "after", "flip", "quarter_turns", *COLOUR]
+    drawn = dict(zip(names, values, strict=True))
+    ones = {*OCTAVES, "flip", "inversion"}
+    acted = {name: drawn[name] != (name in ones) for name in names}
+    once = 1 - (1 - p) ** 0.5
+    expected = {"flip": p / 2, "inversion": p / 2, "quarter_turns": 3 / 4 * p, "before": once, "after": once}
+    for name, marks in acted.items():
+        share = expected.get(name, p)
+        assert marks.mean() == pytest.approx(share, abs=4 * (share * (1 - share) / DRAWS) ** 0.5), name
+    assert (acted["before"] | acted["after"]).mean() == pytest.approx(p, abs=0.02)
+    random = np.array([marks for marks in acted.values() if 0 < marks.mean() < 1])
+    if len(random) > 1:
+        correlations = np.corrcoef(random) - np.eye(len(random))
+        assert np.abs(correlations).max() < 4.5 / DRAWS**0.5
+    laws = {name: (np.log2, stats.norm(0, octaves)) for name, octaves in OCTAVES.items()}
+    laws |= {name: (np.positive, stats.uniform(-np.pi, 2 * np.pi)) for name in ("before", "after", "hue")}
+    laws["brightness"] = np.positive, stats.norm(0, 0.2)
+    for name, (scale, law) in laws.items():
+        assert stats.kstest(scale(drawn[name][acted[name]]), law.cdf).pvalue > 1e-3, name
+    turns = np.bincount(np.round(drawn["quarter_turns"][acted["quarter_turns"]] / (np.pi / 2)).astype(int))
+    assert stats.chisquare(turns[1:]).pvalue > 1e-3
+    assert len(turns) == 4
 
 
-def test_coins_know_nothing_of_each_other() -> None:
-    matrices, offsets = only("brightness", "contrast", probability=0.5)._colours(4000, 1)
-    both = ((matrices[:, 0, 0] != 1) & (offsets != 0)).float().mean().item()
-    assert both == pytest.approx(0.25, abs=0.03)
+def test_10_000_moves_are_those_of_the_paper() -> None:
+    """Either axis by its own length: whole pixels up to an eighth of it, or normal distances; one coin moves both."""
+    sides = np.array([48, 32])  # x, y
+    slid = only("slide")._sources(DRAWS, 32, 48)[:, :2, 2].double().numpy()
+    shifted = only("shift")._sources(DRAWS, 32, 48)[:, :2, 2].double().numpy()
+    for axis, side in enumerate(sides):
+        assert stats.kstest(slid[:, axis], stats.norm(0, side / 8).cdf).pvalue > 1e-3
+        most = side // 8
+        numbers = np.arange(-most, most + 1)
+        shares = np.where(np.abs(numbers) == most, 0.5, 1) / (2 * most)  # of uniform distances that are rounded
+        found = (shifted[:, axis, None] == numbers).sum(0)
+        assert found.sum() == DRAWS
+        assert stats.chisquare(found, DRAWS * shares).pvalue > 1e-3
+    for moves in (slid, shifted):
+        assert abs(np.corrcoef(moves.T)[0, 1]) < 4 / DRAWS**0.5
+    some = only("slide", probability=0.3)._sources(DRAWS, 32, 48)[:, :2, 2] != 0
+    assert torch.equal(some[:, 0], some[:, 1])
+
+
+def test_a_factor_acts_on_what_it_should() -> None:
+    """`scale` on both axes alike, `stretch` on one and its inverse on the other."""
+    for name, product in (("scale", lambda x, y: x / y), ("stretch", lambda x, y: x * y)):
+        found = sources(only(name), 200)
+        np.testing.assert_allclose(product(found[:, 0, 0], found[:, 1, 1]), 1, rtol=1e-5)
+        assert len(np.unique(found[:, 0, 0])) == 200
 
 
 @pytest.mark.parametrize("name", GEOMETRIC + COLOUR)

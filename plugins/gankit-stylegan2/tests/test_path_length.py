@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import pytest
 import torch
-from gankit.interfaces import Generator, Turn
+from gankit.interfaces import Generator, ImageSpec, Turn
 from torch import nn
 
-from gankit_stylegan2 import PathLength
+from gankit_stylegan2 import PathLength, StyleGAN2Generator
+from gankit_stylegan2.path_length import path_lengths
 
 
 class Linear(Generator):
@@ -96,3 +97,23 @@ def test_the_mean_follows_the_lengths():
 def test_the_generator_alone_is_regularised():
     """The critic's turn adds nothing."""
     assert PathLength().critic(turn(Linear(), 2)[0]) is None
+
+
+def test_lengths_of_the_generator_beside_finite_differences():
+    """|J^T y| over the root of the layers' number, from images at styles that are moved a little in each direction."""
+    torch.manual_seed(0)
+    settings = {"width": 2, "max_width": 4, "latent_dim": 5, "style_dim": 3, "mapping_layers": 2, "noise": False}
+    generator = StyleGAN2Generator(ImageSpec(3, 8, 8), **settings).double()
+    made, draws = turn(generator, 2)
+    found = path_lengths(generator, made)
+    styles = generator.mapping(made.latents)[:, None].expand(-1, generator.style_layers, -1).detach()
+    products = torch.zeros_like(styles)
+    for layer in range(generator.style_layers):
+        for k in range(3):
+            step = torch.zeros_like(styles)
+            step[:, layer, k] = 1e-5
+            slopes = (generator.synthesis(styles + step) - generator.synthesis(styles - step)) / 2e-5
+            products[:, layer, k] = (slopes * draws.seen[0]).sum((1, 2, 3)) / 8  # the root of 8 times 8 pixels
+    expected = products.square().sum(2).mean(1).sqrt()
+    torch.testing.assert_close(found, expected, rtol=1e-6, atol=0)
+    assert expected.min() > 0

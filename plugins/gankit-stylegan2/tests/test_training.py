@@ -112,6 +112,21 @@ def test_halves_of_a_batch_train_as_the_whole(run, tmp_path):
         torch.testing.assert_close(whole, (first + second) / 2)
 
 
+def test_a_batch_in_parts_trains_as_the_whole(tmp_path):
+    """Where no sample draws or mixes: the running means of styles and of path lengths are those of the whole batch."""
+    same = ("critic.group=1", "generator.mixing=0.0", "generator.noise=false", "training.precision=float64")
+    more = (*same, "augment=none", "training.steps=3", "losses.stylegan2-path-length.every=1")
+    runs = [
+        gankit.train(small(*more, f"training.accumulate={count}"), tmp_path / str(count)).generator.state_dict()
+        for count in (1, 4)
+    ]
+    for name, value in runs[0].items():
+        torch.testing.assert_close(runs[1][name], value, rtol=1e-6, atol=1e-6, msg=name)
+    with pytest.raises(gankit.GankitError, match=r"accumulate: critic \S*stylegan2 mixes the samples of a batch"):
+        gankit.train(small("training.accumulate=2"), tmp_path / "mixed")
+    assert not (tmp_path / "mixed").exists()
+
+
 @pytest.mark.parametrize("conditional", ["true", pytest.param('["deviation"]', marks=pytest.mark.slow)])
 def test_labels_train(conditional, tmp_path):
     """Classes and float conditions, each with the losses of the example."""
