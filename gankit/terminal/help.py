@@ -79,10 +79,9 @@ class Commands(TyperGroup):
 
     def invoke(self, ctx: Any) -> Any:
         """Run a command; Ctrl-C, SIGTERM and a closed terminal are one line, unless the interrupt holds one."""
-        ends = {signal.SIGTERM, getattr(signal, "SIGHUP", signal.SIGTERM)} if ctx.parent is None else set()
+        is_outermost = ctx.parent is None and threading.current_thread() is threading.main_thread()
+        ends = {signal.SIGTERM, getattr(signal, "SIGHUP", signal.SIGTERM)} if is_outermost else set()
         ends = {end for end in ends if signal.getsignal(end) is signal.SIG_DFL}  # not, for example, under nohup
-        if threading.current_thread() is not threading.main_thread():
-            ends = set()
         try:
             for end in ends:
                 signal.signal(end, signal.default_int_handler)
