@@ -1,17 +1,12 @@
-"""The commands `gankit` and `python -m gankit`."""
+"""The commands `gankit` and `python -m gankit`; Ctrl-C while their modules are loaded is one line, too."""
 
 import sys
 
-
-def main() -> None:
-    """Run the command line; Ctrl-C while its modules are still loaded is one line, too."""
-    try:
-        from gankit.cli import main as run
-    except KeyboardInterrupt:
-        print("gankit: interrupted", file=sys.stderr)
-        sys.exit(130)
-    run()
-
+try:
+    from gankit.cli import main
+except KeyboardInterrupt:
+    print("gankit: interrupted", file=sys.stderr)
+    sys.exit(130)
 
 if __name__ == "__main__":
     main()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import runpy
 import signal
 import sys
 from collections.abc import Callable
@@ -14,7 +15,6 @@ import pytest
 import torch
 
 import gankit
-from gankit.__main__ import main
 from gankit.evaluation.while_training import MetricsWhileTraining
 from gankit.runs import checkpoint
 from gankit.training.step import Stepper
@@ -145,10 +145,13 @@ def test_a_signal_that_the_process_was_started_to_ignore_stops_nothing(
 
 
 @pytest.mark.parametrize("when", ["loading", "at work", "after words of its own"])
+@pytest.mark.parametrize("kind", [None, signal.SIGTERM, pytest.param("SIGHUP", marks=NOT_ON_WINDOWS)])
 def test_an_interrupted_command_says_one_line(
-    when: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    when: str, kind: Any, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     def interrupted(*given: object) -> None:
+        if kind and when == "at work":
+            interrupt(getattr(signal, str(kind), kind))
         raise KeyboardInterrupt(*["go on with: gankit resume"] * (when == "after words of its own"))
 
     if when == "loading":
@@ -158,7 +161,8 @@ def test_an_interrupted_command_says_one_line(
     monkeypatch.setattr("gankit.cache.clear_cache", interrupted)
     monkeypatch.setattr(sys, "argv", ["gankit", "cache", "clear"])
     with pytest.raises(SystemExit) as stop:
-        main()
+        runpy.run_module("gankit", run_name="__main__")
     assert stop.value.code == 130
     out, err = capsys.readouterr()
+    assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
     assert (out, err) == ("", "" if when == "after words of its own" else "gankit: interrupted\n")

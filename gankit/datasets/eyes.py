@@ -116,12 +116,10 @@ class Eyes(Dataset):
         share = agreement(self.calls, labels)
         facts = {name: self._subjects[name] for name in _FACTS}
         return Known(
-            labels=labels,
-            class_names=CLASS_NAMES,
-            agreement=share,
+            labels=labels, class_names=CLASS_NAMES, agreement=share,
             facts=facts | {"agreement": share, "calls": self.calls},
             changed_by_mirror=frozenset({"laterality", "gaze_h", "yaw", "roll"}),
-        )
+        )  # fmt: skip
 
     def mirror(self, images: Images) -> Images:
         """The subject in a looking glass: width flipped and, where crops are stacked, the two rows exchanged.

@@ -251,13 +251,10 @@ class Npz(DecodedDataset):
         names = [key.removeprefix(first) for key in self.archive.headers if key.startswith(first)]
         facts = [name for name in names if name not in no_facts and self._is_fact(name)]
         return Known(
-            labels=labels,
-            class_names=class_names,
-            groups=self._flat(self.names["groups"]),
+            labels=labels, class_names=class_names, groups=self._flat(self.names["groups"]), splits=splits,
             agreement=None if agreement is None else shares(agreement, f"{self.archive.path}: 'agreement'"),
-            splits=splits,
             facts=Columns(facts, self._read_fact),
-        )
+        )  # fmt: skip
 
     @property
     def remarks(self) -> list[str]:

@@ -90,11 +90,9 @@ def compare(a: dict[str, Any] | str | Path, b: dict[str, Any] | str | Path, *, f
     for name in shared:
         one, other = first["metrics"][name], second["metrics"][name]
         differences[name] = {
-            "a": one["value"],
-            "b": other["value"],
-            "difference": other["value"] - one["value"],
+            "a": one["value"], "b": other["value"], "difference": other["value"] - one["value"],
             "standard_error": _error_of_difference(one, other, same_reals),
-        }
+        }  # fmt: skip
     return differences
 
 

@@ -103,15 +103,9 @@ def evaluate(
         raise DataError(f"real, on the command line --against: say which real images to compare {fake_name} with")
 
     sides = open_sides(
-        source,
-        fake_name,
-        source if real is None else real,
-        training,
-        wants_training="training" in _needs(parts),
-        count=settings.count if count is None else count,
-        seed=seed,
-        window=window,
-    )
+        source, fake_name, source if real is None else real, training, wants_training="training" in _needs(parts),
+        count=settings.count if count is None else count, seed=seed, window=window,
+    )  # fmt: skip
     if isinstance(sides.reals, Statistics):
         parts = _for_moments(parts, sides.reals.name, by_default, permutations)
     features_name, network = extractor(settings.features if features is None else features, sides.shape)
@@ -187,14 +181,10 @@ def _context(seed: int) -> dict[str, Any]:
         f"else the jackknife over both sets, one image (group) at a time up to {MOST_LEFT_OUT_SINGLY}, else groups "
         "of them",
         "versions": {
-            "gankit": gankit_version,
-            "torch": torch.__version__,
-            "numpy": np.__version__,
-            "scipy": scipy.__version__,
-            "pillow": PIL.__version__,
-            "python": platform.python_version(),
+            "gankit": gankit_version, "torch": torch.__version__, "numpy": np.__version__, "scipy": scipy.__version__,
+            "pillow": PIL.__version__, "python": platform.python_version(),
         },
-    }
+    }  # fmt: skip
 
 
 @seeds.plain_torch()

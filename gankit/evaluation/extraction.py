@@ -121,15 +121,10 @@ def rows(
         logits = _logits(vectors, network) if "logits" in needs else None
     everything = np.arange(len(images))
     return Rows(
-        features=vectors,
-        logits=logits,
-        images=images.read(everything) if "images" in needs else None,
-        labels=images.labels,
-        groups=images.groups,
-        ids=everything,
-        class_names=images.class_names or None,
+        features=vectors, logits=logits, images=images.read(everything) if "images" in needs else None,
+        labels=images.labels, groups=images.groups, ids=everything, class_names=images.class_names or None,
         value_range=images.value_range,
-    )
+    )  # fmt: skip
 
 
 def features(

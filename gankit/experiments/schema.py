@@ -51,19 +51,15 @@ def schema(load: bool = False, **more: type[BaseModel]) -> dict[str, Any]:
 
     return {
         "$schema": "https://json-schema.org/draft/2020-12/schema",
-        "title": "gankit experiment",
-        "type": "object",
-        "additionalProperties": False,
+        "title": "gankit experiment", "type": "object", "additionalProperties": False,
         "properties": {
             **{name: settings_schema(table, name) for name, table in more.items()},
-            "data": part_schema(DataTable),
-            "generator": part_schema(GeneratorTable),
-            "critic": part_schema(CriticTable),
+            "data": part_schema(DataTable), "generator": part_schema(GeneratorTable),
+            "critic": part_schema(CriticTable), "augment": part_schema(AugmentTable),
             "losses": {"type": "array", "minItems": 1, "items": part_schema(LossTable)},
-            "augment": part_schema(AugmentTable),
             "training": settings_schema(Training, "training"),
             "evaluation": settings_schema(Evaluation, "evaluation"),
             "run": {"type": "object", "description": "The record of a run; not an input."},
         },
         "$defs": definitions,
-    }
+    }  # fmt: skip

@@ -222,10 +222,8 @@ class _Copies(Resampling):
         distances = self._distances(self.real.original_places, self.fake.original_places + self.pool.real.count)
         values, near, held_out = _values(distances, left_one_out), distances.to_closest, distances.held_out
         n_held, n_training = self._effective_held_out(self.real.codes), len(self.training.ids)
-        controls = {
-            "copycat": _copycat(min(n_training, len(near)), held_out, n_held, left_one_out),
-            "held-out reals": self._control_of_held_out(held_out),
-        }
+        copycat = _copycat(min(n_training, len(near)), held_out, n_held, left_one_out)
+        controls = {"copycat": copycat, "held-out reals": self._control_of_held_out(held_out)}
         details = {
             "pairs": [
                 {"fake": self.fake.ids[i], "real": self.training.ids[distances.closest[i]], "distance": float(near[i])}

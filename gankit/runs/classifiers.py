@@ -126,13 +126,10 @@ def load_weights(network: nn.Module, path: Path, name: str, table: str = "classi
     state = network.state_dict()
     named = tensors.items() if isinstance(tensors, dict) else ()
     fitting = {
-        key: value
-        for key, value in named
-        if isinstance(value, Tensor)
-        and key in state
-        and value.shape == state[key].shape
+        key: value for key, value in named
+        if isinstance(value, Tensor) and key in state and value.shape == state[key].shape
         and torch.can_cast(value.dtype, state[key].dtype)
-    }
+    }  # fmt: skip
     # Some networks have a second head for training. Both heads depend on the classes: at most a weight and a bias each.
     if len(state) - len(fitting) > 4 or not fitting:
         raise PartError(

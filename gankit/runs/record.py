@@ -34,15 +34,9 @@ def record_run(experiment: Experiment, dataset: Dataset, **facts: Any) -> RunRec
     else:  # the default is chosen when a run starts, and kept when it resumes
         features = (before.features if before else "") or default_features()
     return RunRecord(
-        versions=_versions(experiment),
-        dtype=str(dataset.dtype),
-        value_range=dataset.value_range,
-        **_counts(dataset),
-        threads=torch.get_num_threads(),
-        processes=distributed.size(),
-        features=features,
-        **facts,
-    )
+        versions=_versions(experiment), dtype=str(dataset.dtype), value_range=dataset.value_range, **_counts(dataset),
+        threads=torch.get_num_threads(), processes=distributed.size(), features=features, **facts,
+    )  # fmt: skip
 
 
 def _counts(dataset: Dataset) -> dict[str, Any]:
@@ -101,12 +95,9 @@ def export_config(experiment: Experiment, record: RunRecord, conditions: Tensor 
     `conditions` are (m, k) standardised conditions to draw from, or None.
     """
     config: dict[str, Any] = {
-        "generator": experiment.generator.table(),
-        "image": record.image,
-        "dtype": record.dtype,
-        "value_range": list(record.value_range),
-        "class_names": record.class_names,
-    }
+        "generator": experiment.generator.table(), "image": record.image, "dtype": record.dtype,
+        "value_range": list(record.value_range), "class_names": record.class_names,
+    }  # fmt: skip
     if conditions is not None:
         config["conditions"] = conditions.tolist()
     return config

@@ -1,5 +1,7 @@
 """How the command line explains itself: the whole summary of each command, examples to type, and the version."""
 
+import signal
+import threading
 from typing import Annotated, Any
 
 import typer
@@ -76,13 +78,21 @@ class Commands(TyperGroup):
         return command and self.explain(ctx, command)
 
     def invoke(self, ctx: Any) -> Any:
-        """Run a command; an interrupt is said in one line, unless it holds the text that was said of it."""
+        """Run a command; Ctrl-C, SIGTERM and a closed terminal are one line, unless the interrupt holds one."""
+        is_outermost = ctx.parent is None and threading.current_thread() is threading.main_thread()
+        ends = {signal.SIGTERM, getattr(signal, "SIGHUP", signal.SIGTERM)} if is_outermost else set()
+        ends = {end for end in ends if signal.getsignal(end) is signal.SIG_DFL}  # not, for example, under nohup
         try:
+            for end in ends:
+                signal.signal(end, signal.default_int_handler)
             return super().invoke(ctx)
         except KeyboardInterrupt as interrupt:
             if ctx.parent is None and not interrupt.args:
                 say("gankit: interrupted", error=True)
             raise
+        finally:
+            for end in ends:
+                signal.signal(end, signal.SIG_DFL)
 
     @staticmethod
     def explain(ctx: Any, command: Any) -> Any:

@@ -69,38 +69,31 @@ def _draw_class(label: int, count: int, seed: int) -> Subjects:
     figures |= {name: normal(name.replace("_", "-"), *values) for name, values in _NORMAL.items()}
     figures |= {name: uniform(name.replace("_", "-"), *values) for name, values in _UNIFORM.items()}
     return figures | {
-        "label": np.full(count, label, dtype=np.int64),
-        "index": np.arange(count),
+        "label": np.full(count, label, dtype=np.int64), "index": np.arange(count),
         "deviation": _deviation(label, count, seed),
         "laterality": (uniform("laterality") < 0.5).astype(np.int64),
         "hirschberg_ratio": normal("hirschberg", 20.5, 1.8, 15.0, 24.0),
         "age": age,
         "iris_shade": stream(seed, label, "iris-shade").normal(0.0, 1.0, (count, 3)),
-        "ita": ita,
-        "skin": lab,
-        "pupil_distance": pupil_distance,
+        "ita": ita, "skin": lab, "pupil_distance": pupil_distance,
         "canthi": 31.0 + 0.35 * (pupil_distance - 56.0) + normal("canthi", 2.3, 1.3, -1.0, 5.0),
         "fissure": 23.8 + 3.6 * grown + normal("fissure", 0.0, 1.1),
-        "lid_upper": np.clip(lid_upper, 1.2, 5.2),
-        "lid_lower": np.clip(lid_lower, 4.0, 7.0),
+        "lid_upper": np.clip(lid_upper, 1.2, 5.2), "lid_lower": np.clip(lid_lower, 4.0, 7.0),
         "lid_eyes": per_eye("lid-eyes", 0.25),
         "epicanthus": np.where(folded, uniform("fold", 1.0, 3.2), 0.0),
         "crease": np.where(uniform("single") < 0.42, 0.0, uniform("crease", 1.0, 3.6)),
         "lid_fullness": uniform("fullness", 0.3, 1.0),
         "bag": uniform("bag", 0.05, 0.4) + 0.5 * np.clip((age - 25) / 50, 0, 1) * uniform("older-bag"),
-        "circles": uniform("circles", 0.0, 0.5) ** 1.3,
-        "wrinkles": np.clip((age - 28) / 40, 0, 1),
+        "circles": uniform("circles", 0.0, 0.5) ** 1.3, "wrinkles": np.clip((age - 28) / 40, 0, 1),
         "liner": np.where(uniform("makeup") < 0.12, uniform("liner", 0.4, 1.0), 0.0) * (age > 16),
         "brow_height": np.maximum(normal("brow-height", 12.3, 2.8) + 2.5 * grown, 8.5),
-        "brow_weight": uniform("brow", 0.35, 1.0),
-        "brow_arch": uniform("arch", 0.5, 3.5),
+        "brow_weight": uniform("brow", 0.35, 1.0), "brow_arch": uniform("arch", 0.5, 3.5),
         "socket": uniform("socket", 0.3, 1.0) * (0.6 + 0.4 * grown),
         "redness": uniform("redness", 0.1, 1.0) ** 1.6,
-        "blur": uniform("blur", 0.0, 1.0) ** 2 * 0.75,
-        "noise": uniform("noise") ** 3 * 6.0 + 0.6,
+        "blur": uniform("blur", 0.0, 1.0) ** 2 * 0.75, "noise": uniform("noise") ** 3 * 6.0 + 0.6,
         "second_at": stream(seed, label, "second-at").uniform([0.5, 0.7], [1.6, 1.9], (count, 2)),
         "framing": stream(seed, label, "framing").normal(0.0, [0.7, 0.6], (count, 2, 2)),
-    }
+    }  # fmt: skip
 
 
 def draw_subjects(counts: tuple[int, int, int], seed: int) -> Subjects:

@@ -38,10 +38,8 @@ def judge(
     logits = {arm: load_outputs(folder, arm.name, seeds) for arm in study.arms() if succeeded(arm.name)}
     found: dict[str, Any] = {
         "arms": {
-            arm.name: {
-                **_effort([outcomes[f"{arm.name}-{seed}"] for seed in seeds]),
-                **scorer.scores(of_arm, settings.groupings, settings.calibration),
-            }
+            arm.name: _effort([outcomes[f"{arm.name}-{seed}"] for seed in seeds])
+            | scorer.scores(of_arm, settings.groupings, settings.calibration)
             for arm, of_arm in logits.items()
         },
         "differences": [
