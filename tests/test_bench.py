@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+import weakref
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -160,12 +161,29 @@ def test_the_gpu_benchmark_runs_in_small_on_the_cpu(tmp_path: Path, capsys: pyte
     assert all(f"\n## {heading}\n" in page for heading, name, _ in gpu_page.SECTIONS if results[name])
 
 
+def test_a_training_that_was_measured_takes_no_memory_beside_the_next_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    made: list[Any] = []
+    build = gpu.Bench.stepper
+
+    def stepper(bench: gpu.Bench, *settings: Any) -> Any:
+        assert [one() for one in made] == [None] * len(made)
+        built = build(bench, *settings)
+        made.append(weakref.ref(built))
+        return built
+
+    monkeypatch.setattr(gpu.Bench, "stepper", stepper)
+    (row,) = gpu.step(gpu.Bench(True), "wgan-gp", 8, 4)
+    assert {"graphs", "eager"} <= row.keys()
+    assert len(made) == 2
+
+
 def test_the_gpu_benchmark_names_what_it_had_no_time_for(tmp_path: Path) -> None:
+    out = tmp_path / "a folder" / "that is made"
     with gankit.testing.isolated_registry():
-        results = gpu.main(["--smoke", "--out", str(tmp_path), "--minutes", "0"])
+        results = gpu.main(["--smoke", "--out", str(out), "--minutes", "0"])
     assert [line.partition(":")[0] for line in results["not_run"][1:]] == list(gpu.PARTS)
     assert not results["whole"]
-    assert (tmp_path / "gpu.md").read_text().count("| not measured |") == len(gpu_page.TARGETS)
+    assert (out / "gpu.md").read_text().count("| not measured |") == len(gpu_page.TARGETS)
 
 
 def test_the_gpu_benchmark_goes_on_after_a_fault_and_keeps_what_it_has(

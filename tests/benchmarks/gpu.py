@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import gc
 import importlib
 import json
 import platform
@@ -38,6 +39,7 @@ from torch.utils._pytree import tree_leaves
 import gankit
 from gankit.errors import typed_line
 from gankit.evaluation.extraction import extractor
+from gankit.files import write_atomically
 from gankit.runs.networks import generate_batches
 from gankit.training.data import prepare
 from gankit.training.execution.graphs import WARM_UPS, Graphs
@@ -120,6 +122,7 @@ class Bench:
     @contextlib.contextmanager
     def running(self, recipe: str, side: int, batch: int, *more: str) -> Iterator[Stepper]:
         """A training past its first steps; its memory is freed at the end."""
+        gc.collect()  # the first training of a process stays until then, in the frames in which torch imports more
         if self.device.type == "cuda":
             torch.cuda.empty_cache()
             torch.cuda.reset_peak_memory_stats()
@@ -128,6 +131,11 @@ class Bench:
             for _ in range(1 if self.smoke else WARM_UPS + 3):
                 stepper.advance()
             yield stepper
+
+    def measure(self, recipe: str, side: int, batch: int, *more: str) -> Row:
+        """As `measured`, of a training of its own: its memory is no part of the next one's."""
+        with self.running(recipe, side, batch, *more) as stepper:
+            return self.measured(stepper)
 
     def measured(self, stepper: Stepper) -> Row:
         """Milliseconds of a step, its kernels, memory, and images a second."""
@@ -160,11 +168,9 @@ def step_part(bench: Bench) -> Iterator[Case]:
 
 
 def step(bench: Bench, recipe: str, side: int, batch: int) -> Iterator[Row]:
-    row: Row = {"recipe": recipe, "side": side, "batch": batch}
-    for way in ("auto", "false"):
-        with bench.running(recipe, side, batch, *WHOLE, f"training.graphs={way}") as stepper:
-            row["graphs" if way == "auto" else "eager"] = bench.measured(stepper)
-    yield row
+    ways = {"graphs": "training.graphs=auto", "eager": "training.graphs=false"}
+    measured = {name: bench.measure(recipe, side, batch, *WHOLE, setting) for name, setting in ways.items()}
+    yield {"recipe": recipe, "side": side, "batch": batch, **measured}
 
 
 def mimicry_part(bench: Bench) -> Iterator[Case]:
@@ -235,8 +241,7 @@ def arithmetic_part(bench: Bench) -> Iterator[Case]:
 
 
 def computing(bench: Bench, recipe: str, side: int, batch: int, way: str, *more: str) -> Iterator[Row]:
-    with bench.running(recipe, side, batch, *WHOLE, *more) as stepper:
-        yield {"recipe": recipe, "side": side, "way": way, **bench.measured(stepper)}
+    yield {"recipe": recipe, "side": side, "way": way, **bench.measure(recipe, side, batch, *WHOLE, *more)}
 
 
 def record_part(bench: Bench) -> Iterator[Case]:
@@ -271,6 +276,7 @@ def inference_part(bench: Bench) -> Iterator[Case]:
 def sampling(bench: Bench, count: int) -> Iterator[Row]:
     generator = bench.stepper("wgan-gp", 32, 64).averaged_generator().eval()
     latents = torch.randn(count, generator.latent_dim)
+    next(generate_batches(generator, latents, None))  # libraries choose their kernels in the first
     taken = bench_once(bench, lambda: list(generate_batches(generator, latents, None)))
     yield {"what": "sampling wgan-gp 32x32", "images_per_second": count / taken}
 
@@ -369,10 +375,11 @@ def main(arguments: list[str] | None = None) -> Row:
     with contextlib.suppress(OSError):  # rows of a plug-in that is not there say so
         register_plugin(FASTGAN)
     folder = HERE if given.out is None else given.out
+    folder.mkdir(parents=True, exist_ok=True)
     page = gpu_page.PAGE if given.out is None else given.out / "gpu.md"
 
     def save(results: Row) -> None:
-        (folder / "gpu.json").write_text(json.dumps(results, indent=1) + "\n")
+        write_atomically(folder / "gpu.json", json.dumps(results, indent=1) + "\n")  # may be stopped at any moment
         page.write_text(gpu_page.page(results))
 
     earlier = folder / "gpu.json"
