@@ -12,6 +12,8 @@ demo: .venv/.installed
 newcomer: .venv/.installed
 	$(BIN)/python tests/first_hour.py --clone
 
+# Several processes load the same files: what one of them has compiled is kept for the others and for the next time.
+test: export PYTHONDONTWRITEBYTECODE =
 test: .venv/.installed-test
 	$(RUN) pytest -n 2 --dist loadfile --no-loadscope-reorder
 

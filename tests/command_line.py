@@ -14,6 +14,7 @@ import pytest
 
 import gankit
 from gankit.cli import main
+from gankit.images.pictures import grid_png
 
 Small = Callable[..., list[str]]
 
@@ -56,29 +57,32 @@ def call(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) ->
     return run
 
 
-@pytest.fixture(scope="module")
-def runs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    """Trained for one step: without labels, on classes, on a float condition, on 16-bit grey images."""
-    folder = tmp_path_factory.mktemp("runs")
+RUNS = {
+    "plain": ["data.path={}/colour.npz"],
+    "classes": ["data.path={}/colour.npz", "data.conditional=true"],
+    "condition": ["data.path={}/colour.npz", 'data.conditional=["severity"]'],
+    "grey": ["data.path={}/grey.npz"],
+}
+"""Settings of runs without labels, on classes, on a float condition, and on 16-bit grey images."""
+
+
+def train_runs(folder: Path, *names: str) -> dict[str, Path]:
+    """Folders of runs, trained for one step, by name; and "folder", which has them and their data."""
     draw = np.random.default_rng(0)
     colour = draw.integers(0, 255, (20, 3, 8, 8), dtype=np.uint8)
     grey = draw.integers(0, 65535, (20, 1, 8, 8), dtype=np.uint16)
     facts = {"labels": np.arange(20) % 2, "class_names": np.array(["left", "right"]), "severity": draw.normal(5, 2, 20)}
     np.savez(folder / "colour.npz", images=colour, **facts)
     np.savez(folder / "grey.npz", images=grey)
-    small = ["generator.width=4", "generator.latent_dim=6", "critic.width=4", "critic.flat_blocks=1",
+    small = ["data.name=npz", "generator.width=4", "generator.latent_dim=6", "critic.width=4", "critic.flat_blocks=1",
              "training.steps=1", "training.batch=4", "training.generator_batch=4",
              "training.critic_steps=1"]  # fmt: skip
-    made = {
-        "plain": ["data.path={}/colour.npz"],
-        "classes": ["data.path={}/colour.npz", "data.conditional=true"],
-        "condition": ["data.path={}/colour.npz", 'data.conditional=["severity"]'],
-        "grey": ["data.path={}/grey.npz"],
-    }
-    for name, overrides in made.items():
-        texts = ["data.name=npz", *small, *(text.format(folder) for text in overrides)]
-        gankit.train(gankit.load("wgan-gp", *texts), folder / name)
-    return {"folder": folder, **{name: folder / name for name in made}}
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("gankit.training.evaluator.grid_png", grid_png)  # walks cut pictures out of enlarged grids
+        for name in names:
+            settings = [text.format(folder) for text in RUNS[name]]
+            gankit.train(gankit.load("wgan-gp", *small, *settings), folder / name)
+    return {"folder": folder, **{name: folder / name for name in names}}
 
 
 def rows(folder: Path) -> list[list[str]]:

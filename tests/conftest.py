@@ -91,12 +91,12 @@ def _one_rehearsal_of_a_kind() -> Iterator[None]:
 
 
 @pytest.fixture(scope="session", autouse=True)
-def _short_statistics() -> Iterator[None]:
-    """Statistics of batch normalisation from one batch: those of eight take a third of a small training's time."""
-    from processes import STATISTICS_BATCHES
+def _short_trainings() -> Iterator[None]:
+    from short_trainings import SHORTER
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("gankit.training.evaluator.STATISTICS_BATCHES", STATISTICS_BATCHES)
+        for (module, name), value in SHORTER.items():
+            patch.setattr(module, name, value)
         yield
 
 

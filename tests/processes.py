@@ -18,15 +18,12 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 import torch
+from short_trainings import SHORTER
 
 import gankit
-from gankit.training import evaluator
 
 GANKIT = "import runpy; runpy.run_module('gankit', run_name='__main__')"
 PYTEST = "import pytest; raise SystemExit(pytest.main())"
-
-STATISTICS_BATCHES = 1
-"""For batch normalisation, in these processes and in that of the tests."""
 PACKAGE = Path(gankit.__file__).parent
 MODULES = [".".join(path.relative_to(PACKAGE.parent).with_suffix("").parts) for path in PACKAGE.rglob("[!_]*.py")]
 FORKED = multiprocessing.get_context("forkserver")
@@ -107,7 +104,8 @@ def _run(
     os.chdir(folder)
     for number, file in enumerate(said, start=1):
         os.dup2(os.open(file, os.O_WRONLY | os.O_CREAT), number)
-    evaluator.STATISTICS_BATCHES = STATISTICS_BATCHES
+    for (module, name), value in SHORTER.items():
+        setattr(module, name, value)
     if site is not None:
         addsitedir(str(site))
     sys.argv = ["gankit", *arguments]

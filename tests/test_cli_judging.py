@@ -14,13 +14,17 @@ from pathlib import Path
 import command_line
 import numpy as np
 import pytest
-from command_line import Call, Small
+from command_line import Call, Small, train_runs
 from PIL import Image
 
 import gankit
 
 call = command_line.call
-runs = command_line.runs
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    return train_runs(tmp_path_factory.mktemp("runs"), "plain")
 
 
 def pictures(folder: Path, seed: int) -> Path:

@@ -11,7 +11,7 @@ from typing import Any
 import command_line
 import numpy as np
 import pytest
-from command_line import Call, rows
+from command_line import RUNS, Call, rows, train_runs
 from PIL import Image
 from torch import Tensor
 
@@ -21,7 +21,11 @@ from gankit.runs.labels import encode_classes
 from gankit.runs.walk import write_walk
 
 call = command_line.call
-runs = command_line.runs
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    return train_runs(tmp_path_factory.mktemp("runs"), *RUNS)
 
 
 def test_samples(call: Call, runs: dict[str, Path], tmp_path: Path) -> None:

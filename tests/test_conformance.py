@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import functools
+import io
 import warnings
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -33,30 +35,40 @@ class Archive(nn.Module):
         return features if return_features else self.output(features).softmax(1)
 
 
-def archive(suite: Any, folder: Path) -> Mapping[str, Any]:
-    path = folder / "network.pt"
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # TorchScript is deprecated
-        torch.jit.save(torch.jit.script(Archive()), path)
-    return {"weights": str(path)}
+def file_of(name: str, setting: str, save: Callable[[Any], None]) -> Callable[[Any, Path], Mapping[str, Any]]:
+    """What writes a network's file of this name, made once for all tests, and gives the setting with its path."""
+
+    @functools.cache
+    def content() -> bytes:
+        file = io.BytesIO()
+        with warnings.catch_warnings(), torch.random.fork_rng(devices=[]):
+            warnings.simplefilter("ignore")  # TorchScript is deprecated
+            torch.manual_seed(0)
+            save(file)
+        return file.getvalue()
+
+    def write(suite: Any, folder: Path) -> Mapping[str, Any]:
+        (folder / name).write_bytes(content())
+        return {setting: str(folder / name)}
+
+    return write
 
 
-def script(suite: Any, folder: Path) -> Mapping[str, Any]:
-    path = folder / "script.pt"
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        network = nn.Sequential(nn.AdaptiveAvgPool2d(4), nn.Flatten(), nn.LazyLinear(5))
-        network(torch.zeros(1, 3, 32, 32))
-        torch.jit.save(torch.jit.trace(network, torch.zeros(1, 3, 32, 32)), path)
-    return {"path": str(path)}
+def save_archive(file: Any) -> None:
+    torch.jit.save(torch.jit.script(Archive()), file)
 
 
-def exported(suite: Any, folder: Path) -> Mapping[str, Any]:
+def save_script(file: Any) -> None:
+    network = nn.Sequential(nn.AdaptiveAvgPool2d(4), nn.Flatten(), nn.LazyLinear(5))
+    network(torch.zeros(1, 3, 32, 32))
+    torch.jit.save(torch.jit.trace(network, torch.zeros(1, 3, 32, 32)), file)
+
+
+def save_exported(file: Any) -> None:
     network = nn.Sequential(nn.AdaptiveAvgPool2d(4), nn.Flatten(), nn.Linear(48, 5)).eval()
     any_size = dict.fromkeys((0, 2, 3), torch.export.Dim.AUTO)
     program = torch.export.export(network, (torch.zeros(2, 3, 32, 32),), dynamic_shapes=(any_size,))
-    torch.export.save(program, folder / "network.pt2")
-    return {"path": str(folder / "network.pt2")}
+    torch.export.save(program, file)
 
 
 def pictures(suite: Any, folder: Path) -> Mapping[str, Any]:
@@ -94,9 +106,9 @@ globals().update(
         TestFolderDataset={"write": pictures},
         TestNpzDataset={"write": arrays},
         TestTorchvisionDataset={"write": generated},
-        TestInceptionV3Features={"write": archive},
-        TestTorchExportFeatures={"write": exported, "image": ImageSpec(3, 32, 32)},
-        TestTorchscriptFeatures={"write": script, "image": ImageSpec(3, 32, 32)},
+        TestInceptionV3Features={"write": file_of("network.pt", "weights", save_archive)},
+        TestTorchExportFeatures={"write": file_of("network.pt2", "path", save_exported), "image": ImageSpec(3, 32, 32)},
+        TestTorchscriptFeatures={"write": file_of("script.pt", "path", save_script), "image": ImageSpec(3, 32, 32)},
     )
 )
 
