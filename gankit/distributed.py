@@ -197,17 +197,12 @@ def average(value: Tensor) -> Tensor:
 
 
 def any_rank(flag: bool) -> bool:
-    """Whether the flag is set in any process; every process must call it."""
+    """Whether the flag is set in any process; every process must call it, and waits until all have."""
     if size() == 1:
         return flag
     flags = torch.tensor([int(flag)])  # on the CPU: nothing is read back from a GPU
     dist.all_reduce(flags)
     return bool(flags.item())
-
-
-def wait() -> None:
-    """Wait until all processes have come here."""
-    any_rank(False)
 
 
 def means(values: dict[str, float]) -> dict[str, float]:

@@ -83,10 +83,6 @@ class Decoder:
         channels = stored.channels if self.grey is None else 1 if self.grey else 3
         return Form(channels, height, width, stored.dtype)
 
-    def resized(self, array: NDArray[Any]) -> NDArray[Any]:
-        """An array as `stored` gives it, at the size that is wanted."""
-        return array if self.size is None else resized(array, self.size, self.fit)
-
     def stored(self, picture: Image.Image, where: str) -> NDArray[Any]:
         """(channels, height, width) uint8 or uint16, at the size that is stored.
 
@@ -248,7 +244,7 @@ def decode_all(
                     _check_alike(decoder.form(picture, names[index]), names[index], first, first_name)
                     stored = decoder.stored(picture, names[index])
                 del picture  # resizing needs as much memory
-                result[index] = decoder.resized(stored)
+                result[index] = stored if decoder.size is None else resized(stored, decoder.size, decoder.fit)
         except DataError as error:
             problems[index] = str(error)
 

@@ -323,7 +323,9 @@ def open_run(path: str | Path, *, best: bool = False) -> Run:
     if not folder.exists() and str(path) in pretrained_names():
         folder = PRETRAINED / str(path)
     if not (folder / "experiment.toml").is_file():
-        near = _runs_near(folder)
+        # Runs in the folder, else one of a similar name next to it or in `runs`.
+        nearby = {Path(run).name: run for place in (folder.parent, Path("runs")) for run in _runs_in(place)}
+        near = _runs_in(folder) or [nearby[name] for name in get_close_matches(folder.name, nearby, n=1)]
         hint = f"; did you mean {first_of(near)}?" if near else ""
         if folder.is_file():
             hint = "; a run is a folder, which gankit train makes from an experiment file"
@@ -336,12 +338,6 @@ def open_run(path: str | Path, *, best: bool = False) -> Run:
             "metric that can rank generators (frechet, kid, precision-recall, ...) as the first of evaluation.metrics"
         )
     return Run(folder, load(folder / "experiment.toml"), best)
-
-
-def _runs_near(folder: Path) -> list[str]:
-    """Runs that the user may have meant by a folder: those in it, else a similar name next to it or in `runs`."""
-    nearby = {Path(run).name: run for place in (folder.parent, Path("runs")) for run in _runs_in(place)}
-    return _runs_in(folder) or [nearby[name] for name in get_close_matches(folder.name, nearby, n=1)]
 
 
 def _runs_in(folder: Path) -> list[str]:

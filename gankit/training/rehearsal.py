@@ -64,7 +64,13 @@ def rehearse(experiment: Experiment, data: TrainingData) -> list[str]:
         first, second = (Stepper(simplified_small, data, TickLog(Path(), tensorboard=False)) for _ in range(2))
         attempt(first)
         if _not_finite(first):  # perhaps only because the small batch lacks a class
-            _check_finite_step(Stepper(simplified, data, TickLog(Path(), tensorboard=False)))
+            whole = Stepper(simplified, data, TickLog(Path(), tensorboard=False))
+            attempt(whole)
+            if wrong := _not_finite(whole):
+                raise PartError(
+                    f"in a trial step {first_of(wrong)} became infinite or NaN; lower the weights of losses, "
+                    "training.generator_lr and training.critic_lr, or correct the part"
+                )
         _resume(first, second)
         _check_export(first)
         _check_same_outputs(first, second)
@@ -106,16 +112,6 @@ def _not_finite(stepper: Stepper) -> list[str]:
     return [name for name, value in stepper.log.means().items() if not math.isfinite(value)] + stepper.not_finite()
 
 
-def _check_finite_step(stepper: Stepper) -> None:
-    """Do a first step; losses and weights must be finite after it, or the training would end."""
-    attempt(stepper)
-    if wrong := _not_finite(stepper):
-        raise PartError(
-            f"in a trial step {first_of(wrong)} became infinite or NaN; lower the weights of losses, "
-            "training.generator_lr and training.critic_lr, or correct the part"
-        )
-
-
 def _resume(first: Stepper, second: Stepper) -> None:
     """Load into `second` what a checkpoint of `first` holds."""
     for name, given in first.state_dict().items():
@@ -124,22 +120,17 @@ def _resume(first: Stepper, second: Stepper) -> None:
         except Exception as error:
             if is_fault_of_machine(error):
                 raise
-            raise _unreadable_error(name, given) from None
+            entries = given.items() if isinstance(given, dict) else []
+            broken = [f"{key}, a {type(value).__name__}" for key, value in entries if not _can_be_read(value)]
+            raise PartError(
+                f"the state of {name} holds {' and '.join(broken) or 'something'} that a checkpoint cannot restore: "
+                "hold tensors, numbers and text, in dicts and lists"
+            ) from None
         try:
             load_state(second.stateful()[name], name, {name: state}, Path("trial"))
         except RunError as error:
             raise _load_error(name, error) from error
     second.go_to(first.step)
-
-
-def _unreadable_error(name: str, state: Any) -> PartError:
-    """The error for a state that cannot be read back, with its entries at fault."""
-    entries = state.items() if isinstance(state, dict) else []
-    broken = [f"{key}, a {type(value).__name__}" for key, value in entries if not _can_be_read(value)]
-    return PartError(
-        f"the state of {name} holds {' and '.join(broken) or 'something'} that a checkpoint cannot restore: "
-        "hold tensors, numbers and text, in dicts and lists"
-    )
 
 
 def _load_error(name: str, error: RunError) -> PartError:

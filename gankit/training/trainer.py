@@ -144,7 +144,7 @@ class Trainer:
             said = why_stopped and bar.say_stopped(why_stopped, self.folder)
         if why_stopped == INTERRUPTED:
             raise KeyboardInterrupt(said)
-        distributed.wait()  # for what process 0 writes
+        distributed.any_rank(False)  # waits for what process 0 writes
         run = open_run(self.folder)
         if not run.exported.is_file() and is_writer:  # the user has deleted it from a finished run
             self._export(LAST, self._get_sampling_copy())
