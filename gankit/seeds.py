@@ -2,6 +2,7 @@
 
 import contextlib
 import hashlib
+import pickle
 import random
 import threading
 from collections.abc import Callable, Iterator, Sequence
@@ -93,16 +94,16 @@ def own_draws(devices: Sequence[torch.device] | None = None) -> Iterator[None]:
             _CHANGED.notify_all()
 
 
-def python_draws() -> tuple[Any, Any]:
-    """The states of the global generators of NumPy and Python, to be compared, or set again."""
-    of_numpy: Any = np.random.get_state()
-    return (of_numpy[0], of_numpy[1].tolist(), *of_numpy[2:]), random.getstate()
+def python_draws() -> bytes:
+    """The states of the global generators of NumPy, of whatever kind, and of Python, to be compared, or set again."""
+    return pickle.dumps((np.random.get_state(legacy=False), random.getstate()))
 
 
-def set_python_draws(states: tuple[Any, Any]) -> None:
+def set_python_draws(states: bytes) -> None:
     """Set the states of `python_draws`."""
-    np.random.set_state(states[0])
-    random.setstate(states[1])
+    of_numpy, of_python = pickle.loads(states)
+    np.random.set_state(of_numpy)
+    random.setstate(of_python)
 
 
 def _may_draw() -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import io
+import random
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -54,6 +55,25 @@ def test_sampling_in_one_thread_leaves_a_training_in_another_as_it_is(trained: T
         over.set()
         thread.join()
     assert beside == losses_of(1, tmp_path / "alone")
+
+
+@pytest.mark.parametrize("kind", [np.random.MT19937, np.random.PCG64, np.random.Philox, np.random.SFC64])
+def test_global_draws_of_every_kind_are_left_as_they_were(kind: Any) -> None:
+    before = np.random.get_bit_generator()
+    try:
+        np.random.set_bit_generator(kind(1))
+        np.random.randn(3)  # an odd number: MT19937 keeps one more normal value
+        state = seeds.python_draws()
+        with seeds.own_draws([]):
+            np.random.randn()
+            assert seeds.python_draws() != state
+        assert seeds.python_draws() == state
+        expected = np.random.randn(4), random.random()
+        seeds.set_python_draws(state)
+        np.testing.assert_array_equal(np.random.randn(4), expected[0])
+        assert random.random() == expected[1]
+    finally:
+        np.random.set_bit_generator(before)
 
 
 def test_what_a_study_draws_waits_for_a_training_in_another_thread() -> None:
