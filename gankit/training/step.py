@@ -226,13 +226,15 @@ class Stepper:
         pieces = share.parts(self.settings.accumulate)
         modules = [part for part in self.parts.values() if isinstance(part, nn.Module)] if len(pieces) > 1 else []
         before = buffers_of(modules)
-        after = [buffer.clone() for buffer in before]
+        # A buffer that is not finite yet, as a maximum that begins at -inf, has no difference from its next value.
+        bases = [torch.where(old.isfinite(), old, 0).to(old.dtype) for old in before]
+        after = [base.clone() for base in bases]
         for number, piece in enumerate(pieces):
             restore_buffers(modules, before)
             yield number, piece
-            for old, new, mean in zip(before, buffers_of(modules), after, strict=True):
+            for base, new, mean in zip(bases, buffers_of(modules), after, strict=True):
                 if new.is_floating_point():
-                    mean += torch.where(new == old, 0, new - old) * (piece.weight / share.weight)
+                    mean += (new - base) * (piece.weight / share.weight)
                 else:
                     mean.copy_(new)
         restore_buffers(modules, after)
