@@ -56,7 +56,7 @@ def enlargement(height: int, width: int) -> int:
 
 def grid_png(images: NDArray[Any], value_range: tuple[float, float], columns: int | None = None) -> bytes:
     """A grid of (n, c, h, w) images as the bytes of a PNG; small images are enlarged."""
-    return as_png(grid(to_8bit(images, value_range), columns, enlargement(*images.shape[2:])))
+    return _png(grid(to_8bit(images, value_range), columns, enlargement(*images.shape[2:])))
 
 
 def grid_html(images: NDArray[Any], value_range: tuple[float, float]) -> str:
@@ -78,11 +78,10 @@ def image_png(image: NDArray[Any], value_range: tuple[float, float]) -> bytes:
     """
     pixels = to_8bit(image[None], value_range)[0]
     shown = pixels[:3].transpose(1, 2, 0) if len(pixels) >= 3 else pixels[0]
-    return as_png(Image.fromarray(np.ascontiguousarray(shown)))
+    return _png(Image.fromarray(np.ascontiguousarray(shown)))
 
 
-def as_png(picture: Image.Image) -> bytes:
-    """A picture as the bytes of a PNG file."""
+def _png(picture: Image.Image) -> bytes:
     buffer = io.BytesIO()
     # Grids repeat pixels: these settings make smaller files than zlib's own, and write up to six times as fast.
     picture.save(buffer, "PNG", compress_level=1, compress_type=zlib.Z_RLE)

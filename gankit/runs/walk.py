@@ -16,7 +16,7 @@ from gankit.errors import RunError
 from gankit.experiments.options import Animation
 from gankit.files import refuse_taken, write_atomically, write_folder
 from gankit.images.decoding import damage_as_data_error, open_picture
-from gankit.images.pictures import as_png, enlargement, grid, grid_png, to_8bit
+from gankit.images.pictures import enlargement, grid, grid_png, to_8bit
 from gankit.images.room import too_many
 from gankit.interfaces import Truncates
 from gankit.runs.run import Run
@@ -119,11 +119,13 @@ def write_walk(
 
 def _rows(run: Run, label: str | None, seed: int) -> tuple[Tensor | None, int]:
     """The label of each row, or None, and the number of rows: the trained classes, or some labels of the data."""
-    if label is None and run.image.classes:
+    if label is not None:
+        rows = 1 if run.image.classes else ROWS
+        return run.encode_labels(rows, parse_label(run, label), seed), rows
+    if run.image.classes:
         trained = [name for name, count in zip(run.class_names, run.label_counts, strict=False) if count][:MOST_CLASSES]
         return run.encode_labels(len(trained), trained), len(trained)
-    rows = 1 if run.image.classes else ROWS
-    return run.encode_labels(rows, None if label is None else parse_label(run, label), seed), rows
+    return run.encode_labels(ROWS, None, seed), ROWS
 
 
 def _walk(latents: Tensor, frames: int) -> Tensor:
@@ -180,4 +182,6 @@ def _progress(run: Run, grids: dict[int, Path]) -> bytes:
     sheet = Image.new("RGB", (sum(strip.width for strip in strips) + scale, strips[0].height), "white")
     for number, strip in enumerate(strips):
         sheet.paste(strip, (number * strip.width, 0))
-    return as_png(sheet)
+    buffer = io.BytesIO()
+    sheet.save(buffer, "PNG")
+    return buffer.getvalue()
