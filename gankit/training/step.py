@@ -225,17 +225,14 @@ class Stepper:
         share = distributed.shard(batch)
         pieces = share.parts(self.settings.accumulate)
         modules = [part for part in self.parts.values() if isinstance(part, nn.Module)] if len(pieces) > 1 else []
-        before = buffers_of(modules)
-        after = [buffer.clone() for buffer in before]
+        before, means = buffers_of(modules), buffers_of(modules)
         for number, piece in enumerate(pieces):
             restore_buffers(modules, before)
             yield number, piece
-            for old, new, mean in zip(before, buffers_of(modules), after, strict=True):
-                if new.is_floating_point():
-                    mean += torch.where(new == old, 0, new - old) * (piece.weight / share.weight)
-                else:
-                    mean.copy_(new)
-        restore_buffers(modules, after)
+            weight = piece.weight / share.weight
+            for old, new, mean in zip(before, buffers_of(modules), means, strict=True):
+                mean.copy_(mean + (new - old).where(new != old, 0) * weight if new.is_floating_point() else new)
+        restore_buffers(modules, means)
 
     def _work(self, side: Side, shard: Shard, index: int, piece: int) -> Work:
         """The turn of an update, or of one piece of its batch where `training.accumulate` divides it.
