@@ -145,8 +145,8 @@ def exact(device: torch.device) -> Iterator[None]:
 
     Results then equal those of other devices up to rounding.
     """
-    with contextlib.ExitStack() as stack:
-        if device.type == "cuda":
-            stack.enter_context(deterministic())
-            stack.enter_context(tf32(convolutions=False))
+    if device.type != "cuda":
+        yield
+        return
+    with deterministic(), tf32(convolutions=False):
         yield
