@@ -80,9 +80,5 @@ def determinism_warnings(
         found = {name: nondeterministic_operations(part, *inputs) for name, (part, inputs) in parts.items()}
     found["the losses"] = sorted(operations.difference(*found.values()))
     named = [f"{name} ({', '.join(operations)})" for name, operations in found.items() if operations]
-    if not named:
-        return []
-    return [
-        f"training.deterministic: not deterministic on this GPU: {' and '.join(named)}; a resumed run ends slightly "
-        "differently"
-    ]
+    what = f"not deterministic on this GPU: {' and '.join(named)}; a resumed run ends slightly differently"
+    return [f"training.deterministic: {what}"] if named else []

@@ -136,7 +136,7 @@ class Graphs:
     def _replay(self, work: Work, recording: _Recording) -> Turn:
         work.seed()
         for name, memory in recording.inputs.items():
-            memory.copy_(work.make(name), non_blocking=True)
+            memory.copy_(work.inputs[name](), non_blocking=True)
         recording.replay()
         return self._finish(work, recording.inputs, recording.results)
 
@@ -147,7 +147,7 @@ class Graphs:
         for name, value in results.logged:
             self._log(name, value)
         # `after_step` may read an input that the turn did not read before: it is made when read.
-        turn = work.build_turn(lambda name: inputs[name] if name in inputs else work.make(name), self._log)
+        turn = work.build_turn(lambda name: inputs[name] if name in inputs else work.inputs[name](), self._log)
         turn.copy_results(results.turn)
         return turn
 
@@ -167,7 +167,7 @@ class Graphs:
 
         def keep(name: str) -> Tensor:
             if name not in inputs:
-                inputs[name] = work.make(name).clone()
+                inputs[name] = work.inputs[name]().clone()
             return inputs[name]
 
         work.seed()
