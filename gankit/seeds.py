@@ -81,28 +81,17 @@ def own_draws(devices: Sequence[torch.device] | None = None) -> Iterator[None]:
         # Named, since torch warns where there are several GPUs and none is named. Where the driver is too old, torch
         # counts GPUs that it cannot use.
         usable = range(torch.cuda.device_count()) if torch.cuda.is_available() else ()
-        before = python_draws()
+        of_numpy, of_python = np.random.get_state(), random.getstate()
         try:
             with torch.random.fork_rng(usable if devices is None else devices):
                 yield
         finally:
-            set_python_draws(before)
+            np.random.set_state(of_numpy)
+            random.setstate(of_python)
     finally:
         with _CHANGED:
             _turns.pop()
             _CHANGED.notify_all()
-
-
-def python_draws() -> tuple[Any, Any]:
-    """The states of the global generators of NumPy and Python, to be compared, or set again."""
-    of_numpy: Any = np.random.get_state()
-    return (of_numpy[0], of_numpy[1].tolist(), *of_numpy[2:]), random.getstate()
-
-
-def set_python_draws(states: tuple[Any, Any]) -> None:
-    """Set the states of `python_draws`."""
-    np.random.set_state(states[0])
-    random.setstate(states[1])
 
 
 def _may_draw() -> bool:
