@@ -2,7 +2,6 @@
 
 import contextlib
 import hashlib
-import pickle
 import random
 import threading
 from collections.abc import Callable, Iterator, Sequence
@@ -82,28 +81,17 @@ def own_draws(devices: Sequence[torch.device] | None = None) -> Iterator[None]:
         # Named, since torch warns where there are several GPUs and none is named. Where the driver is too old, torch
         # counts GPUs that it cannot use.
         usable = range(torch.cuda.device_count()) if torch.cuda.is_available() else ()
-        before = python_draws()
+        of_numpy, of_python = np.random.get_state(legacy=False), random.getstate()
         try:
             with torch.random.fork_rng(usable if devices is None else devices):
                 yield
         finally:
-            set_python_draws(before)
+            np.random.set_state(of_numpy)
+            random.setstate(of_python)
     finally:
         with _CHANGED:
             _turns.pop()
             _CHANGED.notify_all()
-
-
-def python_draws() -> bytes:
-    """The states of the global generators of NumPy, of whatever kind, and of Python, to be compared, or set again."""
-    return pickle.dumps((np.random.get_state(legacy=False), random.getstate()))
-
-
-def set_python_draws(states: bytes) -> None:
-    """Set the states of `python_draws`."""
-    of_numpy, of_python = pickle.loads(states)
-    np.random.set_state(of_numpy)
-    random.setstate(of_python)
 
 
 def _may_draw() -> bool:

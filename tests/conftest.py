@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import gc
 import importlib
 import os
@@ -119,7 +120,8 @@ def _own_device(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch)
         import torch
 
         monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-        monkeypatch.setattr(torch.backends.mps, "is_available", lambda: False)
+        there = torch.backends.mps.is_available  # torch's compiler, once it is imported, unwraps it
+        monkeypatch.setattr(torch.backends.mps, "is_available", functools.wraps(there)(lambda: False))
 
 
 @pytest.fixture

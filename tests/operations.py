@@ -17,12 +17,14 @@ class Operations(TorchDispatchMode):
 
     Attributes:
         names: of the operations.
+        sizes: of each operation, how many numbers its largest tensor holds.
         casts: the shape of each tensor that was cast to bfloat16.
     """
 
     def __init__(self) -> None:
         super().__init__()
         self.names: list[str] = []
+        self.sizes: list[int] = []
         self.casts: list[tuple[int, ...]] = []
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
@@ -33,6 +35,8 @@ class Operations(TorchDispatchMode):
         is_view = not func._schema.is_mutable and all(value.untyped_storage()._cdata in given for value in made)
         if made and not is_view and name not in MEMORY_ALONE:
             self.names.append(name)
+            tensors = [value for value in tree_leaves((args, kwargs, out)) if isinstance(value, Tensor)]
+            self.sizes.append(max(value.numel() for value in tensors))
         if name == "_to_copy" and (kwargs or {}).get("dtype") == torch.bfloat16:
             self.casts.append(tuple(args[0].shape))
         return out

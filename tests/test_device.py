@@ -251,12 +251,13 @@ def test_parts_without_a_deterministic_form_are_named() -> None:
             warnings.filterwarnings("ignore", NOT_DETERMINISTIC.pattern)
             AnyOrder()(images)
     augment, critic = (AnyOrder(), (images,)), (Plain(ImageSpec(3, 4, 4)), (images,))
-    losses = {"loss c": partial(AnyOrder(), images), "loss d": images.sum}
     begin = "training.deterministic: not deterministic on this GPU: "
-    (line,) = determinism_warnings({"augment a": augment, "critic b": critic}, losses)
-    assert line.startswith(f"{begin}augment a (put_); ")  # the losses' turns hold the augment
-    (line,) = determinism_warnings({"critic b": critic}, losses)
-    assert line.startswith(f"{begin}loss c (put_); ")
+    step = partial(AnyOrder(), images)
+    (line,) = determinism_warnings({"augment a": augment, "critic b": critic}, step)
+    assert line.startswith(f"{begin}augment a (put_); ")  # a step holds the augment
+    (line,) = determinism_warnings({"critic b": critic}, step)
+    assert line.startswith(f"{begin}the losses (put_); ")
+    assert determinism_warnings({"critic b": critic}, images.sum) == []
 
 
 class InAnyOrder(Loss):
@@ -276,7 +277,7 @@ class InAnyOrder(Loss):
     [
         ([], None),
         (["augment.name=any-order"], "augment any-order (put_); "),
-        (['losses=["in-any-order"]'], "loss in-any-order (put_); "),
+        (['losses=["in-any-order"]'], ": the losses (put_); "),
     ],
 )
 def test_a_rehearsal_names_them(

@@ -12,6 +12,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 import torch
 
@@ -98,21 +99,25 @@ run_jobs([Job("slow", slow)], Path({str(tmp_path)!r}), quiet=True)
 @pytest.mark.skipif(os.name == "nt", reason="a process does not learn there that its parent has ended")
 def test_workers_end_with_their_parent(tmp_path: Path) -> None:
     script = f"""
-import time
+import os, time
 from gankit.studies.jobs import Job, run_jobs
 from pathlib import Path
 def slow(folder):
+    (folder / "worker").write_text(str(os.getpid()))
     (folder / "begun").touch()
+    if folder.name == "idle":
+        return {{}}
     try:
         time.sleep(300)
     finally:
         time.sleep(0.5)
         (folder / "ended").touch()
-run_jobs([Job(name, slow) for name in "ab"], Path({str(tmp_path)!r}), workers=2, quiet=True)
+run_jobs([Job(name, slow) for name in ("idle", "a", "b")], Path({str(tmp_path)!r}), workers=3, quiet=True)
 """
     with subprocess.Popen([sys.executable, "-c", script], stderr=subprocess.DEVNULL) as parent:
-        for name in "ab":
-            wait_for(tmp_path / name / "begun", by=parent)
+        for file in ("a/begun", "b/begun", "idle/result.json"):
+            wait_for(tmp_path / file, by=parent)
+        workers = [psutil.Process(int((tmp_path / name / "worker").read_text())) for name in ("a", "b", "idle")]
         parent.kill()
 
     def after(folder: Path) -> dict[str, Any]:
@@ -120,6 +125,8 @@ run_jobs([Job(name, slow) for name in "ab"], Path({str(tmp_path)!r}), workers=2,
 
     found = run_jobs([Job(name, after) for name in "ab"], tmp_path, quiet=True)
     assert [outcome.result for outcome in found.values()] == [{"one at a time": True}] * 2
+    _, alive = psutil.wait_procs(workers, timeout=60)
+    assert not alive
 
 
 def test_a_folder_that_another_process_writes_is_no_failure_of_the_job(tmp_path: Path) -> None:

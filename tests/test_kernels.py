@@ -19,7 +19,7 @@ from torch.nn.utils.parametrizations import spectral_norm
 import gankit
 from gankit.augments import diffaugment
 from gankit.interfaces import ImageSpec, Side
-from gankit.nn import modes
+from gankit.nn import layer_norm, modes
 from gankit.nn.layers import Norm, ResampledConv2d, fuse_resampling, with_spectral_norm
 from gankit.training.data import prepare
 from gankit.training.log import TickLog
@@ -219,6 +219,22 @@ def test_in_bf16_weights_are_cast_once_a_turn_and_convolutions_stay_cheap(side: 
         kernels += sum(isinstance(module, nn.Conv2d) for module in modules)
     cast = [shape for shape in rounded.casts if len(shape) == 4 and shape[0] <= 4 and shape[2] <= 4 and shape[1] <= 4]
     assert len(cast) == kernels
+
+
+@pytest.mark.usefixtures("few")
+def test_layer_normalisation_changes_no_layout_and_does_no_more_on_whole_maps(monkeypatch: pytest.MonkeyPatch) -> None:
+    """In a whole turn of the critic, its penalty included; the small operations, on numbers by channel, are more."""
+    counts = []
+    for own in (False, True):
+        monkeypatch.setattr(layer_norm, "few_kernels", lambda device, own=own: own)
+        widths = [f"{kind}.widths=[4,4,4]" for kind in ("generator", "critic")]
+        done = turn("critic", "wgan-gp-64", "data.size=16", *widths)
+        maps = 3 * 4 * 4 * 4  # those of 4x4, of three samples
+        counts.append(Counter(name for name, size in zip(done.names, done.sizes, strict=True) if size >= maps))
+    torchs, ours = counts
+    assert ours["native_group_norm_backward"] == 0 < torchs["native_group_norm_backward"]
+    assert ours.total() <= 1.1 * torchs.total()
+    assert ours["clone"] < torchs["clone"]
 
 
 @pytest.mark.usefixtures("few")

@@ -264,3 +264,18 @@ def test_real_steps_are_timed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     state = torch.get_rng_state()
     assert 0 < proposal._seconds_a_step(gankit.load("demo", *small).tables()) < 60
     assert torch.equal(torch.get_rng_state(), state)
+
+
+def test_steps_without_a_lazy_loss_are_not_timed_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every fourth step takes five seconds, the others one."""
+    clock, advance = [0.0], proposal.Stepper.advance
+
+    def tell_time(stepper: Any) -> None:
+        clock[0] += 5 if stepper.step % 4 == 0 else 1
+        advance(stepper)
+
+    monkeypatch.setattr(proposal.Stepper, "advance", tell_time)
+    monkeypatch.setattr(proposal.time, "perf_counter", lambda: clock[0])
+    small = ["data.counts=[4, 4, 4]", "training.batch=4", "generator.widths=[4,4,4,4]", "critic.widths=[4,4,4,4]"]
+    lazy = gankit.load("demo", *small, "losses.gradient-penalty.every=4").tables()
+    assert proposal._seconds_a_step(lazy) == 2

@@ -120,9 +120,11 @@ def deterministic() -> Iterator[None]:
 @contextlib.contextmanager
 def tf32(convolutions: bool) -> Iterator[None]:
     """Multiply float32 with 11 of its 24 bits in convolutions or nowhere, whatever the calling program has set."""
-    cudnn, precision = torch.backends.cudnn, "tf32" if convolutions else "ieee"
+    backends: Any = torch.backends
+    cudnn, value, newer = backends.cudnn, "tf32" if convolutions else "ieee", {}
+    if hasattr(cudnn, "conv"):  # torch from 2.9 on
+        newer = {cudnn.conv: value, cudnn.rnn: value, backends.cuda.matmul: "ieee", backends.mkldnn.matmul: "ieee"}
     with contextlib.ExitStack() as back:
-        newer = _newer_flags()
         for owner in newer:
             back.callback(setattr, owner, "fp32_precision", owner.fp32_precision)
         with contextlib.suppress(RuntimeError):  # cannot be read where newer flags contradict it
@@ -132,16 +134,9 @@ def tf32(convolutions: bool) -> Iterator[None]:
         cudnn.allow_tf32 = convolutions
         torch.set_float32_matmul_precision("highest")
         # Without TF32 the older flags leave the newer ones to `torch.backends.fp32_precision`, which may ask for it.
-        for owner, value in zip(newer, (precision, precision, "ieee", "ieee"), strict=False):
+        for owner, value in newer.items():
             owner.fp32_precision = value
         yield
-
-
-def _newer_flags() -> list[Any]:
-    """What has the flag `fp32_precision`, in torch from 2.9 on: convolutions, recurrence, products on GPU and CPU."""
-    backends: Any = torch.backends
-    cudnn = backends.cudnn
-    return [cudnn.conv, cudnn.rnn, backends.cuda.matmul, backends.mkldnn.matmul] if hasattr(cudnn, "conv") else []
 
 
 @contextlib.contextmanager
@@ -150,8 +145,8 @@ def exact(device: torch.device) -> Iterator[None]:
 
     Results then equal those of other devices up to rounding.
     """
-    with contextlib.ExitStack() as stack:
-        if device.type == "cuda":
-            stack.enter_context(deterministic())
-            stack.enter_context(tf32(convolutions=False))
+    if device.type != "cuda":
+        yield
+        return
+    with deterministic(), tf32(convolutions=False):
         yield

@@ -96,7 +96,7 @@ def plan(place: str, minutes: float, out: Path, recipe: str | None = None) -> It
     intervals = {"tick_every": steps // 100, "sample_every": steps // 20, "checkpoint_every": steps // 10}
     tables["training"] |= {key: max(every, 1) for key, every in intervals.items()}
     training, held_out = select_images(settings, 0, dataset)
-    advice = _judging_advice(dataset, settings.split, training, held_out)
+    advice = list(_judging_advice(dataset, settings.split, training, held_out))
     time_text = f"{seconds:.2g} s a step here, {minutes:g} minutes"
     text = _text(place, recipe, table, choices, tables, time_text, advice)
     load(tomllib.loads(text))  # raises before anything is written where a setting does not fit
@@ -195,11 +195,8 @@ def _choose_data(
                 )
         else:
             rare = int(left.argmin())
-            why = (
-                f"class {known.class_names[rare]} has fewer than {MIN_IMAGES_OF_CLASS} images to train on "
-                f"({counts[rare]} in all): merge it"
-            )
-            choices["conditional"] = Choice(False, why)
+            few = f"fewer than {MIN_IMAGES_OF_CLASS} images to train on ({counts[rare]} in all)"
+            choices["conditional"] = Choice(False, f"class {known.class_names[rare]} has {few}: merge it")
     return {key: choice for key, choice in choices.items() if key not in table or key == "held_out"}
 
 
@@ -237,47 +234,37 @@ def _choose_held_out(dataset: Dataset, split: str | None) -> Choice:
     if _split_to_judge_with(dataset, split):
         return Choice(0.0, "the data have a split to judge with: evaluate --against takes a table that names it")
     indices = split_indices(dataset, split)
-    n, groups = len(indices), dataset.known.take(indices).groups
-    if groups is not None and len(np.unique(groups)) < FEWEST_PATIENTS:
-        return Choice(
-            0.0, f"{len(np.unique(groups))} patients are too few to hold some out: bring {FEWEST_PATIENTS} or more"
-        )
-    if n * HELD_OUT < FEWEST_HELD_OUT:
-        return Choice(0.0, f"a fifth of {n} images would judge nothing")
-    return Choice(
-        HELD_OUT, "whole patients, to judge with" if groups is not None else "to judge with images that are new"
-    )
+    groups = dataset.known.take(indices).groups
+    if groups is not None and (few := len(np.unique(groups))) < FEWEST_PATIENTS:
+        return Choice(0.0, f"{few} patients are too few to hold some out: bring {FEWEST_PATIENTS} or more")
+    if len(indices) * HELD_OUT < FEWEST_HELD_OUT:
+        return Choice(0.0, f"a fifth of {len(indices)} images would judge nothing")
+    return Choice(HELD_OUT, "to judge with images that are new" if groups is None else "whole patients, to judge with")
 
 
 @seeds.plain_torch()
 def _seconds_a_step(tables: dict[str, Any]) -> float:
-    """The median time of real steps on this machine."""
+    """The median time of real steps on this machine; where losses are not due in each of them, of their mean."""
     experiment = load(tables)
-    times: list[float] = []
+    together, times = max(loss.every for loss in experiment.losses), list[float]()
     with seeds.own_draws():
         stepper = Stepper(experiment, prepare(experiment.data, 0), TickLog(Path(), tensorboard=False))
         with stepper.computing():
             stepper.advance()  # loads and compiles
-            while len(times) < TIMED_STEPS and sum(times) < TIMED_SECONDS:
+            while len(times) < TIMED_STEPS and sum(times) * together < TIMED_SECONDS:
                 start = time.perf_counter()
-                stepper.advance()
+                for _ in range(together):
+                    stepper.advance()
                 stepper.log.means()  # waits for the device
-                times.append(time.perf_counter() - start)
+                times.append((time.perf_counter() - start) / together)
     return float(np.median(times))
 
 
-def _judging_advice(dataset: Dataset, split: str | None, training: Dataset, held_out: Dataset | None) -> list[str]:
+def _judging_advice(dataset: Dataset, split: str | None, training: Dataset, held_out: Dataset | None) -> Iterator[str]:
     """What the images that are there to judge with allow to be measured, in words."""
+    images, kind = (training, "training images") if held_out is None else (held_out, "held-out images")
     if own := _split_to_judge_with(dataset, split):
-        return list(_judging_advice_for(dataset.subset(dataset.known.splits[own]), f"images of the split {own}"))
-    if held_out is not None:
-        return list(_judging_advice_for(held_out, "held-out images"))
-    copied = "none are held out: a generator that copies its training images looks perfect; watch memorisation"
-    return [*_judging_advice_for(training, "training images"), copied]
-
-
-def _judging_advice_for(images: Dataset, kind: str) -> Iterator[str]:
-    """What so many real images allow to be measured, in words; `kind` is what they are called."""
+        images, kind = dataset.subset(dataset.known.splits[own]), f"images of the split {own}"
     n, groups = len(images), images.known.groups
     spread = 140 / n**0.5  # in percentage points: two standard errors of the difference of two shares near 50 %
     yield f"{n} {kind}: a precision or recall must differ by {spread:.0f} points to be seen"
@@ -291,6 +278,8 @@ def _judging_advice_for(images: Dataset, kind: str) -> Iterator[str]:
         yield "all metrics mean something; the Frechet distance still falls with the count: compare it at equal counts"
     if groups is not None:
         yield f"errors are those of {counted(len(np.unique(groups)), 'patient')}, not of images"
+    if images is training:
+        yield "none are held out: a generator that copies its training images looks perfect; watch memorisation"
 
 
 def _text(

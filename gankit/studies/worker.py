@@ -48,6 +48,7 @@ CLOCK_EVERY = 10.0  # Seconds between updates of `CLOCK`: so much of a killed jo
 LATE = 60.0  # Seconds that a file may take to appear on a shared disk
 SILENCE = 180.0  # Seconds without a change of `ALIVE` after which the main process is taken for dead
 PARENT = os.getppid()  # Taken at the start: once that process has ended, os.getppid() returns another number
+BUSY = threading.Lock()  # Held during a job by a worker that the main process has started
 
 
 @dataclass(frozen=True)
@@ -66,7 +67,9 @@ def run_job(job: Job, jobs: Path, threads: int, main: MainProcess | None) -> Non
 
     `main` is None in the main process itself. A worker changes its working directory, and prints into a file.
     """
-    watch = None
+    watch, started_here = None, main is not None and main.process_id == PARENT
+    if started_here:
+        _end_with_parent()
     if main is not None:
         _enter_directory(jobs, main)
         watch = _watch(jobs / ALIVE, main)
@@ -85,7 +88,7 @@ def run_job(job: Job, jobs: Path, threads: int, main: MainProcess | None) -> Non
 
     try:
         # After a main process was killed, one of its workers may hold the lock until it notices
-        with locked(folder, give_up=is_over):
+        with BUSY if started_here else contextlib.nullcontext(), locked(folder, give_up=is_over):
             if not is_over():
                 _run_and_record(job, folder, threads, must_stop if watch else None)
     except KeyboardInterrupt:
@@ -152,6 +155,19 @@ def _watch(alive: Path, main: MainProcess) -> Callable[[], bool]:
         return is_orphan or is_replaced or time.monotonic() - unchanged_since > SILENCE
 
     return is_abandoned
+
+
+@functools.cache
+def _end_with_parent() -> None:
+    """End this process when its parent has ended and no job runs here: joblib would let it wait for jobs for good."""
+
+    def watch() -> None:
+        while os.getppid() == PARENT:
+            time.sleep(POLL)
+        with BUSY:
+            os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
 
 
 def _run_and_record(job: Job, folder: Path, threads: int, must_stop: Callable[[], bool] | None) -> None:

@@ -45,7 +45,6 @@ class ReplayRecorder:
 
     def __init__(self, modules: list[nn.Module]) -> None:
         self._modules = modules
-        self.recovered = 0
 
     def warm_up(self) -> contextlib.AbstractContextManager[None]:
         """As `Recorder.warm_up`."""
@@ -62,7 +61,6 @@ class ReplayRecorder:
 
     def recover(self) -> None:
         """As `Recorder.recover`."""
-        self.recovered += 1
 
     def free(self) -> None:
         """As `Recorder.free`."""

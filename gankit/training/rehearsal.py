@@ -5,7 +5,6 @@ import itertools
 import math
 from collections import deque
 from collections.abc import Iterator
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -295,16 +294,7 @@ def _determinism_warnings(stepper: Stepper) -> list[str]:
         return []
     turn = turn_of(stepper, "critic")
     inputs = {Generator: (turn.latents, turn.labels), Critic: (turn.raw_real, turn.labels), Augment: (turn.raw_real,)}
-    parts = {
+    return determinism_warnings({
         name: (part, inputs[kind])
         for name, part in stepper.parts.items() for kind in inputs if isinstance(part, kind)
-    }  # fmt: skip
-
-    def compute(loss: Loss) -> None:
-        for side in SIDES:
-            value = getattr(loss, side)(turn_of(stepper, side))
-            if value is not None and value.requires_grad:
-                value.backward()
-
-    losses = {name: partial(compute, part) for name, part in stepper.parts.items() if isinstance(part, Loss)}
-    return determinism_warnings(parts, losses)
+    }, stepper.advance)  # fmt: skip

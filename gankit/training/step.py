@@ -227,17 +227,15 @@ class Stepper:
         modules = [part for part in self.parts.values() if isinstance(part, nn.Module)] if len(pieces) > 1 else []
         before = buffers_of(modules)
         # A buffer that is not finite yet, as a maximum that begins at -inf, has no difference from its next value.
-        bases = [torch.where(old.isfinite(), old, 0).to(old.dtype) for old in before]
-        after = [base.clone() for base in bases]
+        bases = [old.where(old.isfinite(), 0) for old in before]
+        means = [base.clone() for base in bases]
         for number, piece in enumerate(pieces):
             restore_buffers(modules, before)
             yield number, piece
-            for base, new, mean in zip(bases, buffers_of(modules), after, strict=True):
-                if new.is_floating_point():
-                    mean += (new - base) * (piece.weight / share.weight)
-                else:
-                    mean.copy_(new)
-        restore_buffers(modules, after)
+            weight = piece.weight / share.weight
+            for base, new, mean in zip(bases, buffers_of(modules), means, strict=True):
+                mean.copy_(mean + (new - base) * weight if new.is_floating_point() else new)
+        restore_buffers(modules, means)
 
     def _work(self, side: Side, shard: Shard, index: int, piece: int) -> Work:
         """The turn of an update, or of one piece of its batch where `training.accumulate` divides it.

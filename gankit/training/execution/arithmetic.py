@@ -2,7 +2,7 @@
 
 import contextlib
 import warnings
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 
 import torch
 from torch import Tensor, nn
@@ -66,25 +66,19 @@ def nondeterministic_operations(part: nn.Module, *inputs: Tensor | None) -> list
 
 
 def determinism_warnings(
-    parts: Mapping[str, tuple[nn.Module, tuple[Tensor | None, ...]]], losses: Mapping[str, Callable[[], object]]
+    parts: dict[str, tuple[nn.Module, tuple[Tensor | None, ...]]], step: Callable[[], object]
 ) -> list[str]:
     """One line that names the parts and their operations without a deterministic form; no line if there are none.
 
     Args:
         parts: by name, each with its inputs: (n, latent_dim) latents or (n, c, h, w) images, and labels.
-        losses: by name, each a function that computes it and its gradients; operations of `parts` are not its own.
+        step: does a step with all of them: what else it does is done by losses.
     """
+    with deterministic(), noting_nondeterminism() as operations:
+        step()
     with deterministic():
         found = {name: nondeterministic_operations(part, *inputs) for name, (part, inputs) in parts.items()}
-        of_parts = {operation for operations in found.values() for operation in operations}
-        for name, compute in losses.items():
-            with noting_nondeterminism() as operations:
-                compute()
-            found[name] = sorted(operations - of_parts)
+    found["the losses"] = sorted(operations.difference(*found.values()))
     named = [f"{name} ({', '.join(operations)})" for name, operations in found.items() if operations]
-    if not named:
-        return []
-    return [
-        f"training.deterministic: not deterministic on this GPU: {' and '.join(named)}; a resumed run ends slightly "
-        "differently"
-    ]
+    what = f"not deterministic on this GPU: {' and '.join(named)}; a resumed run ends slightly differently"
+    return [f"training.deterministic: {what}"] if named else []

@@ -28,10 +28,10 @@ def device_faults(folder: Path, settings: Training, step: Callable[[], int] | No
         yield
     except (RuntimeError, MemoryError) as error:
         earlier = error.__context__
-        while is_device_failure(error) and earlier is not None:  # a dead GPU fails again where draws are restored
-            if isinstance(earlier, RunError):
-                raise earlier from earlier.__cause__
+        while earlier is not None and not isinstance(earlier, RunError):
             earlier = earlier.__context__
+        if earlier is not None and is_device_failure(error):  # a dead GPU fails again where draws are restored
+            raise earlier from earlier.__cause__
         text, is_run = str(error), (folder / "experiment.toml").is_file()
         setting_up = "while the run was loaded" if is_run else "before the first step"
         when = setting_up if step is None else f"after step {step()}"

@@ -8,15 +8,20 @@ log stay outside.
 from __future__ import annotations
 
 import contextlib
+import pickle
+import random
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
+from types import SimpleNamespace
 from typing import Any, Protocol, final
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
-from gankit import distributed, seeds
+from gankit import distributed
 from gankit.errors import PartError, typed_line
 from gankit.experiments.experiment import Training
 from gankit.interfaces import Turn
@@ -128,7 +133,7 @@ class Graphs:
         if (recording := self._recordings.get(work.key)) is not None:
             work.seed()
             for name, memory in recording.inputs.items():
-                memory.copy_(work.make(name), non_blocking=True)
+                memory.copy_(work.inputs[name](), non_blocking=True)
             recording.replay()
             return self._finish(work, recording.inputs, recording.results)
         self._eager_turns[work.key] += 1
@@ -144,7 +149,7 @@ class Graphs:
         for name, value in results.logged:
             self._log(name, value)
         # `after_step` may read an input that the turn did not read before: it is made when read.
-        turn = work.build_turn(lambda name: inputs[name] if name in inputs else work.make(name), self._log)
+        turn = work.build_turn(lambda name: inputs[name] if name in inputs else work.inputs[name](), self._log)
         turn.copy_results(results.turn)
         return turn
 
@@ -164,23 +169,23 @@ class Graphs:
 
         def keep(name: str) -> Tensor:
             if name not in inputs:
-                inputs[name] = work.make(name).clone()
+                inputs[name] = work.inputs[name]().clone()
             return inputs[name]
 
         work.seed()
-        seeded = seeds.python_draws()
+        seeded = _python_state()
         with self._recorder.warm_up(), noting_nondeterminism() as operations:
             eager = self._compute(work, keep)
         if eager is None:
             return None
         after, generators = buffers_of(self._modules), self._all_generators()
-        random, of_python = [generator.get_state() for generator in generators], seeds.python_draws()
+        states = [generator.get_state() for generator in generators]
         recorded: list[_Recording] = []  # filled by `record`
 
         def record() -> str | None:
             addresses = self._buffer_addresses()
             recorded.append(self._new_recording(work, inputs, before))
-            if seeds.python_draws() != seeded:
+            if _python_state() != seeded:
                 return DRAWS
             # Each replay would begin with the values of the old tensor.
             return "the turn puts a new tensor in place of a buffer" if self._buffer_addresses() != addresses else None
@@ -188,7 +193,7 @@ class Graphs:
         def replay() -> str | None:
             work.seed()
             recorded[0].replay()
-            if not torch.equal(torch.default_generator.get_state(), random[0]):  # replays would repeat its draws
+            if not torch.equal(torch.default_generator.get_state(), states[0]):  # replays would repeat its draws
                 return DRAWS
             exact = self._exact and not operations
             difference = _difference(work.network, eager, recorded[0].results, exact)
@@ -202,9 +207,8 @@ class Graphs:
         recorded.clear()
         self._recorder.recover()
         restore_buffers(self._modules, after)
-        for generator, state in zip(generators, random, strict=True):
+        for generator, state in zip(generators, states, strict=True):
             generator.set_state(state)
-        seeds.set_python_draws(of_python)
         self._report(f"training.graphs: switched off at the {work.side}'s turn: {problem}")
         turn = self._finish(work, inputs, eager)
         self.close()
@@ -230,10 +234,20 @@ class Graphs:
     def _buffer_addresses(self) -> list[int]:
         return [buffer.data_ptr() for module in self._modules for buffer in module.buffers()]
 
-    def _all_generators(self) -> list[torch.Generator]:
-        """All generators from which turns draw, torch's own of the same devices among them."""
+    def _all_generators(self) -> list[Any]:
+        """All generators from which turns draw, the global ones of torch for these devices among them."""
         gpus = {generator.device.index for generator in self._generators if generator.device.type == "cuda"}
-        return [torch.default_generator, *self._generators, *(torch.cuda.default_generators[i] for i in sorted(gpus))]
+        own = [*self._generators, *(torch.cuda.default_generators[i] for i in sorted(gpus))]
+        return [torch.default_generator, *own, _NUMPY, _PYTHON]
+
+
+_NUMPY = SimpleNamespace(get_state=partial(np.random.get_state, legacy=False), set_state=np.random.set_state)
+_PYTHON = SimpleNamespace(get_state=random.getstate, set_state=random.setstate)
+
+
+def _python_state() -> bytes:
+    """The states of the global generators of NumPy, of whatever kind, and of Python, which are compared as a whole."""
+    return pickle.dumps([generator.get_state() for generator in (_NUMPY, _PYTHON)])
 
 
 def _problem(attempt: Callable[[], str | None]) -> str | None:
@@ -264,7 +278,7 @@ def _difference(network: nn.Module, eager: _Results, replayed: _Results, exact: 
 def _first_unequal(
     names: list[str], expected: Sequence[Tensor | None], found: Sequence[Tensor | None], exact: bool
 ) -> str | None:
-    """The first tensor of a replay that is not as expected, in words with its name, or None."""
+    """The first tensor of a replay that is not as expected, unless `exact` up to rounding, in words; or None."""
     # Compare with the largest norm: some tensors, such as gradients of a last bias, are zero but for rounding.
     largest = max((float(tensor.double().norm()) for tensor in expected if tensor is not None), default=0.0)
     for name, a, b in zip(names, expected, found, strict=True):

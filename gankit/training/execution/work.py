@@ -45,10 +45,6 @@ class Work:
         turn = self.build_turn(read, log)
         return turn if self.differentiate(turn) else None
 
-    def make(self, name: str) -> Tensor:
-        """Make an input, (n, ...)."""
-        return self.inputs[name]()
-
 
 class Execution(Protocol):
     """A way to execute turns."""
@@ -82,7 +78,7 @@ class Eager:
 
     def _once(self, work: Work) -> Turn | None:
         work.seed()
-        return work.compute(work.make, self._log)
+        return work.compute(lambda name: work.inputs[name](), self._log)
 
     def close(self) -> None:
         """Nothing is kept."""
