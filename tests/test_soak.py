@@ -14,5 +14,5 @@ from soak import soak
 @pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="memory is read from /proc")
 def test_a_training_leaves_no_file_open_and_keeps_its_memory(tmp_path: Path) -> None:
     values = soak(100, tmp_path)["values"]
-    assert values["open files"] == 0
+    assert values["open files"] <= 0  # earlier tests may have left some, which are closed meanwhile
     assert values["memory"] < 1.02
