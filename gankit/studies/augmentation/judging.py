@@ -242,8 +242,8 @@ def _notes(
             yield f"the {CONTROLS[name].partition(':')[0]} could not be judged"
         elif name == COPIES and low > 0:
             yield (
-                "the negative control helps: noised copies do what generated images should, so that a gain is no merit "
-                "of the generator"
+                "the negative control helps: noised copies do what generated images should, so that a gain is not "
+                "due to the generator"
             )
         elif name == HELD_OUT and low <= 0:
             yield (
