@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import log_softmax
 
-from gankit.errors import first_of
+from gankit.errors import counted, first_of
 from gankit.evaluation.design import Floats, holm, mean_of_known
 from gankit.evaluation.paired import part_of_cases
 from gankit.studies.augmentation.arms import CONTROLS, HELD_OUT, Variant
@@ -253,7 +253,7 @@ def _notes(
     if lacking:
         yield f"incomplete, so not chosen: {first_of(lacking)}; the reasons are among the failed jobs"
     if primary["missing"]:
-        yield f"the contrast lacks {primary['missing']} folds, in which nothing could be chosen on one side"
+        yield f"the contrast lacks {counted(primary['missing'], 'fold')}, in which nothing could be chosen on one side"
 
 
 def _single_groups(study: AugmentationStudy) -> Iterator[str]:
