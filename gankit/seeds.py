@@ -81,7 +81,7 @@ def own_draws(devices: Sequence[torch.device] | None = None) -> Iterator[None]:
         # Named, since torch warns where there are several GPUs and none is named. Where the driver is too old, torch
         # counts GPUs that it cannot use.
         usable = range(torch.cuda.device_count()) if torch.cuda.is_available() else ()
-        of_numpy, of_python = np.random.get_state(), random.getstate()
+        of_numpy, of_python = np.random.get_state(legacy=False), random.getstate()
         try:
             with torch.random.fork_rng(usable if devices is None else devices):
                 yield

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -90,6 +91,7 @@ def test_parts_of_a_batch_give_the_gradients_of_the_whole(side: Side, small: Sma
             super().__init__()
             self.register_buffer("mean", torch.zeros((), dtype=torch.float64))
             self.register_buffer("updates", torch.zeros((), dtype=torch.int64))
+            self.register_buffer("largest_mean", torch.tensor(-math.inf, dtype=torch.float64))
 
         def critic(self, turn: Turn) -> Tensor:
             return self.about(turn.fake_scores)
@@ -100,6 +102,7 @@ def test_parts_of_a_batch_give_the_gradients_of_the_whole(side: Side, small: Sma
         def about(self, scores: Tensor) -> Tensor:
             value = (scores - self.mean).square().mean()
             self.mean.lerp_(scores.detach().mean(), 0.5)
+            self.largest_mean.copy_(torch.maximum(self.largest_mean, scores.detach().mean()))
             self.updates += 1
             return value
 

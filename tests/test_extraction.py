@@ -20,6 +20,7 @@ from gankit.cache import clear_cache, stored
 from gankit.evaluation import extraction
 from gankit.evaluation.sources import from_array
 from gankit.interfaces import Features
+from gankit.training.stopping import BrokenOff
 
 IMAGES = np.random.default_rng(0).integers(0, 256, (150, 1, 6, 6), dtype=np.uint8)
 
@@ -33,7 +34,7 @@ class Counting(Features):
 
     def forward(self, images: Tensor) -> Tensor:
         if self.seen + len(images) > self.fails_after:
-            raise KeyboardInterrupt
+            raise BrokenOff
         self.seen += len(images)
         return images.mean((1, 2))
 
@@ -105,7 +106,7 @@ def test_a_pass_that_was_stopped_goes_on_and_says_so(
     monkeypatch.setattr(extraction, "CHUNK", 40)
     network = Counting()
     network.fails_after = 90
-    with pytest.raises(KeyboardInterrupt):
+    with pytest.raises(BrokenOff, match="run the same command again"):  # still of its kind
         features(network)
     assert network.seen == 80
     assert "interrupted; run the same command again to continue from image 80" in capsys.readouterr().err

@@ -17,6 +17,7 @@ from gankit.errors import GankitError
 from gankit.interfaces import Dataset, ImageSpec, Known
 from gankit.planning import proposal
 from gankit.planning.findings import findings
+from gankit.studies.trainings import time_training
 
 
 @pytest.fixture
@@ -266,16 +267,17 @@ def test_real_steps_are_timed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     assert torch.equal(torch.get_rng_state(), state)
 
 
-def test_steps_without_a_lazy_loss_are_not_timed_alone(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Every fourth step takes five seconds, the others one."""
+@pytest.mark.parametrize("who", ["plan", "study"])
+def test_steps_without_a_lazy_loss_are_not_timed_alone(who: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every eighth step takes nine seconds, the others one."""
     clock, advance = [0.0], proposal.Stepper.advance
 
     def tell_time(stepper: Any) -> None:
-        clock[0] += 5 if stepper.step % 4 == 0 else 1
+        clock[0] += 9 if stepper.step % 8 == 0 else 1
         advance(stepper)
 
     monkeypatch.setattr(proposal.Stepper, "advance", tell_time)
     monkeypatch.setattr(proposal.time, "perf_counter", lambda: clock[0])
     small = ["data.counts=[4, 4, 4]", "training.batch=4", "generator.widths=[4,4,4,4]", "critic.widths=[4,4,4,4]"]
-    lazy = gankit.load("demo", *small, "losses.gradient-penalty.every=4").tables()
-    assert proposal._seconds_a_step(lazy) == 2
+    lazy = gankit.load("demo", *small, "losses.gradient-penalty.every=8")
+    assert (proposal._seconds_a_step(lazy.tables()) if who == "plan" else time_training(lazy)) == 2

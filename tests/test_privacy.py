@@ -11,6 +11,7 @@ import torch
 
 import gankit
 from gankit.errors import GankitError, RunError
+from gankit.evaluation.sources import run_data
 from gankit.report import write_report
 from gankit.report.card import FROM_STUDY
 from gankit.studies import privacy
@@ -66,6 +67,17 @@ def test_a_run_is_attacked_by_its_critic_too_and_has_its_card(small: Callable[..
         write_report(run)
     none = judge_privacy(run, training, training.subset(np.zeros(0, int)))
     assert none == {"failure": "data.min_agreement leaves no held-out image to judge beside; lower it"}
+
+
+def test_a_card_counts_all_images_that_a_run_kept_where_a_study_judged_beside_some(
+    copied_run: gankit.Run,
+) -> None:
+    """As a study of agreement does, which judges beside held-out images of the same agreement."""
+    training, held_out = run_data(copied_run)
+    assert held_out is not None
+    judged = judge_privacy(copied_run, training, held_out.subset(np.arange(4)))
+    assert judged["protocol"]["n_real"] == 4
+    assert f"Kept from training: {len(held_out)} images." in (copied_run.path / "card.md").read_text()
 
 
 @pytest.mark.parametrize("error", [RunError("no"), MemoryError(), torch.cuda.OutOfMemoryError("CUDA out of memory")])

@@ -25,7 +25,7 @@ NOT_ON_WINDOWS = pytest.mark.skipif(os.name == "nt", reason="there is no such si
 
 
 def interrupt(kind: signal.Signals = signal.SIGINT) -> None:
-    os.kill(os.getpid(), kind)
+    signal.raise_signal(kind)  # os.kill would end the process on Windows
 
 
 def log_without_times(folder: Path) -> list[dict[str, Any]]:

@@ -23,6 +23,7 @@ from gankit.losses.gradient_penalty import gradient_penalty
 from gankit.studies.jobs import Job
 from gankit.studies.study import Arm, Study, Work
 from gankit.studies.trainings import time_steps
+from gankit.training.execution.graphs import _python_state
 
 trained = strangers.trained
 
@@ -54,6 +55,22 @@ def test_sampling_in_one_thread_leaves_a_training_in_another_as_it_is(trained: T
         over.set()
         thread.join()
     assert beside == losses_of(1, tmp_path / "alone")
+
+
+@pytest.mark.parametrize("kind", [np.random.MT19937, np.random.PCG64, np.random.Philox, np.random.SFC64])
+def test_global_draws_of_every_kind_are_left_as_they_were(kind: Any) -> None:
+    before = np.random.get_bit_generator()
+    try:
+        np.random.set_bit_generator(kind(1))
+        np.random.randn(3)  # an odd number: MT19937 keeps one more normal value
+        state = _python_state()
+        with seeds.own_draws([]):
+            seeds.seed_torch(0, "any")
+            np.random.randn()
+            assert _python_state() != state
+        assert _python_state() == state
+    finally:
+        np.random.set_bit_generator(before)
 
 
 def test_what_a_study_draws_waits_for_a_training_in_another_thread() -> None:

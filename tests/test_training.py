@@ -15,15 +15,15 @@ import pytest
 import torch
 import tqdm
 from same_runs import assert_equal, assert_same_run, state
-from torch import Tensor
+from torch import Tensor, nn
 
 import gankit
 from gankit.errors import GankitError, PartError, RunError
-from gankit.interfaces import ImageSpec, Loss, Turn
+from gankit.interfaces import Critic, ImageSpec, Loss, Turn
 from gankit.runs import checkpoint
 from gankit.training.assembly import build
 from gankit.training.evaluator import Evaluator
-from gankit.training.start import load_start_weights
+from gankit.training.start import _load_matching, load_start_weights
 from gankit.training.trainer import Trainer
 
 Small = Callable[..., list[str]]
@@ -169,6 +169,20 @@ def test_an_average_goes_on_at_its_age(small: Small, tmp_path: Path) -> None:
     assert int(stepper.state_dict()["averaged"]["n_averaged"]) == age + 1
 
 
+@pytest.mark.parametrize("wrap", [nn.utils.spectral_norm, nn.utils.parametrizations.spectral_norm])
+@pytest.mark.filterwarnings("ignore::FutureWarning")
+def test_a_class_table_is_known_however_torch_normalises_it(wrap: Any) -> None:
+    def network(classes: int) -> nn.Module:
+        return nn.ModuleDict({"layer": nn.Linear(4, 3), "table": wrap(nn.Embedding(classes, 3))})
+
+    old, new = network(2), network(5)
+    unmatched = _load_matching(new, "critic", {"critic": old.state_dict()}, Path("first"))
+    assert [key.rpartition("_")[2] for key in unmatched] == ["u"]  # of the power iteration, one number for each class
+    (key,) = [key for key in new.state_dict() if key.endswith(("orig", "original"))]
+    table = new.state_dict()[key]
+    torch.testing.assert_close(table, old.state_dict()[key].mean(0).expand_as(table))
+
+
 def test_frozen_layers_of_the_critic_keep_their_weights(small: Small, tmp_path: Path) -> None:
     run = gankit.train(gankit.load("wgan-gp", *small()), tmp_path / "first")
     more = small(f"training.start_from={run.path}", "training.freeze=2")
@@ -202,6 +216,24 @@ def test_the_layers_next_to_the_image_freeze_first(overrides: list[str], frozen:
     side = experiment.data.height_width or (8, 8)
     critic = build(experiment, ImageSpec(3, *side)).critic
     assert [name for name, parameter in critic.named_parameters() if not parameter.requires_grad] == frozen
+
+
+def test_a_layer_that_is_used_twice_counts_once_when_layers_freeze(small: Small) -> None:
+    @gankit.critics.register("twice")
+    class Twice(Critic):
+        def __init__(self, image: ImageSpec) -> None:
+            super().__init__()
+            layer = nn.Conv2d(3, 3, 1)
+            self.first, self.again = nn.Sequential(layer), nn.Sequential(layer)
+            self.second, self.last = nn.Conv2d(3, 3, 1), nn.Linear(3, 1)
+
+        def forward(self, images: Tensor, labels: Tensor | None = None) -> Tensor:
+            return self.last(self.second(self.again(self.first(images))).mean((2, 3)))  # type: ignore[no-any-return]
+
+    more = ('critic={name="twice"}', "training.start_from=runs/a", "training.freeze=2")
+    critic = build(gankit.load("wgan-gp", *small(*more)), ImageSpec(3, 8, 8)).critic
+    frozen = [name for name, parameter in critic.named_parameters() if not parameter.requires_grad]
+    assert frozen == ["first.0.weight", "first.0.bias", "second.weight", "second.bias"]
 
 
 def test_max_minutes_stops_in_good_order(small: Small, tmp_path: Path) -> None:

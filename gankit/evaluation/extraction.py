@@ -155,15 +155,15 @@ def features(
                     return _join(map(extraction.chunk, chunks), len(images), network.dim)
                 own = chunks[distributed.rank() :: distributed.size()]
                 by_process = distributed.gather([extraction.chunk(chunk) for chunk in own])
-        except KeyboardInterrupt:
+        except KeyboardInterrupt as interrupt:
             if extraction.content is not None and not quiet:
                 bar.close()
                 # Each of n processes has every n-th chunk, so there is no single image from which they go on.
                 place = f" from image {bar.n - bar.n % CHUNK:,}" if is_alone else ""
                 text = f"{title}: interrupted; run the same command again to continue{place}"
                 say(text, error=True)
-                raise KeyboardInterrupt(text) from None
-            raise
+                interrupt.args = (text,)
+            raise  # of its own kind: a training that is stopped breaks off its evaluation alone
     # Chunk i was the turn of process i % n.
     in_order = (by_process[i % len(by_process)][i // len(by_process)] for i in range(len(chunks)))
     return _join(in_order, len(images), network.dim)

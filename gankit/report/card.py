@@ -41,7 +41,7 @@ def card(run: Run, metrics: dict[str, Any] | None) -> str:
         unopened = str(error)
     if (run.path / FROM_STUDY).is_file():
         metrics = read_metrics(run.path / FROM_STUDY)
-        kept = metrics["protocol"]["n_real"]
+        kept = kept or metrics["protocol"]["n_real"]  # that study may judge beside some of the images kept
     steps, unread = run.known_steps()
     text = render(
         "gankit.report", "card.md.j2", name=run.path.name, record=record, steps=steps, unread=unread,

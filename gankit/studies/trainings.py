@@ -1,5 +1,6 @@
 """Trainings as jobs of a study: start or resume one, find the run of an earlier job, check one, time its steps."""
 
+import math
 import tempfile
 import time
 from collections.abc import Callable
@@ -63,15 +64,19 @@ def check_training(experiment: Experiment, data: Dataset | None = None) -> None:
         build(experiment, prepare(experiment.data, experiment.training.seed, data).image)
 
 
-def time_steps(advance: Callable[[int], object], threads: int | None) -> float:
-    """Seconds that a step takes with so many CPU threads; `advance` does the number of steps that it is given."""
+def time_steps(advance: Callable[[int], object], threads: int | None, cycle: int = 1) -> float:
+    """Seconds that a step takes with so many CPU threads; `advance` does the number of steps that it is given.
+
+    In every `cycle` of steps there are costlier ones: whole cycles are timed.
+    """
+    count = math.ceil(TIMED_STEPS / cycle) * cycle
     with seeds.own_draws(), torch_threads(threads):
         advance(WARM_UP_STEPS)
         start = time.perf_counter()
-        advance(TIMED_STEPS)
+        advance(count)
         if torch.cuda.is_available():
             torch.cuda.synchronize()
-        return (time.perf_counter() - start) / TIMED_STEPS
+        return (time.perf_counter() - start) / count
 
 
 def time_training(experiment: Experiment, threads: int | None = None, data: Dataset | None = None) -> float:
@@ -93,4 +98,5 @@ def time_training(experiment: Experiment, threads: int | None = None, data: Data
         with stepper.computing():
             if stepper.device.type == "cuda":
                 advance(WARM_UPS)  # until the next step records its turns
-            return time_steps(advance, threads if set_threads == "auto" else set_threads)
+            cycle = max(loss.every for loss in experiment.losses)
+            return time_steps(advance, threads if set_threads == "auto" else set_threads, cycle)

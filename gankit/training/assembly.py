@@ -155,7 +155,7 @@ def _freeze(critic: Critic, experiment: Experiment) -> None:
     if count >= total:
         raise PartError(f"training.freeze: the critic has {total} layers; freeze at most {total - 1} of them")
     layers_seen = 0
-    for parameter in _in_order(critic):
+    for parameter in dict.fromkeys(_in_order(critic)):  # a layer that is used twice counts once
         layers_seen += parameter.dim() > 1
         if layers_seen <= count:
             parameter.requires_grad_(False)

@@ -102,13 +102,13 @@ def _load_matching(network: nn.Module, name: str, states: Mapping[str, Any], fol
         load_state(network, name, states, folder)
         return []
     saved_names = _match_from_the_end(own, saved) if name == "critic" else {key: key for key in own}
-    # Embeddings are taken to be indexed by class, as all of gankit's are; some weights are computed from others.
-    embeddings = [key for key, module in network.named_modules() if isinstance(module, nn.Embedding)]
-    class_tables = {f"{key}.{name}" for key in embeddings for name in ("weight", "parametrizations.weight.original")}
+    # Embeddings are taken to be indexed by class, as all of gankit's are. A weight may be computed from other tensors,
+    # such as weight_orig or parametrizations.weight.original.
+    class_tables = tuple(f"{key}." for key, module in network.named_modules() if isinstance(module, nn.Embedding))
     taken = {}
     for key, value in own.items():
         saved_name = saved_names[key]
-        candidates = [_fit(saved.get(saved_name), value, by_label=key in class_tables)]
+        candidates = [_fit(saved.get(saved_name), value, by_label=key.startswith(class_tables))]
         candidates += [_fit(saved.get(other), value, by_label=True) for other in _norm_aliases(saved_name)]
         if fits := [tensor for tensor in candidates if tensor is not None]:
             taken[key] = fits[0]

@@ -225,13 +225,16 @@ class Stepper:
         share = distributed.shard(batch)
         pieces = share.parts(self.settings.accumulate)
         modules = [part for part in self.parts.values() if isinstance(part, nn.Module)] if len(pieces) > 1 else []
-        before, means = buffers_of(modules), buffers_of(modules)
+        before = buffers_of(modules)
+        # A buffer that is not finite yet, as a maximum that begins at -inf, has no difference from its next value.
+        bases = [old.where(old.isfinite(), 0) for old in before]
+        means = [base.clone() for base in bases]
         for number, piece in enumerate(pieces):
             restore_buffers(modules, before)
             yield number, piece
             weight = piece.weight / share.weight
-            for old, new, mean in zip(before, buffers_of(modules), means, strict=True):
-                mean.copy_(mean + (new - old).where(new != old, 0) * weight if new.is_floating_point() else new)
+            for base, new, mean in zip(bases, buffers_of(modules), means, strict=True):
+                mean.copy_(mean + (new - base) * weight if new.is_floating_point() else new)
         restore_buffers(modules, means)
 
     def _work(self, side: Side, shard: Shard, index: int, piece: int) -> Work:

@@ -8,10 +8,12 @@ log stay outside.
 from __future__ import annotations
 
 import contextlib
+import pickle
 import random
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from types import SimpleNamespace
 from typing import Any, Protocol, final
 
@@ -236,16 +238,16 @@ class Graphs:
         """All generators from which turns draw, the global ones of torch for these devices among them."""
         gpus = {generator.device.index for generator in self._generators if generator.device.type == "cuda"}
         own = [*self._generators, *(torch.cuda.default_generators[i] for i in sorted(gpus))]
-        return [torch.default_generator, *own, np.random, _PYTHON]
+        return [torch.default_generator, *own, _NUMPY, _PYTHON]
 
 
+_NUMPY = SimpleNamespace(get_state=partial(np.random.get_state, legacy=False), set_state=np.random.set_state)
 _PYTHON = SimpleNamespace(get_state=random.getstate, set_state=random.setstate)
 
 
-def _python_state() -> object:
-    """What changes in the states of the global generators of NumPy and Python where something draws from them."""
-    of_numpy: Any = np.random.get_state()
-    return of_numpy[2:], random.getstate()
+def _python_state() -> bytes:
+    """The states of the global generators of NumPy, of whatever kind, and of Python, which are compared as a whole."""
+    return pickle.dumps([generator.get_state() for generator in (_NUMPY, _PYTHON)])
 
 
 def _problem(attempt: Callable[[], str | None]) -> str | None:
