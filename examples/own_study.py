@@ -1,4 +1,4 @@
-"""A study of your own: how far apart are trainings that differ in nothing but their seed?"""
+"""A study of your own: how far apart are trainings that differ only in their seed?"""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class SeedsSettings(Settings):
 
 
 class Seeds(Study):
-    """How far apart trainings are that differ in nothing but their seed."""
+    """How far apart trainings end up when only their seed differs."""
 
     Settings = SeedsSettings
 

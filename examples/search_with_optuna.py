@@ -76,7 +76,7 @@ def main() -> None:
     for name, settings in {"recipe": [], f"trial-{study.best_trial.number}": best}.items():
         values = []
         for seed in range(1000, 1000 + given.seeds):  # seeds that the search has not used
-            # One that an earlier call began goes on, and a finished one is left as it is.
+            # A run that an earlier call began is continued, and a finished one is left as it is.
             run = train_or_resume(experiment(seed, [*given.overrides, *settings]), given.out / f"final-{name}-{seed}")
             values.append(gankit.evaluate(run, test, ["kid"], FEATURES)["metrics"]["kid"]["value"])
         print(f"{name} on fresh seeds and test images: " + " ".join(f"{value:.4f}" for value in values))

@@ -129,7 +129,7 @@ def rank(
     beside = first if os.path.isfile(first / "experiment.toml") else Path()  # of os, which takes a long table too
     if page:
         if against and not real:
-            raise GankitError("--against: how many of these real images the page shows is not said: add --real NUMBER")
+            raise GankitError("--against: how many of these real images are to be on the page? add --real NUMBER")
         path = ranking.write_page(
             given, out or beside / f"rating-{seed or 0}", count, seed=seed or 0, label=label, real=real, against=against
         )

@@ -87,7 +87,7 @@ def _torchrun_number(name: str, default: int) -> int:
     try:
         return int(text)
     except ValueError:
-        raise RunError(f"{name}={text} is no number: {START_OR_UNSET}") from None
+        raise RunError(f"{name}={text} is not a number: {START_OR_UNSET}") from None
 
 
 @contextlib.contextmanager

@@ -39,7 +39,7 @@ def user_path(path: str | Path) -> Path:
     try:
         return Path(path).expanduser()
     except RuntimeError:
-        raise GankitError(f"{path}: ~ stands for no home folder here; write the path in full") from None
+        raise GankitError(f"{path}: ~ does not stand for a home folder here; write the path in full") from None
 
 
 @contextlib.contextmanager
@@ -132,7 +132,7 @@ def open_ordinary(path: Path) -> BinaryIO:
         OSError: it cannot be read; names it.
     """
     if path.exists() and not path.is_file():
-        raise OSError(errno.EINVAL, "it is no ordinary file", str(path))
+        raise OSError(errno.EINVAL, "it is not an ordinary file", str(path))
     return open(path, "rb")
 
 
@@ -322,7 +322,7 @@ def locked(target: Path, lock: Path | None = None, give_up: Callable[[], bool] =
             break
         except OSError as error:
             if lock.is_symlink() or lock.is_dir():  # a lock is always a file: who follows a link may harm another
-                raise RunError(f"{lock} is a link or a folder, and no lock: remove it, and start again") from None
+                raise RunError(f"{lock} is a link or a folder, not a lock: remove it, and start again") from None
             raise OSError(error.errno, error.strerror, str(lock if lock.exists() else target)) from None
         else:
             if lock.exists():  # else its last holder deleted it after it was opened here

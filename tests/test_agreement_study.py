@@ -310,7 +310,10 @@ def test_tex_says_every_character_as_it_stands() -> None:
         (["data.subset=70"], "data.subset: study.controls decides this in a study"),
         (["data.subset_seed=7"], "data.subset_seed: study.controls decides this in a study"),
         (["training.max_minutes=3"], "training.max_minutes: a training of a study runs to its end"),
-        (["training.start_from=x"], "study agreement/eyes:13: study.warm_start: training.start_from names a run"),
+        (
+            ["training.start_from=x"],
+            "study agreement/eyes:13: study.warm_start: training.start_from already names a run",
+        ),
         (["augment=none"], "study agreement/eyes:12: study.scopes: there is no augment whose scope could vary"),
     ],
 )
@@ -339,7 +342,7 @@ def test_a_file_is_named_with_its_line(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("facts", "told"),
     [
-        ({}, "study.thresholds: npz knows no raters' agreement, so there is nothing to choose images by"),
+        ({}, "study.thresholds: npz has no raters' agreement to choose images by"),
         ({"agreement": np.where(np.arange(60) % 2 == 0, 0.9, 0.3)}, "0.8 leaves no training image of class 1 (of 24)"),
         ({"agreement": np.where(np.arange(60) < 6, 0.9, 0.3)}, "0.8 leaves 5 training images of npz; at least 10"),
         ({"agreement": np.full(60, 0.3)}, "0.8 leaves 0 training images of npz"),
@@ -367,7 +370,7 @@ def test_labels_alone_are_told_in_one_line(
     said = capsys.readouterr().err
     assert code == 2
     assert said.count("\n") == 1
-    assert "npz knows no raters' agreement" in said
+    assert "npz has no raters' agreement" in said
 
 
 def test_a_folder_that_holds_something_else_is_left_alone(words: list[str], tmp_path: Path) -> None:

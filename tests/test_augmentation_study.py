@@ -210,7 +210,7 @@ def test_a_program_is_run_for_each_fold(
     if fails:
         assert "make.py ended with 1: no memory" in results.failures
         assert any("incomplete, so not chosen: synthetic-copycat-1.0 in fold 2" in n for n in results.values["notes"])
-        assert "the contrast lacks 1 folds" in results.report.read_text()
+        assert "the contrast lacks 1 fold," in results.report.read_text()
 
 
 def test_a_generator_that_diverges_in_a_fold_is_marked(

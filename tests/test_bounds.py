@@ -106,7 +106,7 @@ def test_what_yaml_shares_by_an_alias_is_overridden_in_one_place(tmp_path: Path)
 
 @pytest.mark.parametrize("name", ["~nobody-of-this-name", "~nobody-of-this-name/e.toml"])
 def test_the_home_of_nobody_is_named(name: str) -> None:
-    with pytest.raises(GankitError, match="~ stands for no home folder here"):
+    with pytest.raises(GankitError, match="~ does not stand for a home folder here"):
         gankit.load(name)
 
 
@@ -142,9 +142,9 @@ def test_settings_of_parts_are_finite(override: str) -> None:
 @pytest.mark.parametrize(
     ("options", "said"),
     [
-        ("{lr = 0.01}", "lr is no option here; set training.generator_lr and training.critic_lr"),
-        ("{betas = [0.5]}", "betas is no option here; set training.betas"),
-        ("{params = 1}", "params is no option here; remove it"),
+        ("{lr = 0.01}", "lr is not an option here; set training.generator_lr and training.critic_lr"),
+        ("{betas = [0.5]}", "betas is not an option here; set training.betas"),
+        ("{params = 1}", "params is not an option here; remove it"),
     ],
 )
 def test_options_of_optimisers_leave_alone_what_has_a_setting(options: str, said: str) -> None:

@@ -31,7 +31,7 @@ def test_networks_of_torchvision(tmp_path: Path, write: Write) -> None:
         return make_network(image, 3, "squeezenet1_1", 16, input_size)
 
     assert squeezenet(gankit.ImageSpec(1, 32, 32))(torch.zeros(2, 1, 32, 32)).shape == (2, 3)
-    with pytest.raises(PartError, match="squeezenet1_1 sees grey or colour images, not 2 channels"):
+    with pytest.raises(PartError, match="squeezenet1_1 takes grey or colour images, not 2 channels"):
         squeezenet(gankit.ImageSpec(2, 32, 32))
     with pytest.raises(PartError, match=r"cannot take images of 8 x 8 .* set classifier.input_size=224"):
         squeezenet(gankit.ImageSpec(3, 8, 8))

@@ -228,7 +228,7 @@ class TestCommon:
             build("dataset", "npz", path="x.npz", pathh=1)
         with pytest.raises(GankitError, match=r"dataset folder\.fit: input should be 'crop', 'pad' or 'stretch'"):
             build("dataset", "folder", path="x", fit="squeeze")
-        with pytest.raises(GankitError, match=r"size is no setting: .* build\('dataset', 'npz', size\)"):
+        with pytest.raises(GankitError, match=r"size is not a setting: .* build\('dataset', 'npz', size\)"):
             build("dataset", "npz", path="x.npz", size=(8, 8))
 
     def test_cache_can_be_cleared(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -43,7 +43,7 @@ def said(**table: object) -> list[str]:
 def test_a_folder_is_described(photos: Path) -> None:
     assert said(name="folder", path=str(photos), size=8) == [
         "data folder: 12 images of 20 x 24 pixels (height x width), resized to 8 x 8, colour, 8 bits",
-        "  classes: cat: 4, dog: 4, owl: 4 (column `class`); data.conditional=true tells the networks",
+        "  classes: cat: 4, dog: 4, owl: 4 (column `class`); data.conditional=true gives them to the networks",
         "  patients: 2, with 6 images each (column `patient_id`)",
         "  raters: 2 (columns `rater1`, `rater2`); on average 67% agree with the label, and all of them on 4 images",
         "  unused: age, site (kept as facts; numbers can be conditions: data.conditional=[NAME])",
@@ -124,7 +124,7 @@ def test_arrays_and_torchvision_s_sets_are_described_alike(tmp_path: Path) -> No
              test_labels=np.zeros(3, int), train_groups=np.arange(6), test_groups=np.arange(3) + 9)  # fmt: skip
     assert said(name="npz", path=str(tmp_path / "a.npz"), size=4) == [
         "data npz: 9 images of 6 x 6 pixels (height x width), resized to 4 x 4, grey, 16 bits",
-        "  classes: 0: 6, 1: 3; data.conditional=true tells the networks",
+        "  classes: 0: 6, 1: 3; data.conditional=true gives them to the networks",
         "  patients: 9, with 1 image each",
         "  splits: train 6, test 3",
     ]
@@ -154,7 +154,7 @@ def test_what_networks_are_trained_on_is_one_line(photos: Path) -> None:
     line = summarise(prepare(table, 0))
     assert line.startswith("20 x 24 pixels; 9 images (cat: ")
     assert "of 9 patients; held out: 3 images (cat: " in line
-    assert "tells the networks" not in said(name="folder", path=str(photos), conditional=True)[1]
+    assert "gives them to the networks" not in said(name="folder", path=str(photos), conditional=True)[1]
 
 
 def test_every_damaged_picture_is_named(photos: Path) -> None:

@@ -164,7 +164,7 @@ def test_without_torchrun_nothing_is_started() -> None:
 @pytest.mark.parametrize(
     ("rank", "size", "message"),
     [
-        ("first", "2", r"RANK=first is no number: start all processes by torchrun, or unset RANK"),
+        ("first", "2", r"RANK=first is not a number: start all processes by torchrun, or unset RANK"),
         ("0", "2", r"process 0 of 2 cannot join the others \(.*MASTER_ADDR.*\): start all processes by torchrun, or"),
     ],
 )

@@ -204,7 +204,7 @@ def test_few_images_are_warned_of_and_too_few_refused() -> None:
     assert "FD (pixels) " in text_table(report)
     enough = evaluate(noise(80, 0), noise(80, 1), features="pixels")
     assert enough["protocol"]["warnings"] == []
-    with pytest.raises(GankitError, match="real: 1 images; at least 2"):
+    with pytest.raises(GankitError, match="real: 1 image; at least 2"):
         evaluate(noise(5, 0), noise(1, 1))
     small = evaluate(noise(5, 0), noise(3, 1), features={"name": "pixels", "side": 1})
     assert small["metrics"]["frechet"]["real_vs_real"] is None
@@ -235,9 +235,9 @@ def test_the_distance_tells_sets_apart_and_does_not_depend_on_order() -> None:
         (lambda: evaluate("nowhere.npz", noise(5, 1)), r"nowhere\.npz"),
         (lambda: evaluate(noise(5, 0, size=0), noise(5, 1)), r"shape \(5, 1, 0, 0\); \(n, channels"),
         (lambda: evaluate(noise(5, 0), noise(5, 1), pictures=__file__), r"pictures: .*\.py is a file; name a folder"),
-        (lambda: gankit.compare("nowhere.json", "nowhere.json"), "is no metrics file"),
+        (lambda: gankit.compare("nowhere.json", "nowhere.json"), "is not a metrics file"),
         (lambda: gankit.compare({}, {}), "only evaluations can be compared: give what gankit.evaluate returned"),
-        (lambda: evaluate(noise(5, 0), noise(5, 1), features=""), "there is no features named ''"),
+        (lambda: evaluate(noise(5, 0), noise(5, 1), features=""), "there are no features named ''"),
     ],
 )
 def test_refusals(call: Callable[[], object], message: str) -> None:

@@ -140,7 +140,7 @@ def test_pipes_and_devices_are_neither_awaited_nor_read_for_ever(
     ]  # fmt: skip
     put(path.with_suffix(".json"))
     for read in reads:
-        with pytest.raises((GankitError, OSError), match="is no ordinary file"):
+        with pytest.raises((GankitError, OSError), match="is not an ordinary file"):
             read()
 
 
@@ -168,7 +168,7 @@ def test_the_second_of_two_starts_is_refused(tmp_path: Path, small: Small) -> No
 def test_what_is_in_the_place_of_a_lock_stays_and_is_named(put: Callable[[Path], None], tmp_path: Path) -> None:
     for lock, output in ((tmp_path / LOCK, sole_writer(tmp_path)), (tmp_path / ".a.lock", sole_output(tmp_path / "a"))):
         put(lock)
-        with pytest.raises(RunError, match=rf"{lock} is a link or a folder, and no lock: remove it"), output:
+        with pytest.raises(RunError, match=rf"{lock} is a link or a folder, not a lock: remove it"), output:
             pass
         assert lock.is_symlink() or lock.is_dir()
 
@@ -274,7 +274,7 @@ def test_the_home_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, small:
     gankit.train(gankit.load("wgan-gp", *small("training.steps=1")), "~/run")
     assert gankit.open_run("~/run").finished
     assert not Path("~").exists()
-    with pytest.raises(GankitError, match="~nobody-here/run: ~ stands for no home folder here"):
+    with pytest.raises(GankitError, match="~nobody-here/run: ~ does not stand for a home folder here"):
         user_path("~nobody-here/run")
     for kind, name, key in (
         ("dataset", "folder", "path"),
@@ -282,7 +282,7 @@ def test_the_home_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, small:
         ("features", "torchscript", "path"),
     ):
         image = {} if kind == "dataset" else {"image": gankit.ImageSpec(3, 8, 8)}
-        with pytest.raises(GankitError, match="~nobody-here/data: ~ stands for no home folder here"):
+        with pytest.raises(GankitError, match="~nobody-here/data: ~ does not stand for a home folder here"):
             gankit.build(kind, name, **image, **{key: "~nobody-here/data"})
 
 

@@ -17,7 +17,7 @@ from gankit import cli
 
 FROM_CHECK = """\
 data folder: 36 images of 48 x 48 pixels (height x width), resized to 32 x 32, colour, 8 bits
-  classes: disc: 12, ring: 12, square: 12 (column `diagnosis`); data.conditional=true tells the networks
+  classes: disc: 12, ring: 12, square: 12 (column `diagnosis`); data.conditional=true gives them to the networks
   patients: 18, with 2 images each (column `patient`)
 """
 

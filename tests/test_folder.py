@@ -308,11 +308,13 @@ class TestFolder:
             os.mkfifo(tmp_path / name)
         else:
             (tmp_path / name).symlink_to("/dev/zero")
-        assert f"{name} is no file" in error(lambda: Folder(path=tmp_path).images)
+        assert f"{name} is not an ordinary file" in error(lambda: Folder(path=tmp_path).images)
 
     def test_missing_empty_and_foreign(self, tmp_path: Path) -> None:
         assert "does not exist; set path" in error(lambda: Folder(path=tmp_path / "none").image)
-        advice = f"does not exist in {Path.cwd()}; go to the folder where it lies, or set path to that of the pictures"
+        advice = (
+            f"does not exist in {Path.cwd()}; go to the folder that holds it, or set path to the folder of the pictures"
+        )
         assert advice in error(lambda: Folder(path="none here").image)
         assert "holds no pictures (png, jpg," in error(lambda: len(Folder(path=tmp_path)))
         for name in ("notes.txt", "data.json", "README.md", ".DS_Store", ".git/config", "Thumbs.db"):

@@ -115,5 +115,5 @@ def test_folders_that_are_no_folds(exported: Path, tmp_path: Path) -> None:
     assert fold_folders(np.zeros(3)) == fold_folders("none") == fold_folders(tmp_path) == []
     for name in ("fold-2", "fold-3"):
         shutil.rmtree(exported / name)
-    with pytest.raises(DataError, match="1 folds; give the folder of two or more"):
+    with pytest.raises(DataError, match="1 fold; give the folder of two or more"):
         evaluate_folds(exported)

@@ -179,7 +179,7 @@ def test_properties(n: int, m: int, d: int, seed: int, scale: float, offset: flo
 @pytest.mark.parametrize(
     ("x", "y", "message"),
     [
-        (np.zeros((1, 3)), np.zeros((5, 3)), "features x: 1 rows; at least 2"),
+        (np.zeros((1, 3)), np.zeros((5, 3)), "features x: 1 row; at least 2"),
         (np.zeros((5, 3)), np.zeros((0, 3)), "features y: 0 rows"),
         (np.zeros((5, 3)), np.zeros((5, 4)), "differ in dimension"),
         (np.zeros(5), np.zeros((5, 4)), r"features x must be \(n, d\)"),

@@ -60,7 +60,7 @@ def test_too_few_images_are_refused() -> None:
     rows = np.random.default_rng(0).normal(size=(59, 30))
     with pytest.raises(GankitError, match=r"at least 60 images of each side, twice the 30 dimensions.*there are 59"):
         value(rows, np.concatenate([rows, rows]))
-    with pytest.raises(GankitError, match="generated images: 1 rows; at least 4 are needed"):
+    with pytest.raises(GankitError, match="generated images: 1 row; at least 4 are needed"):
         value(rows, rows[:1])
     with pytest.raises(GankitError, match="real images: 3 rows; at least 4 are needed"):  # half of 3 has no covariance
         value(rows[:3, :1], rows[:, :1])

@@ -68,7 +68,7 @@ class TestMetric:
         for fake, message in (
             (Rows(), "the generated images have no features"),
             (Rows(features=self.fake[:0]), "0 rows"),
-            (Rows(features=self.fake[:1]), "1 rows"),
+            (Rows(features=self.fake[:1]), "1 row;"),
             (Rows(features=self.fake[:, 1:]), "differ in dimension"),
             (Rows(features=np.full((2, 30), np.nan)), "NaN or infinite"),
             (Rows(features=self.fake[:, 0]), r"must be \(n, d\)"),
@@ -130,7 +130,7 @@ print(value, memory("VmHWM") - before)
         assert growth < 100
 
     def test_few_rows(self) -> None:
-        with pytest.raises(GankitError, match="1 rows of features; a covariance needs at least 2"):
+        with pytest.raises(GankitError, match="1 row of features; a covariance needs at least 2"):
             Moments.of(self.x[:1])
 
 

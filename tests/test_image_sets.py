@@ -16,6 +16,7 @@ from PIL import Image
 
 import gankit
 from gankit import GankitError
+from gankit.errors import counted
 from gankit.evaluation.sources import Source, Window, open_images, open_source
 from gankit.interfaces import Dataset
 
@@ -126,7 +127,7 @@ def test_float_images_want_a_window(tmp_path: Path) -> None:
     Image.fromarray(values[0, 0]).save(tmp_path / "one.tiff")
     (tmp_path / "f").mkdir()
     Image.fromarray(values[0, 0]).save(tmp_path / "f" / "one.tiff")
-    with pytest.raises(GankitError, match="floating-point, which says nothing of black and white"):
+    with pytest.raises(GankitError, match="floating-point, which does not define black and white"):
         opened(str(tmp_path / "f"))
 
 
@@ -179,7 +180,7 @@ def test_nan_pixels_are_named() -> None:
 
 def test_one_image_or_none_is_refused() -> None:
     for count in (0, 1):
-        with pytest.raises(GankitError, match=f"fake: {count} images; at least 2 are needed"):
+        with pytest.raises(GankitError, match=f"fake: {counted(count, 'image')}; at least 2 are needed"):
             gankit.evaluate(COLOUR[:count], COLOUR, ["frechet"], "pixels")
 
 
@@ -302,7 +303,7 @@ class TestTables:
     @pytest.mark.parametrize(
         ("text", "message"),
         [
-            ('{name = "folder"', "it is no TOML table"),
+            ('{name = "folder"', "it is not a TOML table"),
             ('{path = "f"}', "the table needs a name"),
             ('{name = "fodler", path = "f"}', "did you mean 'folder'"),
             ('{name = "folder", path = "f", gray = true}', "folder.gray"),

@@ -157,7 +157,9 @@ def test_a_broken_file_in_the_cache_is_named(cache: Path, stub: Path) -> None:
     path = cache / "weights" / FILE
     path.parent.mkdir()
     path.write_bytes(stub.read_bytes()[:5000])
-    with pytest.raises(PartError, match=f"{path} is no Inception-v3 archive.*or delete {path} to download it again$"):
+    with pytest.raises(
+        PartError, match=f"{path} is not an Inception-v3 archive.*or delete {path} to download it again$"
+    ):
         InceptionV3()
 
 
@@ -184,7 +186,7 @@ BROKEN: dict[str, Callable[[Path, Path], object]] = {
 def test_other_files_are_no_inception_weights(tmp_path: Path, stub: Path, how: str) -> None:
     path = tmp_path / "some.pt"
     BROKEN[how](path, stub)
-    with pytest.raises(PartError, match=r"some.pt is no Inception-v3 archive.*set weights") as caught:
+    with pytest.raises(PartError, match=r"some.pt is not an Inception-v3 archive.*set weights") as caught:
         InceptionV3(weights=path)
     assert "\n" not in str(caught.value)
     assert len(str(caught.value)) < 400 + len(str(path))
@@ -255,7 +257,7 @@ def test_the_spare_says_what_it_needs(
     state = torch.load(fidelity[1], weights_only=True)
     del state["fc.weight"]
     torch.save(state, tmp_path / "headless.pth")
-    with pytest.raises(PartError, match=r"headless.pth is no Inception-v3 archive .*fc.weight"):
+    with pytest.raises(PartError, match=r"headless.pth is not an Inception-v3 archive .*fc.weight"):
         InceptionV3(weights=tmp_path / "headless.pth")
     monkeypatch.setitem(sys.modules, "torch_fidelity.feature_extractor_inceptionv3", None)
     with pytest.raises(PartError, match=r"is torch-fidelity's file, and needs it: pip install torch-fidelity$"):

@@ -213,13 +213,13 @@ NAMES = {
     "absent": "cannot be imported from broken_import:Plain: ModuleNotFoundError: No module named",
     "leaves": "cannot be imported from broken_exit:Plain: SystemExit: no licence; fix or uninstall broken-exit, or "
     "set GANKIT_DISABLE_PLUGINS=broken-exit",
-    "loss": "critic 'broken-kind:loss' is <class 'broken_kind.SoftHinge'>, which is no subclass of Critic",
+    "loss": "critic 'broken-kind:loss' is <class 'broken_kind.SoftHinge'>, which is not a subclass of Critic",
     "untyped": "the setting width has no annotation",
     "undefined": "no settings can be read from Undefined: name 'Width' is not defined",
     "positional": "the parameter width is positional; settings come after *",
     "bound": "no settings can be read from Bound: ",
-    "no-model": "no settings can be read from NoModel: its Settings is no pydantic.BaseModel",
-    "taken": "declares name: gankit's own keys; choose other names",
+    "no-model": "no settings can be read from NoModel: its Settings is not a pydantic.BaseModel",
+    "taken": "declares name, which gankit reserves for itself; choose other names",
 }
 LATE = {
     "checked": "critic 'checked' cannot validate its settings: KeyError: 4",

@@ -147,7 +147,7 @@ def test_classes_that_cannot_be_judged_are_named() -> None:
     ] * 4
     assert "(12 real and 0 generated images): it has no generated images" in told[0]
     assert "(0 real and 7 generated images): it has no real images" in told[1]
-    assert "(1 real and 6 generated images): features of the real images: 1 rows; at least 3" in told[2]
+    assert "(1 real and 6 generated images): features of the real images: 1 row; at least 3" in told[2]
     assert "at least 3" in told[3]
     assert found.counts["precision within classes"] == (9, 9)
     with pytest.raises(GankitError, match=r"no class has enough images on both sides .*1: it has no generated"):

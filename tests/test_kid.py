@@ -228,7 +228,7 @@ class TestMetric:
         errors = shared.standard_errors()
         assert errors is not None
         assert errors["kid"] == pytest.approx(kernel_distance(self.real, self.fake)[1], rel=1e-9)
-        with pytest.raises(GankitError, match="1 rows; at least 2"):
+        with pytest.raises(GankitError, match="1 row; at least 2"):
             shared.values(np.array([0]), np.array([5, 6]))
 
     def test_jackknife_and_closed_form_agree(self) -> None:
@@ -247,7 +247,7 @@ class TestMetric:
 @pytest.mark.parametrize(
     ("x", "y", "message"),
     [
-        (np.zeros((1, 3)), np.zeros((5, 3)), "x: 1 rows; at least 2"),
+        (np.zeros((1, 3)), np.zeros((5, 3)), "x: 1 row; at least 2"),
         (np.zeros((5, 3)), np.zeros((0, 3)), "y: 0 rows"),
         (np.zeros((5, 3)), np.zeros((5, 4)), "differ in dimension: 3 and 4"),
         (np.zeros(5), np.zeros((5, 4)), r"x must be \(n, d\)"),

@@ -207,7 +207,7 @@ class TestErrors:
 
     def test_images_that_do_not_fit(self) -> None:
         images = rows(noise(3, 1))
-        with pytest.raises(GankitError, match="the second images have no images"):
+        with pytest.raises(GankitError, match="the second images have no pixels"):
             Leakage().compute(Rows(ids=np.arange(3)), images)
         with pytest.raises(GankitError, match="the first images have no ids"):
             Leakage().compute(images, Rows(images=noise(3, 1)))

@@ -115,7 +115,7 @@ class TestSpreadsheets:
         assert facts.agreement is not None
         assert facts.agreement.tolist() == [0.8, 1]
         for text in ('file,age\n0.png,"4,5"\n1.png,5\n', "file\tage\n0.png\t12,345\n1.png\t5\n"):
-            assert "which is no number here; write a point before decimals" in error(
+            assert "which is not a number here; write a point before decimals" in error(
                 lambda text=text: self.table(tmp_path, text).facts
             )
         assert self.table(tmp_path, "file;teeth\n0.png;a,b\n1.png;5\n").facts["teeth"].tolist() == ["a,b", "5"]

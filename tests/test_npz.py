@@ -132,7 +132,7 @@ class TestNpz:
     def test_other_types_need_a_range(self, tmp_path: Path, dtype: Any) -> None:
         images = np.linspace(-1000, 3000, 48).reshape(3, 4, 4).astype(dtype)
         path = self.write(tmp_path, images=images)
-        assert "which says nothing of black and white; set value_range" in error(lambda: Npz(path=path).image)
+        assert "which does not define black and white; set value_range" in error(lambda: Npz(path=path).image)
         data = Npz(path=path, value_range=(-1000, 3000))
         assert data.images.dtype == np.float32
         np.testing.assert_allclose(data.images[:, 0], images, rtol=1e-6)
@@ -174,10 +174,10 @@ class TestNpz:
         assert 'name = "npz" reads such files' in error(lambda: Folder(path=tmp_path / "a.npy").image)
         assert "images must be (n, h, w)" in error(lambda: Npz(path=tmp_path / "a.npy").image)
         (tmp_path / "a.npz").write_text("images")
-        assert "is no npz file that NumPy can read" in error(lambda: Npz(path=tmp_path / "a.npz").image)
+        assert "is not an npz file that NumPy can read" in error(lambda: Npz(path=tmp_path / "a.npz").image)
         with zipfile.ZipFile(tmp_path / "b.zip", "w") as archive:
             archive.writestr("x.npy", b"nothing")
-        assert "is no npz file that NumPy can read" in error(lambda: Npz(path=tmp_path / "b.zip").image)
+        assert "is not an npz file that NumPy can read" in error(lambda: Npz(path=tmp_path / "b.zip").image)
 
     @pytest.mark.parametrize(
         ("arrays", "message"),
@@ -327,7 +327,7 @@ class TestNpz:
         (tmp_path / "a.npy").write_bytes(member)
         for name in ("a.npz", "a.npy"):
             text = error(lambda name=name: len(Npz(path=tmp_path / name).images))
-            assert "is cut off" in text or "is no npz file that NumPy can read" in text
+            assert "is cut off" in text or "is not an npz file that NumPy can read" in text
 
     def test_archives_that_unpack_to_gigabytes(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         path = self.write(tmp_path, images=np.zeros((50, 100, 100), np.uint8))
@@ -344,7 +344,7 @@ class TestNpz:
         for signature, at in ((b"PK\3\4", place[0]), (b"PK\1\2", place[1])):
             content[content.index(signature) + at] |= {"encrypted": 1, "compression": 97}[damage]
         path.write_bytes(content)
-        assert "is no npz file that NumPy can read" in error(lambda: Npz(path=path).image)
+        assert "is not an npz file that NumPy can read" in error(lambda: Npz(path=path).image)
 
     def test_arrays_that_are_no_facts_are_named(self, tmp_path: Path) -> None:
         images = pixels(10, 4, 4)

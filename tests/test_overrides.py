@@ -228,7 +228,7 @@ def test_overrides_do_not_change_what_they_were_given() -> None:
         ("training=3", "override 'training=3': training: a table is needed, not 3"),
         ("generator=3", "override 'generator=3': generator: a name, or a table with a name, is needed, not 3"),
         ("losses=3", "override 'losses=3': losses: a list is needed, not 3"),
-        ("losses=[]", "override 'losses=[]': losses: a list of at least 1 is needed, not of 0"),
+        ("losses=[]", "override 'losses=[]': losses: a list of length 1 or more is needed, not of length 0"),
         ("losses=[3]", "override 'losses=[3]': losses.0: a name, or a table with a name, is needed, not 3"),
         ("augment.scope=real", "override 'augment.scope=real': augment: the table needs a name; known: "),
         ("foo.bar=3", "override 'foo.bar=3': foo: there is no such setting; known: data, generator, critic, losses"),

@@ -46,7 +46,7 @@ def test_it_is_on_the_generated_pages(installed: Environment) -> None:
     assert "## `gankit study seeds` { #study-seeds }" in text
     assert "For [`gankit study seeds`](command-line.md#study-seeds)." in text
     assert "| `count` | whole number | `2` | at least 2 | trainings. |" in text
-    assert "How far apart trainings are that differ in nothing but their seed." in text
+    assert "How far apart trainings end up when only their seed differs." in text
 
 
 @pytest.mark.parametrize("workers", [1, pytest.param(2, marks=pytest.mark.slow)])

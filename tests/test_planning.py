@@ -190,7 +190,7 @@ def test_deep_images_get_the_range_that_they_use(side: int, tmp_path: Path) -> N
     [
         ("few.npz", 60, "5 training images are too few"),
         ("enough.npz", 0.01, "--minutes 0.01 is enough for 54 steps here .* give --minutes"),
-        ("labels.csv", 60, "labels.csv: it is no folder and no npz or npy file; name the folder"),
+        ("labels.csv", 60, "labels.csv: it is neither a folder nor an npz or npy file; name the folder"),
         ("demo", 60, "demo: it is a recipe, and a plan starts from images"),
         ("divided.npz", 60, "3 training images are too few"),
         ('{name = "npz", path = "enough.npz", held_out = 0.9}', 60, "4 training images are too few"),

@@ -162,16 +162,16 @@ BROKEN = {
     "other kind": (
         "from gankit.interfaces import Loss\nclass Plain(Loss): pass",
         "broken:Plain",
-        "no subclass of Critic",
+        "not a subclass of Critic",
     ),
-    "function": (MODULE, "broken:function", "no subclass of Critic"),
-    "number": (MODULE, "broken:number", "is 3, which is no subclass of Critic"),
-    "module": (MODULE, "broken", "no subclass of Critic"),
+    "function": (MODULE, "broken:function", "not a subclass of Critic"),
+    "number": (MODULE, "broken:number", "is 3, which is not a subclass of Critic"),
+    "module": (MODULE, "broken", "not a subclass of Critic"),
     "abstract": ("from gankit.interfaces import Critic as Plain", "broken:Plain", "is abstract: Critic lacks forward"),
     "no model": (
         MODULE.replace("    pass", "    class Settings: pass"),
         "broken:Other",
-        "no settings can be read from Other: its Settings is no pydantic.BaseModel",
+        "no settings can be read from Other: its Settings is not a pydantic.BaseModel",
     ),
     "validator": (
         "import pydantic" + MODULE.replace("    pass", VALIDATED),

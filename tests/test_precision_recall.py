@@ -119,7 +119,9 @@ def test_copies_lie_in_the_balls_of_their_originals() -> None:
 
 def test_k_larger_than_n() -> None:
     for n, k in ((6, 5), (3, 2), (5, 50)):
-        with pytest.raises(GankitError, match=f"k = {k} needs at least {k + 2} images of either side, and one has {n}"):
+        with pytest.raises(
+            GankitError, match=f"k = {k} needs at least {k + 2} images on each side, and one side has {n}"
+        ):
             precision_recall(rows(n, 2), rows(30, 2), k=k)
         with pytest.raises(GankitError, match="lower k"):
             precision_recall(rows(30, 2), rows(n, 2), k=k)
@@ -278,7 +280,7 @@ class TestMetric:
 @pytest.mark.parametrize(
     ("real", "fake", "message"),
     [
-        (np.zeros((1, 3)), np.zeros((5, 3)), "real: 1 rows; at least 3"),
+        (np.zeros((1, 3)), np.zeros((5, 3)), "real: 1 row; at least 3"),
         (np.zeros((5, 3)), np.zeros((0, 3)), "fake: 0 rows"),
         (np.zeros((5, 3)), np.zeros((5, 4)), "differ in dimension"),
         (np.zeros(5), np.zeros((5, 4)), r"real must be \(n, d\)"),

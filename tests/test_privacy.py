@@ -63,7 +63,7 @@ def test_a_run_is_attacked_by_its_critic_too_and_has_its_card(small: Callable[..
     _, row = privacy_rows({"generator-0": judged})
     assert row[-1].count(".") == 4  # area, both ends, control
     (run.path / FROM_STUDY).write_text("{")
-    with pytest.raises(GankitError, match=r"privacy\.json is no metrics file"):
+    with pytest.raises(GankitError, match=r"privacy\.json is not a metrics file"):
         write_report(run)
     none = judge_privacy(run, training, training.subset(np.zeros(0, int)))
     assert none == {"failure": "data.min_agreement leaves no held-out image to judge beside; lower it"}

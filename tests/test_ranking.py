@@ -207,12 +207,12 @@ def logits(*shape: int, fill: float = 0.0) -> Callable[[Tensor], Tensor]:
         ("plain", {"count": 0}, "count: 0 images"),
         ("plain", {"count": 3}, "keep: 10 of 3 images cannot be kept"),
         ("plain", {"keep": 0}, "keep: 0"),
-        ("plain", {"features": "pixels"}, "features is for by realism, not for by critic"),
-        ("plain", {"classifier": logits()}, "classifier is for by label"),
-        ("plain", {"key": "key.json"}, "key is for by ratings"),
+        ("plain", {"features": "pixels"}, "features is used only with 'by realism', not with 'by critic'"),
+        ("plain", {"classifier": logits()}, "classifier is used only with 'by label'"),
+        ("plain", {"key": "key.json"}, "key is used only with 'by ratings'"),
         ("plain", {"label": "right"}, "leave the label out"),
         ("plain", {"by": "label", "label": "left"}, "needs a classifier"),
-        ("plain", {"by": "label", "classifier": logits()}, "name the class by --label"),
+        ("plain", {"by": "label", "classifier": logits()}, "name the class with --label"),
         ("plain", {"by": "label", "label": "up", "classifier": logits()}, "there is no class 'up'"),
         ("condition", {"by": "label", "classifier": logits()}, "conditioned on numbers"),
         ("classes", {"by": "label", "classifier": lambda x: x[:, :, 0, 0]}, "gives 3 logits, and there are 2 classes"),
@@ -323,7 +323,7 @@ def test_command(
          "gankit: none.csv cannot be read (No such file or directory); give a CSV file in UTF-8"),
         ([tmp_path], f"gankit: {tmp_path}: there is no run here (no experiment.toml); did you mean {run}?"),
         ([run, "--page", "--against", run, "--out", tmp_path / "x"],
-         "gankit: --against: how many of these real images the page shows is not said: add --real NUMBER"),
+         "gankit: --against: how many of these real images are to be on the page? add --real NUMBER"),
     ):  # fmt: skip
         assert call(*arguments) == (2, [], [message])
     assert not (tmp_path / "x").exists()

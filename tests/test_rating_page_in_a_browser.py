@@ -144,7 +144,7 @@ def test_progress_goes_to_another_browser(browser: Any, person: Person, page: Pa
 
     first = data_of(page)["images"][0]["id"]
     for wrong, message in (
-        (b"no json", "it is no progress file"),
+        (b"no json", "it is not a progress file"),
         (b"[]", "it is of another page"),
         (b"null", "it is of another page"),
         (content.replace(data_of(page)["key"].encode(), b"0" * 64), "it is of another page"),

@@ -66,9 +66,9 @@ GOOD = ("0,1", "1,2", "2,3")
         ((), "no column `image`"),
         (("image,grade", "0,1"), "no column `score`"),
         (("image,score",), "has a header and no rows"),
-        (("image,score", "0,good"), "line 2: the score 'good' is no number"),
-        (("image,score", "0,nan"), "the score 'nan' is no number"),
-        (("image,score", "0,1e308"), "the score '1e308' is no number up to 1e+100 in size"),
+        (("image,score", "0,good"), "line 2: the score 'good' is not a number"),
+        (("image,score", "0,nan"), "the score 'nan' is not a number"),
+        (("image,score", "0,1e308"), "the score '1e308' is not a number up to 1e+100 in size"),
         (("image,score", *GOOD[:2], "9" * 900 + ",1"), "there is no image '999"),
         (("image,score", *GOOD[:2], "9" * 5000 + ",1"), "line 4: image has more than 1000 characters"),
         (("image,score", "0,1,2"), "line 2 has 3 cells where the header has 2"),
@@ -142,12 +142,12 @@ def test_ratings_of_a_page_find_their_key_and_images(copied_run: gankit.Run, tmp
     moved = Path(shutil.copy(ada, tmp_path / "ada.csv"))
     assert rank(copied_run, 9, 3, f"ratings:{moved}", seed=7).scores[4] == 5
     hidden = page.parent.rename(tmp_path / "hidden")
-    with pytest.raises(DataError, match="give it by --key"):
+    with pytest.raises(DataError, match="give it with --key"):
         rank(copied_run, None, 3, f"ratings:{moved}")
     assert rank(copied_run, None, 3, f"ratings:{moved}", key=hidden / "key.json").scores[4] == 5
-    with pytest.raises(GankitError, match="count: the rating page has 9, not 8"):
+    with pytest.raises(GankitError, match="count: the rating page was made with 9, not with 8"):
         rank(copied_run, 8, 3, f"ratings:{moved}", key=hidden / "key.json")
-    with pytest.raises(GankitError, match="label: the rating page has None, not left"):
+    with pytest.raises(GankitError, match="label: the rating page was made with None, not with left"):
         rank(copied_run, None, 3, f"ratings:{moved}", key=hidden / "key.json", label="left")
 
 
@@ -176,7 +176,7 @@ def test_a_key_that_was_changed_is_noticed(copied_run: gankit.Run) -> None:
     with pytest.raises(DataError, match="is not the key that the page was sealed with, or it was changed"):
         rank(copied_run, None, 2, f"ratings:{path}")
     key.write_text("{}")
-    with pytest.raises(RunError, match="is no key of a rating page"):
+    with pytest.raises(RunError, match="is not the key of a rating page"):
         rank(copied_run, None, 2, f"ratings:{path}")
 
 
@@ -199,7 +199,7 @@ def test_a_forged_key_is_one_line(
     page = write_page(one_step_runs["plain"], tmp_path / "page", 3)
     path = page.parent / "key.json"
     path.write_text(json.dumps(json.loads(path.read_text()) | change))
-    with pytest.raises(RunError, match="is no key of a rating page") as caught:
+    with pytest.raises(RunError, match="is not the key of a rating page") as caught:
         check_numbers(read_key(path, Key)[0], path)
     assert said in str(caught.value)
     assert "\n" not in str(caught.value)
@@ -209,7 +209,7 @@ def test_a_forged_key_is_one_line(
 def test_what_is_no_key_at_all_is_one_line(tmp_path: Path, text: str) -> None:
     path = tmp_path / "key.json"
     path.write_text(text)
-    with pytest.raises(RunError, match="is no key of a rating page"):
+    with pytest.raises(RunError, match="is not the key of a rating page"):
         read_key(path, Key)
 
 
@@ -316,13 +316,13 @@ def test_sources_that_no_page_can_show(
     for sources, arguments, message in (
         ([folders[0], tmp_path / "wide"], {}, r"wide: its images are 3 x 8 x 9 .* give one as a table with a size"),
         (folders, {"count": 7}, "7 images are asked for, and there are 6"),
-        (folders, {"real": 2}, "no run among the sources has real images: say which to mix in by --against"),
+        (folders, {"real": 2}, "no run among the sources has real images: name those to mix in with --against"),
         (folders, {"label": "left"}, "only a run can be asked for a label"),
         ([], {}, "no source of images is given"),
     ):
         with pytest.raises(GankitError, match=message):
             write_page(sources, tmp_path / "page", **arguments)
-    with pytest.raises(GankitError, match="by critic: images of one run are ranked so"):
+    with pytest.raises(GankitError, match="by critic: only images of a single run can be ranked like this"):
         rank([one_step_runs["plain"], one_step_runs["classes"]])
     numbered = write(tmp_path / "r.csv", "image,score", *(f"{number},{number}" for number in range(6)))
     with pytest.raises(GankitError, match="give one"):

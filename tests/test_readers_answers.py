@@ -215,8 +215,8 @@ def test_readers_who_choose_alike_agree(sources: list[str], tmp_path: Path, fixe
         (lambda given, key: (given | {"0" * 12: {"call": "real"}}, key.digest, {}), "there is no image '000000000000'"),
         (lambda given, key: (given, "f" * 64, {}), "of another set .* move the file out"),
         (lambda given, key: (given, key.digest, {"name": "Ada again"}), "Ada is the rater of two files"),
-        (lambda given, key: (given | {key.images[0].id: {"call": "left"}}, key.digest, {}), "is one image, of which"),
-        (lambda given, key: (given | {key.images[-1].id: {"call": "real"}}, key.digest, {}), "is a pair, of which"),
+        (lambda given, key: (given | {key.images[0].id: {"call": "left"}}, key.digest, {}), "is one image, for which"),
+        (lambda given, key: (given | {key.images[-1].id: {"call": "real"}}, key.digest, {}), "is a pair, for which"),
         (lambda given, key: (given | {key.images[-1].id: {"score": "3"}}, key.digest, {}), "is a pair: give the call"),
         (
             lambda given, key: (given | {key.images[-1].id: {"call": "left", "score": "3"}}, key.digest, {}),
@@ -228,7 +228,7 @@ def test_readers_who_choose_alike_agree(sources: list[str], tmp_path: Path, fixe
             lambda given, key: (given | {key.images[0].id: {"call": "maybe"}}, key.digest, {}),
             "neither real nor generat",
         ),
-        (lambda given, key: (given | {key.images[0].id: {}}, key.digest, {}), "the score '' is no number"),
+        (lambda given, key: (given | {key.images[0].id: {}}, key.digest, {}), "the score '' is not a number"),
     ],
 )
 def test_ratings_that_cannot_be_of_this_set(sources: list[str], tmp_path: Path, change: Any, message: str) -> None:
@@ -261,9 +261,9 @@ def test_files_that_are_no_ratings_and_a_key_that_was_changed(sources: list[str]
     out = tmp_path / "out"
     run(out, *sources, *SMALL)
     for name, text, message in (
-        ("notes.txt", "x", "notes.txt is no CSV or JSON file of ratings"),
-        ("a.json", "{", "a.json is no progress of a page"),
-        ("a.json", "[]", r"a.json is no progress of a page \(Input should be an object\): save"),
+        ("notes.txt", "x", "notes.txt is not a CSV or JSON file of ratings"),
+        ("a.json", "{", "a.json does not hold the progress of a page"),
+        ("a.json", "[]", r"a.json does not hold the progress of a page \(Input should be an object\): save"),
         ("a.json", '{"key": "", "rater": "Ada", "answers": {}}', "a.json holds no answer"),
         ("a.csv", "image,score", "has a header and no rows"),
     ):

@@ -135,7 +135,7 @@ def test_ids_are_no_numbers_for_a_spreadsheet() -> None:
 
 def test_images_of_another_size_are_refused(sources: list[str], tmp_path: Path) -> None:
     large = arrays(tmp_path / "large.npz", 60, 2, size=16)
-    with pytest.raises(DataError, match=r"1 x 16 x 16 .* 1 x 12 x 12, which would tell them apart"):
+    with pytest.raises(DataError, match=r"1 x 16 x 16 .* 1 x 12 x 12, which would give them away"):
         run(tmp_path / "out", *sources, f"readers.generated.large={large}", "readers.images=10")
 
 

@@ -249,7 +249,7 @@ def unresolved(self: Any, *, k: NoSuchType = 3) -> None: ...  # type: ignore[nam
 @pytest.mark.parametrize(
     ("init", "message"),
     [
-        (reserved, "declares scope: gankit's own keys"),
+        (reserved, "declares scope, which gankit reserves for itself"),
         (unannotated, "the setting k has no annotation"),
         (positional, "the parameter width is positional; settings come after *, and only image before it"),
         (other_positional, "the parameter size is positional"),
@@ -282,8 +282,8 @@ def test_abstract_classes_and_other_kinds_are_refused() -> None:
     assert (
         refused(lambda: gankit.critics.register("half")(Half)) == "critic 'half' is abstract: Half lacks forward, width"
     )
-    assert "is no subclass of Critic" in refused(lambda: gankit.critics.register("blur")(Blur))
-    assert "is no subclass of Critic" in refused(lambda: gankit.critics.register("function")(lambda images: images))  # type: ignore[arg-type]
+    assert "is not a subclass of Critic" in refused(lambda: gankit.critics.register("blur")(Blur))
+    assert "is not a subclass of Critic" in refused(lambda: gankit.critics.register("function")(lambda images: images))  # type: ignore[arg-type]
     assert "half" not in gankit.critics.names()
 
 
@@ -302,4 +302,4 @@ def test_settings_read_before_a_key_is_reserved_are_refused_too() -> None:
         "try: gankit.load('wgan-gp', 'losses=[\"heavy\"]')\nexcept gankit.GankitError as error: print(error)"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert "loss 'heavy' declares weight: gankit's own keys; choose other names" in done.stdout
+    assert "loss 'heavy' declares weight, which gankit reserves for itself; choose other names" in done.stdout

@@ -105,7 +105,7 @@ def test_tensors_that_a_part_tells_of_a_step_are_logged_as_numbers(trained: Trai
         (ScorePair, r"critic mine, called with \(4, 3, 16, 16\), returned a tuple of \(4, 1\) and \(4, 1\)"),
         (Named, r"critic mine, called with .*, returned a dict of scores: \(4, 1\); it must return one tensor"),
         (Frozen, r"critic mine has no parameters to train: all are frozen; call requires_grad_\(True\)"),
-        (Whole, "critic mine has parameters of whole numbers, .*order: make them buffers"),
+        (Whole, "critic mine has integer parameters, .*order: make them buffers"),
         (Scoreless, r"critic mine gives scores of shape \(4, 0\) for 4 images"),
         (Squashed, r"critic mine has methods `features` and `score`, and .* differs from `forward\(images, labels\)`"),
         (OtherSize, r"critic mine, called with \(4, 3, 16, 16\), raised RuntimeError: (addmm: )?mat1 and mat2"),
@@ -184,8 +184,11 @@ def test_numbers_of_numpy_are_saved_as_numbers(trained: Trained) -> None:
     ("kind", "message"),
     [
         (Fractions, "the state of loss mine holds gap, a Fraction that a checkpoint cannot restore"),
-        (Stateless, "loss mine finds .* in a second step on the critic's turn"),
-        (Now, "loss mine finds .* in a second step on the critic's turn, and no value once all parts are built anew"),
+        (Stateless, "loss mine computes .* in a second step on the critic's turn"),
+        (
+            Now,
+            "loss mine computes .* in a second step on the critic's turn, and no value once all parts are built anew",
+        ),
         (OneWay, "loss mine cannot load its own saved state: AttributeError"),
         (Vector, r"loss mine returned \(4,\) on the critic's turn: return one number as a tensor"),
         (Number, r"loss mine returned 0.5 \(float\) on the generator's turn"),

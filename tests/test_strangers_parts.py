@@ -92,7 +92,9 @@ def test_truth_values_are_no_numbers(override: str, message: str) -> None:
 
 
 def test_a_learning_rate_among_the_options_is_refused(trained: Trained) -> None:
-    with pytest.raises(SettingsError, match=r"lr is no option here; set training.generator_lr and training.critic_lr"):
+    with pytest.raises(
+        SettingsError, match=r"lr is not an option here; set training.generator_lr and training.critic_lr"
+    ):
         trained("training.optimizer_options={lr=0.01}")
 
 

@@ -171,7 +171,7 @@ def test_tables_for_a_paper_and_a_spreadsheet(tmp_path: Path) -> None:
 def test_files_are_checked_before_anything_is_computed(tmp_path: Path) -> None:
     (tmp_path / "notes.txt").write_text("mine")
     for option, name, message in (("--tex", "a.csv", "must end in .tex"), ("--csv", "no/a.csv", "cannot be written"),
-                                  ("--out", "notes.txt", "is no metrics file")):  # fmt: skip
+                                  ("--out", "notes.txt", "is not a metrics file")):  # fmt: skip
         with pytest.raises(GankitError, match=message):
             check_files({option: tmp_path / name})
     assert (tmp_path / "notes.txt").read_text() == "mine"
@@ -203,7 +203,7 @@ def test_damaged_metrics_files_are_named(damage: Callable[[Any], None], message:
     content = json.loads(json.dumps(evaluate("kid")))
     damage(content)
     (tmp_path / "metrics.json").write_text(json.dumps(content))
-    with pytest.raises(GankitError, match=rf"metrics\.json is no metrics file of gankit evaluate: {message}"):
+    with pytest.raises(GankitError, match=rf"metrics\.json is not a metrics file of gankit evaluate: {message}"):
         read_metrics(tmp_path / "metrics.json")
 
 

@@ -101,7 +101,7 @@ def test_other_files_are_refused_in_one_line(
         path.write_bytes({"empty": b"", "text": b"text", "pickle": pickle.dumps([1]), "cut off": cut_off}[content])
     caplog.clear()
     capfd.readouterr()
-    with pytest.raises(PartError, match=r"other.pt2 is no file of torch.export .*; save one with torch.export.save$"):
+    with pytest.raises(PartError, match=r"other.pt2 is not a torch.export file .*; save one with torch.export.save$"):
         TorchExport(SPEC, path=path)
     assert caplog.text == "".join(capfd.readouterr()) == ""
     assert not logging.getLogger("torch.export").disabled

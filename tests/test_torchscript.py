@@ -172,5 +172,5 @@ def test_torchscript_refuses_settings(tmp_path: Path, settings: dict[str, Any], 
 @pytest.mark.parametrize("content", [b"", b"text", pickle.dumps([1])])
 def test_torchscript_refuses_other_files(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "other.pt").write_bytes(content)
-    with pytest.raises(PartError, match=r"other.pt is no TorchScript archive .*torch.jit.save"):
+    with pytest.raises(PartError, match=r"other.pt is not a TorchScript archive .*torch.jit.save"):
         TorchScript(SPEC, path=tmp_path / "other.pt")

@@ -291,7 +291,7 @@ def test_refusals_write_nothing(small: Small, tmp_path: Path) -> None:
         "cannot be used here": ["training.device=cuda:9"],
         "there is no run here": ["training.start_from=nowhere"],
         "no numeric column 'age'": ['data.conditional=["age"]'],
-        "41 images asked for": ["data.subset=41"],
+        "41 images are asked for": ["data.subset=41"],
         "does not record how many raters agreed": ["data.min_agreement=0.8"],
         "no split 'test'": ["data.split=test"],
         "no labels to fade in": ["training.label_fade=[0, 4]"],

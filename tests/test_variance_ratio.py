@@ -107,7 +107,7 @@ def test_resampling_equals_a_fresh_metric() -> None:
     pool = Pool(Rows(features=real), Rows(features=fake))
     shared = assert_computed_anew(VarianceRatio(), pool, (2, 11, 26), 1e-10)
     assert shared.standard_errors() is None
-    with pytest.raises(GankitError, match="1 real images"):
+    with pytest.raises(GankitError, match="1 real image;"):
         shared.values(np.array([0]), np.array([4, 5]))
 
 
@@ -127,7 +127,7 @@ def test_resampling_of_collapsed_and_constant_parts() -> None:
 @pytest.mark.parametrize(
     ("real", "fake", "message"),
     [
-        (np.zeros((1, 3)), np.zeros((5, 3)), "real: 1 rows; at least 2"),
+        (np.zeros((1, 3)), np.zeros((5, 3)), "real: 1 row; at least 2"),
         (np.zeros((5, 3)), np.zeros((0, 3)), "fake: 0 rows"),
         (np.zeros((5, 3)), np.zeros((5, 4)), "differ in dimension"),
         (np.full((5, 3), np.inf), np.zeros((5, 3)), "real have values that are NaN or infinite"),
@@ -145,7 +145,7 @@ def test_refused(real: Array, fake: Array, message: str) -> None:
         (rows(0, 3), rows(5, 3), "0 real images; at least 2"),
         (None, rows(5, 3), "the real images have no features"),
         (np.full((2, 2), np.nan), rows(5, 2), "real images have values that are NaN"),
-        (rows(1, 3), rows(5, 3), "1 real images; at least 2"),
+        (rows(1, 3), rows(5, 3), "1 real image; at least 2"),
         (rows(2, 3), rows(0, 3), "0 generated images"),
         (rows(2, 3), rows(2, 4), "3 of real and 4 of generated"),
         # 0.1 has no exact mean of many, and the features are constant all the same.

@@ -183,7 +183,7 @@ def _find_pictures(folder: Path) -> list[str]:
         types = Counter(file.suffix.lower() or "no suffix" for file in unknown)
         counted = ", ".join(f"{count} {suffix}" for suffix, count in types.most_common())
         raise DataError(
-            f"{folder} holds files that are no pictures to gankit ({counted}; {unknown[0]} first); "
+            f"{folder} holds files that gankit does not read as pictures ({counted}; {unknown[0]} first); "
             f"convert them to {readable}, or take them out"
         )
     if not pictures:

@@ -122,7 +122,7 @@ class Npz(DecodedDataset):
             raise DataError(f"{self.archive.path}: images are {stored_type}; save them as uint8, uint16 or float32")
         if self.declared_range is None:
             raise DataError(
-                f"{self.archive.path}: images are {stored_type}, which says nothing of black and white; "
+                f"{self.archive.path}: images are {stored_type}, which does not define black and white; "
                 "set value_range = [black, white] (when evaluating --window black,white), or save them as uint8 or "
                 "uint16"
             )
@@ -139,8 +139,8 @@ class Npz(DecodedDataset):
         first, last = shape[1] in _COLOURS, shape[3] in _COLOURS
         if first == last:
             raise DataError(
-                f"{self.archive.path}: images of shape {shape} do not tell which axis holds the channels; "
-                'set channels = "first" or channels = "last"; of volumes save the slices as (n, h, w)'
+                f"{self.archive.path}: images of shape {shape} do not show which axis holds the channels; "
+                'set channels = "first" or channels = "last"; save volumes as slices (n, h, w)'
             )
         return 1 if first else 3
 

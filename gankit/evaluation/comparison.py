@@ -137,9 +137,9 @@ def read_metrics(path: Path) -> Evaluated:
     except ValidationError as error:
         fault = error.errors()[0]
         reason = f"{'.'.join(map(str, fault['loc'])) or 'all of it'}: {fault['msg']}"
-        raise GankitError(f"{path} is no metrics file of gankit evaluate: {reason}") from None
+        raise GankitError(f"{path} is not a metrics file of gankit evaluate: {reason}") from None
     except (OSError, ValueError, RecursionError) as error:
-        raise GankitError(f"{path} is no metrics file of gankit evaluate: {error}") from error
+        raise GankitError(f"{path} is not a metrics file of gankit evaluate: {error}") from error
     return Evaluated(protocol=content["protocol"], metrics=content["metrics"])
 
 

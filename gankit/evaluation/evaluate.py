@@ -100,7 +100,7 @@ def evaluate(
     by_default = metrics is None and [part.name for part in parts] == default_metrics()
     seed = settings.seed if seed is None else seed
     if real is None and not isinstance(source, Run):
-        raise DataError(f"real, on the command line --against: say which real images to compare {fake_name} with")
+        raise DataError(f"real, on the command line as --against: say which real images to compare {fake_name} with")
 
     sides = open_sides(
         source, fake_name, source if real is None else real, training, wants_training="training" in _needs(parts),
@@ -150,7 +150,7 @@ def cost_of_features(experiment: Experiment) -> tuple[int, float]:
 def _check_arguments(metrics: object, permutations: int, pictures: str | Path | None) -> None:
     """Refuse invalid arguments, before anything is opened or computed."""
     if permutations < 0:
-        raise GankitError(f"permutations: there cannot be {permutations} regroupings; 0 is for none")
+        raise GankitError(f"permutations: {permutations} is not possible; give 0 for none, or a number above 0")
     if metrics is not None and not metrics:
         raise GankitError("metrics: name at least one")
     if pictures is not None and user_path(pictures).is_file():
@@ -168,7 +168,8 @@ def _for_moments(parts: list[Part], name: str, by_default: bool, permutations: i
     unfit = [part.name for part in parts if not part.build().takes_moments]
     if unfit and not by_default:
         raise DataError(
-            f"{name} holds only mean and covariance, too little for {', '.join(unfit)}: leave these out, or give images"
+            f"{name} holds only mean and covariance, too little for {', '.join(unfit)}: leave these metrics "
+            "out, or give images"
         )
     return [part for part in parts if part.name not in unfit]
 

@@ -9,7 +9,7 @@ from typing import Any, final
 
 import numpy as np
 
-from gankit.errors import DataError, first_of
+from gankit.errors import DataError, counted, first_of
 from gankit.evaluation.comparison import set_aside
 from gankit.evaluation.design import cross_validated
 from gankit.evaluation.evaluate import evaluate
@@ -92,7 +92,9 @@ def evaluate_folds(
     """
     folds = fold_folders(folder)
     if len(folds) < 2:
-        raise DataError(f"{folder}: {len(folds)} folds; give the folder of two or more that --export-folds wrote")
+        raise DataError(
+            f"{folder} holds {counted(len(folds), 'fold')}; give the folder of two or more that --export-folds wrote"
+        )
     if lacking := [fold.name for fold in folds if not any((fold / GENERATED).glob("**/*.*"))]:
         raise DataError(f"{folder}: no generated images for {first_of(lacking)}: put them into FOLD/{GENERATED}/CLASS/")
     left_out = _left_out(folds)  # first, since it refuses folds without a list

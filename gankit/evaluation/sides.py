@@ -227,5 +227,5 @@ def _open_fakes(
     if isinstance(source, Run) and count is None:
         count = reals.moments.n if isinstance(reals, Statistics) else len(reals.images)
         if count is None:
-            raise GankitError(f"{reals.name} does not say how many images it is of: give count, the number to draw")
+            raise GankitError(f"{reals.name} does not say how many images it describes: give count, the number to draw")
     return Side(name, open_images(source, name, count=count, seed=seed, window=window))

@@ -10,7 +10,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from gankit.errors import DataError, PartError, RunError
+from gankit.errors import DataError, PartError, RunError, counted
 from gankit.evaluation.extraction import as_part
 from gankit.evaluation.statistics import Statistics
 from gankit.experiments.selection import Resized, random_subset, select_images, split_indices
@@ -60,7 +60,7 @@ def open_source(place: Place, window: Window = None) -> Run | Dataset | Statisti
         return _open_table({"name": "npz", "path": str(path)}, window)
     if path.exists():
         raise DataError(
-            f"{name}: it is no folder and no npz or npy file; unpack a zip file, put a picture into a folder"
+            f"{name}: it is neither a folder nor an npz or npy file; unpack a zip file, put a picture into a folder"
         )
     if len(path.parts) > 1:  # a path, not the name of a data set
         raise DataError(f"{name}: there is no such folder or file")
@@ -231,7 +231,7 @@ def from_array(images: NDArray[Any] | Tensor, name: str, window: Window = None) 
 
 def too_few(name: str, count: int) -> DataError:
     """The error for a set of too few images."""
-    return DataError(f"{name}: {count} images; at least 2 are needed")
+    return DataError(f"{name}: {counted(count, 'image')}; at least 2 are needed")
 
 
 def run_data(run: Run) -> tuple[Dataset, Dataset | None]:

@@ -11,7 +11,7 @@ from typing import Any, final
 
 import numpy as np
 
-from gankit.errors import DataError
+from gankit.errors import DataError, counted
 from gankit.evaluation.comparison import without_versions
 from gankit.files import refuse_unwritable, sole_output, user_path, write_atomically
 from gankit.images.archive import Archive
@@ -66,7 +66,7 @@ class Statistics:
                 f"{path}: no statistics can be read ({error}); they are npz files with mu and sigma"
             ) from None
         if n is not None and n < 2:
-            raise DataError(f"{path}: the statistics are of {n} images; at least 2 are needed")
+            raise DataError(f"{path}: the statistics are of {counted(n, 'image')}; at least 2 are needed")
         if mean.ndim != 1 or covariance.shape != (len(mean), len(mean)):
             raise DataError(
                 f"{path}: mu must be (d,) and sigma (d, d); their shapes are {mean.shape} and {covariance.shape}"

@@ -146,7 +146,7 @@ class Training(Settings):
         }
         for key, reason in reasons.items():
             if key in options:
-                raise ValueError(f"{key} is no option here; {reason}")
+                raise ValueError(f"{key} is not an option here; {reason}")
         try:
             json.dumps(options, allow_nan=False)
         except (TypeError, ValueError) as error:

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from torch.nn import functional as F
 
 from gankit import seeds
-from gankit.errors import DataError
+from gankit.errors import DataError, counted
 from gankit.experiments.tables import DataTable
 from gankit.images.room import too_many
 from gankit.interfaces import Dataset, ImageSpec
@@ -54,11 +54,11 @@ def select_images(table: DataTable, seed: int, data: Dataset | None = None) -> t
         indices = indices[is_agreed(dataset.agreement[indices], table.min_agreement)]
     if table.subset is not None:
         if table.subset > len(indices):
-            raise DataError(f"data.subset: {table.subset} images asked for, {len(indices)} are there")
+            raise DataError(f"data.subset: {table.subset} images are asked for, and there are {len(indices)}")
         subset_seed = split_seed if table.subset_seed is None else table.subset_seed
         indices = indices[random_subset(len(indices), table.subset, subset_seed)]
     if len(indices) < 2:
-        raise DataError(f"data: {len(indices)} images are left to train on; at least 2 are needed")
+        raise DataError(f"data: {counted(len(indices), 'image')} left to train on; at least 2 are needed")
     training = dataset if len(indices) == len(dataset) else dataset.subset(indices)
     return training, dataset.subset(held_out) if len(held_out) else None
 

@@ -181,7 +181,7 @@ def parse_table(text: str) -> dict[str, Any] | None:
         return None
     table = parse_value(text)
     if not isinstance(table, dict):
-        raise DataError(f'{text}: it is no TOML table; write it as {{name = "folder", path = "scans"}}')
+        raise DataError(f'{text}: it is not a TOML table; write it as {{name = "folder", path = "scans"}}')
     return table
 
 

@@ -83,7 +83,7 @@ class InceptionV3(Network):
         except Exception as error:
             # A foreign or broken archive raises all sorts of errors, when it is loaded or first used.
             raise PartError(
-                f"{path} is no Inception-v3 archive with {self.dim} features ({reason(error)}); {remedy}"
+                f"{path} is not an Inception-v3 archive with {self.dim} features ({reason(error)}); {remedy}"
             ) from error
         if shape != (1, self.dim):
             raise PartError(f"{path} gives features of the shape {shape} for one image, not (1, {self.dim}); {remedy}")

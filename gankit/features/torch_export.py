@@ -38,7 +38,7 @@ class TorchExport(NetworkFile):
         except Exception as error:
             # torch passes on what zipfile, json and its own readers raise.
             raise PartError(
-                f"{self.path} is no file of torch.export that torch {torch.__version__} can read; save one with "
+                f"{self.path} is not a torch.export file that torch {torch.__version__} can read; save one with "
                 "torch.export.save"
             ) from error
         finally:

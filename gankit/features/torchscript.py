@@ -35,5 +35,5 @@ class TorchScript(NetworkFile):
                 return module.eval()
         except (RuntimeError, ValueError) as error:
             raise PartError(
-                f"{self.path} is no TorchScript archive ({reason(error)}); save one with torch.jit.save"
+                f"{self.path} is not a TorchScript archive ({reason(error)}); save one with torch.jit.save"
             ) from error

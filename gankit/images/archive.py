@@ -44,7 +44,9 @@ class Archive:
         if self.path.is_dir():
             raise DataError(f'{self.path} is a folder; name = "folder" reads pictures in folders, "npz" one npz file')
         if not self.path.is_file():
-            raise DataError(f"there is no file {self.path.absolute()}; set path to an npz file, or go to where it lies")
+            raise DataError(
+                f"there is no file {self.path.absolute()}; set path to an npz file, or go to the folder that holds it"
+            )
         try:
             size = self.path.stat().st_size
             if self._is_npy:
@@ -61,7 +63,7 @@ class Archive:
                 return headers
         except Exception as error:  # zipfile and NumPy meet damage with errors of any type
             raise DataError(
-                f"{self.path} is no npz file that NumPy can read ({cause(error)}); write it by np.savez"
+                f"{self.path} is not an npz file that NumPy can read ({cause(error)}); write it with np.savez"
             ) from None
 
     @cached_property
@@ -81,8 +83,8 @@ class Archive:
         header = self.headers[key]
         if header.dtype.hasobject:
             raise DataError(
-                f"{self.path}: {key!r} holds Python objects, which are code to load; save it with a plain type, "
-                "such as .astype(str)"
+                f"{self.path}: {key!r} holds Python objects, which run code when they are loaded; save it "
+                "with a plain type, such as .astype(str)"
             )
         needed = math.prod(header.shape) * header.dtype.itemsize
         if min(header.shape, default=0) < 0 or needed > header.unpacked:
@@ -90,7 +92,7 @@ class Archive:
         if header.unpacked > max(_LARGE, _DENSE * header.packed):
             raise DataError(
                 f"{self.path}: {key!r} unpacks to {header.unpacked / 1e9:.1f} GB from {header.packed / 1e6:.1f} MB, "
-                "which no images do; save it by np.savez if they are images"
+                "which no images do; save it with np.savez if they are images"
             )
         return header
 

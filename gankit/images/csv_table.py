@@ -92,7 +92,8 @@ def read_csv(
         raise DataError(f"{path} cannot be read ({error.strerror}); give a CSV file in UTF-8") from None
     except csv.Error as error:
         raise DataError(
-            f"{path} cannot be read ({error}): a quotation mark is not closed or in a wrong place, or it is no CSV file"
+            f"{path} cannot be read ({error}): a quotation mark is not closed or in a wrong place, or "
+            "this is not a CSV file"
         ) from None
     for line, cells in rows:
         if len(cells) != len(titles):

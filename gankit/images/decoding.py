@@ -146,11 +146,11 @@ def _stored_form(picture: Image.Image, where: str) -> Form:
     mode = picture.mode
     if mode == "F":
         raise DataError(
-            f"{where} is floating-point, which says nothing of black and white; "
+            f"{where} is floating-point, which does not define black and white; "
             "save it as 8- or 16-bit PNG, or put the arrays in an npz file with a value_range"
         )
     if mode not in _GREY | _COLOUR:
-        raise DataError(f"{where} has colours that are not read (Pillow mode {mode}); save it as RGB or grey")
+        raise DataError(f"{where} has colours that gankit does not read (Pillow mode {mode}); save it as RGB or grey")
     deep = mode.startswith("I")
     # 16-bit colour opens as 8-bit RGB. The 16 bits of a BMP file are those of all three channels together.
     if not deep and picture.format != "BMP" and any(";16" in str(tile[3]) for tile in getattr(picture, "tile", [])):

@@ -127,10 +127,10 @@ def check_folder(folder: Path, content: str) -> None:
     if folder.is_dir():
         return
     if not folder.exists():
-        advice = "; " if folder.is_absolute() else f" in {Path.cwd()}; go to the folder where it lies, or "
-        raise DataError(f"the folder {folder} does not exist{advice}set path to that of the {content}")
+        advice = "; " if folder.is_absolute() else f" in {Path.cwd()}; go to the folder that holds it, or "
+        raise DataError(f"the folder {folder} does not exist{advice}set path to the folder of the {content}")
     if folder.suffix in (".npz", ".npy"):
-        raise DataError(f'{folder} is no folder of {content}; name = "npz" reads such files')
+        raise DataError(f'{folder} is not a folder of {content}; name = "npz" reads such files')
     first = "unpack it, and " if folder.suffix.lower() in (".zip", ".tar", ".gz", ".tgz", ".7z", ".rar") else ""
     raise DataError(f"{folder} is a file, not a folder; {first}set path to the folder of the {content}")
 
@@ -157,7 +157,7 @@ def files_below(folder: Path, above: frozenset[str] = frozenset()) -> Iterator[P
         elif entry.is_file():
             yield entry
         else:
-            raise DataError(f"{entry} is no file (a pipe, a device or a broken link); take it out")
+            raise DataError(f"{entry} is not an ordinary file (but a pipe, a device or a broken link); take it out")
 
 
 def folders_of(files: Sequence[str]) -> tuple[dict[str, NDArray[np.int64]], list[list[str]]]:
@@ -332,7 +332,7 @@ def _fact(rows: CsvTable, title: str) -> NDArray[Any]:
     if all(re.fullmatch(r"[+-]?\d*[.,]?\d*", cell) for cell in cells):
         row = numbers.index(None)
         raise DataError(
-            f"{rows.where(row)} has {title} {cells[row]!r}, which is no number here; write a point before decimals "
+            f"{rows.where(row)} has {title} {cells[row]!r}, which is not a number here; write a point before decimals "
             "and nothing between thousands"
         )
     return np.array(cells)

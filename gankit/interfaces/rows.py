@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gankit.cache import row_blocks
-from gankit.errors import GankitError
+from gankit.errors import GankitError, counted
 from gankit.images.grey_levels import rescale
 
 Indices = NDArray[np.int64]
@@ -44,7 +44,7 @@ class Moments:
             GankitError: fewer than 2 rows.
         """
         if len(features) < 2:
-            raise GankitError(f"{len(features)} rows of features; a covariance needs at least 2")
+            raise GankitError(f"{counted(len(features), 'row')} of features; a covariance needs at least 2")
         d = features.shape[1]
         count, mean, scatter = 0, np.zeros(d), np.zeros((d, d))
         for rows in row_blocks(features):
@@ -130,7 +130,8 @@ class Rows:
         """
         values: NDArray[Any] | None = getattr(self, name)
         if values is None:
-            raise GankitError(f"{whose} images have no {name}, which the metric needs")
+            missing = "pixels" if name == "images" else name
+            raise GankitError(f"{whose} images have no {missing}, which the metric needs")
         return values
 
     def image_blocks(self, whose: str = "the") -> Iterator[NDArray[np.float32]]:

@@ -22,7 +22,7 @@ from functools import cached_property
 
 import numpy as np
 
-from gankit.errors import GankitError
+from gankit.errors import GankitError, counted
 from gankit.interfaces import Indices, Metric, Pool, Resampling
 from gankit.metrics._covariance import compact, root, rounding_threshold, sum_of_squares
 from gankit.metrics._rows import LARGEST_POOL, Matrix, pooled_features
@@ -55,7 +55,7 @@ class FrechetResampling(Resampling):
         """From inner products of features if there are few images, else from covariance factors."""
         n = min(len(real), len(fake))
         if n < 2:
-            raise GankitError(f"{n} rows of features; a covariance needs at least 2")
+            raise GankitError(f"{counted(n, 'row')} of features; a covariance needs at least 2")
         if n > self.rows.shape[1] or len(self.rows) > LARGEST_POOL:
             return {"frechet": self._from_rows(real, fake)}
         of_real, of_fake = (self._products[np.ix_(side, side)] for side in (real, fake))

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from gankit.cache import row_blocks
-from gankit.errors import GankitError
+from gankit.errors import GankitError, counted
 from gankit.interfaces import Indices, Pool, Resampling, Rows
 
 Matrix = NDArray[np.float64]
@@ -51,7 +51,7 @@ def check_pair(x: ArrayLike, y: ArrayLike, min_rows: int, names: tuple[str, str]
     first, second = (check_rows(rows, name) for rows, name in zip((x, y), names, strict=True))
     for rows, name in ((first, names[0]), (second, names[1])):
         if len(rows) < min_rows:
-            raise GankitError(f"{name}: {len(rows)} rows; at least {min_rows} are needed")
+            raise GankitError(f"{name}: {counted(len(rows), 'row')}; at least {min_rows} are needed")
     if first.shape[1] != second.shape[1]:
         raise GankitError(
             f"{names[0]} and {names[1]} differ in dimension: {first.shape[1]} and {second.shape[1]}; use one extractor"

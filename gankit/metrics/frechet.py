@@ -9,7 +9,7 @@ from typing import ClassVar, final
 import numpy as np
 from numpy.typing import ArrayLike
 
-from gankit.errors import GankitError
+from gankit.errors import GankitError, counted
 from gankit.interfaces import Meaning, Metric, Pool, Resampling, Result, Rows
 from gankit.metrics._covariance import EPS, compact, covariance_term, root, sum_of_squares
 from gankit.metrics._frechet_resampling import FrechetResampling
@@ -114,7 +114,7 @@ class _Gaussian:
             return cls(moments.n, *_mean_and_root(moments.mean, moments.covariance, " of the statistics"))
         features = read_rows(rows, side)
         if len(features) < 2:
-            raise GankitError(f"features of the {side} images: {len(features)} rows; at least 2 are needed")
+            raise GankitError(f"features of the {side} images: {counted(len(features), 'row')}; at least 2 are needed")
         if len(features) < 2 * features.shape[1]:  # less memory than a covariance and its root
             return cls.of_rows(features.astype(np.float64))
         return cls(len(features), rows.moments.mean, root(rows.moments.covariance))
@@ -153,11 +153,11 @@ def _mean_and_root(mu: ArrayLike, sigma: ArrayLike, which: str) -> tuple[Matrix,
         raise GankitError(f"mu{which} or sigma{which} has values that are NaN or infinite")
     tolerance = COVARIANCE_TOLERANCE * np.abs(np.diagonal(covariance)).sum()
     if np.abs(covariance - covariance.T).max() > tolerance:
-        raise GankitError(f"sigma{which} is not symmetric, so it is no covariance")
+        raise GankitError(f"sigma{which} is not symmetric, so it is not a covariance matrix")
     values = np.linalg.eigvalsh(covariance)
     if -values[values < 0].sum() > tolerance:
         raise GankitError(
-            f"sigma{which} is no covariance: its negative eigenvalues sum to {values[values < 0].sum():.3g} "
+            f"sigma{which} is not a covariance matrix: its negative eigenvalues sum to {values[values < 0].sum():.3g} "
             f"beside a trace of {np.trace(covariance):.3g}; compute it in float64"
         )
     return mean, root(covariance)

@@ -82,7 +82,9 @@ def _at_one_size(first: Sequence[Thumbnail], second: Sequence[Thumbnail]) -> lis
     shapes = np.array([image.small.shape for image in [*first, *second]])
     channels = set(shapes[:, 0].tolist())
     if len(channels - {1}) > 1:
-        raise GankitError(f"leakage compares images of {sorted(channels)} channels; convert all to one number of them")
+        raise GankitError(
+            f"leakage compares images of {sorted(channels)} channels; convert all to the same number of channels"
+        )
     height, width = shapes[:, 1:].min(0).tolist()
     sets = []
     for images in (first, second):

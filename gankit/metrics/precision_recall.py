@@ -67,7 +67,7 @@ def _k_for(n: int, k: int | None) -> int:
         raise GankitError(f"k = {k}: the nearest neighbour is k = 1")
     if n < k + 2:
         advice = "lower k" if k > 1 else "give more, or leave precision-recall out"
-        raise GankitError(f"k = {k} needs at least {k + 2} images of either side, and one has {n}; {advice}")
+        raise GankitError(f"k = {k} needs at least {k + 2} images on each side, and one side has {n}; {advice}")
     return k
 
 

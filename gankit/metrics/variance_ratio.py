@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from gankit.cache import row_blocks
-from gankit.errors import GankitError
+from gankit.errors import GankitError, counted
 from gankit.interfaces import Meaning, Metric, Pool, Resampling, Rows
 from gankit.metrics._rows import Matrix, SumsResampling, check_rows, float64_pair, pooled_features, read_rows
 
@@ -85,7 +85,7 @@ def _dimension_and_variance(rows: Rows, side: str) -> tuple[int, float]:
         return len(variances), float(variances.sum())
     features = read_rows(rows, side)
     if len(features) < 2:
-        raise GankitError(f"variance-ratio: {len(features)} {side} images; at least 2 are needed")
+        raise GankitError(f"variance-ratio: {counted(len(features), f'{side} image')}; at least 2 are needed")
     return features.shape[1], _variance(features)
 
 

@@ -9,7 +9,7 @@ from itertools import pairwise
 import torch
 from torch import Tensor, nn
 
-from gankit.errors import PartError
+from gankit.errors import PartError, counted
 from gankit.images.spec import ImageSpec
 from gankit.nn.double_backward import conv2d, leaky_relu
 from gankit.nn.layers import LabelEmbedding
@@ -31,7 +31,7 @@ def stage_widths(levels: int, width: int, widths: list[int] | None, part: str) -
     if widths is None:
         return [max(width >> max(level - 3, 0), 1) for level in range(levels + 1)]
     if len(widths) != levels + 1:
-        raise PartError(f"{part}.widths has {len(widths)} numbers; an image of this size takes {levels + 1}")
+        raise PartError(f"{part}.widths has {counted(len(widths), 'number')}; an image of this size takes {levels + 1}")
     return widths
 
 

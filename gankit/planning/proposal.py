@@ -152,7 +152,9 @@ def _table(place: str) -> dict[str, Any]:
     if path.suffix.lower() in (".npz", ".npy"):
         return {"name": "npz", "path": place}
     if path.exists():
-        raise DataError(f"{place}: it is no folder and no npz or npy file; name the folder that holds your pictures")
+        raise DataError(
+            f"{place}: it is neither a folder nor an npz or npy file; name the folder that holds your pictures"
+        )
     if place in registry("dataset").names():
         return {"name": place}
     if place in [*recipes.names(), *recipe_names()]:

@@ -131,11 +131,13 @@ def rank(
     for name, value, user in (("features", features, "realism"), ("real", real, "realism"),
                               ("classifier", classifier, "label"), ("key", key, "ratings")):  # fmt: skip
         if value is not None and way != user:
-            raise GankitError(f"{name} is for by {user}, not for by {way}: leave it out")
+            raise GankitError(f"{name} is used only with 'by {user}', not with 'by {way}': leave it out")
     if way == "ratings":
         return _by_ratings(open_sources(run), files, count, keep, seed, label, None if key is None else user_path(key))
     if not isinstance(run, (Run, str, Path)):
-        raise GankitError(f"by {way}: images of one run are ranked so: give a run, or rank by ratings")
+        raise GankitError(
+            f"by {way}: only images of a single run can be ranked like this: give a run, or rank by ratings"
+        )
     opened = run if isinstance(run, Run) else open_run(run)
     number, seed = _checked(COUNT if count is None else count, keep), seed or 0
     # Without classes of its own a run draws no label: for by="label" it then names the class to score.
@@ -184,7 +186,7 @@ def _by_ratings(
     key = ratings.find_key(raters, key_file, _places_of_keys(paths, opened))
     if key is None:
         if len(opened) > 1:
-            raise GankitError("ratings without a page number the images of one source: give one")
+            raise GankitError("ratings without a page can be of one source of images only: give one source")
         number, seed = _checked(common_count(opened, count), keep), seed or 0
         raters = ratings.by_number(raters, number)
         sides = [side(opened[0], number, seed, label)]
@@ -237,7 +239,7 @@ def _sides_of_page(
     per_source = len(key.generated) // len(key.sources)
     for name, value, of_page in (("count", count, per_source), ("seed", seed, key.seed), ("label", label, key.label)):
         if value is not None and value != of_page:
-            raise GankitError(f"{name}: the rating page has {of_page}, not {value}: leave it out")
+            raise GankitError(f"{name}: the rating page was made with {of_page}, not with {value}: leave it out")
     if len(opened) != len(key.sources):
         names = ", ".join(origin.name for origin in key.sources)
         raise GankitError(f"the rating page shows images of {len(key.sources)} sources: give {names}, in this order")

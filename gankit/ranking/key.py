@@ -139,7 +139,7 @@ def read_key(path: Path, kind: type[SomeKey]) -> tuple[SomeKey, str]:
     """A key of a kind, and the sha256 of its file.
 
     Raises:
-        RunError: the file is missing, or is no key of a rating page.
+        RunError: the file is missing, or is not the key of a rating page.
     """
     try:
         with open_ordinary(path) as file:
@@ -173,4 +173,6 @@ def check_numbers(key: Key, path: Path) -> None:
 
 
 def _no_key(path: Path, reason: object) -> RunError:
-    return RunError(f"{path} is no key of a rating page ({reason}): give the key.json that was written with the page")
+    return RunError(
+        f"{path} is not the key of a rating page ({reason}): give the key.json that was written with the page"
+    )

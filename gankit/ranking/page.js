@@ -179,7 +179,7 @@ element("import").addEventListener("change", async (event) => {
     start();
     showMessage(`Imported: ${doneCount()} of ${data.images.length} ${what} are rated.`);
   } catch (error) {
-    showMessage(`The file cannot be imported: ${error instanceof SyntaxError ? "it is no progress file" : error.message}.`);
+    showMessage(`The file cannot be imported: ${error instanceof SyntaxError ? "it is not a progress file" : error.message}.`);
   }
   event.target.value = "";
 });

@@ -89,7 +89,7 @@ def _read(path: Path, calls: Sequence[str]) -> list[Rater]:
             with contextlib.suppress(ValueError):
                 score = float(text)
             if not abs(score) <= LARGEST:
-                raise DataError(f"{where}: the score {shown(text)} is no number up to {LARGEST:g} in size")
+                raise DataError(f"{where}: the score {shown(text)} is not a number up to {LARGEST:g} in size")
             rater.scores[image] = score
         if call not in (*calls, ""):
             raise DataError(f"{where}: the call {shown(call)} is neither {' nor '.join(calls)}")
@@ -117,7 +117,7 @@ def _progress(path: Path) -> Iterator[tuple[str, str, Mapping[str, str]]]:
     except ValidationError as error:
         first = error.errors()[0]
         reason = ": ".join(filter(None, (".".join(map(str, first["loc"])), first["msg"])))
-        raise DataError(f"{path} is no progress of a page ({reason}): save the ratings again") from error
+        raise DataError(f"{path} does not hold the progress of a page ({reason}): save the ratings again") from error
     except OSError as error:
         raise DataError(f"{path} cannot be read: {cause(error)}") from error
     for image, given in progress.answers.items():

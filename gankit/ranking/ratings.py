@@ -79,7 +79,7 @@ def find_key(raters: Sequence[Rater], file: Path | None, folders: Sequence[Path]
         )
     raise DataError(
         f"the key {digest[:12]}... of the ratings is not in {', '.join(str(folder) for folder in folders)}: "
-        "give it by --key"
+        "give it with --key"
     )
 
 

@@ -159,12 +159,12 @@ def wanted_classes(run: Run, labels: Tensor | None, label: str | None, n: int) -
         GankitError: the run is conditioned on numbers, has no class of this name, or no class is given.
     """
     if run.image.conditions:
-        raise GankitError(f"by label: {run.path} is conditioned on numbers, and a classifier knows classes")
+        raise GankitError(f"by label: {run.path} is conditioned on numbers, and a classifier knows only classes")
     if labels is not None:
         return labels.numpy()
     names = run.class_names
     if label is None:
-        raise GankitError(f"by label: {run.path} was trained without labels: name the class by --label")
+        raise GankitError(f"by label: {run.path} was trained without labels: name the class with --label")
     if label not in names and not (label.isdecimal() and int(label) < len(names)):
         raise GankitError(f"by label: there is no class {label!r} in {run.path}; {suggestion(label, names)}")
     return np.full(n, names.index(label) if label in names else int(label), dtype=np.int64)

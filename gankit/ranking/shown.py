@@ -133,7 +133,7 @@ def open_reals(opened: Sequence[Opened], against: Source | None) -> tuple[str, D
     run = next((each.source for each in opened if isinstance(each.source, Run)), None)
     if against is None:
         if run is None:
-            raise GankitError("real: no run among the sources has real images: say which to mix in by --against")
+            raise GankitError("real: no run among the sources has real images: name those to mix in with --against")
         return run_reference(run)
     window = None if run is None else run.value_range
     name, source = open_named(against, "real images", window)
@@ -154,7 +154,7 @@ def check_shapes(shapes: Sequence[tuple[str, tuple[int, ...]]]) -> None:
         other, theirs = different[0]
         raise DataError(
             f"{other}: its images are {' x '.join(map(str, theirs))} (channels, height, width), those of {first} "
-            f"{' x '.join(map(str, shape))}, which would tell them apart; give one as a table with a size: "
+            f"{' x '.join(map(str, shape))}, which would give them away; give one as a table with a size: "
             '{name = "folder", path = "...", size = [height, width], grey = false}'
         )
 

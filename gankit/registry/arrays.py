@@ -10,7 +10,7 @@ from numpy.typing import ArrayLike, NDArray
 from PIL import Image
 from torch import Tensor
 
-from gankit.errors import DataError, blame, cause, first_of, is_fault_of_machine
+from gankit.errors import DataError, blame, cause, counted, first_of, is_fault_of_machine
 from gankit.images.columns import first_missing, means, shares, whole
 from gankit.images.decoding import Decoder
 from gankit.images.grey_levels import check_range, valid_range
@@ -144,7 +144,7 @@ def _classes(labels: NDArray[Any], names: tuple[str, ...]) -> tuple[NDArray[np.i
         raise DataError(f"labels has the class {count - 1}: number classes 0, 1, ... without gaps, or give their names")
     names = names or tuple(map(str, range(count)))
     if len(names) < count:
-        raise DataError(f"class_names has {len(names)} names for {count} classes in labels")
+        raise DataError(f"class_names has {counted(len(names), 'name')} for {count} classes in labels")
     return labels.astype(np.int64), names
 
 
@@ -154,13 +154,13 @@ def _read_labels(
     """(n,) classes, the names of the classes, and {}; if an image can have several labels: None, () and facts."""
     if labels is None:
         if names:
-            raise DataError(f"class_names has {len(names)} names for 0 classes in labels")
+            raise DataError(f"class_names has {counted(len(names), 'name')} for 0 classes in labels")
         return None, (), {}
     labels = as_array(labels, "labels")
     if labels.ndim == 2 and labels.shape[1] > 1 and np.isin(labels, (0, 1)).all():
         columns = labels.shape[1]
         if len(names) not in (0, columns):
-            raise DataError(f"class_names has {len(names)} names for {columns} columns of labels")
+            raise DataError(f"class_names has {counted(len(names), 'name')} for {columns} columns of labels")
         titles = names or [f"label-{column}" for column in range(columns)]
         return None, (), {title: labels[:, column].astype(np.float64) for column, title in enumerate(titles)}
     return *_classes(_column(labels, "labels", n), names), {}

@@ -153,8 +153,8 @@ def _sentence(error: ErrorDetails, known: Collection[str], hint_for: Callable[[s
         case kind if kind in _NEEDED:
             return f"{_NEEDED[kind]} is needed, not {shown(value)}"
         case "too_short" | "too_long" as kind:
-            bound = f"least {context['min_length']}" if kind == "too_short" else f"most {context['max_length']}"
-            return f"a list of at {bound} is needed, not of {context['actual_length']}"
+            bound = f"{context['min_length']} or more" if kind == "too_short" else f"{context['max_length']} or less"
+            return f"a list of length {bound} is needed, not of length {context['actual_length']}"
         # "part" comes from `read_part`, the others from validators; their messages are plain already.
         case "part" | "value_error" | "assertion_error":
             return message.removeprefix("Value error, ").removeprefix("Assertion failed, ")

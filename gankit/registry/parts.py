@@ -240,7 +240,7 @@ def build(kind: str, name: str, image: Any = None, **settings: Any) -> Any:
         raise PartError(f"{kind}: a name is needed, not {shown(name)}; known: {', '.join(registry(kind).names())}")
     if (first := registry(kind).positional) in settings.keys() - registry(kind).settings(name).model_fields.keys():
         raise PartError(
-            f"{kind} {name}: {first} is no setting: give it before them, build({kind!r}, {name!r}, {first})"
+            f"{kind} {name}: {first} is not a setting: give it before the settings, build({kind!r}, {name!r}, {first})"
         )
     trust(settings)
     return valid_part(kind, name, settings).build(image)

@@ -157,7 +157,8 @@ class Registry:
         if meant:
             raise PartError(f"{self.kind} {shown(name)} may be {' or '.join(map(repr, sorted(meant)))}: write one")
         reason = shipped_hint(self.kind, name) or self._similar_names(name)
-        raise PartError("; ".join([f"there is no {self.kind} named {shown(name)}; {reason}", *scan().faults]))
+        none = f"there {'are' if self.kind == 'features' else 'is'} no {self.kind} named {shown(name)}"
+        raise PartError("; ".join([f"{none}; {reason}", *scan().faults]))
 
     def __contains__(self, name: str) -> bool:
         """Whether `find` finds a part of this name."""
@@ -239,7 +240,7 @@ class Registry:
         """Return `part` if it is a class of this kind and defines all abstract methods; refuse anything else."""
         base = self.interface()
         if not isinstance(part, type) or not issubclass(part, base):
-            raise PartError(f"{self.kind} {name!r} is {part!r}, which is no subclass of {base.__name__}")
+            raise PartError(f"{self.kind} {name!r} is {part!r}, which is not a subclass of {base.__name__}")
         if inspect.isabstract(part):
             missing = ", ".join(sorted(vars(part)["__abstractmethods__"]))
             raise PartError(f"{self.kind} {name!r} is abstract: {part.__name__} lacks {missing}")
@@ -265,7 +266,8 @@ class Registry:
         model = self._settings[part]
         if clashes := set(self.reserved) & set(model.model_fields):
             raise PartError(
-                f"{self.kind} {name!r} declares {', '.join(sorted(clashes))}: gankit's own keys; choose other names"
+                f"{self.kind} {name!r} declares {', '.join(sorted(clashes))}, which gankit reserves for itself; "
+                "choose other names"
             )
         return model
 

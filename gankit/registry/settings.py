@@ -93,7 +93,7 @@ def derive_settings(
     base: Any = getattr(part, "Settings", None)
     if base is not None:
         if not issubclass(base, BaseModel):
-            raise TypeError("its Settings is no pydantic.BaseModel")
+            raise TypeError("its Settings is not a pydantic.BaseModel")
         # A subclass, with gankit's validator and without unknown keys.
         body = {"model_config": ConfigDict(**CONFIG), "__module__": base.__module__, **validators}
         subclass: type[BaseModel] = type(name, (base,), body)

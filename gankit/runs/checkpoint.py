@@ -157,7 +157,7 @@ def _read(path: Path, device: str | torch.device, mmap: bool) -> tuple[int, dict
 
 def _check_format(path: Path, number: object) -> None:
     if not isinstance(number, int):
-        raise RunError(f"{path} is of the format {str(number)[:20]!r}, which no gankit writes")
+        raise RunError(f"{path} is of the format {str(number)[:20]!r}, which no version of gankit writes")
     if number > FORMAT:
         raise RunError(f"{path} was written by a newer gankit (format {number}): upgrade gankit")
 

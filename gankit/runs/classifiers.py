@@ -69,7 +69,7 @@ class TorchvisionNetwork(nn.Module):
         super().__init__()
         if image.channels not in (1, 3):
             raise PartError(
-                f"{table}.network: {name} sees grey or colour images, not {image.channels} channels; "
+                f"{table}.network: {name} takes grey or colour images, not {image.channels} channels; "
                 f"set {table}.network={SMALL}"
             )
         self.input_size = input_size

@@ -52,7 +52,7 @@ def encode_classes(labels: Labels, n: int, record: RunRecord, run: Path) -> Tens
         sequence *= n
     classes = [_find_class(label, record, run) for label in sequence]
     if untrained := [record.class_names[k] for k in dict.fromkeys(classes) if not record.label_counts[k]]:
-        raise RunError(f"{run} had no training image of class {untrained[0]}: what is drawn of it would mean nothing")
+        raise RunError(f"{run} had no training image of class {untrained[0]}: samples of this class would mean nothing")
     if len(classes) != n:
         raise RunError(f"{len(classes)} labels for {n} samples: give one label, or one per sample")
     return torch.tensor(classes, dtype=torch.int64)

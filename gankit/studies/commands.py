@@ -98,7 +98,7 @@ def own_options(study: str, words: list[str]) -> list[str]:
         key = ".".join([setting, *path])  # The path keeps its hyphens: it may hold names that the user chose
         if setting not in known:
             near = suggestion(key, [*known, "out", "workers", "threads", "cluster"])
-            raise SettingsError(f"{option}: the command has no such option, nor [{table}] such a key; {near}")
+            raise SettingsError(f"{option}: the command has no such option, and [{table}] has no such key; {near}")
         if not equals:
             value = next(rest, "")
             if not value:

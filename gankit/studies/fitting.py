@@ -107,7 +107,7 @@ class FitSettings(Settings):
             SettingsError: made by `refuse`.
         """
         if self.weights is not None and self.network == SMALL:
-            why = f"they are for networks of torchvision; name one by {self.table}.network"
+            why = f"they are for networks of torchvision; name one with {self.table}.network"
             raise refuse(self.table, "weights", why)
         if self.weights is not None and not user_path(self.weights).is_file():
             raise refuse(self.table, "weights", f"there is no file {self.weights}; weights are never downloaded")

@@ -28,7 +28,7 @@ class Kind(study.Arm):
     weighted: bool = False  # whether the loss weights classes
     augmented: bool = False  # whether there is classical augmentation
     tuned: bool = False  # whether decisions are adjusted on the validation part
-    remedy: bool = False  # whether it is a remedy of imbalance
+    remedy: bool = False  # whether it is a remedy for imbalance
     adds: bool = False  # whether images of a source are added
     real: bool = True  # whether classifiers see the real images
 

@@ -124,7 +124,7 @@ class MetricTests(Suite):
         metric = self.build()
         result = self.compute(self.pool(), metric)
         for name, (n_real, n_fake) in result.counts.items():
-            assert name in result.values, f"counts names {name}, which is no value"
+            assert name in result.values, f"counts names {name}, which is not a value"
             assert 0 <= n_real <= self.real_count
             assert 0 <= n_fake <= self.fake_count
         json.dumps(dict(result.details))

@@ -246,7 +246,7 @@ def _check_shapes(
     if scores.dim() == 0 or len(scores) != PROBE_BATCH or not scores.numel():
         raise PartError(
             f"{name} gives scores of shape {tuple(scores.shape)} for {PROBE_BATCH} images; the first size must be the "
-            "number of images, and none 0"
+            "number of images, and no size may be 0"
         )
     for kind, network in (("generator", generator), ("critic", critic)):
         _check_parameters(f"{kind} {getattr(experiment, kind).name}", network)
@@ -283,7 +283,7 @@ def _check_parameters(name: str, network: nn.Module) -> None:
     if whole := [
         key for key, value in network.named_parameters() if not (value.is_floating_point() or value.is_complex())
     ]:
-        raise PartError(f"{name} has parameters of whole numbers, {first_of(whole)}: make them buffers")
+        raise PartError(f"{name} has integer parameters, {first_of(whole)}: make them buffers")
     if not all(parameter.is_leaf for parameter in parameters):
         raise PartError(
             f"{name} has parameters that no optimizer can train, as copies of TorchScript modules have: give the "

@@ -51,7 +51,7 @@ def data_warnings(data: TrainingData) -> list[str]:
     counts = np.bincount(data.labels.numpy(), minlength=data.image.classes)
     empty = [name for name, count in zip(data.dataset.class_names, counts, strict=False) if not count]
     if empty:
-        lines.append(f"data: no training image is of class {first_of(empty, 5)}: what is drawn of it means nothing")
+        lines.append(f"data: no training image is of class {first_of(empty, 5)}: samples of it mean nothing")
     return lines
 
 
@@ -116,7 +116,11 @@ def _facts_in_words(known: Known, table: DataTable) -> Iterator[tuple[str, str]]
             advice = "sub-folders, a column `label` in labels.csv, or an array `labels` name them"
         yield "classes", f"none ({advice})"
     else:
-        hint = "" if table.conditional or len(known.class_names) < 2 else "; data.conditional=true tells the networks"
+        hint = (
+            ""
+            if table.conditional or len(known.class_names) < 2
+            else "; data.conditional=true gives them to the networks"
+        )
         yield "classes", _classes(known) + _columns(known, "label") + hint
     if known.groups is None:
         source = "a column `patient` in labels.csv, or an array `groups`, says which patient each is of"

@@ -208,7 +208,7 @@ def _check_same_step(first: Stepper, second: Stepper) -> None:
         found, other = (means.get(f"{side}/{term.name}") for means in values)
         if not _same(found, other):
             raise PartError(
-                f"loss {term.name} finds {_text(found)} in a second step on the {side}'s turn, and "
+                f"loss {term.name} computes {_text(found)} in a second step on the {side}'s turn, and "
                 f"{_text(other)} once all parts are built anew with their saved state; {SAVE_ADVICE}; draw random "
                 "numbers with torch or turn.random"
             )

@@ -91,7 +91,7 @@ class StudyImages:
         self.thresholds = study.settings.thresholds
         if self.full.agreement is None and self.thresholds != [0.0]:
             raise DataError(
-                f"study.thresholds: {data.name} knows no raters' agreement, so there is nothing to choose images by: "
+                f"study.thresholds: {data.name} has no raters' agreement to choose images by: "
                 "give a column `agreement` or the raters' votes (docs: Use your own images)"
             )
         for threshold in self.thresholds:
@@ -100,7 +100,7 @@ class StudyImages:
 
     def _check_threshold(self, threshold: float, data_name: str, fewest_training: int) -> None:
         """Refuse a threshold that leaves too few images, or none of a class that has some."""
-        leaves = f"study.thresholds: {threshold:g} leaves"
+        leaves = f"study.thresholds: the threshold {threshold:g} leaves"
         for part, count, fewest in (
             ("training", len(self.training_at(threshold)), fewest_training),
             ("held-out", len(self.held_out_at(threshold)), FEWEST_HELD_OUT),

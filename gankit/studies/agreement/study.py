@@ -121,10 +121,12 @@ class Agreement(Study):
     def check_settings(self, refuse: Refuse) -> None:
         """Refuse a study without held-out images, with two networks to start from, or with scopes of no augment."""
         if not self.experiment.data.held_out:
-            why = "a study judges against images kept from training; set data.held_out=0.2, say"
+            why = "a study judges against images kept from training; set for example data.held_out=0.2"
             raise refuse("data", "held_out", why)
         if self.settings.warm_start and self.experiment.training.start_from:
-            raise refuse("study", "warm_start", "training.start_from names a run to start from already; leave out one")
+            raise refuse(
+                "study", "warm_start", "training.start_from already names a run to start from; leave out one of the two"
+            )
         if self.settings.scopes and self.experiment.augment is None:
             why = "there is no augment whose scope could vary; add an augment, or leave it out"
             raise refuse("study", "scopes", why)
@@ -252,7 +254,7 @@ class Agreement(Study):
             for name, (arm, seed) in self._arms_and_seeds().items()
         ]
         if all(trial.outcome.failure for trial in trials):
-            raise RunError(f"no training succeeded; the first failed so: {trials[0].outcome.failure}")
+            raise RunError(f"no training succeeded; this is how the first failed: {trials[0].outcome.failure}")
         return Findings(self, trials, outcomes[REALS].result)
 
     report = write_report

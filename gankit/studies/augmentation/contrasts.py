@@ -79,7 +79,7 @@ def verdict(primary: Mapping[str, Any], margin: float, has_remedy: bool) -> dict
     """The word for the primary contrast, and why, by a rule that was set beforehand.
 
     "equivalent" where the 90 % interval lies within the margin; else "helps" or "hurts" where p is below 0.05, by the
-    sign, and a remedy of imbalance was among the baselines of every fold; else "no evidence".
+    sign, and a remedy for imbalance was among the baselines of every fold; else "no evidence".
     """
     value, p = primary["value"], primary["p"]
     if value is None or p is None:
@@ -89,5 +89,5 @@ def verdict(primary: Mapping[str, Any], margin: float, has_remedy: bool) -> dict
     if p >= LEVEL:
         return {"word": "no evidence", "why": f"p = {p:.3g}, and the 90 % interval is not within the margin"}
     if not has_remedy:
-        return {"word": "no evidence", "why": "no remedy of imbalance was among the baselines of every fold"}
+        return {"word": "no evidence", "why": "no remedy for imbalance was among the baselines of every fold"}
     return {"word": "helps" if value > 0 else "hurts", "why": f"p = {p:.3g}"}

@@ -51,7 +51,7 @@ def new_estimator(settings: AugmentationSettings, seed: int) -> Any:
         raise PartError(f"augmentation.estimator: {name} is not {needed}; choose another one, or other options")
     if any(KINDS[arm].weighted for arm in settings.arms) and not has_fit_parameter(estimator, "sample_weight"):
         raise PartError(
-            f"augmentation.estimator: {name} takes no weights of images; leave the arms with weights out, or choose "
+            f"augmentation.estimator: {name} takes no weights for images; leave the arms with weights out, or choose "
             "another one"
         )
     return estimator
@@ -86,9 +86,7 @@ def _import_class(path: str) -> type:
     except Exception as error:  # a module may raise anything
         raise PartError(f"augmentation.estimator: {path} cannot be imported: {one_line(error, 120)}") from None
     if not (isinstance(result, type) and issubclass(result, BaseEstimator)):
-        raise PartError(
-            f"augmentation.estimator: {path} is no estimator of scikit-learn: a class that is one is needed"
-        )
+        raise PartError(f"augmentation.estimator: {path} is not a scikit-learn estimator: name a class that is one")
     return result
 
 

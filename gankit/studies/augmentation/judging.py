@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import log_softmax
 
-from gankit.errors import first_of
+from gankit.errors import counted, first_of
 from gankit.evaluation.design import Floats, holm, mean_of_known
 from gankit.evaluation.paired import part_of_cases
 from gankit.studies.augmentation.arms import CONTROLS, HELD_OUT, Variant
@@ -242,8 +242,8 @@ def _notes(
             yield f"the {CONTROLS[name].partition(':')[0]} could not be judged"
         elif name == COPIES and low > 0:
             yield (
-                "the negative control helps: noised copies do what generated images should, so that a gain is no merit "
-                "of the generator"
+                "the negative control helps: noised copies do what generated images should, so that a gain is not "
+                "due to the generator"
             )
         elif name == HELD_OUT and low <= 0:
             yield (
@@ -253,7 +253,7 @@ def _notes(
     if lacking:
         yield f"incomplete, so not chosen: {first_of(lacking)}; the reasons are among the failed jobs"
     if primary["missing"]:
-        yield f"the contrast lacks {primary['missing']} folds, in which nothing could be chosen on one side"
+        yield f"the contrast lacks {counted(primary['missing'], 'fold')}, in which nothing could be chosen on one side"
 
 
 def _single_groups(study: AugmentationStudy) -> Iterator[str]:

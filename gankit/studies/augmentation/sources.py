@@ -148,7 +148,7 @@ def open_generated(study: AugmentationStudy, fold: Fold, folder: Path) -> tuple[
     if images.image.shape != learn.image.shape or images.dtype != learn.dtype:
         theirs, ours = (f"{part.dtype} of {' x '.join(map(str, part.image.shape))}" for part in (images, learn))
         raise DataError(
-            f"{folder}: images are {theirs} (channels, height, width), and those of the study {ours}; write them so"
+            f"{folder}: images are {theirs} (channels, height, width), and those of the study {ours}; make them alike"
         )
     labels = np.array([numbers[name] for name in images.class_names])[np.asarray(images.labels)]
     counts, wanted = np.bincount(labels, minlength=len(folders)), most_added(fold, study)

@@ -28,7 +28,7 @@ def read_answers(folder: Path, key: SetKey) -> "Answers":
     """
     paths = sorted(path for path in (folder / RATINGS).glob("*") if not path.name.startswith("."))
     if strange := [path for path in paths if path.suffix.casefold() not in (".csv", ".json") or not path.is_file()]:
-        raise DataError(f"{strange[0]} is no CSV or JSON file of ratings: move it out of this folder")
+        raise DataError(f"{strange[0]} is not a CSV or JSON file of ratings: move it out of this folder")
     raters = read_ratings(paths, (REAL, GENERATED, LEFT, RIGHT))
     images = {image.id: image for image in key.images}
     for rater in raters:
@@ -50,7 +50,7 @@ def _mistake(rater: Rater, image: Shown) -> str:
     call, score, diagnosis = rater.calls[image.id], rater.scores.get(image.id), rater.diagnoses[image.id]
     what, calls = ("a pair", (LEFT, RIGHT)) if image.is_pair else ("one image", (REAL, GENERATED))
     if call not in (*calls, ""):
-        return f"is {what}, of which {shown(call)} cannot be said"
+        return f"is {what}, for which {shown(call)} is not a possible call"
     if image.is_pair and (not call or score is not None or diagnosis):
         return f"is a pair: give the call {LEFT} or {RIGHT}, and nothing else"
     if score is not None and score not in SCORES:
