@@ -17,6 +17,7 @@ from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
 from typing import Any, Literal
+from unittest.mock import patch
 
 import numpy as np
 import tomlkit
@@ -164,9 +165,8 @@ def try_setting(number: int, folder: Path) -> str:
             images.update(plan["images"])
             plan["images"] = images.as_string()
         Path("plan.toml").unlink(missing_ok=True)
-        proposal._seconds_a_step = lambda tables: 0.01
-        for _ in proposal.plan(plan["images"], plan["minutes"], Path(plan["out"]), plan["recipe"]):
-            pass
+        with patch.object(proposal, "_seconds_a_step", lambda tables: 0.01):
+            list(proposal.plan(plan["images"], plan["minutes"], Path(plan["out"]), plan["recipe"]))
         return "checked"
     if path[0] in TABLES:
         Path("study.toml").write_text(tomlkit.dumps(experiment), encoding="utf-8")
