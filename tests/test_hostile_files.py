@@ -32,6 +32,7 @@ def test_the_page_has_a_row_for_each_result_that_is_there(tmp_path: Path) -> Non
             "failed": {},
             "counts": {"dcgan write: same": 3, "dcgan two: same": 4},
             "kills": {"dcgan write": 5, "dcgan two": 6},
+            "finished": ["dcgan write"],
         },
         "image_files": {"seed": 0, "npz": {"done": 5, "outcomes": {"read": 2, "refused": 3}, "to look at": {}}},
         "experiments": {"what": "experiment files", "seed": 0, "tried": 9, "outcomes": {"read": 8, "traceback": 1}},
@@ -42,7 +43,7 @@ def test_the_page_has_a_row_for_each_result_that_is_there(tmp_path: Path) -> Non
     text = page.render(tmp_path)
     assert "| 3 | 3 same |" in text
     assert "| 4 | 4 same |" in text
-    assert "5 changes of the folders of 1 recipes, and at 6 under two processes" in text
+    assert "Every change was tried of: dcgan (5)." in text
     assert "| npz files | 5 | 2 read, 3 refused |" in text
     assert "| experiment files | 9 | **1 traceback**, 8 read |" in text
     assert "the last tenth beside the second: open files +0" in text
