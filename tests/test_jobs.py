@@ -68,6 +68,21 @@ def test_results_come_in_order_and_jobs_are_not_repeated(tmp_path: Path) -> None
     assert [outcome.result["started"] for outcome in more.values()] == [1, 1, 1, 1]
 
 
+def test_a_short_first_job_does_not_say_how_long_the_others_take(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """It was to take 20 seconds and took 60; the others are to take 200 each."""
+    short = Job("short", count, cost=20)
+    run_jobs([short], tmp_path, quiet=True)
+    content = json.loads((tmp_path / "short" / "result.json").read_text())
+    del content["seal"]
+    (tmp_path / "short" / "result.json").write_text(json.dumps({**content, "seconds": 60}))
+    run_jobs([short, *(Job(name, count, cost=200) for name in "abc")], tmp_path)
+    found = re.search(r"1 of 4 jobs .*, (\d+):(\d+) left", capsys.readouterr().err)
+    assert found
+    assert 600 < 60 * int(found[1]) + int(found[2]) < 800  # not 1,800
+
+
 def test_the_time_left_is_told_before_a_job_has_ended(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     run_jobs([Job("one", count, cost=600.0), Job("two", count, cost=300.0)], tmp_path, threads=1)
     said = capsys.readouterr().err

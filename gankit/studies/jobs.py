@@ -227,9 +227,11 @@ class _Progress:
         )  # fmt: skip
 
     def _seconds_left(self) -> float:
-        # Unfinished jobs are expected to exceed their cost as much as the finished ones did
-        expected = sum(self._cost[name] for name in self._seconds)
-        slower = sum(self._seconds.values()) / expected if expected else 1.0
+        # Unfinished jobs are expected to exceed their cost as much as the finished ones did, and one of average cost
+        # that took just as long as expected: a first job that is short says little about the others
+        usual = sum(self._cost.values()) / max(len(self._cost), 1)
+        expected = usual + sum(self._cost[name] for name in self._seconds)
+        slower = (usual + sum(self._seconds.values())) / expected if expected else 1.0
         seconds = slower * sum(self._undone.values()) / min(self._workers, max(len(self._undone), 1))
         return max(seconds - (time.monotonic() - self._last_end), 0.0)
 
