@@ -23,9 +23,9 @@ from gankit.studies.augmentation.endpoint import Endpoint
 from gankit.studies.augmentation.estimators import FeatureLearner
 from gankit.studies.augmentation.handover import class_folders
 from gankit.studies.augmentation.learning import added_counts, training_set
+from gankit.studies.fitting import TIMED_STEPS, WARM_UP_STEPS
 from gankit.studies.jobs import Outcome
 from gankit.studies.kinds import Examples
-from gankit.studies.trainings import TIMED_STEPS, WARM_UP_STEPS
 
 write = augmentation_data.write
 

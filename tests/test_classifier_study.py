@@ -23,7 +23,7 @@ from gankit.studies.classifier.arms import ARMS
 from gankit.studies.classifier.data import check_apart, data_notes
 from gankit.studies.classifier.study import load_classifier
 from gankit.studies.classifier.training import added_labels, training_set
-from gankit.studies.trainings import TIMED_STEPS, WARM_UP_STEPS
+from gankit.studies.fitting import TIMED_STEPS, WARM_UP_STEPS
 
 write = classifier_data.write
 

@@ -19,15 +19,12 @@ from gankit.errors import GankitError, PartError, RunError, plain_words
 from gankit.evaluation import extraction
 from gankit.interfaces import Augment, Critic, ImageSpec, Loss, Turn
 from gankit.nn.modes import NOT_DETERMINISTIC, deterministic, exact
-from gankit.planning import proposal
 from gankit.runs import networks
 from gankit.runs.networks import call_part, generate_batches
 from gankit.runs.run import choose_device
-from gankit.studies.trainings import time_training
 from gankit.training import rehearsal
 from gankit.training.execution.arithmetic import arithmetic, determinism_warnings, nondeterministic_operations
 from gankit.training.log import TickLog
-from gankit.training.step import Stepper
 from gankit.training.trainer import Trainer
 
 Small = Callable[..., list[str]]
@@ -130,30 +127,6 @@ def test_a_training_makes_its_gpu_the_current_one(monkeypatch: pytest.MonkeyPatc
         with arithmetic(gankit.load("wgan-gp").training, torch.device(name)):
             pass
     assert entered == [torch.device("cuda:1")]
-
-
-@pytest.mark.parametrize("who", ["plan", "study"])
-def test_steps_that_are_timed_compute_as_those_of_a_training(
-    who: str, small: Small, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Else a replay on a GPU would differ from an eager turn, and the eager ones be timed."""
-    now: list[str] = []
-    seen: list[str] = []
-
-    @contextlib.contextmanager
-    def computing(settings: Any, device: torch.device) -> Iterator[None]:
-        now.append(settings.precision)
-        yield
-        now.pop()
-
-    monkeypatch.setattr("gankit.training.step.arithmetic", computing)
-    monkeypatch.setattr(Stepper, "advance", lambda stepper: seen.extend(now or ["outside"]))
-    monkeypatch.setattr(Stepper, "close", lambda stepper: seen.append("close"))
-    experiment = gankit.load("wgan-gp", *small("training.precision=bf16"))
-    seconds = proposal._seconds_a_step(experiment.tables()) if who == "plan" else time_training(experiment)
-    assert seconds >= 0
-    assert set(seen[:-1]) == {"bf16"}
-    assert seen[-1] == "close"
 
 
 PROGRAMS: dict[str, list[tuple[str, str]]] = {

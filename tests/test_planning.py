@@ -17,13 +17,12 @@ from gankit.errors import GankitError
 from gankit.interfaces import Dataset, ImageSpec, Known
 from gankit.planning import proposal
 from gankit.planning.findings import findings
-from gankit.studies.trainings import time_training
 
 
 @pytest.fixture
 def fast(monkeypatch: pytest.MonkeyPatch) -> None:
     """A machine without a GPU that takes a hundredth of a second a step, whatever the step."""
-    monkeypatch.setattr(proposal, "_seconds_a_step", lambda tables: 0.01)
+    monkeypatch.setattr(proposal, "time_training", lambda experiment: 0.01)
     monkeypatch.setattr(proposal, "choose_device", lambda name: torch.device("cpu"))
 
 
@@ -264,27 +263,3 @@ def test_the_written_file_is_toml_whatever_the_names(tmp_path: Path) -> None:
     assert tomllib.loads((tmp_path / "e.toml").read_text(encoding="utf-8"))["data"]["path"] == str(folder)
     table = {"root": "a", "options": {"split": "train", "sizes": [1, {"a": True}]}}
     assert tomllib.loads("\n".join(proposal._line(*each) for each in table.items())) == table
-
-
-def test_real_steps_are_timed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(proposal, "TIMED_STEPS", 1)
-    small = ["data.counts=[4, 4, 4]", "training.batch=4", "generator.widths=[4,4,4,4]", "critic.widths=[4,4,4,4]"]
-    state = torch.get_rng_state()
-    assert 0 < proposal._seconds_a_step(gankit.load("demo", *small).tables()) < 60
-    assert torch.equal(torch.get_rng_state(), state)
-
-
-@pytest.mark.parametrize("who", ["plan", "study"])
-def test_steps_without_a_lazy_loss_are_not_timed_alone(who: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Every eighth step takes nine seconds, the others one."""
-    clock, advance = [0.0], proposal.Stepper.advance
-
-    def tell_time(stepper: Any) -> None:
-        clock[0] += 9 if stepper.step % 8 == 0 else 1
-        advance(stepper)
-
-    monkeypatch.setattr(proposal.Stepper, "advance", tell_time)
-    monkeypatch.setattr(proposal.time, "perf_counter", lambda: clock[0])
-    small = ["data.counts=[4, 4, 4]", "training.batch=4", "generator.widths=[4,4,4,4]", "critic.widths=[4,4,4,4]"]
-    lazy = gankit.load("demo", *small, "losses.gradient-penalty.every=8")
-    assert (proposal._seconds_a_step(lazy.tables()) if who == "plan" else time_training(lazy)) == 2

@@ -199,7 +199,7 @@ def test_a_plug_in_s_recipe_is_loaded_listed_and_proposed(
         with pytest.raises(SystemExit, match="0"):
             app()
         assert "plain                32x32 to 64x64" in capsys.readouterr().out
-        monkeypatch.setattr(proposal, "_seconds_a_step", lambda tables: 0.01)
+        monkeypatch.setattr(proposal, "time_training", lambda experiment: 0.01)
         monkeypatch.setattr(proposal, "choose_device", lambda name: torch.device("cuda"))
         np.savez(tmp_path / "a.npz", images=images(30, 100).images[:, 0])
         said = list(proposal.plan(str(tmp_path / "a.npz"), 60, tmp_path / "a.toml"))
@@ -224,7 +224,7 @@ def test_a_plug_in_s_recipe_is_loaded_listed_and_proposed(
 def test_a_proposed_size_is_one_that_the_recipe_makes(
     shape: tuple[int, int], size: Any, said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(proposal, "_seconds_a_step", lambda tables: 0.01)
+    monkeypatch.setattr(proposal, "time_training", lambda experiment: 0.01)
     monkeypatch.setattr(proposal, "choose_device", lambda name: torch.device("cpu"))
     pixels = np.random.default_rng(0).integers(0, 256, (24, *shape), dtype=np.uint8)
     np.savez(tmp_path / "a.npz", images=pixels)

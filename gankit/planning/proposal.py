@@ -4,7 +4,6 @@ import contextlib
 import json
 import math
 import shlex
-import time
 import tomllib
 from collections.abc import Iterator
 from itertools import islice
@@ -14,7 +13,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import tomlkit
 
-from gankit import recipes, seeds
+from gankit import recipes
 from gankit.errors import DataError, GankitError, PartError, RunError, counted
 from gankit.experiments.document import FORMATS
 from gankit.experiments.experiment import load
@@ -30,18 +29,14 @@ from gankit.registry import registry
 from gankit.registry.messages import shown
 from gankit.runs.run import choose_device
 from gankit.terminal.text import harmless
-from gankit.training.data import prepare
 from gankit.training.description import describe, used_levels
-from gankit.training.log import TickLog
-from gankit.training.step import Stepper
+from gankit.training.timing import time_training
 
 FEWEST_STEPS = 500
 """Steps below which a training learns nothing."""
 FEWEST_HELD_OUT, FEWEST_PATIENTS = 20, 5
 """The fewest held-out images, and the fewest patients, with which images are held out."""
 HELD_OUT = 0.2
-TIMED_STEPS, TIMED_SECONDS = 5, 20.0
-"""Steps that are timed; fewer where these seconds are over first."""
 OPENED_FILES = 20
 """Files of a folder that are opened to see whether they are DICOM."""
 TRAINING_SHARE = 0.9
@@ -90,7 +85,7 @@ def plan(place: str, minutes: float, out: Path, recipe: str | None = None) -> It
     yield from describe(settings, dataset)
     for line in findings(dataset):
         yield f"look: {line}"
-    seconds = _seconds_a_step({"data": data, **recipe_tables(recipe, settings, dataset)})
+    seconds = time_training(load({"data": data, **recipe_tables(recipe, settings, dataset)}))
     steps = _steps(minutes, seconds)
     tables = recipe_tables(recipe, settings, dataset, steps=steps)
     intervals = {"tick_every": steps // 100, "sample_every": steps // 20, "checkpoint_every": steps // 10}
@@ -242,24 +237,6 @@ def _choose_held_out(dataset: Dataset, split: str | None) -> Choice:
     if len(indices) * HELD_OUT < FEWEST_HELD_OUT:
         return Choice(0.0, f"a fifth of {len(indices)} images would judge nothing")
     return Choice(HELD_OUT, "to judge with images that are new" if groups is None else "whole patients, to judge with")
-
-
-@seeds.plain_torch()
-def _seconds_a_step(tables: dict[str, Any]) -> float:
-    """The median time of real steps on this machine; where losses are not due in each of them, of their mean."""
-    experiment = load(tables)
-    together, times = max(loss.every for loss in experiment.losses), list[float]()
-    with seeds.own_draws():
-        stepper = Stepper(experiment, prepare(experiment.data, 0), TickLog(Path(), tensorboard=False))
-        with stepper.computing():
-            stepper.advance()  # loads and compiles
-            while len(times) < TIMED_STEPS and sum(times) * together < TIMED_SECONDS:
-                start = time.perf_counter()
-                for _ in range(together):
-                    stepper.advance()
-                stepper.log.means()  # waits for the device
-                times.append((time.perf_counter() - start) / together)
-    return float(np.median(times))
 
 
 def _judging_advice(dataset: Dataset, split: str | None, training: Dataset, held_out: Dataset | None) -> Iterator[str]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import tempfile
+import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, ClassVar
@@ -23,16 +24,17 @@ from gankit.files import user_path
 from gankit.images.grey_levels import rescale
 from gankit.images.room import too_many
 from gankit.interfaces import Dataset, ImageSpec
+from gankit.nn.threads import torch_threads
 from gankit.registry.messages import shown
 from gankit.runs import checkpoint
 from gankit.runs.classifiers import SMALL, TorchvisionNetwork, load_weights, make_network
 from gankit.runs.run import choose_device
 from gankit.seeds import Order
 from gankit.studies.study import Refuse
-from gankit.studies.trainings import time_steps
 
 CHECKPOINTS = "checkpoints"  # The sub-folder of a job in which `fit` keeps its state
 AT_ONCE = 256  # Images to which a network is applied at a time
+WARM_UP_STEPS, TIMED_STEPS = 1, 4  # Steps that `time_fit` does before it times, and those that it times
 SPANS = 20  # A training is divided into so many equal spans, and the mean loss of each is kept
 Images = NDArray[Any]
 
@@ -291,8 +293,14 @@ def time_fit(data: TrainingSet, settings: FitSettings, outputs: int, device: str
 
         def advance(steps: int) -> None:
             fit(network, data, settings.model_copy(update={"steps": steps}), 0, Path(folder))
+            if torch.cuda.is_available():
+                torch.cuda.synchronize()
 
-        return time_steps(advance, threads)
+        with torch_threads(threads):
+            advance(WARM_UP_STEPS)
+            start = time.perf_counter()
+            advance(TIMED_STEPS)
+            return (time.perf_counter() - start) / TIMED_STEPS
 
 
 @torch.no_grad()

@@ -1,28 +1,19 @@
 """Trainings as jobs of a study: start or resume one, find the run of an earlier job, check one, time its steps."""
 
-import math
-import tempfile
-import time
-from collections.abc import Callable
 from pathlib import Path
-
-import torch
 
 from gankit import seeds
 from gankit.errors import RunError
 from gankit.experiments.experiment import Experiment
 from gankit.interfaces import Dataset
-from gankit.nn.threads import torch_threads
 from gankit.runs.run import Run, open_run
 from gankit.studies.worker import check_made
 from gankit.training.assembly import build
 from gankit.training.data import prepare
-from gankit.training.execution.graphs import WARM_UPS
+from gankit.training.timing import time_training as time_training
 from gankit.training.train import resume, train
-from gankit.training.trainer import Trainer
 
 RUN = "run"  # The sub-folder of a job that holds the run of its training
-WARM_UP_STEPS, TIMED_STEPS = 1, 4
 
 
 def train_or_resume(experiment: Experiment, folder: Path, data: Dataset | None = None) -> Run:
@@ -62,41 +53,3 @@ def check_training(experiment: Experiment, data: Dataset | None = None) -> None:
     """
     with seeds.own_draws():
         build(experiment, prepare(experiment.data, experiment.training.seed, data).image)
-
-
-def time_steps(advance: Callable[[int], object], threads: int | None, cycle: int = 1) -> float:
-    """Seconds that a step takes with so many CPU threads; `advance` does the number of steps that it is given.
-
-    In every `cycle` of steps there are costlier ones: whole cycles are timed.
-    """
-    count = math.ceil(TIMED_STEPS / cycle) * cycle
-    with seeds.own_draws(), torch_threads(threads):
-        advance(WARM_UP_STEPS)
-        start = time.perf_counter()
-        advance(count)
-        if torch.cuda.is_available():
-            torch.cuda.synchronize()
-        return (time.perf_counter() - start) / count
-
-
-def time_training(experiment: Experiment, threads: int | None = None, data: Dataset | None = None) -> float:
-    """Seconds that a step of a training takes, measured on a few steps in a temporary folder.
-
-    The experiment's own number of threads goes before `threads`; `data` is as for `gankit.train`.
-
-    Raises:
-        GankitError: the experiment cannot be trained.
-    """
-    with tempfile.TemporaryDirectory() as folder, seeds.own_draws():
-        stepper = Trainer(experiment, Path(folder), data).stepper
-
-        def advance(steps: int) -> None:
-            for _ in range(steps):
-                stepper.advance()
-
-        set_threads = experiment.training.threads
-        with stepper.computing():
-            if stepper.device.type == "cuda":
-                advance(WARM_UPS)  # until the next step records its turns
-            cycle = max(loss.every for loss in experiment.losses)
-            return time_steps(advance, threads if set_threads == "auto" else set_threads, cycle)

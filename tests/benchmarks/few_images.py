@@ -26,7 +26,6 @@ import platform
 import re
 import signal
 import threading
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -50,9 +49,7 @@ from gankit.studies.fitting import FitSettings, TrainingSet, apply, class_weight
 from gankit.studies.jobs import Job, run_jobs, unfinished
 from gankit.studies.labelled import class_labels
 from gankit.studies.trainings import RUN
-from gankit.training.data import prepare
-from gankit.training.log import TickLog
-from gankit.training.step import Stepper
+from gankit.training.timing import time_training
 
 Values = dict[str, Any]
 Place = tuple[str, int]
@@ -66,7 +63,7 @@ METRICS = ["frechet", "kid", "precision-recall", "memorisation"]
 SHOWN = 12
 """Samples of each training that the pictures show: the first ones."""
 TIMING = 0.02
-"""The share of a training's time in which steps are tried, and again that in which they are timed, before it begins."""
+"""The share of a training's time in which steps are timed before it begins, on top of the first, untimed ones."""
 JUDGING = 30.0
 """Seconds that sampling and evaluating are expected to take."""
 JUDGE_STEPS = 1000
@@ -163,18 +160,8 @@ def more_cells(cells: list[Cell], places: list[Place]) -> Iterator[Cell]:
 
 
 def steps_in(experiment: gankit.Experiment, minutes: float) -> int:
-    """How many steps take so long here; some are done, and thrown away, to know."""
-    with seeds.own_draws(), seeds.plain_torch():
-        stepper = Stepper(experiment, prepare(experiment.data, 0), TickLog(Path(), tensorboard=False))
-        for _ in range(2):  # the first time loads, compiles and records graphs
-            start, steps = time.perf_counter(), 0
-            while not steps or time.perf_counter() - start < 60 * minutes * TIMING:
-                stepper.advance()
-                stepper.log.means()  # waits for the device
-                steps += 1
-            seconds = (time.perf_counter() - start) / steps
-        stepper.close()
-    return max(int(60 * minutes / seconds), 1)
+    """How many steps take so long here."""
+    return max(int(60 * minutes / time_training(experiment, limit=60 * minutes * TIMING)), 1)
 
 
 def train_recipe(cell: Cell, plan: Plan, folder: Path) -> Run:

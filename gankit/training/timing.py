@@ -1,0 +1,79 @@
+"""How long a step of a training takes on this machine, for plans and studies: some steps are done and thrown away."""
+
+import math
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from statistics import median
+
+from gankit import seeds
+from gankit.experiments.experiment import Experiment
+from gankit.interfaces import Dataset
+from gankit.nn.threads import torch_threads
+from gankit.training.data import prepare
+from gankit.training.execution.graphs import WARM_UPS, Graphs
+from gankit.training.log import TickLog
+from gankit.training.step import Stepper
+
+TIMED_STEPS, TIMED_SECONDS = 5, 20.0
+"""Steps of each kind that are timed; fewer where these seconds, shared by all kinds, are over first."""
+
+
+@seeds.plain_torch()
+def time_training(
+    experiment: Experiment, threads: int | None = None, data: Dataset | None = None, limit: float = TIMED_SECONDS
+) -> float:
+    """Seconds that a step of a training takes, the mean over steps with and without lazy losses.
+
+    Args:
+        experiment: its own number of CPU threads goes before `threads`.
+        threads: of the CPU; None keeps the present number.
+        data: as for `gankit.train`.
+        limit: seconds after which no more steps are timed, but for one of each kind. The first steps, which load,
+            compile or record graphs, do not count.
+
+    Raises:
+        GankitError: the experiment cannot be trained.
+    """
+    settings = experiment.training
+    with seeds.own_draws(), torch_threads(threads if settings.threads == "auto" else settings.threads):
+        stepper = Stepper(experiment, prepare(experiment.data, settings.seed, data), TickLog(Path(), tensorboard=False))
+        with stepper.computing():
+            kinds = list(_kinds(stepper))
+            seconds = [_time_step(stepper, step, limit / len(kinds)) * count for step, count in kinds]
+    return sum(seconds) / sum(count for _, count in kinds)
+
+
+def _kinds(stepper: Stepper) -> Iterator[tuple[int, int]]:
+    """The first step of each kind, and how many are of its kind before all repeats.
+
+    Steps are of one kind if the same losses are due in as many of their updates.
+    """
+    critic_steps, due = stepper.settings.critic_steps, stepper.objective.due
+    losses = stepper.experiment.losses
+    steps_of: dict[object, list[int]] = {}
+    for step in range(min(math.lcm(*(loss.every for loss in losses)), stepper.settings.steps)):
+        turns = [("critic", due("critic", step * critic_steps + update)) for update in range(critic_steps)]
+        turns.append(("generator", due("generator", step)))
+        kind = tuple(sorted((side, *(term.name for term in terms)) for side, terms in turns))
+        steps_of.setdefault(kind, []).append(step)
+    for steps in steps_of.values():
+        yield steps[0], len(steps)
+
+
+def _time_step(stepper: Stepper, step: int, limit: float) -> float:
+    """The median seconds of one step, done again and again for about `limit` seconds."""
+
+    def advance() -> float:
+        stepper.go_to(step)
+        start = time.perf_counter()
+        stepper.advance()
+        stepper.log.means()  # waits for the device
+        return time.perf_counter() - start
+
+    for _ in range(WARM_UPS + 1 if isinstance(stepper.execution, Graphs) else 1):
+        advance()
+    times = [advance()]
+    while len(times) < TIMED_STEPS and sum(times) < limit:
+        times.append(advance())
+    return median(times)
