@@ -143,7 +143,7 @@ class Dataset(ABC):
 
     @property
     def _known_if_overridden(self) -> Known:
-        """`known` if the class overrides it; else an empty record: the default `known` reads this again, endlessly."""
+        """`known` of a class that defines it; else an empty record, since the default `known` reads the properties."""
         return Known() if type(self).known is Dataset.known else self.known
 
     @property

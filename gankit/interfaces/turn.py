@@ -141,13 +141,6 @@ class Turn:
             # `call` runs the compiled network where the training compiles.
             return call(self.generator, self.latents, self.labels).contiguous()
 
-    def copy_results(self, other: Turn) -> None:
-        """Take over, without graph, what another turn has computed, so that it is not computed again."""
-        detached: dict[int, Tensor] = {}  # by id(): `real` and `raw_real` may be one tensor, and must stay one
-        for name, value in vars(other).items():  # a cached property that was read keeps its value there
-            if isinstance(getattr(Turn, name, None), cached_property):
-                vars(self)[name] = _detach(value, detached)
-
     def augmented(self, images: Tensor) -> Tensor:
         """A fresh random view of images, whatever the scope; the images themselves where there is no augment."""
         return images if self._augment is None else self._augment(images)
@@ -250,6 +243,13 @@ class Turn:
         """(n, ...) the critic's scores of `held_out`."""
         # Not `_score`: no loss reads the features of held-out images.
         return at_least_float32(call(self.critic, self.held_out, self.held_out_labels))
+
+    def copy_results(self, other: Turn) -> None:
+        """Take over, without graph, what another turn has computed, so that it is not computed again."""
+        detached: dict[int, Tensor] = {}  # by id(): `real` and `raw_real` may be one tensor, and must stay one
+        for name, value in vars(other).items():  # a cached property that was read keeps its value there
+            if isinstance(getattr(Turn, name, None), cached_property):
+                vars(self)[name] = _detach(value, detached)
 
 
 def _detach(value: Any, detached: dict[int, Tensor]) -> Any:

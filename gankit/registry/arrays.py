@@ -90,11 +90,12 @@ def _image_and_label(item: Any, number: int) -> tuple[Any, Any, list[str]]:
         found = [other for other in others if means(str(other), "label") or str(other).casefold() in _LABELS]
         label_key = "label" if "label" in found or len(found) != 1 else found[0]
         return item[key], item.get(label_key), [str(other) for other in others if other != label_key]
-    pair = isinstance(item, tuple) and bool(item)
-    if isinstance(item, list) and len(item) == 2:  # else rows or channels
+    is_pair = isinstance(item, tuple) and bool(item)
+    if isinstance(item, list) and len(item) == 2:
+        # Two numbers, rows or channels of an image are alike; an image and its label are not.
         first, second = (getattr(part, "shape", ()) for part in item)
-        pair = isinstance(item[0], (Image.Image, str, Path)) or (len(first) > 1 and first != second)
-    return (item[0], item[1] if len(item) > 1 else None, []) if pair else (item, None, [])
+        is_pair = isinstance(item[0], (Image.Image, str, Path)) or (len(first) > 1 and first != second)
+    return (item[0], item[1] if len(item) > 1 else None, []) if is_pair else (item, None, [])
 
 
 def _channels_first(item: Any, where: str) -> NDArray[Any]:
@@ -237,8 +238,8 @@ class Arrays(Dataset):
         value_range: tuple[float, float] | None = None,
         mirror: Callable[[Any], Any] | None = flip_left_right,
     ) -> None:
-        images, own, others = _unpack(images)
-        self._not_read = others if labels is None and own is None else []
+        images, item_labels, other_keys = _unpack(images)
+        self._not_read = other_keys if labels is None and item_labels is None else []
         if images.ndim == 4 and images.shape[3] in (1, 3, 4) and images.shape[1] > 4:
             images = np.moveaxis(images, 3, 1)
         if images.ndim != 4 or images.dtype not in (np.uint8, np.uint16, np.float32):
@@ -260,11 +261,12 @@ class Arrays(Dataset):
         names = _check_class_names(class_names)
         chosen: Any = None if isinstance(labels, str) and labels == "none" else labels
         try:
-            if labels is None and own is not None:
-                chosen = [None if label is None else as_array(label, f"label {k}")[()] for k, label in enumerate(own)]
+            if labels is None and item_labels is not None:
+                chosen = [None if label is None else as_array(label, f"label {number}")[()]
+                          for number, label in enumerate(item_labels)]  # fmt: skip
             read = _read_labels(len(images), chosen, names)
         except DataError as error:
-            raise DataError(f"{error}{_NO_LABELS if own is not None else ''}") from None
+            raise DataError(f"{error}{_NO_LABELS if item_labels is not None else ''}") from None
         self._known = _read_known(len(images), *read, groups, agreement, facts or {})
 
     @property

@@ -60,14 +60,17 @@ class Registry:
         # Only the tables of an experiment's parts have the key `name`; a study's table has none.
         self.reserved = ["name"] if kind in PART_KINDS else []
         self._nested_type = nested_type
+        self._built_in: list[str] = []  # read once: the folder does not change while a program runs
         self._registered: dict[str, type] = {}
         self._settings: dict[type, type[BaseModel]] = {}
 
     def built_in(self) -> list[str]:
         """Names of gankit's own parts: the folder's file names, or its sub-folders where parts are folders."""
-        path = importlib.import_module(self.package).__path__
-        modules = [module for module in pkgutil.iter_modules(path) if module.ispkg or self.kind in FILE_KINDS]
-        return sorted(module.name.replace("_", "-") for module in modules if not module.name.startswith("_"))
+        if not self._built_in:
+            path = importlib.import_module(self.package).__path__
+            modules = [module for module in pkgutil.iter_modules(path) if module.ispkg or self.kind in FILE_KINDS]
+            self._built_in = sorted(m.name.replace("_", "-") for m in modules if not m.name.startswith("_"))
+        return self._built_in
 
     def list(self) -> builtins.list[Listing]:
         """Every part with the distribution that it comes from; plug-ins that share a name are qualified."""
@@ -149,9 +152,10 @@ class Registry:
             raise PartError(f"{self.kind} {name!r} is registered by {len(matches)} plug-ins; write {spellings}")
         if plain in ALIASES.get(self.kind, {}):
             return ALIASES[self.kind][plain]
-        of_plugins = [name for plugin in plugins for name in (plugin.name, plugin.qualified_name)]
         known = {*self.built_in(), *ALIASES.get(self.kind, ())}
-        meant = meant_by(plain, known if plain != name else {*known, *self.names(), *of_plugins})
+        if plain == name:  # after "gankit:" only gankit's own are meant
+            known |= {*self.names(), *(part for p in plugins for part in (p.name, p.qualified_name))}
+        meant = meant_by(plain, known)
         if len(meant) == 1:
             return self.find(meant[0])
         if meant:

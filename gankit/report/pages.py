@@ -3,6 +3,7 @@
 import io
 import re
 from collections.abc import Callable, Mapping, Sequence
+from functools import cache
 from typing import Any
 
 from jinja2 import ChoiceLoader, Environment, PackageLoader, StrictUndefined
@@ -24,13 +25,17 @@ def render(package: str, template: str, **values: Any) -> str:
         template: its file.
         values: the template's variables.
     """
-    finalize = markdown if ".md." in template else harmless
-    environment = Environment(
+    environment = _environment(package, markdown if ".md." in template else harmless)
+    return environment.get_template(template).render(gankit_version=gankit_version, **values)
+
+
+@cache  # an environment keeps its templates compiled
+def _environment(package: str, finalize: Callable[[str], str]) -> Environment:
+    return Environment(
         loader=ChoiceLoader([PackageLoader(package, ""), PackageLoader("gankit.report", "")]),
         autoescape=lambda name: name is None or ".html" in name,
         undefined=StrictUndefined, finalize=lambda value: finalize(value) if type(value) is str else value,
     )  # fmt: skip
-    return environment.get_template(template).render(gankit_version=gankit_version, **values)
 
 
 def markdown(text: str) -> str:

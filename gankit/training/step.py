@@ -218,9 +218,9 @@ class Stepper:
             )
 
     def _pieces(self, batch: int) -> Iterator[tuple[int, Shard]]:
-        """This process's share of a batch in numbered pieces, each of which meets the buffers that the first one met.
+        """This process's share of a batch in numbered pieces, each of which starts with the same buffers.
 
-        Buffers end as their means over the pieces, so that running means are those of the whole batch.
+        In the end buffers hold their means over the pieces, so that running means are those of the whole batch.
         """
         share = distributed.shard(batch)
         pieces = share.parts(self.settings.accumulate)

@@ -108,7 +108,7 @@ class Trainer:
             load_start_weights(self.stepper)
         else:
             self._saved = restored.step
-            self.stepper.critic_updates = restored.state.get("turns", 0)
+            self.stepper.critic_updates = restored.state.get("turns", 0)  # above 0 if a step was stopped half-way
             self.stepper.go_to(restored.step)
             if restored.skipped:
                 self.stepper.warnings.append(f"{'; '.join(restored.skipped)}; going on from step {restored.step}")
