@@ -173,7 +173,11 @@ def seed_torch(seed: int, stream: str, *index: int) -> None:
     value = derive_seed(seed, stream, *index)
     np.random.seed(value % 2**32)
     random.seed(value)
-    # torch.manual_seed does the same, but takes a stack trace for each kind of device that is not in use.
+    manual_seed(value)
+
+
+def manual_seed(value: int) -> None:
+    """Do what `torch.manual_seed` does, which also takes a stack trace for each kind of device that is not in use."""
     torch.default_generator.manual_seed(value)
     if torch.cuda.is_initialized():  # type: ignore[no-untyped-call]
         torch.cuda.manual_seed_all(value)

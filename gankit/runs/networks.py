@@ -25,6 +25,8 @@ SAMPLE_BATCH = 64
 PROBE_BATCH = 4
 COPIES = 4
 """How many times its weights a training keeps: themselves, their gradients, and the two moments of Adam."""
+_fitting: set[str] = set()
+"""Networks that memory holds: a training builds each several times."""
 
 
 def build_network(experiment: Experiment, kind: Literal["generator", "critic"], image: ImageSpec) -> Any:
@@ -34,8 +36,11 @@ def build_network(experiment: Experiment, kind: Literal["generator", "critic"], 
         PartError: the part refuses the image, is larger than the memory, or is a generator without a `latent_dim`.
     """
     part = getattr(experiment, kind).part
-    if part.name in registry(kind).built_in():  # others may do more when they are built than draw weights
+    key = f"{part!r} for {image}"
+    # Other parts may do more when they are built than draw weights.
+    if key not in _fitting and part.name in registry(kind).built_in():
         refuse_large(f"{kind} {part.name}", lambda: part.build(image), "its width, widths or latent_dim, or data.size")
+        _fitting.add(key)
     network: nn.Module = part.build(image)
     if kind == "generator" and not isinstance(getattr(network, "latent_dim", None), int):
         raise PartError(

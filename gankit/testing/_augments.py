@@ -8,6 +8,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from gankit import seeds
 from gankit.interfaces import Augment, ImageSpec, Side, Turn
 from gankit.registry.wrapping import wrap
 from gankit.testing._suite import assert_is_gradient, each_image, save_and_load
@@ -30,7 +31,7 @@ class AugmentTests(TrainedSuite):
 
     def view(self, augment: Augment, images: Tensor, seed: int = 5) -> Tensor:
         """The view that a copy of the augment makes under a seed, so that no call changes the next."""
-        torch.manual_seed(seed)
+        seeds.manual_seed(seed)
         return copy.deepcopy(augment)(images)
 
     @each_image
@@ -134,6 +135,6 @@ class AugmentTests(TrainedSuite):
             "an augment with the saved state makes another view: keep what it learns in buffers"
         )
         for part in (augment, other):
-            torch.manual_seed(7)
+            seeds.manual_seed(7)
             self._step("critic", part)
         assert torch.equal(self.view(augment, images), self.view(other, images)), "after one more step they differ"

@@ -9,6 +9,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from gankit import seeds
 from gankit.errors import PartError
 from gankit.interfaces import Augment, Critic, Generator, ImageSpec, Loss, Side, Turn
 from gankit.registry import registry, valid_part
@@ -54,10 +55,11 @@ class LossTests(TrainedSuite):
             seed: seed of the loss's random numbers.
             changes: arguments of `Turn` in place of the suite's, for example another critic.
         """
-        parts = {**self._parts(), **changes}
+        names = {"generator", "critic", "real", "latents", "labels", "augment"}
+        parts = changes if names <= changes.keys() else {**self._parts(), **changes}
         real, labels, latents = parts.pop("real"), parts.pop("labels"), parts.pop("latents")
         parts["critic"].requires_grad_(side == "critic")
-        torch.manual_seed(seed)
+        seeds.manual_seed(seed)
         start, stop, _ = rows.indices(self.SAMPLES)
         # For all samples, of which a turn gets its rows, as if processes shared the batch.
         draws = TurnDraws(torch.Generator().manual_seed(seed), latents[:0], (start, stop, self.SAMPLES))
@@ -70,7 +72,7 @@ class LossTests(TrainedSuite):
     def _parts(self, image: ImageSpec | None = None) -> dict[str, Any]:
         """New networks, always with the same weights, and fixed samples."""
         image = image or self.image
-        torch.manual_seed(1)
+        seeds.manual_seed(1)
         generator = _build("generator", self.generator, image, self.generator_settings).double()
         critic = _build("critic", self.critic, image, self.critic_settings).double()
         with torch.no_grad():

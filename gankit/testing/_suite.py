@@ -81,7 +81,7 @@ class Suite:
     def _seeded(self, tmp_path: Path) -> Iterator[None]:
         # On a fork of torch's generator, so that the order of tests decides nothing.
         with seeds.own_draws([]), isolated_registry():
-            torch.manual_seed(0)
+            seeds.manual_seed(0)
             self.files = dict(self.write(tmp_path))
             yield
 

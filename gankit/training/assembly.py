@@ -337,9 +337,8 @@ def mixes_samples(network: nn.Module, shape: tuple[int, ...], image: ImageSpec) 
         for parameter in probe.parameters():
             parameter.add_(0.02 * torch.randn_like(parameter))
         others = torch.randn(PROBE_BATCH - 1, *shape)
-        for scale in (0.1, 3.0):
-            torch.manual_seed(2)  # dropout and other random layers draw the same both times
-            # Each pass runs on a copy, since it may change buffers.
-            outputs.append(copied(probe)(torch.cat([sample, scale * others]), labels)[0])
+        for scale, network in ((0.1, copied(probe)), (3.0, probe)):  # a pass may change buffers
+            seeds.manual_seed(2)  # dropout and other random layers draw the same both times
+            outputs.append(network(torch.cat([sample, scale * others]), labels)[0])
     first, second = outputs
     return not torch.allclose(first, second, rtol=1e-3, atol=1e-6)
