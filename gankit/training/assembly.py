@@ -233,8 +233,6 @@ def _check_shapes(
     """Refuse parts that take or give wrong shapes, on the way from latents to scores, or that cannot be trained."""
     z, labels = probe_inputs(generator, image)
     images = _checked_images(experiment, generator, image, z, labels)
-    # One fewer, since samples are drawn in other numbers than training draws.
-    _checked_images(experiment, generator, image, z[1:], None if labels is None else labels[1:])
     if augment is not None and experiment.augment is not None:
         augment_name = f"augment {experiment.augment.name}"
         seen = call_part(augment_name, _copy(augment_name, augment), images)
@@ -268,9 +266,12 @@ def _checked_images(
                 "with z = z[:, :, None, None]"
             ) from error
         raise
-    if (shape := tuple(images.shape)) != (len(z), *image.shape):
-        made = f"{shape[1:]} images" if shape[:1] == (len(z),) else f"{shape} of {len(z)} latents"
-        raise PartError(f"{name} makes {made}; the data are {image.shape}")
+    # One fewer, since samples are drawn in other numbers than training draws.
+    fewer = call_part(name, copy, z[1:], None if labels is None else labels[1:])
+    for n, shape in ((len(z), tuple(images.shape)), (len(z) - 1, tuple(fewer.shape))):
+        if shape != (n, *image.shape):
+            made = f"{shape[1:]} images" if shape[:1] == (n,) else f"{shape} of {n} latents"
+            raise PartError(f"{name} makes {made}; the data are {image.shape}")
     return images
 
 

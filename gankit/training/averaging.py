@@ -1,6 +1,7 @@
 """The moving average of the generator's weights, from which samples are drawn (`training.averaging`)."""
 
 import torch
+from torch import nn
 from torch.optim.swa_utils import AveragedModel
 
 from gankit import distributed
@@ -10,7 +11,11 @@ from gankit.nn.copies import copied
 
 def new_average(generator: Generator, decay: float) -> AveragedModel | None:
     """An average that begins with the generator's present weights; None for a decay of 0, which turns averaging off."""
-    return AveragedModel(copied(generator)) if decay else None
+    if not decay:
+        return None
+    average = AveragedModel(nn.Identity())
+    average.module = copied(generator)  # torch's own copy is slow, and cannot copy tensors that are results of others
+    return average
 
 
 @torch.no_grad()
