@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import re
 from collections.abc import Iterator
+from functools import cache
 from html import escape
 from pathlib import Path
 
@@ -20,12 +21,17 @@ PART_FOLDERS = sorted(plural(kind) for kind in PART_KINDS)
 WIDTH, ROW, BOX, GAP = 940, 84, 40, 90
 
 
-def imports(path: Path) -> Iterator[tuple[int, str]]:
+@cache
+def imports(path: Path) -> tuple[tuple[int, str], ...]:
     """(line, full name) of every import of a file, those inside functions and of `importlib.import_module` included.
 
     Raises:
         ValueError: an import is relative.
     """
+    return tuple(_imports(path))
+
+
+def _imports(path: Path) -> Iterator[tuple[int, str]]:
     for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
         if isinstance(node, ast.Import):
             yield from ((node.lineno, alias.name) for alias in node.names)
@@ -35,7 +41,7 @@ def imports(path: Path) -> Iterator[tuple[int, str]]:
             for alias in node.names:
                 # `from gankit import seeds` imports a module, `from gankit.seeds import Order` a name of one.
                 yield node.lineno, f"gankit.{alias.name}" if node.module == "gankit" else node.module
-        elif isinstance(node, ast.Call) and ast.unparse(node.func) == "importlib.import_module":
+        elif isinstance(node, ast.Call) and getattr(node.func, "attr", "") == "import_module":
             yield from ((node.lineno, name.value) for name in node.args if isinstance(name, ast.Constant))
 
 
