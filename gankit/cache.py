@@ -10,7 +10,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any, Literal, cast, get_args
 
 import numpy as np
 import platformdirs
@@ -128,8 +128,7 @@ def _map(path: Path) -> NDArray[Any]:
         raise ValueError(f"{path} is damaged")
     with contextlib.suppress(OSError):
         os.utime(path)  # the time of its last use
-    array: NDArray[Any] = np.load(path, mmap_mode="r", allow_pickle=False)
-    return array
+    return cast(NDArray[Any], np.load(path, mmap_mode="r", allow_pickle=False))
 
 
 def _make_room(folder: Path, limit: float) -> None:

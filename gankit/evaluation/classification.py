@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,8 +17,7 @@ BLOCK = 256  # leave-one-group-out weightings that are computed in one batch
 
 def _ratio(part: Floats, whole: Floats, otherwise: float = np.nan) -> Floats:
     """part / whole, or `otherwise` where whole is not above 0."""
-    ratio: Floats = np.divide(part, whole, out=np.full(part.shape, otherwise), where=whole > 0)
-    return ratio
+    return cast(Floats, np.divide(part, whole, out=np.full(part.shape, otherwise), where=whole > 0))
 
 
 def recalls(counts: Floats) -> Floats:
@@ -36,8 +35,7 @@ def balanced_accuracy(counts: Floats) -> Floats:
 def macro_f1(counts: Floats) -> Floats:
     """(..., k, k) confusion matrices to (...) means over classes of 2 TP / (2 TP + FP + FN), 0 where that is 0 / 0."""
     right = np.diagonal(counts, axis1=-2, axis2=-1)
-    mean: Floats = _ratio(2 * right, counts.sum(-1) + counts.sum(-2), otherwise=0.0).mean(-1)
-    return mean
+    return cast(Floats, _ratio(2 * right, counts.sum(-1) + counts.sum(-2), otherwise=0.0).mean(-1))
 
 
 def recall_of(label: int) -> Score:
@@ -72,8 +70,7 @@ def macro_auc(labels: NDArray[np.int64], probabilities: Floats, weights: Floats 
     From (n,) classes, (n, k) probabilities, and weights as in `auc`.
     """
     areas = [auc(labels == label, probabilities[:, label], weights) for label in np.unique(labels)]
-    mean: Floats = np.mean(areas, axis=0)
-    return mean
+    return cast(Floats, np.mean(areas, axis=0))
 
 
 def correlation(x: Floats, y: Floats, weights: Floats | None = None) -> Floats:

@@ -2,7 +2,7 @@
 
 import io
 from pathlib import Path
-from typing import ClassVar, final
+from typing import ClassVar, cast, final
 
 import torch
 from torch import Tensor
@@ -62,5 +62,4 @@ class EfficientNetLite0(Network):
     def logits(self, features: Tensor) -> Tensor:
         """(n, 1280) features to (n, 1000) logits of the ImageNet classes."""
         with torch.no_grad():
-            logits: Tensor = self.network._fc(features.to(self.network._fc.weight))
-        return logits
+            return cast(Tensor, self.network._fc(features.to(self.network._fc.weight)))

@@ -7,7 +7,7 @@ import tempfile
 import warnings
 import zipfile
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, final
+from typing import Annotated, Any, ClassVar, cast, final
 
 import torch
 from cleanfid import downloads_helper
@@ -90,8 +90,7 @@ class InceptionV3(Network):
 
     def read(self, images: Tensor) -> Tensor:
         """(n, 3, 299, 299) in [0, 255] to (n, 2048)."""
-        features: Tensor = self.network(images)
-        return features
+        return cast(Tensor, self.network(images))
 
     def logits(self, features: Tensor) -> Tensor:
         """(n, 2048) features to (n, 1008) logits, without the bias, as the original Inception score (arXiv 1606.03498).

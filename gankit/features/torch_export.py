@@ -2,7 +2,7 @@
 
 import io
 import logging
-from typing import ClassVar, Self, final
+from typing import ClassVar, Self, cast, final
 
 import torch
 from torch import Tensor, nn
@@ -56,8 +56,7 @@ class _Exported(nn.Module):
             module.training = False
 
     def forward(self, images: Tensor) -> Tensor:
-        features: Tensor = self.network(images)
-        return features
+        return cast(Tensor, self.network(images))
 
     def train(self, mode: bool = True) -> Self:
         return self

@@ -114,8 +114,7 @@ class Dataset(ABC):
 
     def rows(self, indices: NDArray[np.int64]) -> NDArray[Any]:
         """A (k, c, h, w) copy of the images with these (k,) indices; no other memory-mapped images are read."""
-        rows: NDArray[Any] = np.asarray(self.images[indices])
-        return rows
+        return np.asarray(self.images[indices])
 
     def read(self, indices: NDArray[np.int64]) -> NDArray[Any]:
         """Like `rows`, for images that are used only once: a data set may read them without keeping them in memory."""

@@ -7,7 +7,7 @@ Equal rows are at exactly 0, and the distance of two rows is the same to the las
 
 import math
 from collections.abc import Iterator
-from typing import Any, NamedTuple, final
+from typing import Any, NamedTuple, cast, final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -228,8 +228,7 @@ def _same_side(rows: Rows64, along: Matrix) -> Rows64:
 
 def _error_bound(block: _Block, dim: int) -> Matrix:
     """(k, 1) bounds of the rounding errors of a block's squares, with some room (eps is 2 u)."""
-    bound: Matrix = (dim + 8) * np.finfo(np.float64).eps * (block.norms_x + block.norms_y.max())
-    return bound
+    return cast(Matrix, (dim + 8) * np.finfo(np.float64).eps * (block.norms_x + block.norms_y.max()))
 
 
 def within(x: Matrix, y: Matrix, radius: float) -> Iterator[tuple[Indices, Indices]]:

@@ -19,6 +19,7 @@ errs by about exp(-pi^2 / h) (Trefethen and Weideman 2014, SIAM Review 56).
 import math
 from collections.abc import Mapping, Sequence
 from functools import cached_property
+from typing import cast
 
 import numpy as np
 
@@ -125,8 +126,7 @@ class _Side:
             squared_shift = sum_of_squares(self.mean - total / left - other.mean)
             total_scatter = self.total_scatter - sum_of_squares(rows) - sum_of_squares(total) / left
             shifts_and_traces.append(squared_shift + total_scatter / (left - 1) + other.total_scatter / other_freedom)
-        distances: Matrix = np.array(shifts_and_traces) - 2 * trace_roots(self.eigenvalues, removed) / np.array(scales)
-        return distances
+        return cast(Matrix, np.array(shifts_and_traces) - 2 * trace_roots(self.eigenvalues, removed) / np.array(scales))
 
 
 def _mean_and_factor(rows: Matrix) -> tuple[Matrix, Matrix]:
@@ -206,5 +206,4 @@ def _log_det(rows: Matrix) -> Matrix:
     Rows that span a whole direction leave an eigenvalue of 0, which rounding may make slightly negative: it is clipped.
     """
     eigenvalues = np.linalg.eigvalsh(np.eye(rows.shape[1]) - rows @ rows.transpose(0, 2, 1))
-    logs: Matrix = np.log(eigenvalues.clip(min=np.finfo(np.float64).eps)).sum(1)
-    return logs
+    return cast(Matrix, np.log(eigenvalues.clip(min=np.finfo(np.float64).eps)).sum(1))

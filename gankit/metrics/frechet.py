@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import ClassVar, final
+from typing import ClassVar, cast, final
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -127,8 +127,7 @@ class _Gaussian:
     @property
     def mean_error(self) -> Matrix:
         """(d,) bound of the mean's rounding error: n (1 if unknown) EPS times each feature's root mean square."""
-        error: Matrix = EPS * (self.n or 1) * np.sqrt(np.square(self.mean) + np.square(self.factor).sum(0))
-        return error
+        return cast(Matrix, EPS * (self.n or 1) * np.sqrt(np.square(self.mean) + np.square(self.factor).sum(0)))
 
 
 def _distance(first: _Gaussian, second: _Gaussian) -> float:

@@ -224,8 +224,7 @@ def mean_and_standard_error(terms: Sequence[Terms]) -> tuple[float, float]:
     for n, m in ((part.n, part.m) for part in terms):
         of_rows, of_pairs = 4 * row_variance_x / n, 2 * mean.pair_variance_x / (n * (n - 1))
         variance += (of_rows + of_pairs + 4 * mean.cross_variance / (n * m)) / count**2
-    rows_of_second = {part.second_block: part.m for part in terms}  # each block once, however many terms it is in
-    for block, m in rows_of_second.items():
+    for block, m in {part.second_block: part.m for part in terms}.items():  # each block once
         share = sum(part.second_block == block for part in terms) / count
         variance += share**2 * (4 * row_variance_y / m + 2 * mean.pair_variance_y / (m * (m - 1)))
     return float(mean.estimate), math.sqrt(variance)

@@ -1,7 +1,7 @@
 """Monge inception distance (MIND): Berthet et al. 2026, arXiv 2605.06797; a scaled sliced Wasserstein distance."""
 
 from collections.abc import Iterator
-from typing import Annotated, ClassVar, final
+from typing import Annotated, ClassVar, cast, final
 
 import numpy as np
 from annotated_types import Ge, Le
@@ -59,8 +59,7 @@ def _squared_distances(x: Matrix, y: Matrix) -> Matrix:
     n, m = len(x), len(y)
     x, y = np.sort(x, axis=0), np.sort(y, axis=0)
     if n == m:
-        means: Matrix = np.square(x - y).mean(0)
-        return means
+        return cast(Matrix, np.square(x - y).mean(0))
     # The quantile functions are constant between these edges, in units of 1 / (n m).
     edges = np.union1d(np.arange(1, n + 1) * m, np.arange(1, m + 1) * n)
     shares = np.diff(edges, prepend=0) / (n * m)

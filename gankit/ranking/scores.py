@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -123,8 +123,7 @@ def label_scores(run: Run, images: NDArray[Any], wanted: NDArray[np.int64], clas
             f"the classifier's logits of image {np.flatnonzero(~np.isfinite(logits).all(1))[0]} are not finite"
         )
     columns = np.array([names.index(run.class_names[k]) for k in wanted], dtype=np.int64)
-    probabilities: Scores = softmax(logits, axis=1)[np.arange(n), columns]
-    return probabilities
+    return cast(Scores, softmax(logits, axis=1)[np.arange(n), columns])
 
 
 def _logits(run: Run, images: NDArray[Any], classifier: Classifier) -> tuple[Scores, list[str]]:

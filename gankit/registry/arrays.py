@@ -262,8 +262,7 @@ class Arrays(Dataset):
         chosen: Any = None if isinstance(labels, str) and labels == "none" else labels
         try:
             if labels is None and item_labels is not None:
-                chosen = [None if label is None else as_array(label, f"label {number}")[()]
-                          for number, label in enumerate(item_labels)]  # fmt: skip
+                chosen = [x if x is None else as_array(x, f"label {k}")[()] for k, x in enumerate(item_labels)]
             read = _read_labels(len(images), chosen, names)
         except DataError as error:
             raise DataError(f"{error}{_NO_LABELS if item_labels is not None else ''}") from None

@@ -7,8 +7,9 @@ import inspect
 import pkgutil
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from functools import cache
 from types import ModuleType
-from typing import Any, ClassVar, TypeVar
+from typing import Any, ClassVar, TypeVar, cast
 
 from pydantic import BaseModel
 
@@ -60,17 +61,15 @@ class Registry:
         # Only the tables of an experiment's parts have the key `name`; a study's table has none.
         self.reserved = ["name"] if kind in PART_KINDS else []
         self._nested_type = nested_type
-        self._built_in: list[str] = []  # read once: the folder does not change while a program runs
         self._registered: dict[str, type] = {}
         self._settings: dict[type, type[BaseModel]] = {}
 
+    @cache  # noqa: B019 - a registry lives as long as the program, and the folder does not change
     def built_in(self) -> list[str]:
         """Names of gankit's own parts: the folder's file names, or its sub-folders where parts are folders."""
-        if not self._built_in:
-            path = importlib.import_module(self.package).__path__
-            modules = [module for module in pkgutil.iter_modules(path) if module.ispkg or self.kind in FILE_KINDS]
-            self._built_in = sorted(m.name.replace("_", "-") for m in modules if not m.name.startswith("_"))
-        return self._built_in
+        path = importlib.import_module(self.package).__path__
+        modules = [module for module in pkgutil.iter_modules(path) if module.ispkg or self.kind in FILE_KINDS]
+        return sorted(module.name.replace("_", "-") for module in modules if not module.name.startswith("_"))
 
     def list(self) -> builtins.list[Listing]:
         """Every part with the distribution that it comes from; plug-ins that share a name are qualified."""
@@ -237,8 +236,7 @@ class Registry:
         if self.kind in PART_KINDS:
             return interface_class(name)
         module = self.package if self.kind in FILE_KINDS else f"{self.package}.{self.kind}"
-        result: type = getattr(importlib.import_module(module), name)
-        return result
+        return cast(type, getattr(importlib.import_module(module), name))
 
     def _check(self, part: object, name: str) -> type:
         """Return `part` if it is a class of this kind and defines all abstract methods; refuse anything else."""

@@ -7,7 +7,7 @@ import operator
 import typing
 from collections.abc import Callable, Collection, Mapping, Sequence
 from types import UnionType
-from typing import Annotated, Any, Literal, Self, Union
+from typing import Annotated, Any, Literal, Self, Union, cast
 
 from pydantic import BaseModel, ConfigDict, create_model, model_validator
 from pydantic.functional_validators import ModelWrapValidatorHandler
@@ -26,8 +26,7 @@ class Settings(BaseModel):
     @model_validator(mode="wrap")
     @classmethod
     def _reworded(cls, value: object, handler: ModelWrapValidatorHandler[Self]) -> Self:
-        result: Self = reword_errors(cls, value, handler, hint_for=cls._hint_for)
-        return result
+        return cast(Self, reword_errors(cls, value, handler, hint_for=cls._hint_for))
 
     @classmethod
     def _hint_for(cls, name: str) -> str:
@@ -40,8 +39,7 @@ class Settings(BaseModel):
 
 def interface(name: str) -> type:
     """A class of `gankit.interfaces`, imported at the call because it loads torch."""
-    result: type = getattr(importlib.import_module("gankit.interfaces"), name)
-    return result
+    return cast(type, getattr(importlib.import_module("gankit.interfaces"), name))
 
 
 def _parameters(part: type) -> list[inspect.Parameter]:
@@ -96,12 +94,10 @@ def derive_settings(
             raise TypeError("its Settings is not a pydantic.BaseModel")
         # A subclass, with gankit's validator and without unknown keys.
         body = {"model_config": ConfigDict(**CONFIG), "__module__": base.__module__, **validators}
-        subclass: type[BaseModel] = type(name, (base,), body)
-        return subclass
+        return cast(type[BaseModel], type(name, (base,), body))
     fields = _constructor_fields(part, nested_type)
     config = ConfigDict(**CONFIG, arbitrary_types_allowed=True, protected_namespaces=(), validate_default=True)
-    model: type[BaseModel] = create_model(name, __config__=config, __validators__=validators, **fields)
-    return model
+    return cast(type[BaseModel], create_model(name, __config__=config, __validators__=validators, **fields))
 
 
 def _constructor_fields(part: type, nested_type: Callable[[str], Any]) -> dict[str, Any]:

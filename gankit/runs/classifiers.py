@@ -5,7 +5,7 @@ import itertools
 import math
 import warnings
 from pathlib import Path
-from typing import Any, final
+from typing import Any, cast, final
 
 import torch
 from safetensors.torch import load_file
@@ -51,8 +51,7 @@ class SmallNetwork(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         """(n, c, h, w) images in [-1, 1] to (n, outputs)."""
-        logits: Tensor = self.head(self.body(images))
-        return logits
+        return cast(Tensor, self.head(self.body(images)))
 
 
 @final
@@ -166,8 +165,7 @@ class Classifier(nn.Module):
                 f"the classifier was trained on images of {self.image.shape} (channels, height, width), and these are "
                 f"{tuple(images.shape[1:])}; bring them to that size"
             )
-        logits: Tensor = self.network(images / 127.5 - 1 if self.grey_levels else images)
-        return logits
+        return cast(Tensor, self.network(images / 127.5 - 1 if self.grey_levels else images))
 
 
 def load_classifier(path: str | Path, *, grey_levels: bool = False) -> Classifier:

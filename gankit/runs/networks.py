@@ -25,8 +25,7 @@ SAMPLE_BATCH = 64
 PROBE_BATCH = 4
 COPIES = 4
 """How many times its weights a training keeps: themselves, their gradients, and the two moments of Adam."""
-_fitting: set[str] = set()
-"""Networks that memory holds: a training builds each several times."""
+_fitting: set[str] = set()  # networks that memory holds, since a training builds each several times
 
 
 def build_network(experiment: Experiment, kind: Literal["generator", "critic"], image: ImageSpec) -> Any:

@@ -291,15 +291,12 @@ def time_fit(data: TrainingSet, settings: FitSettings, outputs: int, device: str
     with tempfile.TemporaryDirectory() as folder, seeds.own_draws():
         network = settings.new_network(data.dataset.image, outputs).to(choose_device(device))
 
-        def advance(steps: int) -> None:
-            fit(network, data, settings.model_copy(update={"steps": steps}), 0, Path(folder))
-            if torch.cuda.is_available():
-                torch.cuda.synchronize()
-
         with torch_threads(threads):
-            advance(WARM_UP_STEPS)
-            start = time.perf_counter()
-            advance(TIMED_STEPS)
+            for steps in (WARM_UP_STEPS, TIMED_STEPS):
+                start = time.perf_counter()
+                fit(network, data, settings.model_copy(update={"steps": steps}), 0, Path(folder))
+                if torch.cuda.is_available():
+                    torch.cuda.synchronize()
             return (time.perf_counter() - start) / TIMED_STEPS
 
 

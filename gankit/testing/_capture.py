@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -56,8 +56,7 @@ class ReplayRecorder:
         with _Tape() as tape:
             compute()
         restore_buffers(self._modules, before)
-        replay: Callable[[], None] = tape.replay
-        return replay
+        return cast(Callable[[], None], tape.replay)
 
     def recover(self) -> None:
         """As `Recorder.recover`."""

@@ -45,6 +45,7 @@ class LossTests(TrainedSuite):
     averages: ClassVar[bool] = True
 
     SAMPLES: ClassVar[int] = 6
+    PARTS: ClassVar[set[str]] = {"generator", "critic", "real", "latents", "labels", "augment"}
 
     def turn(self, side: Side, rows: slice = slice(None), *, seed: int = 0, **changes: Any) -> Turn:
         """A turn of `SAMPLES` fixed samples, or of some rows of them, in float64.
@@ -55,8 +56,7 @@ class LossTests(TrainedSuite):
             seed: seed of the loss's random numbers.
             changes: arguments of `Turn` in place of the suite's, for example another critic.
         """
-        names = {"generator", "critic", "real", "latents", "labels", "augment"}
-        parts = changes if names <= changes.keys() else {**self._parts(), **changes}
+        parts = changes if changes.keys() >= self.PARTS else {**self._parts(), **changes}
         real, labels, latents = parts.pop("real"), parts.pop("labels"), parts.pop("latents")
         parts["critic"].requires_grad_(side == "critic")
         seeds.manual_seed(seed)

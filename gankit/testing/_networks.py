@@ -1,7 +1,7 @@
 """Suites for generators and critics."""
 
 import copy
-from typing import Any, ClassVar
+from typing import Any, ClassVar, cast
 
 import pytest
 import torch
@@ -29,8 +29,7 @@ class _NetworkTests(TrainedSuite):
 
     def trained(self, network: Any, inputs: Inputs) -> Tensor:
         """What a training differentiates: the outputs, and whatever else losses ask the network for, as one tensor."""
-        outputs: Tensor = network(*inputs)
-        return outputs
+        return cast(Tensor, network(*inputs))
 
     @each_image
     def test_every_parameter_gets_a_finite_gradient(self, kind_of_image: str) -> None:
@@ -77,8 +76,7 @@ class _NetworkTests(TrainedSuite):
 
         def run() -> Tensor:
             seeds.manual_seed(1)
-            outputs: Tensor = copy.deepcopy(network)(*copy.deepcopy(inputs))
-            return outputs
+            return cast(Tensor, copy.deepcopy(network)(*copy.deepcopy(inputs)))
 
         with torch.no_grad():
             change = in_place_error(run)
@@ -176,8 +174,7 @@ class GeneratorTests(_NetworkTests):
 
         def images(at: Tensor) -> Tensor:
             seeds.manual_seed(4)
-            result: Tensor = generator(at, labels)
-            return result
+            return cast(Tensor, generator(at, labels))
 
         weights = torch.randn_like(images(z))
         (gradient,) = torch.autograd.grad((images(z) * weights).sum(), z, create_graph=True)
@@ -228,8 +225,7 @@ class CriticTests(_NetworkTests):
 
         def scores(at: Tensor, labels: Tensor | None = labels) -> Tensor:
             seeds.manual_seed(4)
-            result: Tensor = critic(at, labels)
-            return result
+            return cast(Tensor, critic(at, labels))
 
         (gradient,) = torch.autograd.grad(scores(images).sum(), images)
         assert gradient.any(), "scores do not depend on the images"

@@ -2,7 +2,6 @@
 
 import math
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from statistics import median
 
@@ -29,36 +28,34 @@ def time_training(
         experiment: its own number of CPU threads goes before `threads`.
         threads: of the CPU; None keeps the present number.
         data: as for `gankit.train`.
-        limit: seconds after which no more steps are timed, but for one of each kind. The first steps, which load,
-            compile or record graphs, do not count.
+        limit: seconds of timed steps; one of each kind is always timed, after untimed ones that load and compile.
 
     Raises:
         GankitError: the experiment cannot be trained.
     """
-    settings = experiment.training
-    with seeds.own_draws(), torch_threads(threads if settings.threads == "auto" else settings.threads):
-        stepper = Stepper(experiment, prepare(experiment.data, settings.seed, data), TickLog(Path(), tensorboard=False))
+    own, seed = experiment.training.threads, experiment.training.seed
+    with seeds.own_draws(), torch_threads(threads if own == "auto" else own):
+        stepper = Stepper(experiment, prepare(experiment.data, seed, data), TickLog(Path(), tensorboard=False))
         with stepper.computing():
-            kinds = list(_kinds(stepper))
-            seconds = [_time_step(stepper, step, limit / len(kinds)) * count for step, count in kinds]
-    return sum(seconds) / sum(count for _, count in kinds)
+            kinds = _kinds(stepper)
+            seconds = sum(_time_step(stepper, step, limit / len(kinds)) * count for step, count in kinds)
+    return seconds / sum(count for _, count in kinds)
 
 
-def _kinds(stepper: Stepper) -> Iterator[tuple[int, int]]:
+def _kinds(stepper: Stepper) -> list[tuple[int, int]]:
     """The first step of each kind, and how many are of its kind before all repeats.
 
     Steps are of one kind if the same losses are due in as many of their updates.
     """
     critic_steps, due = stepper.settings.critic_steps, stepper.objective.due
-    losses = stepper.experiment.losses
+    period = math.lcm(*(loss.every for loss in stepper.experiment.losses))
     steps_of: dict[object, list[int]] = {}
-    for step in range(min(math.lcm(*(loss.every for loss in losses)), stepper.settings.steps)):
+    for step in range(min(period, stepper.settings.steps)):
         turns = [("critic", due("critic", step * critic_steps + update)) for update in range(critic_steps)]
         turns.append(("generator", due("generator", step)))
         kind = tuple(sorted((side, *(term.name for term in terms)) for side, terms in turns))
         steps_of.setdefault(kind, []).append(step)
-    for steps in steps_of.values():
-        yield steps[0], len(steps)
+    return [(steps[0], len(steps)) for steps in steps_of.values()]
 
 
 def _time_step(stepper: Stepper, step: int, limit: float) -> float:

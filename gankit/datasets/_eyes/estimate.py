@@ -1,6 +1,6 @@
 """Measure strabismus in a picture: the corneal reflex against the limbus in both eyes (Hirschberg's test)."""
 
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -39,8 +39,7 @@ def sample(pictures: Array, x: Array, y: Array) -> Array:
     eye = np.arange(len(pictures))[:, None]
     upper = pictures[eye, row, column] * (1 - across) + pictures[eye, row, column + 1] * across
     lower = pictures[eye, row + 1, column] * (1 - across) + pictures[eye, row + 1, column + 1] * across
-    values: Array = upper * (1 - down) + lower * down
-    return values
+    return cast(Array, upper * (1 - down) + lower * down)
 
 
 def _templates(shape: tuple[int, int], pixel: float) -> Array:
@@ -84,8 +83,7 @@ def search(reds: Array, pixel: float, centre: tuple[float, float], spread: tuple
     score = score - 60 * (far_x[None] + far_y[:, None])
     best = score.reshape(len(score), -1).argmax(axis=1)
     places = np.stack([best % width, best // width], axis=1)
-    centres: Array = (places + 0.5) / scale - 0.5
-    return centres
+    return cast(Array, (places + 0.5) / scale - 0.5)
 
 
 def refine(reds: Array, pixel: float, places: Array) -> tuple[Array, Array, Array]:

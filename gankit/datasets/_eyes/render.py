@@ -3,7 +3,7 @@
 import os
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -29,8 +29,7 @@ def box_filter(points: Array, finer: int) -> Array:
     """(..., h * finer, w * finer) points to (..., h, w) pixels by their mean."""
     rows = sum(points[..., k::finer, :] for k in range(1, finer)) + points[..., ::finer, :]
     columns = sum(rows[..., k::finer] for k in range(1, finer)) + rows[..., ::finer]
-    pixels: Array = columns * np.float32(1 / finer**2)
-    return pixels
+    return cast(Array, columns * np.float32(1 / finer**2))
 
 
 def blur(pictures: Array, sigma: NDArray[np.float64]) -> Array:
@@ -93,8 +92,7 @@ def _soften_colour(pictures: Array, share: NDArray[np.float64]) -> Array:
     height, width = colour.shape[-2:]
     pairs = colour.reshape(*colour.shape[:2], height // 2, 2, width // 2, 2).mean(axis=(3, 5))
     coarse = pairs.repeat(2, axis=2).repeat(2, axis=3)
-    merged: Array = grey + colour + share.astype(np.float32)[:, None, None, None] * (coarse - colour)
-    return merged
+    return cast(Array, grey + colour + share.astype(np.float32)[:, None, None, None] * (coarse - colour))
 
 
 def _render_part(subjects: Subjects, layout: Layout, seed: int) -> NDArray[np.uint8]:

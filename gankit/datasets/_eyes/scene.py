@@ -1,7 +1,7 @@
 """The points of a picture in the coordinates of each eye, and the curves of its lids."""
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -39,8 +39,7 @@ def blend(planes: list[Array], paint: Sequence[Any], share: Array) -> None:
 def _arc(t: Array, rise: Array | np.float32, fall: Array | np.float32) -> Array:
     """t^rise (1 - t)^fall with its peak scaled to one: a lid between its canthi at t = 0 and 1."""
     peak = rise / (rise + fall)
-    scaled: Array = (t**rise * (1 - t) ** fall / (peak**rise * (1 - peak) ** fall)).astype(np.float32)
-    return scaled
+    return cast(Array, (t**rise * (1 - t) ** fall / (peak**rise * (1 - peak) ** fall)).astype(np.float32))
 
 
 class Scene:

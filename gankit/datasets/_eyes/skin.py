@@ -1,6 +1,6 @@
 """Skin round the eye: its relief under the light, its colour, and the hairs on it."""
 
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,8 +22,7 @@ def light_direction(scene: Scene) -> tuple[Array, Array, Array]:
 def crease_reach(scene: Scene) -> Array:
     """(m, 1, w) how deep the crease is along the lid; a fold at the nasal canthus hides its beginning."""
     start, end = coverage(scene.t - 0.07 - 0.05 * scene["epicanthus"], 0.32), np.clip(3.3 - scene.t * 2.7, 0.0, 1.0)
-    depth: Array = start**2 * (3 - 2 * start) * end**2 * (3 - 2 * end)
-    return depth
+    return cast(Array, start**2 * (3 - 2 * start) * end**2 * (3 - 2 * end))
 
 
 def _relief(scene: Scene, textures: Textures) -> Array:

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,8 +25,7 @@ def _spline(points: int, step: float, cell: float) -> Array:
     distance = np.abs(place[:, None] - np.arange(int(place[-1]) + 3))
     near, far = 2 / 3 - distance**2 + distance**3 / 2, np.clip(2 - distance, 0, None) ** 3 / 6
     weights = np.where(distance < 1, near, far)
-    scaled: Array = (weights / np.sqrt(np.mean(np.sum(weights**2, axis=1)))).astype(np.float32)
-    return scaled
+    return cast(Array, (weights / np.sqrt(np.mean(np.sum(weights**2, axis=1)))).astype(np.float32))
 
 
 @dataclass(frozen=True)
@@ -76,8 +75,7 @@ def draw_textures(subjects: Subjects, layout: Layout, seed: int) -> Textures:
 
 
 def _unit(values: Array) -> Array:
-    scaled: Array = (values / values.std(axis=-1, keepdims=True)).astype(np.float32)
-    return scaled
+    return cast(Array, (values / values.std(axis=-1, keepdims=True)).astype(np.float32))
 
 
 def read_table(table: Array, place: Array) -> Array:
@@ -89,5 +87,4 @@ def read_table(table: Array, place: Array) -> Array:
     flat = np.concatenate([table, table[:, :1]], axis=1).ravel()
     index = first + rows
     low = flat.take(index)
-    between: Array = low + (place - floor) * (flat.take(index + 1) - low)
-    return between
+    return cast(Array, low + (place - floor) * (flat.take(index + 1) - low))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, final
+from typing import TYPE_CHECKING, Any, cast, final
 
 import numpy as np
 
@@ -122,8 +122,7 @@ class StudyImages:
         """How many training images of each class a threshold leaves, in the order of `class_names`."""
         places = self.training_at(threshold)
         labels = np.zeros(len(self.full), np.int64) if self.full.labels is None else self.full.labels
-        counts: list[int] = np.bincount(labels[places], minlength=len(self.class_names)).tolist()
-        return counts
+        return cast(list[int], np.bincount(labels[places], minlength=len(self.class_names)).tolist())
 
     def training_at(self, threshold: float) -> Indices:
         """(k,) places in `full` of the training images that a threshold leaves."""

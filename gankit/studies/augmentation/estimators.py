@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import importlib
 import inspect
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 import torch
@@ -138,8 +138,7 @@ class FeatureLearner:
         if self.settings.endpoint == "severity":
             return np.asarray(self._call("predict", x), np.float64).reshape(-1, 1)
         if hasattr(self.pipeline, "predict_proba"):
-            logs: Floats = np.log(np.clip(self._call("predict_proba", x), 1e-12, None))
-            return logs
+            return cast(Floats, np.log(np.clip(self._call("predict_proba", x), 1e-12, None)))
         scores = np.asarray(self._call("decision_function", x), np.float64)
         if scores.ndim == 1:  # of two classes: how much more likely the second one is
             scores = np.stack([-scores, scores], 1) / 2

@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -36,15 +36,13 @@ def added_counts(fold: Fold, ratio: Ratio) -> Counts:
     counts = class_counts(fold.learn)
     if ratio == FILL:
         return np.asarray(counts.max() - counts, np.int64)
-    added: Counts = np.rint(counts * ratio).astype(np.int64)
-    return added
+    return cast(Counts, np.rint(counts * ratio).astype(np.int64))
 
 
 def most_added(fold: Fold, study: AugmentationStudy) -> Counts:
     """(classes,) the most images of each class that any variant adds in the fold."""
     ratios = {variant.ratio for variant in study.variants if variant.ratio is not None}
-    most: Counts = np.max([added_counts(fold, ratio) for ratio in ratios], axis=0)
-    return most
+    return cast(Counts, np.max([added_counts(fold, ratio) for ratio in ratios], axis=0))
 
 
 def scale_classical(classical: Classical, strength: float) -> Classical:

@@ -6,7 +6,7 @@ import shutil
 from collections.abc import Mapping
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal, final
+from typing import TYPE_CHECKING, Annotated, Any, Literal, cast, final
 
 import numpy as np
 from annotated_types import Ge, Gt, Le, Lt, MinLen
@@ -238,5 +238,4 @@ load_classifier_study = functools.partial(load_study, "classifier")
 
 def run_classifier_study(study: Study, out: str | Path, **options: Any) -> dict[str, Any]:
     """Run a study of a classifier; returns what `metrics.json` holds. Arguments and errors as for `Study.run`."""
-    metrics: dict[str, Any] = study.run(out, **options).values
-    return metrics
+    return cast(dict[str, Any], study.run(out, **options).values)
