@@ -5,11 +5,14 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
+import gankit
 import pytest
 import torch
 from gankit.errors import PartError
 from gankit.interfaces import FeatureCritic, ImageSpec
 from gankit.nn.noise import Noise
+from gankit.training.start import load_start_weights
+from gankit.training.trainer import Trainer
 
 from gankit_fastgan import FastGANCritic, FastGANGenerator, Reconstructs
 
@@ -221,3 +224,39 @@ def test_a_sampled_image_depends_on_its_latent_alone():
         alone = torch.cat([generator(z[i : i + 1]) for i in (0, 1, 69)])
     torch.testing.assert_close(together[[0, 1, 69]], alone, rtol=1e-5, atol=1e-5)
     assert torch.equal(generator(z[:3]), generator(z[:3]))
+
+
+def started(tmp_path, old, new):
+    """The critic of a saved run, one that has started from it, and what the user is told of the latter."""
+    small = (
+        "data.subset=16", "data.counts=[5, 5, 10]", "generator.width=2", "generator.latent_dim=6", "critic.width=2",
+        "training.batch=4", "training.steps=1", "training.device=cpu", "training.threads=1",
+    )  # fmt: skip
+    recipe = Path(__file__).parents[1] / "fastgan.toml"
+    run = gankit.train(gankit.load(recipe, *small, *old), tmp_path / "old")
+    experiment = gankit.load(recipe, *small, *new, f"training.start_from={run.path}")
+    stepper = Trainer(experiment, tmp_path / "new", None).stepper
+    load_start_weights(stepper)
+    return run.critic, stepper.critic, next((line for line in stepper.warnings if "critic" in line), "")
+
+
+@pytest.mark.parametrize("second", [True, False])
+def test_a_run_that_starts_from_another_takes_each_branch_s_weights(second, tmp_path):
+    """With and without the second branch."""
+    settings = [(f"critic.second={each}".lower(), "data.size=32") for each in (second, not second)]
+    old, new, told = started(tmp_path, *settings)
+    images = torch.rand(4, 3, 32, 32) * 2 - 1
+    with torch.no_grad():
+        both = [critic.eval()(images)[:, 0] for critic in (old, new)]
+    assert torch.equal(*both)
+    assert ("second" in told) == (not second)
+
+
+@pytest.mark.parametrize("sides", [(28, 64), (64, 32), (32, 128)])
+def test_a_run_with_images_of_another_size_takes_the_layers_of_the_same_level(sides, tmp_path):
+    """The blocks of both encoders, and of the decoders, that have as many pixels as before."""
+    old, new, _ = started(tmp_path, *([f"data.size={side}"] for side in sides))
+    shared = [name for name, value in old.named_parameters() if ".level" in name and value.dim() == 4]
+    shared = [name for name in shared if name in dict(new.named_parameters())]
+    assert {name.split(".")[0] for name in shared} >= {"encoders", "wholes"}
+    assert all(torch.equal(old.get_parameter(name), new.get_parameter(name)) for name in shared)
