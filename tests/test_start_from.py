@@ -26,7 +26,7 @@ def taken(new: nn.Module, old: nn.Module, kind: str) -> dict[str, str]:
     found = {}
     for key, value in new.state_dict().items():
         if value.dim() > 1 and key not in fresh:
-            [found[key]] = [name for name, weight in weights.items() if torch.equal(weight, value)]
+            found[key] = next(name for name, weight in weights.items() if torch.equal(weight, value))
     return found
 
 
@@ -93,3 +93,18 @@ def test_weights_are_taken_with_and_without_spectral_normalisation(name: str, sp
         torch.testing.assert_close(
             new.get_parameter(f"{weight}.parametrizations.weight.original"), old.get_parameter(f"{weight}.weight")
         )
+
+
+@pytest.mark.parametrize("sides", [(28, 64), (64, 28), (32, 128)])
+@pytest.mark.parametrize("kind", ["generator", "critic"])
+def test_a_recipe_s_networks_start_from_those_of_another_size(
+    kind: Literal["generator", "critic"], sides: tuple[int, int]
+) -> None:
+    """Of `resnet-small` too, whose critic has its widths at other levels below 32 pixels."""
+    for recipe in ("resnet-small", "r3gan"):
+        networks = []
+        for side in sides:
+            part = getattr(gankit.load(recipe, f"data.size={side}", "data.counts=[10, 10, 10]"), kind).part
+            networks.append(part.build(ImageSpec(3, side, side)))
+        blocks = [name for name in taken(networks[1], networks[0], kind) if name.startswith(("blocks.", "stages."))]
+        assert blocks, recipe

@@ -14,6 +14,8 @@ from gankit.runs.run import open_run
 from gankit.training.averaging import new_average
 from gankit.training.step import Stepper
 
+SHIFTS = (-1, 1, -2, 2)
+"""By how many layers those of equal shape may lie apart: at 28 and at 64 pixels other levels have the same widths."""
 LISTED = 4
 """Messages name at most this many tensors."""
 SPECTRAL_NAMES = (
@@ -96,7 +98,7 @@ def _load_matching(network: nn.Module, name: str, states: Mapping[str, Any], fol
     """Load those tensors of `states[name]` that fit, and return the names of the others in the network.
 
     Networks for other image sizes share the layers at the smallest maps. So layers in a list are counted from the
-    first in a generator, and from the last in a critic; or the other way, if more layers fit then.
+    first in a generator, and from the last in a critic; or another way, if more layers fit then.
     """
     own = network.state_dict()
     saved = _as_normalised(own, states.get(name, {}))
@@ -110,7 +112,8 @@ def _load_matching(network: nn.Module, name: str, states: Mapping[str, Any], fol
     # such as weight_orig or parametrizations.weight.original.
     class_tables = tuple(f"{key}." for key, module in network.named_modules() if isinstance(module, nn.Embedding))
     from_end = name == "critic"
-    found = [_fitting(own, saved, class_tables, end) for end in (from_end, not from_end)]
+    ways = [(from_end, 0), (not from_end, 0), *((from_end, shift) for shift in SHIFTS)]
+    found = [_fitting(own, saved, class_tables, *way) for way in ways]
     taken = max(found, key=lambda tensors: sum(tensor.dim() > 1 for tensor in tensors.values()))
     if not any(tensor.dim() > 1 for tensor in taken.values()):
         raise RunError(
@@ -141,7 +144,7 @@ def _as_normalised(own: Mapping[str, Any], saved: Mapping[str, Any]) -> dict[str
 
 
 def _fitting(
-    own: Mapping[str, Any], saved: Mapping[str, Any], class_tables: tuple[str, ...], from_end: bool
+    own: Mapping[str, Any], saved: Mapping[str, Any], class_tables: tuple[str, ...], from_end: bool, shift: int
 ) -> dict[str, Tensor]:
     """The saved tensors that fit, by the names of `own`."""
     lists, taken = (_lists(own), _lists(saved)), {}
@@ -150,7 +153,8 @@ def _fitting(
         for part in key.split("."):
             counterpart = part
             if part.isdecimal():
-                counterpart = str(_counterpart(lists[0][place], lists[1].get(saved_name, {}), int(part), from_end))
+                alike = lists[0][place], lists[1].get(saved_name, {})
+                counterpart = str(_counterpart(*alike, int(part), from_end, shift))
             place, saved_name = f"{place}{part}.", f"{saved_name}{counterpart}."
         saved_name = saved_name[:-1]
         candidates = [_fit(saved.get(saved_name), value, by_label=key.startswith(class_tables))]
@@ -197,7 +201,7 @@ def _lists(state: Mapping[str, Any]) -> dict[str, dict[int, frozenset[str]]]:
 
 
 def _counterpart(
-    own: Mapping[int, frozenset[str]], saved: Mapping[int, frozenset[str]], number: int, from_end: bool
+    own: Mapping[int, frozenset[str]], saved: Mapping[int, frozenset[str]], number: int, from_end: bool, shift: int
 ) -> int:
     """The number of a list's layer in the saved list; -1 for none.
 
@@ -207,5 +211,5 @@ def _counterpart(
     common = {*own.values()} & {*saved.values()}
     sought = {own[number]} if own[number] in common else {*own.values(), *saved.values()} - common
     alike, others = (sorted(key for key in layers if layers[key] in sought) for layers in (own, saved))
-    position = alike.index(number) + (len(others) - len(alike) if from_end else 0)
+    position = alike.index(number) + (len(others) - len(alike) if from_end else 0) + shift
     return others[position] if 0 <= position < len(others) else -1
