@@ -14,6 +14,8 @@ from gankit.runs.run import open_run
 from gankit.training.averaging import new_average
 from gankit.training.step import Stepper
 
+NUMBER = re.compile(r"(?<![^.])\d+(?![^.])")
+"""A layer's place in a list, in the name of a tensor."""
 SHIFTS = (-1, 1, -2, 2)
 """By how many layers those of equal shape may lie apart: at 28 and at 64 pixels other levels have the same widths."""
 LISTED = 4
@@ -192,10 +194,10 @@ def _lists(state: Mapping[str, Any]) -> dict[str, dict[int, frozenset[str]]]:
     """The lists of layers, by their names and a point: each layer's number, and the names of the weights in it."""
     lists: dict[str, dict[int, frozenset[str]]] = {}
     for key, value in state.items():
-        for number in re.finditer(r"(?<![^.])\d+(?![^.])", key):
+        for number in NUMBER.finditer(key):
             layers = lists.setdefault(key[: number.start()], {})
             weight = getattr(value, "ndim", 0) > 1 and not _norm_aliases(key)
-            name = re.sub(r"\d+", "", key[number.end() :])
+            name = NUMBER.sub("", key[number.end() :])
             layers[int(number[0])] = layers.get(int(number[0]), frozenset()) | ({name} if weight else set())
     return lists
 
