@@ -16,9 +16,8 @@ THRESHOLD = 8.0  # prism dioptres; about where the simulated raters begin to see
 
 
 # --8<-- [start:measure]
-def count_classes(images: np.ndarray) -> np.ndarray:
-    """Count the pictures that measure exotropic, esotropic and normal, and those in which no eyes are found."""
-    deviation = estimate_deviation(images)
+def count_classes(deviation: np.ndarray) -> np.ndarray:
+    """Count the deviations that are exotropic, esotropic and normal, and those that were not found."""
     counts = [(deviation > THRESHOLD).sum(), (deviation < -THRESHOLD).sum(), (abs(deviation) <= THRESHOLD).sum()]
     return np.array([*counts, np.isnan(deviation).sum()])
 
@@ -33,8 +32,8 @@ def wilson(hits: int, n: int) -> tuple[float, float]:
 # --8<-- [end:measure]
 
 
-def print_shares(name: str, images: np.ndarray) -> None:
-    counts, n = count_classes(images), len(images)
+def print_shares(name: str, deviation: np.ndarray) -> None:
+    counts, n = count_classes(deviation), len(deviation)
     intervals = ["{:.2f} [{:.2f}, {:.2f}]".format(count / n, *wilson(count, n)) for count in counts]
     print(f"{name:36}{n:6}" + "".join(f"{text:>21}" for text in intervals))
 
@@ -87,7 +86,8 @@ def main() -> None:
     ]
     names = [run.path.name for run in runs]
 
-    error = abs(estimate_deviation(real.images) - real.deviation)
+    measured = estimate_deviation(real.images)
+    error = abs(measured - real.deviation)
     print(f"the estimator's error on {len(error)} real pictures of {run.image.height} x {run.image.width}, in PD: "
           f"median {np.nanmedian(error):.1f}, mean {np.nanmean(error):.1f}")  # fmt: skip
     for label, name in enumerate(reals):
@@ -98,12 +98,14 @@ def main() -> None:
     for tested, title, images in zip(runs, names, samples, strict=True):
         if tested.image.classes:
             for name in reals:
-                print_shares(f"{title}, asked for {name}", images[name])
+                print_shares(f"{title}, asked for {name}", estimate_deviation(images[name]))
         else:
-            print_shares(f"{title}, without labels", images["normal"])
-    for name in reals:
-        print_shares(f"real {name}", reals[name])
-    print_shares("real, all", real.images)
+            print_shares(f"{title}, without labels", estimate_deviation(images["normal"]))
+    for label, name in enumerate(reals):
+        print_shares(f"real {name}", measured[real.labels == label])
+    print_shares("real, all", measured)
+    for label, name in enumerate(reals):
+        print_shares(f"real {name}, true deviation", real.deviation[real.labels == label])
 
     columns = "".join(f"{text:>25}" for text in ("kid (real)", "precision (real)", "recall (real)"))
     print(f"\n{f'on {given.features}':30}{'n':>6}{'reals':>6}{columns}{'real n':>8}")

@@ -124,8 +124,9 @@ def test_parts_of_a_batch_give_the_gradients_of_the_whole(side: Side, small: Sma
 
 def test_a_batch_in_parts_is_refused_beside_what_mixes_it(small: Small, tmp_path: Path) -> None:
     for recipe, more, said in (
-        ("dcgan", [], "critic dcgan mixes the samples of a batch"),
-        ("dcgan", ["critic.norm=none"], "generator dcgan mixes the samples of a batch"),
+        ("dcgan", [], "critic dcgan mixes the samples of a batch .*; set critic.norm=layer, or a smaller"),
+        ("dcgan", ["critic.norm=none"], "generator dcgan mixes the samples .*; choose another generator, or a smaller"),
+        ("wgan-gp", [], "generator resnet mixes .*; set generator.norm=layer, or a smaller"),
         ("wgan-gp", ["training.compile=true"], "training.compile works on whole batches"),
     ):
         experiment = gankit.load(recipe, "data.size=16", "training.accumulate=2", *more)

@@ -29,6 +29,7 @@ from gankit.training.trainer import Trainer
 
 Small = Callable[..., list[str]]
 GPU = torch.device("cuda")
+CPU = torch.device("cpu")
 
 
 @pytest.mark.parametrize(("cuda", "mps", "taken"), [(True, True, "cuda"), (False, True, "mps"), (False, False, "cpu")])
@@ -72,8 +73,8 @@ def other_flags() -> Iterator[None]:
 @pytest.mark.parametrize(
     ("overrides", "device", "inside"),
     [
-        ([], "cpu", (False, True, False, False, True, True)),
-        (["training.precision=float32-exact"], "cpu", (False, True, False, False, True, True)),
+        ([], "cpu", (False, False, False, False, True, True)),
+        (["training.precision=float32-exact"], "cpu", (False, False, False, False, True, True)),
         ([], "cuda", (True, False, True, True, False, False)),
         (["training.deterministic=false"], "cuda", (True, False, False, False, True, True)),
         (["training.precision=float32-exact", "training.deterministic=false"], "cuda",
@@ -135,6 +136,7 @@ PROGRAMS: dict[str, list[tuple[str, str]]] = {
     "everything": [("generic", "tf32")],
     "both ways": [("generic", "tf32"), ("", "high")],
     "convolutions": [("cudnn.rnn", "ieee")],
+    "convolutions of a CPU": [("mkldnn.conv", "bf16"), ("mkldnn.rnn", "bf16")],
 }
 """What a calling program sets, in this order: newer flags by their owner, and the older one of products."""
 
@@ -157,7 +159,8 @@ def owners() -> dict[str, Any]:
     backends: Any = torch.backends
     cudnn = backends.cudnn
     return {"generic": backends, "cudnn": cudnn, "cudnn.conv": cudnn.conv, "cudnn.rnn": cudnn.rnn,
-            "cuda.matmul": backends.cuda.matmul, "mkldnn.matmul": backends.mkldnn.matmul}  # fmt: skip
+            "cuda.matmul": backends.cuda.matmul, "mkldnn.matmul": backends.mkldnn.matmul,
+            "mkldnn.conv": backends.mkldnn.conv, "mkldnn.rnn": backends.mkldnn.rnn}  # fmt: skip
 
 
 @pytest.fixture
@@ -178,18 +181,18 @@ def program(request: pytest.FixtureRequest) -> Iterator[None]:
 
 @pytest.mark.usefixtures("program")
 @pytest.mark.parametrize("program", PROGRAMS, indirect=True)
-@pytest.mark.parametrize("precision", ["float32", "float32-exact"])
-def test_a_program_may_set_older_and_newer_flags(precision: str) -> None:
+@pytest.mark.parametrize(("device", "precision"), [(GPU, "float32"), (GPU, "float32-exact"), (CPU, "float32")])
+def test_a_program_may_set_older_and_newer_flags(device: torch.device, precision: str) -> None:
     """While a training computes, all say the same, so that its parts may read and set any; then they are as before."""
-    before = precisions()
-    with arithmetic(gankit.load("wgan-gp", f"training.precision={precision}").training, GPU):
+    before, has_tf32 = precisions(), device == GPU and precision == "float32"
+    with arithmetic(gankit.load("wgan-gp", f"training.precision={precision}").training, device):
         assert precisions() == {
             **{name: before[name] for name in ("generic", "cudnn")},
-            **dict.fromkeys(("cudnn.conv", "cudnn.rnn"), "tf32" if precision == "float32" else "ieee"),
-            **dict.fromkeys(("cuda.matmul", "mkldnn.matmul"), "ieee"),
-            "convolutions": precision == "float32", "products": False, "level": "highest",
+            **dict.fromkeys(("cudnn.conv", "cudnn.rnn"), "tf32" if has_tf32 else "ieee"),
+            **dict.fromkeys(("cuda.matmul", "mkldnn.matmul", "mkldnn.conv", "mkldnn.rnn"), "ieee"),
+            "convolutions": has_tf32, "products": False, "level": "highest",
         }  # fmt: skip
-        with torch.backends.cudnn.flags(enabled=False), exact(GPU):
+        with torch.backends.cudnn.flags(enabled=False), exact(device):
             assert owners()["cudnn.conv"].fp32_precision == "ieee"
     after = precisions()
     assert {name: value for name, value in after.items() if before[name] is not None} == {

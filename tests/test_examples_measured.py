@@ -145,7 +145,13 @@ def test_what_conditional_eyes_measure_as(run: Run, tmp_path: Path, monkeypatch:
                              'losses=["wasserstein"]', *QUICK, *LEVELS), tmp_path / "plain")  # fmt: skip
     small = ["--count", 30, "--counts", 12, 8, 10]
     table = run("conditional_eyes.py", "eyes", "--beside", "plain", *small, "--picture", tmp_path / "rows.png")
-    for row in ("eyes, asked for esotropia", "plain, without labels", "real normal", "real, all"):
+    for row in (
+        "eyes, asked for esotropia",
+        "plain, without labels",
+        "real normal",
+        "real, all",
+        "real exotropia, true deviation",
+    ):
         counts = re.search(rf"^{row} +(\d+) ((?: +[\d.]+ \[-?[\d.]+, [\d.]+\]){{4}})$", table, re.MULTILINE)
         assert counts, row
         shares = [float(share) for share in re.findall(r"([\d.]+) \[", counts[2])]

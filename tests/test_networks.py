@@ -15,11 +15,13 @@ from torch.nn.utils.parametrizations import _SpectralNorm
 
 import gankit
 from gankit.errors import PartError
-from gankit.interfaces import ClassHead, ImageSpec
+from gankit.interfaces import ClassHead, Critic, ImageSpec
 from gankit.nn.copies import copied
 from gankit.nn.layers import Norm, pyramid
 from gankit.registry import registry
-from gankit.training.assembly import build, mixes_samples
+from gankit.registry.parts import read_part
+from gankit.training.assembly import build
+from gankit.training.mixing import mixes_samples, setting_without_mixing
 
 
 def parameters(network: nn.Module) -> int:
@@ -317,10 +319,38 @@ def test_critics_that_mix_samples_are_found_and_left_untouched(make: Callable[[]
     torch.random.set_rng_state(state)
 
 
+class Switched(Critic):
+    """Mixes samples unless a switch and the type of a norm say otherwise; its numbers have nothing to do with it."""
+
+    def __init__(self, image: ImageSpec, *, width: int = 4, mix: bool = True) -> None:
+        super().__init__()
+        self.linear = nn.Linear(image.channels * image.height * image.width, width)
+        self.mix = mix
+
+    def forward(self, images: Tensor, labels: Tensor | None = None) -> Tensor:
+        x = self.linear(images.flatten(1))
+        return (x - x.mean(0) if self.mix else x).sum(1)
+
+
+class Stubborn(Switched):
+    """Mixes samples whatever its settings, and one of them breaks it."""
+
+    def __init__(self, image: ImageSpec, *, width: int = 4, whole: bool = True) -> None:
+        if not whole:
+            raise RuntimeError("broken")
+        super().__init__(image, width=width)
+
+
+@pytest.mark.parametrize(("part", "setting"), [(Switched, "mix=false"), (Stubborn, None)])
+def test_the_setting_without_which_a_critic_mixes_samples_is_found(part: type[Critic], setting: str | None) -> None:
+    registry("critic").register(part.__name__.lower())(part)
+    assert setting_without_mixing(read_part("critic", part.__name__.lower()), ImageSpec(3, 8, 8)) == setting
+
+
 @pytest.mark.parametrize("loss", ["gradient-penalty", "r1", "r2"])
 def test_a_critic_that_mixes_is_refused_together_with_a_per_sample_penalty(loss: str) -> None:
     experiment = gankit.load("dcgan", f'losses=["hinge", "{loss}"]')
-    with pytest.raises(PartError, match=f"critic.norm: critic dcgan mixes .* loss {loss} .* critic.norm=layer or none"):
+    with pytest.raises(PartError, match=f"critic.norm: critic dcgan mixes .* loss {loss} .* critic.norm=layer, or"):
         build(experiment, ImageSpec(3, 64, 64))
     build(gankit.load(experiment, "critic.norm=layer"), ImageSpec(3, 64, 64))
 

@@ -41,13 +41,14 @@ def of(side: int, count: int = 1000, **more: Any) -> TrainingImages:
 def shipped() -> Iterator[dict[str, type[Recipe]]]:
     """All recipes of this repository that follow the images, plug-ins' included, whether installed or not."""
     with pytest.MonkeyPatch.context() as patch:
-        for name in ("fastgan", "stylegan2"):
+        for name in ("fastgan", "stylegan2", "adaptive-augment"):
             patch.syspath_prepend(str(ROOT / "plugins" / f"gankit-{name}"))
+        from gankit_adaptive_augment.recipe import R3GANAda
         from gankit_fastgan.recipe import FastGAN
         from gankit_stylegan2.recipe import StyleGAN2
 
         yield {name: recipes.get(name) for name in recipes._registry.built_in()} | {
-            "fastgan": FastGAN, "stylegan2": StyleGAN2,
+            "fastgan": FastGAN, "stylegan2": StyleGAN2, "r3gan-ada": R3GANAda,
         }  # fmt: skip
 
 

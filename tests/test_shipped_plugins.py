@@ -192,7 +192,7 @@ TOGETHER = {
         "generator.style_dim=6", "generator.mixing=0.0", "generator.noise=false", "augment.target=0.99",
         "augment.interval=1",
     ],
-    "gankit-adaptive-augment": ["r3gan-ada.toml", "generator.width=8", "critic.width=8", "augment.target=0.99",
+    "gankit-adaptive-augment": ["r3gan-ada", "generator.width=8", "critic.width=8", "augment.target=0.99",
                                 "augment.interval=1"],
 }  # fmt: skip
 FEW = [

@@ -119,11 +119,15 @@ def deterministic() -> Iterator[None]:
 
 @contextlib.contextmanager
 def tf32(convolutions: bool) -> Iterator[None]:
-    """Multiply float32 with 11 of its 24 bits in convolutions or nowhere, whatever the calling program has set."""
+    """Multiply float32 with 11 of its 24 bits in a GPU's convolutions or nowhere, whatever the calling program has set.
+
+    Some CPUs would do so too, or with 8 bits.
+    """
     backends: Any = torch.backends
-    cudnn, value, newer = backends.cudnn, "tf32" if convolutions else "ieee", {}
+    cudnn, cpu, value, newer = backends.cudnn, backends.mkldnn, "tf32" if convolutions else "ieee", {}
     if hasattr(cudnn, "conv"):  # torch from 2.9 on
-        newer = {cudnn.conv: value, cudnn.rnn: value, backends.cuda.matmul: "ieee", backends.mkldnn.matmul: "ieee"}
+        newer = {cudnn.conv: value, cudnn.rnn: value}
+        newer |= dict.fromkeys((backends.cuda.matmul, cpu.matmul, cpu.conv, cpu.rnn), "ieee")
     with contextlib.ExitStack() as back:
         for owner in newer:
             back.callback(setattr, owner, "fp32_precision", owner.fp32_precision)
@@ -141,12 +145,9 @@ def tf32(convolutions: bool) -> Iterator[None]:
 
 @contextlib.contextmanager
 def exact(device: torch.device) -> Iterator[None]:
-    """On a CUDA device, compute float32 with all its bits and deterministically, to draw images and to measure them.
+    """Compute float32 with all its bits, and on a CUDA device deterministically, to draw images and to measure them.
 
-    Results then equal those of other devices up to rounding.
+    Results of devices then equal each other up to rounding.
     """
-    if device.type != "cuda":
-        yield
-        return
-    with deterministic(), tf32(convolutions=False):
+    with deterministic() if device.type == "cuda" else contextlib.nullcontext(), tf32(convolutions=False):
         yield

@@ -32,7 +32,7 @@ def plural(kind: str) -> str:
 GROUPS = {f"gankit.{plural(kind)}": kind for kind in KINDS}
 """The kind of each entry point group."""
 SHIPPED: dict[str, dict[str, tuple[str, ...]]] = {
-    "gankit-adaptive-augment": {"augment": ("adaptive", "transforms")},
+    "gankit-adaptive-augment": {"augment": ("adaptive", "transforms"), "recipe": ("r3gan-ada",)},
     "gankit-dicom": {"dataset": ("dicom",)},
     "gankit-fastgan": {
         "generator": ("fastgan",), "critic": ("fastgan",), "loss": ("fastgan-hinge", "fastgan-reconstruction"),

@@ -18,7 +18,8 @@ from gankit.interfaces import Augment, ClassHead, Critic, Generator, ImageSpec, 
 from gankit.nn.copies import copied
 from gankit.nn.layers import influence_at, label_layers
 from gankit.registry import Schedule
-from gankit.runs.networks import PROBE_BATCH, build_network, call_part, probe_inputs, probe_labels
+from gankit.runs.networks import PROBE_BATCH, build_network, call_part, probe_inputs
+from gankit.training.mixing import mixes_samples, setting_without_mixing
 
 
 @dataclass(frozen=True)
@@ -96,9 +97,9 @@ def build(experiment: Experiment, image: ImageSpec) -> Gan:
         _check_shapes(experiment, generator, critic, augment, image)
         mixes = mixes_samples(critic, image.shape, image)
         if training.accumulate > 1:
-            _check_divisible(experiment, mixes, mixes_samples(generator, (generator.latent_dim,), image))
+            _check_divisible(experiment, image, mixes, mixes_samples(generator, (generator.latent_dim,), image))
     if mixes and not training.mixed_penalties:
-        _check_penalties(experiment, losses)
+        _check_penalties(experiment, image, losses)
     for side in ("critic", "generator"):
         if not any(term.trains(side) for term in losses):
             names = ", ".join(term.name for term in losses)
@@ -214,16 +215,16 @@ def _check_held_out(experiment: Experiment, losses: tuple[LossTerm, ...], augmen
         raise PartError(f"{names[0]} looks at held-out images: set data.held_out, for example data.held_out=0.1")
 
 
-def _check_penalties(experiment: Experiment, losses: tuple[LossTerm, ...]) -> None:
+def _check_penalties(experiment: Experiment, image: ImageSpec, losses: tuple[LossTerm, ...]) -> None:
     """Refuse losses that differentiate sample by sample, where the critic mixes samples."""
     for term in losses:
         if term.loss.per_sample:
-            setting = "norm" if hasattr(experiment.critic.settings, "norm") else "name"
+            setting = setting_without_mixing(experiment.critic.part, image)
             raise PartError(
-                f"critic.{setting}: critic {experiment.critic.name} mixes the samples of a batch "
-                f"(batch normalisation or batch statistics), but loss {term.name} differentiates each sample's "
-                "score by itself; choose critic.norm=layer or none, or another critic, or allow it with "
-                "training.mixed_penalties=true, as StyleGAN2 does"
+                f"critic.{setting.partition('=')[0] if setting else 'name'}: critic {experiment.critic.name} mixes the "
+                f"samples of a batch (batch normalisation or batch statistics), but loss {term.name} differentiates "
+                f"each sample's score by itself; choose {f'critic.{setting}, or ' if setting else ''}another critic, "
+                "or allow it with training.mixed_penalties=true, as StyleGAN2 does"
             )
 
 
@@ -305,41 +306,16 @@ def _takes(network: nn.Module, *inputs: Tensor | None) -> bool:
     return True
 
 
-def _check_divisible(experiment: Experiment, critic_mixes: bool, generator_mixes: bool) -> None:
+def _check_divisible(experiment: Experiment, image: ImageSpec, critic_mixes: bool, generator_mixes: bool) -> None:
     """Refuse to compute a batch in pieces if that would give other gradients than the whole batch."""
     if experiment.training.compile:
         raise PartError("training.accumulate: training.compile works on whole batches; set one of the two")
     for kind, mixes in (("critic", critic_mixes), ("generator", generator_mixes)):
         if mixes:
             table = getattr(experiment, kind)
-            advice = f"set {kind}.norm=layer" if hasattr(table.settings, "norm") else f"choose another {kind}"
+            setting = setting_without_mixing(table.part, image)
+            advice = f"set {kind}.{setting}" if setting else f"choose another {kind}"
             raise PartError(
                 f"training.accumulate: {kind} {table.name} mixes the samples of a batch (batch normalisation or "
                 f"batch statistics), so that pieces differ from the whole; {advice}, or a smaller training.batch"
             )
-
-
-def mixes_samples(network: nn.Module, shape: tuple[int, ...], image: ImageSpec) -> bool:
-    """Whether a network's output for a sample depends, in training mode, on the other samples of its batch.
-
-    A copy of the network gets the same sample twice, with different others. Small noise is added to its weights, since
-    a last layer that starts at zero would hide everything before it.
-
-    Args:
-        network: a critic or a generator.
-        shape: of a sample that it takes: (c, h, w), or (z,) of latents.
-        image: the images of the experiment.
-    """
-    probe = copied(network).train()
-    labels = probe_labels(PROBE_BATCH, image)
-    outputs = []
-    with torch.no_grad(), seeds.own_draws([]):
-        sample = torch.randn(1, *shape)
-        for parameter in probe.parameters():
-            parameter.add_(0.02 * torch.randn_like(parameter))
-        others = torch.randn(PROBE_BATCH - 1, *shape)
-        for scale, network in ((0.1, copied(probe)), (3.0, probe)):  # a pass may change buffers
-            seeds.manual_seed(2)  # dropout and other random layers draw the same both times
-            outputs.append(network(torch.cat([sample, scale * others]), labels)[0])
-    first, second = outputs
-    return not torch.allclose(first, second, rtol=1e-3, atol=1e-6)

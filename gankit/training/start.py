@@ -1,7 +1,6 @@
 """Start from the weights of another run, even one with images of another size or with other classes."""
 
 import re
-from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -15,8 +14,17 @@ from gankit.runs.run import open_run
 from gankit.training.averaging import new_average
 from gankit.training.step import Stepper
 
+NUMBER = re.compile(r"(?<![^.])\d+(?![^.])")
+"""A layer's place in a list, in the name of a tensor."""
+SHIFTS = (-1, 1, -2, 2)
+"""By how many layers those of equal shape may lie apart: at 28 and at 64 pixels other levels have the same widths."""
 LISTED = 4
 """Messages name at most this many tensors."""
+SPECTRAL_NAMES = (
+    (".parametrizations.weight.original", ".parametrizations.weight.0._u", ".parametrizations.weight.0._v"),
+    (".weight_orig", ".weight_u", ".weight_v"),
+)
+"""A spectrally normalised weight and its singular vectors, in both of torch's forms."""
 
 
 def load_start_weights(stepper: Stepper) -> None:
@@ -92,33 +100,70 @@ def _load_matching(network: nn.Module, name: str, states: Mapping[str, Any], fol
     """Load those tensors of `states[name]` that fit, and return the names of the others in the network.
 
     Networks for other image sizes share the layers at the smallest maps. So layers in a list are counted from the
-    first in a generator, and from the last in a critic.
+    first in a generator, and from the last in a critic; or another way, if more layers fit then.
     """
-    saved, own = states.get(name, {}), network.state_dict()
+    own = network.state_dict()
+    saved = _as_normalised(own, states.get(name, {}))
     # The buffers of `training.label_fade` are no weights, and perhaps only one of the two networks has them.
     layers = {key for key in own.keys() | saved.keys() if not key.endswith(".influence")}
     shapes = [{key: getattr(state[key], "shape", None) for key in layers & state.keys()} for state in (own, saved)]
     if shapes[0] == shapes[1]:
-        load_state(network, name, states, folder)
+        load_state(network, name, {name: saved}, folder)
         return []
-    saved_names = _match_from_the_end(own, saved) if name == "critic" else {key: key for key in own}
     # Embeddings are taken to be indexed by class, as all of gankit's are. A weight may be computed from other tensors,
     # such as weight_orig or parametrizations.weight.original.
     class_tables = tuple(f"{key}." for key, module in network.named_modules() if isinstance(module, nn.Embedding))
-    taken = {}
-    for key, value in own.items():
-        saved_name = saved_names[key]
-        candidates = [_fit(saved.get(saved_name), value, by_label=key.startswith(class_tables))]
-        candidates += [_fit(saved.get(other), value, by_label=True) for other in _norm_aliases(saved_name)]
-        if fits := [tensor for tensor in candidates if tensor is not None]:
-            taken[key] = fits[0]
-    if not any(value.dim() > 1 for value in taken.values()):
+    from_end = name == "critic"
+    ways = [(from_end, 0), (not from_end, 0), *((from_end, shift) for shift in SHIFTS)]
+    found = [_fitting(own, saved, class_tables, *way) for way in ways]
+    taken = max(found, key=lambda tensors: sum(tensor.dim() > 1 for tensor in tensors.values()))
+    if not any(tensor.dim() > 1 for tensor in taken.values()):
         raise RunError(
             f"{folder}: the saved {name} does not fit the experiment: no layer of both has the same shape; give the "
             "networks the names and widths that its experiment.toml has, and images of a size nearer to its own"
         )
     load_state(network, name, {name: {**own, **taken}}, folder)
     return [key for key in own if key in layers and key not in taken]
+
+
+def _as_normalised(own: Mapping[str, Any], saved: Mapping[str, Any]) -> dict[str, Any]:
+    """The saved tensors, their weights under spectral normalisation where those of `own` are, and nowhere else.
+
+    A weight that is no longer normalised is saved as the network used it: divided by its singular value.
+    """
+    result = dict(saved)
+    for original, vector, other in SPECTRAL_NAMES:
+        for key in [key for key in saved if key.endswith(original)]:
+            place = key.removesuffix(original)
+            vectors = [result.get(f"{place}{name}") for name in (vector, other)]
+            if key not in own and f"{place}.weight" in own and all(values is not None for values in vectors):
+                sigma = vectors[0] @ saved[key].flatten(1) @ vectors[1]
+                result[f"{place}.weight"] = result.pop(key) / sigma
+        for key in [key for key in own if key.endswith(original) and key not in saved]:
+            if (weight := f"{key.removesuffix(original)}.weight") in result:
+                result[key] = result.pop(weight)
+    return result
+
+
+def _fitting(
+    own: Mapping[str, Any], saved: Mapping[str, Any], class_tables: tuple[str, ...], from_end: bool, shift: int
+) -> dict[str, Tensor]:
+    """The saved tensors that fit, by the names of `own`."""
+    lists, taken = (_lists(own), _lists(saved)), {}
+    for key, value in own.items():
+        place = saved_name = ""
+        for part in key.split("."):
+            counterpart = part
+            if part.isdecimal():
+                alike = lists[0][place], lists[1].get(saved_name, {})
+                counterpart = str(_counterpart(*alike, int(part), from_end, shift))
+            place, saved_name = f"{place}{part}.", f"{saved_name}{counterpart}."
+        saved_name = saved_name[:-1]
+        candidates = [_fit(saved.get(saved_name), value, by_label=key.startswith(class_tables))]
+        candidates += [_fit(saved.get(other), value, by_label=True) for other in _norm_aliases(saved_name)]
+        if fits := [tensor for tensor in candidates if tensor is not None]:
+            taken[key] = fits[0]
+    return taken
 
 
 def _fit(saved: Any, own: Any, by_label: bool) -> Tensor | None:
@@ -145,24 +190,28 @@ def _norm_aliases(key: str) -> list[str]:
     return [key.removesuffix(ending) + alias for ending, alias in pairs if key.endswith(ending)]
 
 
-def _match_from_the_end(own: Mapping[str, Any], saved: Mapping[str, Any]) -> dict[str, str]:
-    """The saved name of each of a network's tensors, with numbered layers counted from the end of their list."""
-    own_lengths, saved_lengths = _lengths(own), _lengths(saved)
-    names = {}
-    for key in own:
-        place = saved_place = ""
-        for part in key.split("."):
-            saved_part = int(part) - own_lengths[place] + saved_lengths[saved_place] if part.isdecimal() else part
-            place, saved_place = f"{place}{part}.", f"{saved_place}{saved_part}."
-        names[key] = saved_place[:-1]
-    return names
+def _lists(state: Mapping[str, Any]) -> dict[str, dict[int, frozenset[str]]]:
+    """The lists of layers, by their names and a point: each layer's number, and the names of the weights in it."""
+    lists: dict[str, dict[int, frozenset[str]]] = {}
+    for key, value in state.items():
+        for number in NUMBER.finditer(key):
+            layers = lists.setdefault(key[: number.start()], {})
+            weight = getattr(value, "ndim", 0) > 1 and not _norm_aliases(key)
+            name = NUMBER.sub("", key[number.end() :])
+            layers[int(number[0])] = layers.get(int(number[0]), frozenset()) | ({name} if weight else set())
+    return lists
 
 
-def _lengths(state: Mapping[str, Any]) -> Counter[str]:
-    """The length of each list of layers, by its name and a point; 0 for other names."""
-    lengths: Counter[str] = Counter()
-    for key in state:
-        for number in re.finditer(r"(?<![^.])\d+(?![^.])", key):
-            place = key[: number.start()]
-            lengths[place] = max(lengths[place], int(number[0]) + 1)
-    return lengths
+def _counterpart(
+    own: Mapping[int, frozenset[str]], saved: Mapping[int, frozenset[str]], number: int, from_end: bool, shift: int
+) -> int:
+    """The number of a list's layer in the saved list; -1 for none.
+
+    Layers are counted among those that have weights of the same names, or else among those that have no like in the
+    other list. So a block that halves does not become one that keeps the size, and a setting may add normalisations.
+    """
+    common = {*own.values()} & {*saved.values()}
+    sought = {own[number]} if own[number] in common else {*own.values(), *saved.values()} - common
+    alike, others = (sorted(key for key in layers if layers[key] in sought) for layers in (own, saved))
+    position = alike.index(number) + (len(others) - len(alike) if from_end else 0) + shift
+    return others[position] if 0 <= position < len(others) else -1

@@ -1,4 +1,4 @@
-"""How a CUDA device computes: deterministically or not, and how precisely."""
+"""How a device computes: deterministically or not, and how precisely."""
 
 import contextlib
 import warnings
@@ -14,16 +14,14 @@ from gankit.nn.modes import NOT_DETERMINISTIC, deterministic, tf32
 
 @contextlib.contextmanager
 def arithmetic(settings: Training, device: torch.device) -> Iterator[None]:
-    """On a CUDA device, compute as `training.deterministic` and `training.precision` say; on others, change nothing."""
-    if device.type != "cuda":
-        yield
-        return
+    """Compute as `training.precision` and, on a CUDA device, `training.deterministic` say."""
+    on_gpu = device.type == "cuda"
     with contextlib.ExitStack() as stack:
-        if device.index is not None:  # make it the current one, to which pinned memory and graphs belong
+        if on_gpu and device.index is not None:  # make it the current one, to which pinned memory and graphs belong
             stack.enter_context(torch.cuda.device(device))
-        if settings.deterministic:
+        if on_gpu and settings.deterministic:
             stack.enter_context(deterministic())
-        stack.enter_context(tf32(convolutions=settings.precision != "float32-exact"))
+        stack.enter_context(tf32(convolutions=on_gpu and settings.precision != "float32-exact"))
         yield
 
 

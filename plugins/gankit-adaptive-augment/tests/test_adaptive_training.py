@@ -13,9 +13,11 @@ import pytest
 import torch
 from gankit.errors import PartError, SettingsError
 from gankit.interfaces import Critic, Turn
+from gankit.recipes import TrainingImages
 from torch import Tensor, nn
 
-from gankit_adaptive_augment import AdaptiveAugment, Transforms
+from gankit_adaptive_augment import AdaptiveAugment, Transforms, adaptive_table
+from gankit_adaptive_augment.recipe import R3GANAda
 
 FOLDER = Path(__file__).parents[1]
 SIGN = ["augment.start=0.3", 'losses=["non-saturating", {name="r1", weight=0.1}]']
@@ -23,6 +25,7 @@ Small = Callable[..., list[str]]
 
 gankit.augments.register("adaptive")(AdaptiveAugment)  # of this process: it need not be installed
 gankit.augments.register("transforms")(Transforms)
+gankit.recipes.register("r3gan-ada")(R3GANAda)
 
 
 @pytest.fixture(autouse=True)
@@ -257,17 +260,29 @@ QUICK = [
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize(
-    ("example", "small"),
-    [
-        ("adaptive.toml", ["generator.widths=[8, 4, 4, 4]", "critic.widths=[4, 4, 4, 8]"]),
-        pytest.param("r3gan-ada.toml", ["generator.width=32", "critic.width=32"], marks=pytest.mark.slow),
-    ],
-)
-def test_the_examples_train(example: str, small: list[str], tmp_path: Path) -> None:
-    run = gankit.train(gankit.load(FOLDER / example, *QUICK, *small), tmp_path / "run")
+def test_the_example_trains(tmp_path: Path) -> None:
+    widths = ["generator.widths=[8, 4, 4, 4]", "critic.widths=[4, 4, 4, 8]"]
+    run = gankit.train(gankit.load(FOLDER / "adaptive.toml", *QUICK, *widths), tmp_path / "run")
     assert run.finished
     assert {"augment/p", "augment/r"} <= log(run.path)[-1].keys()
+
+
+def test_r3gan_ada_is_r3gan_with_adaptive_augmentation(tmp_path: Path) -> None:
+    settings = [*QUICK, "generator.width=8", "critic.width=8"]
+    ours, plain = (gankit.load(recipe, *settings).tables() for recipe in ("r3gan-ada", "r3gan"))
+    augment, _ = ours.pop("augment"), plain.pop("augment")
+    assert ours == plain
+    assert (augment["name"], augment["rule"], augment["inner"]["name"]) == ("adaptive", "sign", "transforms")
+    assert {key for key, on in augment["inner"].items() if on is False} == {"flip", "quarter_turns", "inversion", "hue"}
+    run = gankit.train(gankit.load("r3gan-ada", *settings), tmp_path / "run")
+    assert run.finished
+    assert {"augment/p", "augment/r"} <= log(run.path)[-1].keys()
+
+
+def test_grey_levels_that_may_be_measurements_are_not_changed() -> None:
+    image = gankit.ImageSpec(1, 32, 32)
+    inner = [adaptive_table(TrainingImages(image, 300, pictures))["inner"] for pictures in (True, False)]
+    assert inner[1] == inner[0] | dict.fromkeys(("brightness", "contrast", "saturation"), False)
 
 
 def test_beside_a_wasserstein_loss_the_sign_rule_is_refused_before_anything_is_written(

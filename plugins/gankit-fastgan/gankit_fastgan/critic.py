@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 from typing import Annotated, final
 
 import torch
@@ -12,7 +11,7 @@ from gankit.nn.layers import LabelEmbedding, Norm, NormName, ResampledConv2d, py
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from gankit_fastgan.layers import SLOPE, Decoder, ResidualDown, channels_at, crop_quarters
+from gankit_fastgan.layers import SLOPE, Decoder, ResidualDown, channels_at, crop_quarters, level_name
 
 Maps = tuple[Tensor, ...]
 DOUBLINGS = 4
@@ -26,19 +25,20 @@ class Encoder(nn.Module):
 
     Args:
         image: specification of the images that it sees; they may be reduced ones.
-        channels: numbers of channels after the first convolution and after each halving.
+        channels: by level, of the first convolution and of each halving.
         norm: the normalisation.
     """
 
-    def __init__(self, image: ImageSpec, channels: list[int], norm: NormName) -> None:
+    def __init__(self, image: ImageSpec, channels: dict[int, int], norm: NormName) -> None:
         super().__init__()
-        self.conv = ResampledConv2d(image.channels, channels[0], 3)
-        self.blocks = nn.ModuleList(ResidualDown(a, b, norm) for a, b in itertools.pairwise(channels))
+        top, *levels = channels
+        self.conv = ResampledConv2d(image.channels, channels[top], 3)
+        self.blocks = nn.ModuleDict({level_name(n): ResidualDown(channels[n + 1], channels[n], norm) for n in levels})
 
     def forward(self, images: Tensor) -> Maps:
         """(n, channels, height, width) to the last two maps, the larger first."""
         maps = [F.leaky_relu(self.conv(images), SLOPE)]
-        for block in self.blocks:
+        for block in self.blocks.values():
             maps.append(block(maps[-1]))
         return maps[-2], maps[-1]
 
@@ -110,22 +110,30 @@ class FastGANCritic(Critic):
         levels, height, width_ = pyramid(image, "critic fastgan", 2)
         end = min(1, levels - 2)  # the last map's level: of small images one more, so that the second branch halves too
         self.grid = (height << end + 1, width_ << end + 1)
-        seen = [levels, min(levels - 1, SMALL_LEVEL)][: 1 + second]
-        channels = [[channels_at(width, level) for level in range(top, end - 1, -1)] for top in seen]
-        self.encoders = nn.ModuleList(Encoder(image, each, norm) for each in channels)
-        self.heads = nn.ModuleList(Head(image, each[-1], norm) for each in channels)
+        seen = {"first": levels, "second": min(levels - 1, SMALL_LEVEL)}
+        if not second:
+            del seen["second"]
+        channels = {n: channels_at(width, n) for n in range(end, levels + 1)}
+        # Branches and levels have names, not numbers: runs that start from others take their layers by name.
+        self.encoders = nn.ModuleDict(
+            {
+                name: Encoder(image, {n: channels[n] for n in range(top, end - 1, -1)}, norm)
+                for name, top in seen.items()
+            }
+        )
+        self.heads = nn.ModuleDict({name: Head(image, channels[end], norm) for name in seen})
         if spectral:
             with_spectral_norm(self)
         # Fewer than the paper's where a reconstruction would have more pixels than the image or crop that it shows.
-        doublings = [min(DOUBLINGS, top - end) for top in seen]
+        doublings = {name: min(DOUBLINGS, top - end) for name, top in seen.items()}
         part_doublings = min(DOUBLINGS, levels - end - 1)
-        self.wholes = nn.ModuleList(
-            Decoder(width, end, each[-1], image.channels, most, norm)
-            for each, most in zip(channels, doublings, strict=True)
+        self.wholes = nn.ModuleDict(
+            {name: Decoder(width, end, channels[end], image.channels, most, norm) for name, most in doublings.items()}
         )
-        self.part = Decoder(width, end + 1, channels[0][-2], image.channels, part_doublings, norm)
-        self.reduction = 2 ** (levels - seen[-1])
-        self.pooling = [*(2 ** (levels - end - most) for most in doublings), 2 ** (levels - end - 1 - part_doublings)]
+        self.part = Decoder(width, end + 1, channels[end + 1], image.channels, part_doublings, norm)
+        self.reduction = 2 ** (levels - seen.get("second", levels))
+        reductions = [levels - end - most for most in doublings.values()] + [levels - end - 1 - part_doublings]
+        self.pooling = [2**halvings for halvings in reductions]
 
     def features(self, images: Tensor) -> Maps:
         """(n, channels, height, width) to the maps that are scored and decoded.
@@ -134,10 +142,10 @@ class FastGANCritic(Critic):
             (n, c, h, w) with a shorter side of 16 to 28 pixels (of smaller images 8 to 14), (n, 2 c, h / 2, w / 2),
             and the second branch's last map of the same shape.
         """
-        maps: Maps = self.encoders[0](images)
-        if len(self.encoders) == 1:
+        maps: Maps = self.encoders["first"](images)
+        if "second" not in self.encoders:
             return maps
-        return (*maps, self.encoders[1](F.avg_pool2d(images, self.reduction))[1])
+        return (*maps, self.encoders["second"](F.avg_pool2d(images, self.reduction))[1])
 
     def forward(self, images: Tensor, labels: Tensor | None = None) -> Tensor:
         """(n, channels, height, width) and labels to (n, branches, h, w) scores, 5x5 each of 8x8 maps."""
@@ -145,7 +153,7 @@ class FastGANCritic(Critic):
 
     def score(self, features: Maps, labels: Tensor | None = None) -> Tensor:
         """The maps of `features` and labels to (n, branches, h, w) scores."""
-        return torch.cat([head(x, labels) for head, x in zip(self.heads, features[1:], strict=True)], 1)
+        return torch.cat([head(x, labels) for head, x in zip(self.heads.values(), features[1:], strict=True)], 1)
 
     def reconstruct(self, features: Maps, corners: Tensor) -> Maps:
         """Turn the maps of `features` into images in [-1, 1] that should equal those of `shown`.
@@ -155,7 +163,7 @@ class FastGANCritic(Critic):
             corners: (n, 2) in [0, 1), where the crop lies.
         """
         larger, *last = features
-        wholes = [decoder(x) for decoder, x in zip(self.wholes, last, strict=True)]
+        wholes = [decoder(x) for decoder, x in zip(self.wholes.values(), last, strict=True)]
         return (*wholes, self.part(crop_quarters(larger, corners, self.grid)))
 
     def shown(self, images: Tensor, corners: Tensor) -> Maps:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections import OrderedDict
+
 import torch
 from gankit.interfaces import ImageSpec
 from gankit.nn.layers import Norm, NormName, ResampledConv2d
@@ -19,6 +21,11 @@ def channels_at(width: int, level: int) -> int:
     The paper gives only one number of channels: three where the side is 512 or more.
     """
     return max(16 * width >> level, 3)
+
+
+def level_name(level: int) -> str:
+    """The name of the layer whose output has that level."""
+    return f"level{level}"
 
 
 class GatedUp(nn.Module):
@@ -121,12 +128,12 @@ class Decoder(nn.Module):
         self, width: int, level: int, channels_in: int, channels_out: int, doublings: int, norm: NormName
     ) -> None:
         super().__init__()
-        blocks = []
-        for step in range(1, doublings + 1):
-            channels = channels_at(width, level + step)
-            blocks.append(GatedUp(channels_in, channels, norm))
+        blocks: OrderedDict[str, nn.Module] = OrderedDict()
+        for n in range(level + 1, level + doublings + 1):
+            channels = channels_at(width, n)
+            blocks[level_name(n)] = GatedUp(channels_in, channels, norm)
             channels_in = channels
-        self.blocks = nn.Sequential(*blocks)
+        self.blocks = nn.Sequential(blocks)
         self.conv = ResampledConv2d(channels_in, channels_out, 3)
 
     def forward(self, x: Tensor) -> Tensor:

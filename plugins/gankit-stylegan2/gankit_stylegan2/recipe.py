@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any, final
 
 from gankit.recipes import Recipe, TrainingImages
+from gankit_adaptive_augment import adaptive_table
 
 
 @final
@@ -20,10 +21,6 @@ class StyleGAN2(Recipe):
 
     def settings(self, images: TrainingImages) -> dict[str, Any]:
         """See `Recipe.settings`."""
-        off = ["flip", "quarter_turns", "inversion", "hue"]
-        if not images.pictures:
-            off += ["brightness", "contrast", "saturation"]
-        inner = {"name": "transforms", **dict.fromkeys(off, False)}
         return {
             "generator": {
                 "name": "stylegan2", "width": 128, "max_width": 256, "latent_dim": 256, "style_dim": 256,
@@ -35,7 +32,7 @@ class StyleGAN2(Recipe):
                 {"name": "r1", "weight": images.r1_weight(), "every": 4},
                 {"name": "stylegan2-path-length", "every": 4},
             ],
-            "augment": {"name": "adaptive", "images": 100_000, "inner": inner},
+            "augment": adaptive_table(images),
             "training": {
                 "steps": images.steps, "batch": images.batch, "critic_steps": 1, "generator_lr": 2.5e-3,
                 "critic_lr": 2.5e-3, "betas": [0.0, 0.99], "lazy_scaling": True, "averaging": images.averaging(),

@@ -122,8 +122,12 @@ def test_a_batch_in_parts_trains_as_the_whole(tmp_path):
     ]
     for name, value in runs[0].items():
         torch.testing.assert_close(runs[1][name], value, rtol=1e-6, atol=1e-6, msg=name)
-    with pytest.raises(gankit.GankitError, match=r"accumulate: critic \S*stylegan2 mixes the samples of a batch"):
+    said = r"accumulate: critic \S*stylegan2 mixes the samples of a batch .*; set critic\.group=1, or a smaller"
+    with pytest.raises(gankit.GankitError, match=said):
         gankit.train(small("training.accumulate=2"), tmp_path / "mixed")
+    penalty = ("training.mixed_penalties=false", 'losses=["hinge", "gradient-penalty"]')
+    with pytest.raises(gankit.GankitError, match=r"^critic\.group: .* choose critic\.group=1, or another critic"):
+        gankit.train(small(*penalty), tmp_path / "mixed")
     assert not (tmp_path / "mixed").exists()
 
 

@@ -1,0 +1,74 @@
+"""Whether a network's outputs for the samples of a batch depend on one another, and the setting that ends it."""
+
+from collections.abc import Iterator
+from contextlib import suppress
+from typing import Any, Literal, get_args, get_origin
+
+import torch
+from torch import nn
+
+from gankit import seeds
+from gankit.errors import PartError, blame
+from gankit.images.spec import ImageSpec
+from gankit.nn.copies import copied
+from gankit.registry.parts import Part
+from gankit.runs.networks import PROBE_BATCH, probe_labels
+
+
+def mixes_samples(network: nn.Module, shape: tuple[int, ...], image: ImageSpec) -> bool:
+    """Whether a network's output for a sample depends, in training mode, on the other samples of its batch.
+
+    A copy of the network gets the same sample twice, with different others. Small noise is added to its weights, since
+    a last layer that starts at zero would hide everything before it.
+
+    Args:
+        network: a critic or a generator.
+        shape: of a sample that it takes: (c, h, w), or (z,) of latents.
+        image: the images of the experiment.
+    """
+    probe = copied(network).train()
+    labels = probe_labels(PROBE_BATCH, image)
+    outputs = []
+    with torch.no_grad(), seeds.own_draws([]):
+        sample = torch.randn(1, *shape)
+        for parameter in probe.parameters():
+            parameter.add_(0.02 * torch.randn_like(parameter))
+        others = torch.randn(PROBE_BATCH - 1, *shape)
+        for scale, network in ((0.1, copied(probe)), (3.0, probe)):  # a pass may change buffers
+            seeds.manual_seed(2)  # dropout and other random layers draw the same both times
+            outputs.append(network(torch.cat([sample, scale * others]), labels)[0])
+    first, second = outputs
+    return not torch.allclose(first, second, rtol=1e-3, atol=1e-6)
+
+
+def setting_without_mixing(part: Part, image: ImageSpec) -> str | None:
+    """A setting with which a network does not mix samples, such as "norm=layer" or "group=1"; None if there is none.
+
+    Choices and switches are tried, and the numbers 1 and 0 where they change no weight's shape.
+
+    Args:
+        part: a generator or a critic that mixes samples.
+        image: the images of the experiment.
+    """
+    for name, field in type(part.settings).model_fields.items():
+        for value in _others(field.annotation, getattr(part.settings, name)):
+            with suppress(PartError, ValueError), blame(PartError, ""), seeds.own_draws([]):
+                settings = type(part.settings)(**{**dict(part.settings), name: value})
+                networks = [part.build(image), part.model_copy(update={"settings": settings}).build(image)]
+                shapes = [{key: each.shape for key, each in network.named_parameters()} for network in networks]
+                if type(value) is int and shapes[0] != shapes[1]:
+                    continue
+                shape = (networks[1].latent_dim,) if part.kind == "generator" else image.shape
+                if not mixes_samples(networks[1], shape, image):
+                    return f"{name}={str(value).lower()}"
+    return None
+
+
+def _others(annotation: Any, current: object) -> Iterator[Any]:
+    """The values beside the current one that a setting may be tried with."""
+    if get_origin(annotation) is Literal:
+        yield from (value for value in get_args(annotation) if value != current)
+    elif annotation is bool:
+        yield not current
+    elif annotation is int:
+        yield from (value for value in (1, 0) if value != current)
