@@ -112,7 +112,7 @@ def test_a_folder_that_the_disk_does_not_keep_is_not_in_the_way(
 
     with monkeypatch.context() as failing:
         failing.setattr("os.fsync", fails)
-        with pytest.raises(OSError, match="Input/output error.*out'"):
+        with pytest.raises(OSError, match=r"Input/output error.*out'"):
             write_folder(tmp_path / "out", lambda new: (new / "a").touch())
     assert not list(tmp_path.iterdir())
     write_folder(tmp_path / "out", lambda new: (new / "a").touch())
