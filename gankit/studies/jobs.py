@@ -116,7 +116,10 @@ def run_jobs(
         return {job.name: _outcome(folder / job.name) for job in jobs}
 
 
-class _Processes(joblib.parallel.BACKENDS["loky"]):  # type: ignore[misc]  # joblib has no types
+_Loky: Any = joblib.parallel.BACKENDS["loky"]
+
+
+class _Processes(_Loky):  # type: ignore[misc]  # joblib has no types
     """Processes on this machine that end with this one."""
 
     def configure(self, *given: Any, **settings: Any) -> int:
