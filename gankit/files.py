@@ -138,11 +138,7 @@ def open_ordinary(path: Path) -> BinaryIO:
 
 def seal(file: BinaryIO) -> None:
     """Append a digest of everything that was written to a file, for `is_sealed`."""
-    size = file.tell()
-    file.seek(0)
-    digest = _digest(file, size)
-    file.seek(size)
-    file.write(MARK + digest)
+    file.write(MARK + _digest(file, file.tell()))
 
 
 def is_sealed(path: Path) -> bool | None:
@@ -157,13 +153,13 @@ def is_sealed(path: Path) -> bool | None:
         mark, digest = file.read(len(MARK)), file.read()
         if size < 0 or mark != MARK:
             return None
-        file.seek(0)
         return _digest(file, size) == digest
 
 
 def _digest(file: BinaryIO, size: int) -> bytes:
     """Of the first `size` bytes, read in blocks; a memory map would keep all of them in memory."""
     digest = hashlib.blake2b()
+    file.seek(0)
     while size > 0 and (block := file.read(min(2**20, size))):
         digest.update(block)
         size -= len(block)
@@ -238,7 +234,11 @@ def write_folder(folder: Path, fill: Callable[[Path], None]) -> Path:
             if folder.exists():
                 shutil.rmtree(folder)
             new.rename(folder)
-            _sync_folder(folder.parent)
+            try:
+                _sync_folder(folder.parent)
+            except OSError:  # who reads of an error may repeat the command, which must not find the folder taken
+                folder.rename(new)
+                raise
         finally:
             _remove(new)
     return folder

@@ -213,6 +213,26 @@ def test_a_program_is_run_for_each_fold(
         assert "the contrast lacks 1 fold," in results.report.read_text()
 
 
+def test_what_a_stopped_program_made_is_not_kept_and_its_fold_is_no_dead_end(
+    write: Write, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    program, folder = tmp_path / "make.py", tmp_path / "job"
+    program.write_text(PROGRAM.format(fails=False))
+    monkeypatch.setenv("GANKIT_TRUST", str(program))
+    whole = study(write(), *OTHERS, FEW, NO_CONTROLS, f'augmentation.others={{copycat={{command="{program}"}}}}')
+    sources._run_program(whole, whole.fold(1), "copycat", folder)
+    images = sorted((folder / "generated").rglob("*.png"))
+    (folder / "made.txt").unlink()  # as of a program that was stopped, beside an export that was
+    (folder / "generated" / "many" / "half.png").touch()
+    (folder / "train.csv").rename(folder / "train" / ".train.csv")
+    sources._run_program(whole, whole.fold(1), "copycat", folder)
+    assert sorted((folder / "generated").rglob("*.png")) == images
+    assert {path.name for path in folder.iterdir()} == {
+        "train", "train.csv", "wanted.csv", "generated", "program.txt", "made.txt"
+    }  # fmt: skip
+    assert {path.name for path in (folder / "train").iterdir()} == set(CLASSES)
+
+
 def test_a_generator_that_diverges_in_a_fold_is_marked(
     write: Write, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -100,6 +100,24 @@ def test_a_folder_is_written_whole_or_not(tmp_path: Path) -> None:
     assert [file.name for file in (tmp_path / "out").iterdir()] == ["a"]
 
 
+def test_a_folder_that_the_disk_does_not_keep_is_not_in_the_way(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sync = os.fsync
+
+    def fails(descriptor: int) -> None:
+        if (tmp_path / "out").exists():
+            raise OSError(errno.EIO, "Input/output error")
+        sync(descriptor)
+
+    with monkeypatch.context() as failing:
+        failing.setattr("os.fsync", fails)
+        with pytest.raises(OSError, match=r"Input/output error.*out'"):
+            write_folder(tmp_path / "out", lambda new: (new / "a").touch())
+    assert not list(tmp_path.iterdir())
+    write_folder(tmp_path / "out", lambda new: (new / "a").touch())
+
+
 def test_one_writer_a_folder(tmp_path: Path, small: Small) -> None:
     run = gankit.train(gankit.load("wgan-gp", *small("training.steps=1")), tmp_path / "run")
     before = sorted(run.path.iterdir())

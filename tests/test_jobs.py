@@ -144,6 +144,28 @@ run_jobs([Job(name, slow) for name in ("idle", "a", "b")], Path({str(tmp_path)!r
     assert not alive
 
 
+@pytest.mark.slow
+@pytest.mark.skipif(os.name == "nt", reason="a process does not learn there that its parent has ended")
+def test_workers_that_still_load_when_their_parent_is_killed_end_too(tmp_path: Path) -> None:
+    script = f"""
+import os, psutil, signal, threading, time
+from gankit.studies.jobs import Job, run_jobs
+from pathlib import Path
+def end():
+    while len(workers := [p.pid for p in psutil.Process().children() if "LokyProcess" in str(p.cmdline())]) < 2:
+        time.sleep(0.01)
+    Path({str(tmp_path / "workers")!r}).write_text(" ".join(map(str, workers)))
+    time.sleep(0.1)  # The workers have been told what to do, and have not yet loaded gankit
+    os.kill(os.getpid(), signal.SIGKILL)
+threading.Thread(target=end).start()
+run_jobs([Job(name, lambda folder: time.sleep(300)) for name in "ab"], Path({str(tmp_path / "jobs")!r}), workers=2)
+"""
+    subprocess.run([sys.executable, "-c", script], stderr=subprocess.DEVNULL, check=False)
+    workers = [psutil.Process(int(word)) for word in (tmp_path / "workers").read_text().split()]
+    _, alive = psutil.wait_procs(workers, timeout=120)  # much less than `SILENCE`
+    assert not alive
+
+
 def test_a_folder_that_another_process_writes_is_no_failure_of_the_job(tmp_path: Path) -> None:
     def busy(folder: Path) -> dict[str, Any]:
         raise BusyError("run: process 7 is writing here")

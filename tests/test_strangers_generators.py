@@ -181,9 +181,72 @@ class Computed(Painter):
             values.update({name: value * 1 for name, value in values.items() if value is not None})  # type: ignore
 
 
+class Halved(Painter):
+    def forward(self, z: Tensor) -> Any:
+        return super().forward(z).bfloat16()
+
+
+class Doubling(Painter):
+    """Leaves torch with another default."""
+
+    def forward(self, z: Tensor) -> Any:
+        images = super().forward(z)
+        torch.set_default_dtype(torch.float64)
+        return images
+
+
+class Growing(Painter):
+    def inner(self, z: Tensor) -> Tensor:
+        self.register_parameter(f"scale{len(list(self.parameters()))}", nn.Parameter(torch.ones(1)))
+        return super().inner(z)
+
+
+class Banking(Painter):
+    """Keeps all latents that it has seen."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("seen", torch.zeros(0, 16))
+
+    def inner(self, z: Tensor) -> Tensor:
+        self.seen = torch.cat([self.seen, z.detach()])
+        return super().inner(z)
+
+
+class Filling(Painter):
+    """Has a buffer from its first call on."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("last", None)
+
+    def inner(self, z: Tensor) -> Tensor:
+        self.last = z.detach().mean(0)
+        return super().inner(z)
+
+
+class Modeless(Painter):
+    def train(self) -> Any:  # type: ignore[override]
+        return super().train(True)
+
+
+class Keyless(Painter):
+    def state_dict(self, *given: Any, **named: Any) -> Any:
+        state = super().state_dict(*given, **named)
+        del state["step"]
+        return state
+
+
 @pytest.mark.parametrize(
     ("kind", "message"),
     [
+        (Halved, r"generator mine makes images of torch.bfloat16 from torch.float32: end with .to\(torch.float32\)"),
+        (Doubling, "generator mine changes torch's default dtype, which other parts compute in too"),
+        (Growing, "generator mine gains or loses parameters or buffers in a step, or changes their shapes"),
+        (Banking, "generator mine gains or loses parameters or buffers in a step, or changes their shapes"),
+        (Filling, "generator mine gains or loses parameters or buffers in a step, or changes their shapes"),
+        (Modeless, "generator mine cannot be moved to cpu: TypeError: .*train"),
+        (Keyless, "the state of generator cannot be saved: KeyError: 'step'"),
         (Bodiless, "generator mine cannot be moved to cpu: NotImplementedError: Cannot copy out of meta tensor"),
         (Computed, "generator mine has parameters that no optimizer can train, as copies of TorchScript modules"),
         (Pair, r"generator mine, called with \(4, 16\), returned a tuple of \(4, 3, 16, 16\) and \(4, 16\)"),

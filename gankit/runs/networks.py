@@ -63,7 +63,7 @@ def place(name: str, network: nn.Module, device: torch.device, dtype: torch.dtyp
         PartError: it cannot be moved; names the network.
     """
     with blame(PartError, f"{name} cannot be moved to {device}:"):
-        network = network.to(device)
+        network = network.to(device).train(network.training)  # which a module may have defined otherwise
     _set_type(network, dtype)
     return network
 
@@ -117,16 +117,18 @@ def call_part(name: str, part: Callable[..., Any], *inputs: Tensor | None) -> Te
     """The output of a part for these inputs, without gradients: a tensor of any shape.
 
     Raises:
-        PartError: it raises an error or returns something other than a tensor; names part, inputs and outcome. Errors
-            of the machine, such as too little memory, stay as they are.
+        PartError: it raises an error, returns something other than a tensor, or changes torch's default type; names
+            part, inputs and outcome. Errors of the machine, such as too little memory, stay as they are.
     """
-    arguments = describe_value([value for value in inputs if value is not None])
+    arguments, default = describe_value([value for value in inputs if value is not None]), torch.get_default_dtype()
     with blame(PartError, f"{name}, called with {arguments}, raised"), torch.no_grad():
         output = part(*inputs)
     if not isinstance(output, Tensor):
         raise PartError(
             f"{name}, called with {arguments}, returned {describe_value(output)}; it must return one tensor"
         )
+    if torch.get_default_dtype() != default:
+        raise PartError(f"{name} changes torch's default dtype, which other parts compute in too: leave it as it is")
     return output
 
 

@@ -4,6 +4,7 @@ import contextlib
 import itertools
 import json
 import math
+import os
 import re
 import secrets
 import time
@@ -21,7 +22,7 @@ from gankit.nn.threads import own_threads
 from gankit.registry import Registry, registry
 from gankit.registry.plugins import KINDS
 from gankit.studies.clusters import Cluster
-from gankit.studies.worker import ALIVE, POLL, RESULT, STOP, MainProcess, repeat, run_job, seal
+from gankit.studies.worker import ALIVE, POLL, RESULT, STOP, MainProcess, end_with, repeat, run_job, seal
 from gankit.terminal.text import ErrorStream, harmless, progress_bar, say
 from gankit.training.stopping import StopRequest
 
@@ -115,6 +116,17 @@ def run_jobs(
         return {job.name: _outcome(folder / job.name) for job in jobs}
 
 
+_Loky: Any = joblib.parallel.BACKENDS["loky"]
+
+
+class _Processes(_Loky):  # type: ignore[misc]  # joblib has no types
+    """Processes on this machine that end with this one."""
+
+    def configure(self, *given: Any, **settings: Any) -> int:
+        workers: int = super().configure(*given, initializer=end_with, initargs=(os.getpid(),), **settings)
+        return workers
+
+
 def _start_all(
     jobs: Sequence[Job], folder: Path, workers: int, threads: int, main: MainProcess | None, cluster: Cluster | None
 ) -> None:
@@ -122,7 +134,7 @@ def _start_all(
     # Relative where possible, since other machines may have the folder elsewhere
     shared = folder.relative_to(Path.cwd()) if folder.is_relative_to(Path.cwd()) else folder
     # A cluster starts every job that joblib gives it, whatever `n_jobs` says: give it no more than `workers` at a time
-    settings = {"pre_dispatch": workers} if cluster else {}
+    settings = {"pre_dispatch": workers} if cluster else {"backend": _Processes()}
     lost_worker: tuple[type[Exception], ...] = (BrokenProcessPool, *(cluster.lost_worker if cluster else ()))
     starts_in_vain = 0  # in a row
     while (todo := unfinished(jobs, folder)) and not (folder / STOP).exists():

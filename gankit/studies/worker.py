@@ -47,7 +47,7 @@ POLL = 0.3  # Seconds between looks at the folder
 CLOCK_EVERY = 10.0  # Seconds between updates of `CLOCK`: so much of a killed job's time can go uncounted
 LATE = 60.0  # Seconds that a file may take to appear on a shared disk
 SILENCE = 180.0  # Seconds without a change of `ALIVE` after which the main process is taken for dead
-PARENT = os.getppid()  # Taken at the start: once that process has ended, os.getppid() returns another number
+PARENT = 0  # The process that has started this worker on its machine, and with which it ends; 0 for all others
 BUSY = threading.Lock()  # Held during a job by a worker that the main process has started
 
 
@@ -68,8 +68,6 @@ def run_job(job: Job, jobs: Path, threads: int, main: MainProcess | None) -> Non
     `main` is None in the main process itself. A worker changes its working directory, and prints into a file.
     """
     watch, started_here = None, main is not None and main.process_id == PARENT
-    if started_here:
-        _end_with_parent()
     if main is not None:
         _enter_directory(jobs, main)
         watch = _watch(jobs / ALIVE, main)
@@ -157,12 +155,16 @@ def _watch(alive: Path, main: MainProcess) -> Callable[[], bool]:
     return is_abandoned
 
 
-@functools.cache
-def _end_with_parent() -> None:
-    """End this process when its parent has ended and no job runs here: joblib would let it wait for jobs for good."""
+def end_with(parent: int) -> None:
+    """End this process when its parent has ended and no job runs here: joblib would let it wait for jobs for good.
+
+    Called first of all: the parent may end while this process still loads what its first job needs.
+    """
+    global PARENT
+    PARENT = parent
 
     def watch() -> None:
-        while os.getppid() == PARENT:
+        while os.getppid() == parent:
             time.sleep(POLL)
         with BUSY:
             os._exit(1)

@@ -240,6 +240,7 @@ def _check_shapes(
         if seen.shape != images.shape:
             before, after = tuple(images.shape[1:]), tuple(seen.shape[1:])
             raise PartError(f"{augment_name} changes the shape {before} of images to {after}")
+        _check_type(augment_name, seen, images)
     name = f"critic {experiment.critic.name}"
     scores = call_part(name, _copy(name, critic), images, labels)
     if scores.dim() == 0 or len(scores) != PROBE_BATCH or not scores.numel():
@@ -273,7 +274,13 @@ def _checked_images(
         if shape != (n, *image.shape):
             made = f"{shape[1:]} images" if shape[:1] == (n,) else f"{shape} of {n} latents"
             raise PartError(f"{name} makes {made}; the data are {image.shape}")
+    _check_type(name, images, z)
     return images
+
+
+def _check_type(name: str, images: Tensor, given: Tensor) -> None:
+    if images.dtype != given.dtype:
+        raise PartError(f"{name} makes images of {images.dtype} from {given.dtype}: end with .to({given.dtype})")
 
 
 def _check_parameters(name: str, network: nn.Module) -> None:
@@ -282,9 +289,7 @@ def _check_parameters(name: str, network: nn.Module) -> None:
         layers = "hold its layers as attributes, several of them in a torch.nn.ModuleList"
         advice = "all are frozen; call requires_grad_(True)" if parameters else layers
         raise PartError(f"{name} has no parameters to train: {advice}")
-    if whole := [
-        key for key, value in network.named_parameters() if not (value.is_floating_point() or value.is_complex())
-    ]:
+    if whole := [key for key, p in network.named_parameters() if not (p.is_floating_point() or p.is_complex())]:
         raise PartError(f"{name} has integer parameters, {first_of(whole)}: make them buffers")
     if not all(parameter.is_leaf for parameter in parameters):
         raise PartError(

@@ -14,7 +14,7 @@ from safetensors.torch import load as from_bytes
 from torch import Tensor, nn
 
 from gankit import distributed, seeds
-from gankit.errors import PartError, RunError, first_of, is_fault_of_machine, typed_line
+from gankit.errors import PartError, RunError, blame, first_of, is_fault_of_machine, typed_line
 from gankit.experiments.experiment import Experiment, load
 from gankit.experiments.selection import open_dataset
 from gankit.interfaces import Augment, Critic, FeatureCritic, Generator, Loss
@@ -113,7 +113,9 @@ def _not_finite(stepper: Stepper) -> list[str]:
 
 def _resume(first: Stepper, second: Stepper) -> None:
     """Load into `second` what a checkpoint of `first` holds."""
-    for name, given in first.state_dict().items():
+    for name, part in first.stateful().items():
+        with blame(PartError, f"the state of {name} cannot be saved:"):
+            given = checkpoint.plain(part.state_dict())
         try:
             state = read_back(given, first.device)
         except Exception as error:

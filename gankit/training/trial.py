@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from gankit import distributed, seeds
-from gankit.errors import GankitError, PartError, is_fault_of_machine, typed_line
+from gankit.errors import GankitError, PartError, first_of, is_fault_of_machine, typed_line
 from gankit.interfaces import Augment, Generator, Loss, Side, Turn
 from gankit.nn.copies import copied
 from gankit.nn.modes import bfloat16
@@ -29,13 +29,25 @@ def modules(part: Any) -> list[Any]:
 
 def attempt(stepper: Stepper) -> None:
     """Do a step; an error inside a part becomes a PartError that names it, and the part that called it."""
+    shapes = _shapes(stepper.parts)
     with _blaming(stepper.parts):
         try:
             stepper.advance()
-        except RuntimeError as error:
+        except (RuntimeError, ValueError) as error:
+            now = _shapes(stepper.parts)
+            if grown := [name for name in shapes if shapes[name] != now[name]]:
+                raise PartError(
+                    f"{first_of(grown)} gains or loses parameters or buffers in a step, or changes their shapes, which "
+                    "optimizers and averages cannot follow: make all of them in __init__"
+                ) from error
             if not is_fault_of_machine(error) and "grad" in str(error) and (reason := _broken_gradient(stepper, error)):
                 raise PartError(reason) from error
             raise
+
+
+def _shapes(parts: dict[str, Any]) -> dict[str, list[torch.Size]]:
+    modules = {name: part for name, part in parts.items() if isinstance(part, nn.Module)}
+    return {name: [t.shape for t in (*part.parameters(), *part.buffers())] for name, part in modules.items()}
 
 
 @contextlib.contextmanager

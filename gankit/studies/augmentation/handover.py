@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Sequence
 from pathlib import Path
@@ -70,9 +71,12 @@ def write_fold(study: AugmentationStudy, fold: Fold, folder: Path) -> None:
             path = train / Path(file).relative_to(TRAIN)
             path.parent.mkdir(exist_ok=True)
             save_image(path, learn.read(np.array([place]))[0])
+        new_list.replace(train / moved.name)
 
-    old_list, new_list = folder / LIST, folder / f".{LIST}"
+    old_list, new_list, moved = folder / LIST, folder / f".{LIST}.{os.getpid()}.tmp", folder / TRAIN / f".{LIST}"
     with sole_writer(folder):
+        if moved.is_file():  # a call was stopped when it had written all images
+            moved.replace(old_list)
         write_csv(new_list, [titles, *zip(*columns, strict=True)])
         complete = old_list.is_file()
         if complete and new_list.read_bytes() != old_list.read_bytes():
@@ -84,4 +88,5 @@ def write_fold(study: AugmentationStudy, fold: Fold, folder: Path) -> None:
             # Images of another division may be among these, and judge in this one
             refuse_nonempty(folder / TRAIN, f"and there is no {LIST} of what it holds: delete it")
             write_folder(folder / TRAIN, fill)
-        new_list.replace(old_list)  # last, so that a fold with a list is complete
+            moved.replace(old_list)  # last, so that a fold with a list is complete
+        new_list.unlink(missing_ok=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import shutil
 import subprocess
 import sys
 from bisect import bisect
@@ -16,7 +17,7 @@ from scipy import stats
 from gankit.errors import DataError, RunError, first_of, one_line
 from gankit.evaluation.design import Floats
 from gankit.evaluation.folds import GENERATED
-from gankit.files import open_atomically, user_path
+from gankit.files import open_atomically, user_path, write_atomically
 from gankit.images.pictures import fits_png
 from gankit.interfaces import Dataset, Indices, Rows
 from gankit.metrics.leakage import NEAR_COPY, Thumbnail, duplicates, thumbnails
@@ -214,13 +215,15 @@ def _run_program(study: AugmentationStudy, fold: Fold, source: str, folder: Path
     if done.is_file():
         return
     write_fold(study, fold, folder)
+    if (folder / GENERATED).exists():
+        shutil.rmtree(folder / GENERATED)  # what a program made that was stopped
     interpreter = [sys.executable] if program.suffix == ".py" else []
     command = [*interpreter, str(program), str(folder), str(folder / GENERATED)]
     try:
         ended = subprocess.run(command, capture_output=True, text=True, errors="replace", check=False)
     except OSError as error:
         raise RunError(f"augmentation.others.{source}: {program} cannot be run: {one_line(error)}") from None
-    (folder / "program.txt").write_text(ended.stdout + ended.stderr, encoding="utf-8")
+    write_atomically(folder / "program.txt", ended.stdout + ended.stderr)
     if ended.returncode:
         last = (ended.stderr.strip().splitlines() or ["it printed no error"])[-1]
         raise RunError(f"augmentation.others.{source}: {program.name} ended with {ended.returncode}: {last[:200]}")
