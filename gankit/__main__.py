@@ -2,10 +2,12 @@
 
 import sys
 
+from gankit.terminal.text import say_interrupted
+
 try:
     from gankit.cli import main
 except KeyboardInterrupt:
-    print("gankit: interrupted", file=sys.stderr)
+    say_interrupted()
     sys.exit(130)
 
 if __name__ == "__main__":

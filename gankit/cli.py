@@ -17,7 +17,7 @@ from gankit.planning.command import plan
 from gankit.runs.commands import sample, walk
 from gankit.studies.commands import study
 from gankit.terminal.help import Commands, epilog, options
-from gankit.terminal.text import end_output, open_standard_streams, say
+from gankit.terminal.text import end_output, open_standard_streams, say, speaks
 
 app = typer.Typer(
     cls=Commands, help="Train, swap and judge GANs on few images.", epilog=epilog(""), no_args_is_help=True,
@@ -328,12 +328,10 @@ def main() -> None:
     open_standard_streams()
     if isinstance(sys.stdout, TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")  # a plug-in's name may be beyond the locale's letters
-    # Of several processes that torchrun started, the first one prints; the others report only that one was lost.
-    first = os.environ.get("RANK", "0") == "0" or os.environ.get("WORLD_SIZE", "1") == "1"
-    if not first:
-        sys.stdout = open(os.devnull, "w")  # noqa: SIM115 - for as long as the process lives
+    first = speaks()  # the others report only that a process was lost
     try:
-        app(prog_name="gankit")
+        with open(os.devnull, "w") as nowhere, contextlib.redirect_stdout(sys.stdout if first else nowhere):
+            app(prog_name="gankit")
     except Exception as error:
         text = plain_words(error)
         if text is None:

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from gankit.terminal.text import say
+from gankit.terminal.text import say, say_interrupted
 from gankit.version import __version__
 
 EXAMPLES = {
@@ -88,7 +88,7 @@ class Commands(TyperGroup):
             return super().invoke(ctx)
         except KeyboardInterrupt as interrupt:
             if ctx.parent is None and not interrupt.args:
-                say("gankit: interrupted", error=True)
+                say_interrupted()
             raise
         finally:
             for end in ends:

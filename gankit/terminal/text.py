@@ -121,6 +121,17 @@ def say(*texts: object, error: bool = False) -> None:
                 _failures.append(failure)
 
 
+def speaks() -> bool:
+    """Whether this process prints: the only one, or the first of several that torchrun started."""
+    return os.environ.get("RANK", "0") == "0" or os.environ.get("WORLD_SIZE", "1") == "1"
+
+
+def say_interrupted() -> None:
+    """Say on the error stream that the command was interrupted, once for all processes of a torchrun."""
+    if speaks():
+        say("gankit: interrupted", error=True)
+
+
 def end_output() -> str | None:
     """Flush standard output, and return why it was not written as a whole, or None; a reader may leave early."""
     try:
