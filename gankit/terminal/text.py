@@ -112,7 +112,9 @@ def say(*texts: object, error: bool = False) -> None:
     """
     for text in texts:
         line = harmless(str(text))
-        if error:
+        if error and "tqdm" in sys.modules:  # above its bars
+            sys.modules["tqdm"].tqdm.write(line, file=ErrorStream())
+        elif error:
             print(line, file=ErrorStream())
         else:
             try:
