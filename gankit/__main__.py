@@ -2,12 +2,13 @@
 
 import sys
 
-from gankit.terminal.text import say_interrupted
+from gankit.terminal.text import say, speaks
 
 try:
     from gankit.cli import main
 except KeyboardInterrupt:
-    say_interrupted()
+    if speaks():
+        say("gankit: interrupted", error=True)
     sys.exit(130)
 
 if __name__ == "__main__":

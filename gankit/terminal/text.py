@@ -66,8 +66,7 @@ class ErrorStream:
 class LineStream(ErrorStream):
     """An `ErrorStream` for a bar in a file or a pipe: each of its states is a line, which nothing overwrites."""
 
-    def __init__(self) -> None:
-        self._last = ""
+    _last = ""
 
     def write(self, text: str) -> None:
         """Write the bar that tqdm would draw over the last one; what only moves a terminal's cursor is left out."""
@@ -128,12 +127,6 @@ def speaks() -> bool:
     return os.environ.get("RANK", "0") == "0" or os.environ.get("WORLD_SIZE", "1") == "1"
 
 
-def say_interrupted() -> None:
-    """Say on the error stream that the command was interrupted, once for all processes of a torchrun."""
-    if speaks():
-        say("gankit: interrupted", error=True)
-
-
 def end_output() -> str | None:
     """Flush standard output, and return why it was not written as a whole, or None; a reader may leave early."""
     try:
@@ -167,9 +160,8 @@ def as_columns(rows: Sequence[Sequence[str]]) -> list[str]:
     are put below the first one.
     """
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    most = (
-        shutil.get_terminal_size().columns if sys.stdout and sys.stdout.isatty() else 0
-    )  # files and pipes have whole lines
+    # Files and pipes have whole lines.
+    most = shutil.get_terminal_size().columns if sys.stdout and sys.stdout.isatty() else 0
     needed = sum(widths) + 2 * (len(widths) - 1)
     table = list(map(list, rows))
     if most and needed > most:
