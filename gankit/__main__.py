@@ -2,10 +2,13 @@
 
 import sys
 
+from gankit.terminal.text import say, speaks
+
 try:
     from gankit.cli import main
 except KeyboardInterrupt:
-    print("gankit: interrupted", file=sys.stderr)
+    if speaks():
+        say("gankit: interrupted", error=True)
     sys.exit(130)
 
 if __name__ == "__main__":

@@ -1,6 +1,8 @@
 """The command line: `gankit` and `python -m gankit`."""
 
+import atexit
 import contextlib
+import gc
 import os
 import shlex
 import sys
@@ -17,7 +19,7 @@ from gankit.planning.command import plan
 from gankit.runs.commands import sample, walk
 from gankit.studies.commands import study
 from gankit.terminal.help import Commands, epilog, options
-from gankit.terminal.text import end_output, open_standard_streams, say
+from gankit.terminal.text import end_output, open_standard_streams, say, speaks
 
 app = typer.Typer(
     cls=Commands, help="Train, swap and judge GANs on few images.", epilog=epilog(""), no_args_is_help=True,
@@ -325,15 +327,14 @@ def clear() -> None:
 
 def main() -> None:
     """Run the command line; the exit code is 2, with one line, for a mistake, an OSError or too little memory."""
+    atexit.register(gc.freeze)  # Python's end goes through all objects of torch's modules else: a second or more
     open_standard_streams()
     if isinstance(sys.stdout, TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")  # a plug-in's name may be beyond the locale's letters
-    # Of several processes that torchrun started, the first one prints; the others report only that one was lost.
-    first = os.environ.get("RANK", "0") == "0" or os.environ.get("WORLD_SIZE", "1") == "1"
-    if not first:
-        sys.stdout = open(os.devnull, "w")  # noqa: SIM115 - for as long as the process lives
+    first = speaks()  # the others report only that a process was lost
     try:
-        app(prog_name="gankit")
+        with open(os.devnull, "w") as nowhere, contextlib.redirect_stdout(sys.stdout if first else nowhere):
+            app(prog_name="gankit")
     except Exception as error:
         text = plain_words(error)
         if text is None:

@@ -37,6 +37,15 @@ def test_as_a_module_and_as_a_script() -> None:
     assert done.stderr.startswith("gankit: there is no recipe or file 'nothing'; known: ")
 
 
+def test_a_command_ends_without_a_search_for_garbage_among_the_objects_of_its_modules() -> None:
+    code = (
+        "import atexit, gc, sys; atexit.register(lambda: print(gc.get_freeze_count() > 10_000)); "
+        "sys.argv = ['gankit', '--version']; from gankit.__main__ import main; main()"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines()[1:] == ["True"]
+
+
 def commands(group: Any, context: Any) -> Iterator[tuple[str, Any, Any]]:
     """Every command below a group: its words, itself and its context."""
     for name in group.list_commands(context):

@@ -100,19 +100,20 @@ def test_a_corrupt_entry_is_made_again(how: str, folder: Path) -> None:
     assert network.seen == 300
 
 
+@pytest.mark.parametrize(("kept", "said"), [(80, "continue from image 80"), (0, "start again")])
 def test_a_pass_that_was_stopped_goes_on_and_says_so(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    kept: int, said: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(extraction, "CHUNK", 40)
     network = Counting()
-    network.fails_after = 90
+    network.fails_after = kept + 10
     with pytest.raises(BrokenOff, match="run the same command again"):  # still of its kind
         features(network)
-    assert network.seen == 80
-    assert "interrupted; run the same command again to continue from image 80" in capsys.readouterr().err
+    assert network.seen == kept
+    assert f"interrupted; run the same command again to {said}" in capsys.readouterr().err
     again = Counting()
     found = features(again)
-    assert again.seen == 70
+    assert again.seen == 150 - kept
     np.testing.assert_array_equal(found, features(Counting("")))
 
 

@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+import operator
 import pickle
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any, get_args
 
 import pytest
 import tomlkit
+from pydantic import BaseModel
 from settings_texts import errors, write
 
 import gankit
 from gankit.errors import SettingsError
+from gankit.experiments.experiment import Experiment
 from gankit.registry import registry
+from gankit.registry.plugins import PART_KINDS
 from gankit.studies.reading import load_study
 
 
@@ -119,6 +125,44 @@ def test_every_optional_setting_can_be_unset(spelling: str, tmp_path: Path) -> N
     assert unset.evaluation.features is unset.evaluation.count is unset.evaluation.subset is None
     in_file = tomlkit.dumps({**given, "data": {**data, "subset": spelling.strip('"')}})
     assert gankit.load(write(tmp_path / "a.toml", in_file)).data.subset is None
+
+
+def optional_settings() -> Iterator[tuple[str, str, dict[str, Any]]]:
+    """Of each setting of gankit that may be None: the table it stands in, its name, and what else the table needs."""
+
+    def names(model: type[BaseModel]) -> Iterator[str]:
+        fields = model.model_fields.items()
+        return (name for name, field in fields if type(None) in get_args(field.annotation))
+
+    for table in ("data", "training", "evaluation"):
+        model: Any = Experiment.model_fields[table].annotation
+        needed = {"name": "eyes"} if table == "data" else {}
+        yield from ((table, name, needed) for name in names(model))
+    places = {"dataset": "data", "features": "evaluation.features", "metric": "evaluation.metrics", "loss": "losses"}
+    for kind in PART_KINDS:
+        for part in registry(kind).built_in():
+            model = registry(kind).settings(part)
+            needed = {key: "x" for key, field in model.model_fields.items() if field.is_required()}
+            yield from ((places.get(kind, kind), name, {"name": part, **needed}) for name in names(model))
+
+
+@pytest.mark.parametrize("spelling", ["none", "null", ""])
+def test_every_optional_setting_of_the_schema_can_be_unset_in_files_and_overrides(spelling: str) -> None:
+    known = list(optional_settings())
+    assert len(known) >= 30
+    for place, name, needed in known:
+        outer, _, inner = place.partition(".")
+        table = {**needed, name: spelling}
+        in_file = {outer: {inner: [table] if inner == "metrics" else table} if inner else table}
+        part = f"{place}.{needed['name']}" if inner == "metrics" else place
+        without = {key: value for key, value in table.items() if key != name}
+        override = f"{part}.{name}={spelling}"
+        given = {outer: {inner: [without] if inner == "metrics" else without} if inner else without}
+        for experiment in (gankit.load(in_file), gankit.load(given, override)):
+            holder = operator.attrgetter(place)(experiment)
+            holder = holder[0] if inner == "metrics" else holder
+            settings = holder if name in type(holder).model_fields else holder.settings
+            assert getattr(settings, name) is None, override
 
 
 def test_a_study_file_can_unset_a_setting(tmp_path: Path) -> None:

@@ -216,6 +216,17 @@ def test_a_bar_goes_on_without_its_terminal(monkeypatch: pytest.MonkeyPatch) -> 
     assert list(progress_bar(range(3), mininterval=0)) == [0, 1, 2]
 
 
+def test_other_lines_stand_above_the_bars_of_a_study(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "stderr", Terminal())
+    with progress_bar(total=4, ncols=40) as bar:
+        shown = sys.stderr.getvalue()
+        text.say("data: 850 images", error=True)
+        wiped, line, again = sys.stderr.getvalue().removeprefix(shown).partition("data: 850 images\n")
+        assert wiped.strip("\r") == " " * 40
+        assert again.startswith("\r  0%"), line
+        bar.update(4)
+
+
 def test_the_time_left_does_not_jump_when_a_few_steps_are_slow(clock: Any, capsys: pytest.CaptureFixture[str]) -> None:
     bar = Progress(1000, 0, 64)
     take(bar, clock, range(900), 1)

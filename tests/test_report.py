@@ -216,10 +216,11 @@ def test_the_card_has_attacks_and_controls(tmp_path: Path) -> None:
         "gankit.report", "card.md.j2", name="run", steps=5, metrics=metrics, generator="resnet", critic="resnet",
         record={"image": {"channels": 1, "height": 8, "width": 8}, "images": 1200}, data="npz", losses=["wasserstein"],
         patients=30, held_out=90, unopened="", unread="", told="", classes={"*all*": 4},
+        meanings={"memorisation": {"words": "often"}},
     )  # fmt: skip
     assert r"- \*all\*: 4 images." in text
     assert "1,200 training images of 30 patients" in text
     assert "Membership attack by critic score: area 0.75 (0.60 to 0.85) over 30 training and 9 held-out" in text
-    assert "memorisation: 0.60; control, copycat: 1.00 (as it must); control, held-out reals: unknown." in text
-    assert "1 equal an image of the training images pixel by pixel, and 2 are near copies (1.0 %" in text
+    assert "memorisation: 0.60; control, copycat: 1.00 (as it must); control, held-out reals: unknown; often." in text
+    assert "1 equal an image of the training images pixel by pixel, and 2 are near copies (so are 1.0 %" in text
     assert "- Warning: look." in text

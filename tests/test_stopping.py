@@ -144,10 +144,11 @@ def test_a_signal_that_the_process_was_started_to_ignore_stops_nothing(
         signal.signal(number, before)
 
 
+@pytest.mark.parametrize("rank", [None, "0", "1"])
 @pytest.mark.parametrize("when", ["loading", "at work", "after words of its own"])
 @pytest.mark.parametrize("kind", [None, signal.SIGTERM, pytest.param("SIGHUP", marks=NOT_ON_WINDOWS)])
-def test_an_interrupted_command_says_one_line(
-    when: str, kind: Any, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+def test_an_interrupted_command_says_one_line_also_if_it_has_several_processes(
+    when: str, rank: str | None, kind: Any, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     def interrupted(*given: object) -> None:
         if kind and when == "at work":
@@ -158,6 +159,9 @@ def test_an_interrupted_command_says_one_line(
         module = ModuleType("gankit.cli")
         module.__getattr__ = interrupted  # type: ignore[method-assign]
         monkeypatch.setitem(sys.modules, "gankit.cli", module)
+    if rank is not None:
+        monkeypatch.setenv("RANK", rank)
+        monkeypatch.setenv("WORLD_SIZE", "2")
     monkeypatch.setattr("gankit.cache.clear_cache", interrupted)
     monkeypatch.setattr(sys, "argv", ["gankit", "cache", "clear"])
     with pytest.raises(SystemExit) as stop:
@@ -165,4 +169,5 @@ def test_an_interrupted_command_says_one_line(
     assert stop.value.code == 130
     out, err = capsys.readouterr()
     assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
-    assert (out, err) == ("", "" if when == "after words of its own" else "gankit: interrupted\n")
+    silent = when == "after words of its own" or rank == "1"
+    assert (out, err) == ("", "" if silent else "gankit: interrupted\n")

@@ -159,8 +159,8 @@ def features(
             if extraction.content is not None and not quiet:
                 bar.close()
                 # Each of n processes has every n-th chunk, so there is no single image from which they go on.
-                place = f" from image {bar.n - bar.n % CHUNK:,}" if is_alone else ""
-                text = f"{title}: interrupted; run the same command again to continue{place}"
+                kept = f"continue from image {start:,}" if (start := bar.n - bar.n % CHUNK) else "start again"
+                text = f"{title}: interrupted; run the same command again to {kept if is_alone else 'continue'}"
                 say(text, error=True)
                 interrupt.args = (text,)
             raise  # of its own kind: a training that is stopped breaks off its evaluation alone

@@ -9,6 +9,7 @@ import numpy as np
 from gankit.errors import GankitError
 from gankit.evaluation.comparison import read_metrics
 from gankit.evaluation.sources import in_process, run_data
+from gankit.evaluation.tables import rows
 from gankit.files import write_atomically
 from gankit.report.pages import render
 from gankit.runs.run import Run
@@ -45,10 +46,10 @@ def card(run: Run, metrics: dict[str, Any] | None) -> str:
     steps, unread = run.known_steps()
     text = render(
         "gankit.report", "card.md.j2", name=run.path.name, record=record, steps=steps, unread=unread,
-        metrics=metrics, told=told, data=data_name(run),
+        metrics=metrics, told=told, data=data_name(run), patients=patients, unopened=unopened, held_out=kept,
+        meanings=dict(zip(metrics["metrics"], (row.meaning for row in rows(metrics)), strict=True)) if metrics else {},
         generator=run.experiment.generator.name, critic=run.experiment.critic.name,
-        losses=[loss.name for loss in run.experiment.losses], patients=patients, unopened=unopened,
-        held_out=kept,
+        losses=[loss.name for loss in run.experiment.losses],
         classes=dict(zip(run.class_names, run.label_counts, strict=False)),
     )  # fmt: skip
     # Conditions of the template leave empty lines: none stays between items of a list, and at most one elsewhere.

@@ -110,7 +110,7 @@ def run_jobs(
             raise KeyboardInterrupt(LOST) from None
         if todo := unfinished(jobs, folder):
             (folder / STOP).unlink(missing_ok=True)
-            text = f"stopped with {len(todo)} of {len(jobs)} jobs to do; run the same command again to continue"
+            text = f"stopped with {len(todo)} of {len(jobs)} jobs to do; the same command continues them, trainings too"
             say(text, error=True)
             raise KeyboardInterrupt(text)
         return {job.name: _outcome(folder / job.name) for job in jobs}

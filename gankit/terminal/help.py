@@ -7,7 +7,7 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from gankit.terminal.text import say
+from gankit.terminal.text import say, speaks
 from gankit.version import __version__
 
 EXAMPLES = {
@@ -87,7 +87,7 @@ class Commands(TyperGroup):
                 signal.signal(end, signal.default_int_handler)
             return super().invoke(ctx)
         except KeyboardInterrupt as interrupt:
-            if ctx.parent is None and not interrupt.args:
+            if ctx.parent is None and not interrupt.args and speaks():
                 say("gankit: interrupted", error=True)
             raise
         finally:

@@ -66,8 +66,7 @@ class ErrorStream:
 class LineStream(ErrorStream):
     """An `ErrorStream` for a bar in a file or a pipe: each of its states is a line, which nothing overwrites."""
 
-    def __init__(self) -> None:
-        self._last = ""
+    _last = ""
 
     def write(self, text: str) -> None:
         """Write the bar that tqdm would draw over the last one; what only moves a terminal's cursor is left out."""
@@ -112,13 +111,20 @@ def say(*texts: object, error: bool = False) -> None:
     """
     for text in texts:
         line = harmless(str(text))
-        if error:
+        if error and "tqdm" in sys.modules:  # above its bars
+            sys.modules["tqdm"].tqdm.write(line, file=ErrorStream())
+        elif error:
             print(line, file=ErrorStream())
         else:
             try:
                 print(line)
             except OSError as failure:
                 _failures.append(failure)
+
+
+def speaks() -> bool:
+    """Whether this process prints: the only one, or the first of several that torchrun started."""
+    return os.environ.get("RANK", "0") == "0" or os.environ.get("WORLD_SIZE", "1") == "1"
 
 
 def end_output() -> str | None:
@@ -154,9 +160,8 @@ def as_columns(rows: Sequence[Sequence[str]]) -> list[str]:
     are put below the first one.
     """
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    most = (
-        shutil.get_terminal_size().columns if sys.stdout and sys.stdout.isatty() else 0
-    )  # files and pipes have whole lines
+    # Files and pipes have whole lines.
+    most = shutil.get_terminal_size().columns if sys.stdout and sys.stdout.isatty() else 0
     needed = sum(widths) + 2 * (len(widths) - 1)
     table = list(map(list, rows))
     if most and needed > most:
