@@ -66,7 +66,9 @@ def test_intervals_of_agreement_are_over_patients() -> None:
     half = stats.t.ppf(0.975, 39) * error
     kappa = fleiss_kappa(calls)
     assert kappa is not None
-    assert (low, high) == pytest.approx((kappa - half, kappa + half))
+    below_one = math.exp(math.log(1 - kappa) + half / (1 - kappa))  # the end of the interval of the logarithm
+    assert (low, high) == pytest.approx((1 - below_one, kappa + half))
+    assert low < kappa - half
     twice = interval(np.repeat(calls, 2, axis=1)[:, :40], each // 2)
     once = interval(calls[:, :20], each[:20])
     assert twice == pytest.approx(once, abs=0.02)  # images of a patient that are alike say nothing new

@@ -130,7 +130,8 @@ def agreement_interval(
     """The 95 % interval of how far these readers agree, over cases alone: it says nothing of other readers.
 
     A jackknife over groups, as the part "cases" of `crossed_estimate`, with Student's t; for a share
-    `Estimate.share_interval`.
+    `Estimate.share_interval`. Values near 1 have a long lower tail, and near 0 nearly none: each end is the farther one
+    of the t intervals of the value and of log(1 - value). docs/measured/interval-coverage.md has how often they cover.
 
     Args:
         agreement: from (readers, n) answers to a value of at most 1; None where it is not defined.
@@ -150,8 +151,11 @@ def agreement_interval(
     estimate = crossed_estimate(cases, np.array([value]), left_out)
     if is_share:
         return estimate.share_interval(cases.n_groups)
-    low, high = estimate.interval()
-    return (low, min(high, 1.0)) if estimate.varies else None
+    if not estimate.varies:
+        return None
+    half, below_one = estimate.half_width(), 1 - value
+    # exp(x) > 1 + x: of the logarithm's interval the lower end is the farther one, and the upper one the nearer
+    return max(-1.0, 1 - below_one * math.exp(half / below_one)), min(1.0, value + half)
 
 
 def fleiss_kappa(calls: ArrayLike) -> float | None:
