@@ -832,8 +832,8 @@ FAMILIES = {
     ),
     "membership attacks": (attack_trials, [(20, 60), (20,), (1, 3), (0.0, 1.0)], 0.2),
     "readers": (reader_trials, [(1, 3, 6), (20, 40), (0.0, 1.0, 2.5), tuple(READERS)], 0.2),
-    "agreement of readers": (together_trials, [(2, 4), (20, 40), (0.0, 1.0, 2.5), ("differ",)], 0.5),
-    "readers who answer again": (again_trials, [(20, 40), (0.0, 1.0, 2.5)], 0.5),
+    "agreement of readers": (together_trials, [(2, 4), (20, 40), (0.0, 1.0, 2.5), ("differ",)], 0.4),
+    "readers who answer again": (again_trials, [(20, 40), (0.0, 1.0, 2.5)], 0.4),
     "ratings": (wilson_trials, [(20, 60), (0.5, 0.9)], 1),
     "scores of sources": (source_trials, [((10, 10), (10, 40), (40, 40)), (1.0, 0.4), (0.0, 0.8)], 1),
 }

@@ -9,7 +9,7 @@ from numpy.typing import ArrayLike, NDArray
 from scipy.special import ndtri
 
 from gankit.evaluation.classification import auc
-from gankit.evaluation.design import Estimate, Floats
+from gankit.evaluation.design import ROUNDING, Estimate, Floats
 from gankit.evaluation.paired import Cases, crossed_estimate
 
 Kinds = NDArray[np.bool_]  # for each case, whether it is of the kind to be detected
@@ -130,8 +130,8 @@ def agreement_interval(
     """The 95 % interval of how far these readers agree, over cases alone: it says nothing of other readers.
 
     A jackknife over groups, as the part "cases" of `crossed_estimate`, with Student's t; for a share
-    `Estimate.share_interval`. Values near 1 have a long lower tail, and near 0 nearly none: each end is the farther one
-    of the t intervals of the value and of log(1 - value). docs/measured/interval-coverage.md has how often they cover.
+    `Estimate.share_interval`. Values near the ends of their range, -1 / (readers - 1) to 1, are skewed: the lower end is
+    that of log(1 - value), and the upper one that of log(value + 1 / (readers - 1)), farther than those of the value.
 
     Args:
         agreement: from (readers, n) answers to a value of at most 1; None where it is not defined.
@@ -153,9 +153,10 @@ def agreement_interval(
         return estimate.share_interval(cases.n_groups)
     if not estimate.varies:
         return None
-    half, below_one = estimate.half_width(), 1 - value
-    # exp(x) > 1 + x: of the logarithm's interval the lower end is the farther one, and the upper one the nearer
-    return max(-1.0, 1 - below_one * math.exp(half / below_one)), min(1.0, value + half)
+    half, below_one, above_least = estimate.half_width(), 1 - value, value + 1 / (len(answers) - 1)
+    low = 1 - below_one * math.exp(half / below_one)
+    high = value + half if above_least <= ROUNDING else value + above_least * math.expm1(half / above_least)
+    return max(low, -1.0), min(high, 1.0)
 
 
 def fleiss_kappa(calls: ArrayLike) -> float | None:
