@@ -130,8 +130,8 @@ def agreement_interval(
     """The 95 % interval of how far these readers agree, over cases alone: it says nothing of other readers.
 
     A jackknife over groups, as the part "cases" of `crossed_estimate`, with Student's t; for a share
-    `Estimate.share_interval`. Values near the ends of their range, -1 / (readers - 1) to 1, are skewed: the lower end is
-    that of log(1 - value), and the upper one that of log(value + 1 / (readers - 1)), farther than those of the value.
+    `Estimate.share_interval`. Values near the ends of their range, -1 / (readers - 1) to 1, are skewed: the lower end
+    is that of log(1 - value), the upper one that of log(value + 1 / (readers - 1)), both farther off than the value's.
 
     Args:
         agreement: from (readers, n) answers to a value of at most 1; None where it is not defined.
