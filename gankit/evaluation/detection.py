@@ -61,8 +61,7 @@ def area(scores: Floats, kinds: Kinds) -> Floats:
 def _z(calls: Floats) -> Floats:
     """(readers,) normal quantiles of the shares called 1, with the correction of `discrimination`."""
     count = (~np.isnan(calls)).sum(1)
-    corrected = (np.nansum(calls, 1) + 0.5) / (count + 1)
-    return _known(count, ndtri(corrected))
+    return _known(count, ndtri((np.nansum(calls, 1) + 0.5) / (count + 1)))
 
 
 def _known(count: NDArray[np.int64], values: Floats) -> Floats:
@@ -104,8 +103,7 @@ def over_readers(measure: Measure, answers: Floats, kinds: ArrayLike, groups: ND
     """
     kinds = np.asarray(kinds, np.bool_)
     cases = Cases.of(kinds.astype(np.int64), groups)
-    known = ~np.isnan(answers)
-    answered = [known[:, kinds == kind].sum(1) for kind in np.unique(kinds)]
+    answered = [(~np.isnan(answers[:, kinds == kind])).sum(1) for kind in np.unique(kinds)]
     enough = np.all([count > 1 for count in answered], axis=0)
     by_reader = np.where(enough, measure(answers, kinds), np.nan)
     of_these = answers[enough]

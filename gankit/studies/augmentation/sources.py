@@ -255,8 +255,7 @@ def leak(fold: Fold, images: Images) -> dict[str, Any]:
             by more than 24 grey levels; or generated images are near copies of judging images significantly more often
             than training images are (Fisher's exact test).
         "unnoticed": the most near copies of other judging images, among so many generated images, that raise no alarm.
-        "pairs": the first pairs, each the place of the generated image and that of the judging one, validation before
-            test.
+        "pairs": the places of the first pairs: of a generated image, and of a judging one, validation before test.
     """
     learn, generated = _views(np.asarray(fold.learn.images), fold), _views(images, fold)
     judging = [image for part in (fold.validation, fold.test) for image in _views(np.asarray(part.images), fold)[0]]
