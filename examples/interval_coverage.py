@@ -17,7 +17,7 @@ import numpy as np
 from scipy.special import softmax
 from scipy.stats import norm
 
-from gankit.evaluation.classification import Scorer, balanced_accuracy, macro_auc, macro_f1, recalls
+from gankit.evaluation.classification import Scorer, balanced_accuracy, macro_auc, macro_f1, recall_of, recalls
 from gankit.evaluation.design import cross_validated, student_quantile, wilson
 from gankit.evaluation.detection import (
     accuracy,
@@ -125,9 +125,11 @@ def number_trials(cases, per_group, seeds, spread):
         nodes, weights = np.polynomial.hermite_e.hermegauss(60)
         of_nodes = 2 / np.sqrt(4 + (scale * np.exp(of_seed * nodes)) ** 2)
         relation = float((of_nodes * weights).sum() / weights.sum())
+        squared = scale * math.exp(of_seed**2 / 2)
+        true_values = {"mean absolute error": error, "root mean square error": squared, "correlation": relation}
         return {
             name: (found[name]["low"] <= value <= found[name]["high"], None, found[name]["high"] - found[name]["low"])
-            for name, value in (("mean absolute error", error), ("correlation", relation))
+            for name, value in true_values.items()
         }
 
     return trial
@@ -135,8 +137,9 @@ def number_trials(cases, per_group, seeds, spread):
 
 def paired_trials(cases, per_group, seeds, spread, gain):
     """One split: the second arm is better by `gain` logits."""
-    sd = math.sqrt(2 + SPREADS[spread] ** 2)
-    true = mean_chance(1 + gain, sd) - mean_chance(1, sd)
+    scores = {"balanced accuracy": balanced_accuracy, "macro F1": macro_f1, "recall of the rare class": recall_of(1)}
+    confusions = (mean_confusions(cases_of(cases, per_group)[0], extra, SPREADS[spread]) for extra in (gain, 0.0))
+    better, worse = ({name: score(counts).mean() for name, score in scores.items()} for counts in confusions)
 
     def trial(random):
         labels, group = cases_of(cases, per_group)
@@ -147,10 +150,25 @@ def paired_trials(cases, per_group, seeds, spread, gain):
                 easy + extra + random.normal(0, SPREADS[spread], (seeds, 3))[:, labels]
             )
             counts.append(of_cases.counts(np.where(right, labels, (labels + 1) % 3), 3))
-        found = paired_difference(of_cases, *counts, balanced_accuracy)
-        return {"": (found.low <= true <= found.high, not found.low <= 0 <= found.high, found.high - found.low)}
+        intervals = {}
+        for name, score in scores.items():
+            found, true = paired_difference(of_cases, *counts, score), better[name] - worse[name]
+            excluded = not found.low <= 0 <= found.high
+            intervals[name] = found.low <= true <= found.high, excluded, found.high - found.low
+        return intervals
 
     return trial
+
+
+def mean_confusions(labels, gain, spread):
+    """(seeds, 3, 3) confusion matrices of very many seeds on endless cases, where errors go to the next class."""
+    favour = np.random.default_rng(7).normal(0, spread, (20_000, 3))
+    right = mean_chance(1 + gain + favour, math.sqrt(2))
+    counts = np.zeros((len(right), 3, 3))
+    for label, cases in enumerate(np.bincount(labels)):
+        counts[:, label, label] = cases * right[:, label]
+        counts[:, label, (label + 1) % 3] = cases * (1 - right[:, label])
+    return counts
 
 
 def deal(random, labels, group, parts):
@@ -385,25 +403,33 @@ def learner_trials(cases, learner, learnt, repeats=1, folds=5):
     return trial
 
 
+SET_SPREADS = {
+    # by how much training parts scale the errors of a number, as a deviation of the logarithm, by number of cases
+    "training sets matter": {150: 0.04, 400: 0.02},  # as much as in `number_learner_trials`
+    "training sets matter much": {150: 0.1, 400: 0.1},
+}
+
+
 def number_fold_trials(cases, per_group, what, better, folds=5):
     """The endpoint "severity": errors of a number, those of the second arm larger by a share."""
     by_training, of_sets = {
         "seeds alike": (0.0, 0.0),
         "seeds differ in each fold": (0.3, 0.0),
-        "training sets matter": (0.1, 0.1),
+        **{name: (0.1, of_cases[cases]) for name, of_cases in SET_SPREADS.items()},
     }[what]  # deviations of the logarithm by which a training scales all errors
-    true = better * math.sqrt(3 * 2 / math.pi) * math.exp((by_training**2 + of_sets**2) / 2)
+    error = math.sqrt(3 * 2 / math.pi) * math.exp(by_training**2 / 2)
+    true = better * error * math.exp(of_sets**2 / 2)
 
     def trial(random):
         labels, group = cases_of(cases, per_group)
         of_case = random.normal(0, 1, len(labels)) + random.normal(0, 1, group.max() + 1)[group]
         fold, values, variances = deal(random, labels, group, folds), [], []
-        scales = [
-            factor * np.exp(math.sqrt(OVERLAP) * random.normal(0, of_sets)
-                            + math.sqrt(1 - OVERLAP) * random.normal(0, of_sets, (folds, 1, 1, 1))
-                            + random.normal(0, by_training, (folds, 3, 2, 1)))
-            for factor in (1 - better, 1.0)
-        ]  # fmt: skip
+        scales, errors = [], []
+        for factor in (1 - better, 1.0):
+            common = factor * np.exp(math.sqrt(OVERLAP) * random.normal(0, of_sets))
+            errors.append(common * error * math.exp((1 - OVERLAP) * of_sets**2 / 2))
+            scales.append(common * np.exp(math.sqrt(1 - OVERLAP) * random.normal(0, of_sets, (folds, 1, 1, 1))
+                                          + random.normal(0, by_training, (folds, 3, 2, 1))))  # fmt: skip
         for number in range(folds):
             test = fold == number
             first, second = (
@@ -420,7 +446,10 @@ def number_fold_trials(cases, per_group, what, better, folds=5):
             "90 %, as reported": (found["low90"], found["high90"]),
             "from the spread of folds alone": cross_validated(np.array(values), 1 / (folds - 1)).interval(),
         }
-        return {name: (low <= true <= high, not low <= 0 <= high, high - low) for name, (low, high) in spans.items()}
+        covered = {name: (low <= true <= high, not low <= 0 <= high, high - low) for name, (low, high) in spans.items()}
+        low, high = spans["as reported"]
+        covered["as reported, of the cases at hand"] = low <= errors[1] - errors[0] <= high, None, high - low
+        return covered
 
     return trial
 
@@ -456,27 +485,37 @@ def number_learner_trials(cases, learner, folds=5):
 
 def agreement_trials(kind, interaction, change):
     """Distances of generators: seeds shift all arms by 6, arm and seed interact, the sampling of images adds 2."""
+    several, own_reals = kind != "ends, one seed", kind.endswith("own reals")
+    beyond_chance = kind.startswith("ends beyond chance")
+    where = Where(
+        "drawn" if own_reals else "equal", "top" if beyond_chance else "held-out", beyond_chance=beyond_chance
+    )
+    of_reals = 3.0 if own_reals else 0.0  # the error that an arm's own real images make, the same for all its trainings
 
     def trial(random):
         arms = [arm_at(t) for t in (0.0, 0.6, 0.7, 0.8)]
-        many = [arms[0], arms[3], arm_at(0.8, "random-subset")]
+        many = [arms[0], arms[3], arm_at(0.8, "random-subset")] if several else []
         scopes = [arm_at(t, scope="critic-turn") for t in (0.0, 0.6, 0.7, 0.8)]
         seed_effect, trials = random.normal(0, 6, 3), []
         scope_of_seed = random.normal(0, interaction)  # what seed 0 does to the other scope at every threshold
-        for arm in [*arms, many[2], *scopes]:
+        for arm in [*arms, arm_at(0.8, "random-subset"), *scopes]:
+            reals = random.normal(0, of_reals)
             for seed in range(3) if arm in many else range(1):
-                value = 45 + seed_effect[seed] + random.normal(0, interaction) + random.normal(0, 2)
-                value += change * (arm.threshold == 0.8 and not arm.control and not arm.scope and kind == "ends")
+                value = 45 + seed_effect[seed] + random.normal(0, interaction) + random.normal(0, 2) + reals
+                chance = value if beyond_chance else 0.0  # of random images: the choice adds 12
+                if beyond_chance:
+                    value += 12 + random.normal(0, interaction) + random.normal(0, 2) + 0.3 * reals
+                value += change * (arm.threshold == 0.8 and not arm.control and not arm.scope and "ends" in kind)
                 if arm.scope:
-                    value += change * (kind != "ends") + random.normal(0, interaction)
+                    value += change * ("scopes" in kind) + random.normal(0, interaction)
                     value += scope_of_seed * (kind == "scopes, seed 0 favours one")
-                entry = {"value": value, "standard_error": 2.0, "fake_variance": 4.0, "real_influences": [0.0, 0.0],
-                         "n_real": 400, "n_fake": 400}  # fmt: skip
-                result = {"equal": {"held-out": {"frechet": entry}}}
+                entry = {"value": value, "standard_error": 2.0, "fake_variance": 4.0,
+                         "real_influences": [of_reals, 0.0], "n_real": 400, "n_fake": 400}  # fmt: skip
+                result = {where.group: {where.row: {"frechet": entry}}, "chance": {"frechet": {"mean": chance}}}
                 trials.append(Trial(arm, seed, Path(), Outcome("", result, None, 1.0, 1)))
         findings = Findings(None, trials, {})
-        pairs = [(arms[0], arms[3])] if kind == "ends" else list(zip(arms, scopes, strict=True))
-        found = contrasts.contrast(findings, pairs, Where("equal", "held-out"), same_reals=True)
+        pairs = list(zip(arms, scopes, strict=True)) if "scopes" in kind else [(arms[0], arms[3])]
+        found = contrasts.contrast(findings, pairs, where, same_reals=not own_reals)
         return {"": (found.low <= change <= found.high, not found.low <= 0 <= found.high, found.high - found.low)}
 
     return trial
@@ -749,7 +788,15 @@ def again_trials(images, skill):
 
 SEEDS = ("alike", "differ much")
 FOLDS = ("seeds alike", "seeds differ in each fold", "seeds differ, alike in all folds", "training sets matter")
-NUMBERS = ("seeds alike", "seeds differ in each fold", "training sets matter")
+NUMBERS = ("seeds alike", "seeds differ in each fold", *SET_SPREADS)
+DISTANCE_KINDS = (
+    "ends",
+    "ends, own reals",
+    "ends beyond chance, own reals",
+    "ends, one seed",
+    "scopes",
+    "scopes, seed 0 favours one",
+)
 GAINS = (0.0, 0.35, 0.8)
 FAMILIES = {
     # by heading: what makes a trial, the values of each of its settings, the share of the trials that it can afford
@@ -773,7 +820,7 @@ FAMILIES = {
     "numbers that are learnt": (number_learner_trials, [(80, 150), ("linear", "nearest case")], 1),
     "distances of generators": (
         agreement_trials,
-        [("ends", "scopes", "scopes, seed 0 favours one"), (2.0, 6.0), (0.0, 15.0)],
+        [DISTANCE_KINDS, (2.0, 6.0), (0.0, 15.0)],
         1,
     ),
     "shares over trainings": (share_trials, [(1, 3, 5), (100,), (0.0, 0.3)], 1),
@@ -785,8 +832,8 @@ FAMILIES = {
     ),
     "membership attacks": (attack_trials, [(20, 60), (20,), (1, 3), (0.0, 1.0)], 0.2),
     "readers": (reader_trials, [(1, 3, 6), (20, 40), (0.0, 1.0, 2.5), tuple(READERS)], 0.2),
-    "agreement of readers": (together_trials, [(2, 4), (20, 40), (0.0, 1.0, 2.5), ("differ",)], 0.2),
-    "readers who answer again": (again_trials, [(20, 40), (0.0, 1.0, 2.5)], 0.2),
+    "agreement of readers": (together_trials, [(2, 4), (20, 40), (0.0, 1.0, 2.5), ("differ",)], 0.4),
+    "readers who answer again": (again_trials, [(20, 40), (0.0, 1.0, 2.5)], 0.4),
     "ratings": (wilson_trials, [(20, 60), (0.5, 0.9)], 1),
     "scores of sources": (source_trials, [((10, 10), (10, 40), (40, 40)), (1.0, 0.4), (0.0, 0.8)], 1),
 }

@@ -124,8 +124,15 @@ def test_a_planted_leak_is_caught_and_gives_no_verdict(write: Write, tmp_path: P
     assert alarm in results.report.read_text().replace("&#39;", "'")
 
 
+def with_likenesses(fold: Any, levels: int) -> Any:
+    """A fold whose training images are like those of its test part, all pixels so many grey levels apart."""
+    test = np.asarray(fold.test.images).astype(int)
+    alike = np.where(test < 128, test + levels, test - levels).astype(np.uint8)
+    return dataclasses.replace(fold, learn=gankit.wrap("dataset", alike, labels=fold.test.labels))
+
+
 def test_near_copies_are_a_leak_where_they_are_more_than_chance(write: Write) -> None:
-    fold = study(write(), FEW).fold(1)
+    fold = with_likenesses(study(write(), FEW).fold(1), 10)
     test = np.asarray(fold.test.images).astype(int)
     fresh = draw_images(np.zeros(100), 9)[:, None]
     near = np.clip(test[:20] + 1, 0, 255).astype(np.uint8)
@@ -136,6 +143,15 @@ def test_near_copies_are_a_leak_where_they_are_more_than_chance(write: Write) ->
     for count in (0, 1):  # the most that pass, and one more, of as many images
         planted = unnoticed["unnoticed"] + count
         assert leak(fold, np.concatenate([fresh[: 101 - planted], near[:planted]]))["alarm"] == bool(count)
+
+
+@pytest.mark.parametrize(("levels", "alarm"), [(2, False), (23, False), (25, True)])
+def test_one_near_copy_is_a_leak_where_training_images_are_far(write: Write, levels: int, alarm: bool) -> None:
+    fold = study(write(), FEW).fold(1)
+    copied = np.clip(np.asarray(fold.test.images)[:1].astype(int) + 1, 0, 255).astype(np.uint8)
+    images = np.concatenate([draw_images(np.zeros(100), 9)[:, None], copied[..., ::-1]])
+    assert leak(with_likenesses(fold, levels), images)["alarm"] == alarm
+    assert not leak(with_likenesses(fold, levels), images[:100])["alarm"]
 
 
 def test_the_alarm_says_how_many_near_copies_pass_where_images_repeat(write: Write) -> None:

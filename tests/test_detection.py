@@ -66,7 +66,11 @@ def test_intervals_of_agreement_are_over_patients() -> None:
     half = stats.t.ppf(0.975, 39) * error
     kappa = fleiss_kappa(calls)
     assert kappa is not None
-    assert (low, high) == pytest.approx((kappa - half, kappa + half))
+    # The ends of the intervals of two logarithms: of the distances from 1 and from the least value of three readers
+    below_one = math.exp(math.log(1 - kappa) + half / (1 - kappa))
+    above_least = math.exp(math.log(kappa + 1 / 2) + half / (kappa + 1 / 2))
+    assert (low, high) == pytest.approx((1 - below_one, above_least - 1 / 2))
+    assert low < kappa - half < kappa + half < high
     twice = interval(np.repeat(calls, 2, axis=1)[:, :40], each // 2)
     once = interval(calls[:, :20], each[:20])
     assert twice == pytest.approx(once, abs=0.02)  # images of a patient that are alike say nothing new
@@ -76,6 +80,15 @@ def test_intervals_of_agreement_are_over_patients() -> None:
     near = np.tile(truth, (3, 1)).astype(float)
     near[0, 0] = 1 - near[0, 0]
     assert interval(near, each)[1] == 1  # type: ignore[index]
+    opposite = np.array([truth, 1 - truth], float)
+    opposite[0, 0] = opposite[1, 0]
+    assert interval(opposite, each)[0] == -1  # type: ignore[index]
+    below = agreement_interval(
+        lambda table: float(table[0].mean()) - 1.4, calls, ["a"] * 40, each
+    )  # with gaps it may be
+    error = calls[0].std(ddof=1) / math.sqrt(40)
+    assert below is not None
+    assert below[1] == pytest.approx(calls[0].mean() - 1.4 + stats.t.ppf(0.975, 39) * error)
     same = agreement_interval(lambda both: float((both[0] == both[1]).mean()), calls[:2], kinds, each, is_share=True)
     assert 0 < same[0] < (calls[0] == calls[1]).mean() < same[1] < 1  # type: ignore[index]
     assert agreement_interval(lambda both: 1.0, calls, kinds, each, is_share=True) == wilson(40, 40)

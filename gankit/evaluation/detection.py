@@ -9,7 +9,7 @@ from numpy.typing import ArrayLike, NDArray
 from scipy.special import ndtri
 
 from gankit.evaluation.classification import auc
-from gankit.evaluation.design import Estimate, Floats
+from gankit.evaluation.design import ROUNDING, Estimate, Floats
 from gankit.evaluation.paired import Cases, crossed_estimate
 
 Kinds = NDArray[np.bool_]  # for each case, whether it is of the kind to be detected
@@ -61,8 +61,7 @@ def area(scores: Floats, kinds: Kinds) -> Floats:
 def _z(calls: Floats) -> Floats:
     """(readers,) normal quantiles of the shares called 1, with the correction of `discrimination`."""
     count = (~np.isnan(calls)).sum(1)
-    corrected = (np.nansum(calls, 1) + 0.5) / (count + 1)
-    return _known(count, ndtri(corrected))
+    return _known(count, ndtri((np.nansum(calls, 1) + 0.5) / (count + 1)))
 
 
 def _known(count: NDArray[np.int64], values: Floats) -> Floats:
@@ -104,8 +103,7 @@ def over_readers(measure: Measure, answers: Floats, kinds: ArrayLike, groups: ND
     """
     kinds = np.asarray(kinds, np.bool_)
     cases = Cases.of(kinds.astype(np.int64), groups)
-    known = ~np.isnan(answers)
-    answered = [known[:, kinds == kind].sum(1) for kind in np.unique(kinds)]
+    answered = [(~np.isnan(answers[:, kinds == kind])).sum(1) for kind in np.unique(kinds)]
     enough = np.all([count > 1 for count in answered], axis=0)
     by_reader = np.where(enough, measure(answers, kinds), np.nan)
     of_these = answers[enough]
@@ -130,7 +128,8 @@ def agreement_interval(
     """The 95 % interval of how far these readers agree, over cases alone: it says nothing of other readers.
 
     A jackknife over groups, as the part "cases" of `crossed_estimate`, with Student's t; for a share
-    `Estimate.share_interval`.
+    `Estimate.share_interval`. Values near the ends of their range, -1 / (readers - 1) to 1, are skewed: the lower end
+    is that of log(1 - value), the upper one that of log(value + 1 / (readers - 1)), both farther off than the value's.
 
     Args:
         agreement: from (readers, n) answers to a value of at most 1; None where it is not defined.
@@ -150,8 +149,12 @@ def agreement_interval(
     estimate = crossed_estimate(cases, np.array([value]), left_out)
     if is_share:
         return estimate.share_interval(cases.n_groups)
-    low, high = estimate.interval()
-    return (low, min(high, 1.0)) if estimate.varies else None
+    if not estimate.varies:
+        return None
+    half, below_one, above_least = estimate.half_width(), 1 - value, value + 1 / (len(answers) - 1)
+    low = 1 - below_one * math.exp(half / below_one)
+    high = value + half if above_least <= ROUNDING else value + above_least * math.expm1(half / above_least)
+    return max(low, -1.0), min(high, 1.0)
 
 
 def fleiss_kappa(calls: ArrayLike) -> float | None:

@@ -52,8 +52,7 @@ def attacks(source: Any, pool: Pool, training: Dataset, held_out: Dataset) -> tu
             scores["critic"] = _critic_scores(source, training), _critic_scores(source, held_out)
     results, warnings = {}, []
     for name, (member_scores, other_scores) in scores.items():
-        result = attack(member_scores, other_scores, training.groups, held_out.groups)
-        if result is None:
+        if (result := attack(member_scores, other_scores, training.groups, held_out.groups)) is None:
             continue
         results[name] = {"by": ATTACKS[name], **result}
         if result["low"] > 0.5 and result["area"] > result["control"]:
@@ -125,8 +124,7 @@ def _above(scores: Floats, others: Floats) -> Floats:
 
 def _nearness(features: NDArray[Any], fakes: NDArray[Any]) -> Floats:
     """(n,) minus the distance from each of (n, d) features to the nearest of those of generated images."""
-    _, distances = nearest(np.asarray(features), np.asarray(fakes))
-    return -distances[:, 0]
+    return -nearest(np.asarray(features), np.asarray(fakes))[1][:, 0]
 
 
 def _critic_scores(run: Run, images: Dataset) -> Floats:

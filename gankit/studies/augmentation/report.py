@@ -52,10 +52,8 @@ def arm_rows(metrics: Mapping[str, Any], joined: bool = True) -> list[list[str]]
 def score_rows(metrics: Mapping[str, Any]) -> list[list[str]]:
     """All scores of the arms as text, a header first."""
     names = next((list(entry["scores"]) for entry in metrics["arms"].values() if entry["scores"]), [])
-    rows = [["arm", *names]]
-    for arm, entry in metrics["arms"].items():
-        rows.append([arm, *(number(entry["scores"].get(name)) for name in names)])
-    return rows
+    of_arms = ([arm, *(number(entry["scores"].get(name)) for name in names)] for arm, entry in metrics["arms"].items())
+    return [["arm", *names], *of_arms]
 
 
 def choice_rows(metrics: Mapping[str, Any]) -> list[list[str]]:
@@ -72,9 +70,7 @@ def source_table(metrics: Mapping[str, Any], names: tuple[str, ...]) -> list[lis
     rows = [["fold", "source", "images", "by class", "of the judging parts", "leak alarm", "near copies unnoticed"]]
     for row in metrics["sources"]:
         counts = ", ".join(f"{name} {count}" for name, count in zip(names, row["by_class"], strict=False))
-        alarm = "yes" if is_leak(row) else "no"
-        if row["failure"]:
-            alarm = "failed"
+        alarm = "failed" if row["failure"] else "yes" if is_leak(row) else "no"
         found = [str(row["leaked"]), alarm, str(row.get("unnoticed", NONE))]
         rows.append([str(row["fold"]), row["source"], str(row["images"]), counts, *found])
     return rows

@@ -40,6 +40,7 @@ if TYPE_CHECKING:
     from gankit.studies.augmentation.study import AugmentationStudy
 
 CHANCE = 0.01  # Probability, at most, of an alarm for near copies where there is no leak
+FAR = 8 * NEAR_COPY  # Farther from all training images, no image is near a judging one by chance
 PAIRS = 8  # The most pairs of a leak that are kept
 
 
@@ -253,11 +254,11 @@ def leak(fold: Fold, images: Images) -> dict[str, Any]:
     Returns:
         "leaked": judging images with an exact or a near copy among the generated ones.
         "exact": pairs of a judging image and its exact copy.
-        "alarm": whether there is an exact copy, or generated images are near copies of judging images significantly
-            more often than training images are (Fisher's exact test).
-        "unnoticed": the most near copies among so many generated images that raise no alarm.
-        "pairs": the first pairs, each the place of the generated image and that of the judging one, validation before
-            test.
+        "alarm": whether there is an exact copy; or a near one of a judging image that differs from all training images
+            by more than 24 grey levels; or generated images are near copies of judging images significantly more often
+            than training images are (Fisher's exact test).
+        "unnoticed": the most near copies of other judging images, among so many generated images, that raise no alarm.
+        "pairs": the places of the first pairs: of a generated image, and of a judging one, validation before test.
     """
     learn, generated = _views(np.asarray(fold.learn.images), fold), _views(images, fold)
     judging = [image for part in (fold.validation, fold.test) for image in _views(np.asarray(part.images), fold)[0]]
@@ -271,20 +272,26 @@ def leak(fold: Fold, images: Images) -> dict[str, Any]:
         counts = [[count, len(images) - count], [near_real, len(fold.learn) - near_real]]
         return bool(stats.fisher_exact(counts, alternative="greater").pvalue >= CHANCE)
 
+    def is_far_from_learn() -> bool:
+        copied = [judging[place] for place in np.unique(originals)]
+        return len(copied) > len(np.unique(_copies(learn, copied, FAR)[1]))
+
     return {
         "leaked": len(np.unique(originals)),
         "exact": int(exact.sum()),
-        "alarm": bool(exact.any() or not is_chance(near)),
+        "alarm": bool(exact.any() or not is_chance(near) or (near and is_far_from_learn())),
         "unnoticed": bisect(range(1, len(images) + 1), False, key=lambda count: not is_chance(count)),
         "pairs": np.stack([copies, originals], 1)[:PAIRS].tolist(),
     }
 
 
-def _copies(views: list[list[Thumbnail]], others: list[Thumbnail]) -> tuple[Indices, Indices, NDArray[np.bool_]]:
+def _copies(
+    views: list[list[Thumbnail]], others: list[Thumbnail], threshold: float = NEAR_COPY
+) -> tuple[Indices, Indices, NDArray[np.bool_]]:
     """All p pairs of copies: (p,) places of images, given by their views, and of the others; and whether exact."""
     places, other_places, exactly = [np.zeros(0, int)], [np.zeros(0, int)], [np.zeros(0, bool)]
     for view in views:
-        for i, j, _, exact in duplicates(view, others, NEAR_COPY):
+        for i, j, _, exact in duplicates(view, others, threshold):
             places.append(i)
             other_places.append(j)
             exactly.append(exact)

@@ -119,12 +119,8 @@ def score_of(rater: Rater, image: Shown) -> float:
 
 def right_of_pair(rater: Rater, image: Shown) -> float:
     """1 where the reader chose the real one of a pair, else 0; NaN without a call."""
-    call = rater.calls.get(image.id, "")
-    if not call:
-        return math.nan
-    left, right = image.pictures
-    chosen = right if call == RIGHT else left
-    return float(chosen.source == REAL)
+    side = side_of_pair(rater, image)
+    return side if math.isnan(side) else float(image.pictures[int(side)].source == REAL)
 
 
 def side_of_pair(rater: Rater, image: Shown) -> float:
