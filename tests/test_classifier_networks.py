@@ -103,3 +103,24 @@ def test_outputs_do_not_depend_on_the_batch(write: Write, tmp_path: Path) -> Non
     assert (done["steps"], done["resumed_at"], len(done["losses"])) == (3, 0, 3)
     one = np.concatenate([apply(network, parts.test.subset([i])) for i in range(5)])
     assert apply(network, parts.test)[:5] == pytest.approx(one, abs=1e-5)
+
+
+@pytest.mark.parametrize("allowed", ["highest", "medium"])
+def test_float32_is_float32_whatever_the_calling_program_allows(allowed: str, write: Write, tmp_path: Path) -> None:
+    whole, seen = study(write(), REAL, "classifier.steps=1"), []
+
+    class Watched(SmallNetwork):
+        def forward(self, images: torch.Tensor) -> torch.Tensor:
+            seen.append(torch.get_float32_matmul_precision())
+            return super().forward(images)
+
+    network = Watched(whole.split.train.image, 3, width=4)
+    torch.set_float32_matmul_precision(allowed)
+    try:
+        fit(network, training_set(whole, ARMS["real"]), whole.settings, 0, tmp_path)
+        apply(network, whole.split.test)
+        assert torch.get_float32_matmul_precision() == allowed
+    finally:
+        torch.set_float32_matmul_precision("highest")
+    assert set(seen) == {"highest"}
+    assert len(seen) > 1

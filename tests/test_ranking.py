@@ -109,6 +109,19 @@ def with_critic(run: gankit.Run, score: Callable[[Tensor], Tensor]) -> gankit.Ru
     return opened
 
 
+def test_scores_are_float32_whatever_the_calling_program_allows(one_step_runs: dict[str, gankit.Run]) -> None:
+    run, seen = one_step_runs["plain"], set()
+    hook = run.critic.register_forward_pre_hook(lambda *_: seen.add(torch.get_float32_matmul_precision()))
+    torch.set_float32_matmul_precision("medium")
+    try:
+        rank(run, 4, 2)
+        assert torch.get_float32_matmul_precision() == "medium"
+    finally:
+        torch.set_float32_matmul_precision("highest")
+        hook.remove()
+    assert seen == {"highest"}
+
+
 def test_score_maps_are_averaged_and_ties_go_by_number(one_step_runs: dict[str, gankit.Run]) -> None:
     ranked = rank(with_critic(one_step_runs["plain"], lambda x: x), 8, 2)
     floats = torch.cat(

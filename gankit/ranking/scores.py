@@ -17,6 +17,7 @@ from gankit.evaluation.sources import TRAINING, Source, from_array, notes
 from gankit.images.grey_levels import rescale
 from gankit.interfaces import Features
 from gankit.metrics.precision_recall import realism_score
+from gankit.nn.modes import exact
 from gankit.ranking.shown import Opened, open_reals
 from gankit.registry import Part
 from gankit.runs.networks import generate_batches
@@ -48,7 +49,7 @@ def critic_scores(run: Run, z: Tensor, labels: Tensor | None) -> tuple[Scores, l
         of_these = None if labels is None else labels[start : start + len(images)].to(run.device)
         return run.critic(images.to(run.device), of_these).cpu().double().reshape(len(images), -1).mean(1)
 
-    with torch.no_grad():
+    with torch.no_grad(), exact(run.device):
         for images in generate_batches(run.generator, z, labels):
             pieces.append(score(images))
             if start == 0:
@@ -143,8 +144,9 @@ def _logits(run: Run, images: NDArray[Any], classifier: Classifier) -> tuple[Sco
         pieces = []
         for start in range(0, len(images), BATCH):
             part = rescale(images[start : start + BATCH].astype(np.float32), run.value_range, (0.0, 255.0))
-            with torch.no_grad():
-                output = classifier(torch.from_numpy(part).to(device_of(classifier)))  # type: ignore[operator]
+            device = device_of(classifier)
+            with torch.no_grad(), exact(device):
+                output = classifier(torch.from_numpy(part).to(device))  # type: ignore[operator]
             pieces.append(torch.as_tensor(output).detach().cpu().double().numpy())
         logits = np.concatenate(pieces)
     names: Sequence[str] | None = getattr(network, "class_names", None)

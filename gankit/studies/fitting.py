@@ -24,6 +24,7 @@ from gankit.files import user_path
 from gankit.images.grey_levels import rescale
 from gankit.images.room import too_many
 from gankit.interfaces import Dataset, ImageSpec
+from gankit.nn.modes import exact
 from gankit.nn.threads import torch_threads
 from gankit.registry.messages import shown
 from gankit.runs import checkpoint
@@ -238,7 +239,7 @@ def fit(network: nn.Module, data: TrainingSet, settings: FitSettings, seed: int,
         loss_sums, counts = state["losses"].cpu(), state["counts"].cpu()
     resumed_at = step
     network.train()
-    with seeds.own_draws():
+    with seeds.own_draws(), exact(device):
         while step < settings.steps:
             seeds.seed_torch(seed, "classifier step", step)  # For networks that draw, as by dropout
             for group in optimizer.param_groups:
@@ -305,5 +306,6 @@ def apply(network: nn.Module, dataset: Dataset) -> NDArray[np.float64]:
     """What a network in evaluation mode says of all n images of a data set, (n, outputs)."""
     device = next(network.parameters()).device
     batches = torch.split(torch.arange(len(dataset)), AT_ONCE)
-    outputs = [network(to_tensor(dataset.read(batch.numpy()), dataset, device)).cpu().double() for batch in batches]
-    return torch.cat(outputs).numpy()
+    with exact(device):
+        outputs = [network(to_tensor(dataset.read(batch.numpy()), dataset, device)).cpu() for batch in batches]
+    return torch.cat(outputs).double().numpy()

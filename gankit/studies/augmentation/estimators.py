@@ -20,6 +20,7 @@ from gankit.errors import PartError, one_line, suggestion
 from gankit.evaluation.design import Floats
 from gankit.evaluation.extraction import device_of, extractor
 from gankit.interfaces import Dataset, Features
+from gankit.nn.modes import exact
 from gankit.registry.messages import shown
 from gankit.seeds import derive_seed
 from gankit.studies.fitting import AT_ONCE, TrainingSet, batch_images, to_tensor
@@ -155,5 +156,6 @@ class FeatureLearner:
     def _features(self, images: torch.Tensor) -> NDArray[np.float32]:
         """(n, c, h, w) images in [-1, 1] to (n, d) features; their network takes images in [0, 255]."""
         device = device_of(self.network)
-        pieces = [self.network(((piece + 1) * 127.5).to(device)).cpu() for piece in torch.split(images, AT_ONCE)]
+        with exact(device):
+            pieces = [self.network(((piece + 1) * 127.5).to(device)).cpu() for piece in torch.split(images, AT_ONCE)]
         return torch.cat(pieces).numpy()
