@@ -177,7 +177,7 @@ def test_only_one_place_prints() -> None:
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
         if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "print"
     ]
-    assert set(printing) == {"terminal/text.py", "__main__.py"}  # the latter while no other module is loaded
+    assert set(printing) == {"terminal/text.py"}
 
 
 def test_names_are_text_in_pages_and_tables() -> None:
