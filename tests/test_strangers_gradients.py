@@ -313,13 +313,13 @@ class Squares(torch.autograd.Function):
         return x * x
 
     @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> Any:  # type: ignore[override]
+    def backward(ctx: Any, gradient: Tensor) -> Any:
         return 2 * gradient * ctx.input
 
 
 class Detaching(Scoring):
     def forward(self, images: Tensor) -> Any:
-        return self.score(Squares.apply(images.flatten(1) * self.score.weight[0]))  # type: ignore[no-untyped-call]
+        return self.score(Squares.apply(images.flatten(1) * self.score.weight[0]))
 
 
 def test_a_backward_that_is_not_differentiated_is_told(trained: Trained, capsys: pytest.CaptureFixture[str]) -> None:

@@ -109,7 +109,7 @@ def files(work: Path) -> dict[str, bytes]:
 def main() -> None:
     options = arguments(__doc__ or "")
     tally = Tally(options.results / "commands.json", options.seed)
-    key.secrets.token_hex = lambda count: "7" * 2 * count  # type: ignore[assignment,attr-defined]
+    key.secrets.token_hex = lambda count: "7" * 2 * count  # type: ignore[attr-defined]
     with workplace() as place, chdir("."):
         work = place / "work"
         prepare(work)
