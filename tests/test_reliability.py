@@ -14,11 +14,12 @@ pytestmark = pytest.mark.timeout(900)  # most of a minute of one core, which oth
 FOLDER = Path(__file__).parent / "reliability"
 SHORT = """
 import sys
-import damaged, kills, writes
+import commands, damaged, kills, writes
 results, kinds = sys.argv[1:]
 arguments = ["--recipes", "wgan-gp", "--results", results]
 for script, more in (
     (kills, ["--kinds", kinds, "--count", "1"]), (writes, ["--count", "1"]),
+    (commands, ["--kinds", "sample", "--count", "1"]),
     (damaged, ["--kinds", "resume", "--count", "1"]),
     (damaged, ["--kinds", "checkpoint,export,cache,forged checkpoint,forged export", "--count", "3"]),
 ):
@@ -41,7 +42,7 @@ def results(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFac
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="each case is a forked process")
 def test_faults_change_nothing(results: dict[str, Any]) -> None:
-    for script, count in ("kills", len(results["kinds"].split(","))), ("writes", 1):
+    for script, count in ("kills", len(results["kinds"].split(","))), ("writes", 1), ("commands", 2):
         assert results[script]["failed"] == {}
         assert len(results[script]["done"]) == count
 

@@ -204,6 +204,8 @@ class Growing(Painter):
 class Banking(Painter):
     """Keeps all latents that it has seen."""
 
+    seen: Tensor
+
     def __init__(self) -> None:
         super().__init__()
         self.register_buffer("seen", torch.zeros(0, 16))

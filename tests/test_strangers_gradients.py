@@ -302,3 +302,28 @@ def test_sound_parts_get_no_caution(trained: Trained, capsys: pytest.CaptureFixt
     trained(critic=gankit.wrap("critic", Faint), name="faint")
     trained(generator=gankit.wrap("generator", Noisy, latent_dim=16), name="noisy")
     assert "warning" not in capsys.readouterr().err
+
+
+class Squares(torch.autograd.Function):
+    """Its backward forgets that it depends on the input, too."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Tensor:
+        ctx.input = x.detach()
+        return x * x
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> Any:
+        return 2 * gradient * ctx.input
+
+
+class Detaching(Scoring):
+    def forward(self, images: Tensor) -> Any:
+        return self.score(Squares.apply(images.flatten(1) * self.score.weight[0]))
+
+
+def test_a_backward_that_is_not_differentiated_is_told(trained: Trained, capsys: pytest.CaptureFixture[str]) -> None:
+    trained(critic=gankit.wrap("critic", Detaching))
+    said = capsys.readouterr().err
+    assert "critic mine gives penalties other gradients than finite differences do (off by" in said
+    assert "compute there with torch alone" in said

@@ -1,5 +1,6 @@
 """Gradients of each sample's score with respect to that sample: what gradient penalties are made of."""
 
+import math
 from collections.abc import Callable
 
 import torch
@@ -60,6 +61,46 @@ def score_gradients(critic: Callable[..., Tensor], images: Tensor, labels: Tenso
             # Tied to the scores, so that the critic's parameters get a gradient of zero instead of an error.
             gradients = torch.zeros_like(images) + (0 * means).reshape(-1, *[1] * (images.ndim - 1))
         return gradients if create_graph else gradients.detach()
+
+
+def slope_error(
+    gradient: Tensor, function: Callable[[Tensor], Tensor], at: Tensor, scale: Tensor | float = 1.0
+) -> float:
+    """How far a scalar function's gradient `at` float64 values is from central differences, as a share of these.
+
+    It is the median over five random directions, since a kink near one of the points may spoil others; NaN where one
+    is not finite. `scale` multiplies the directions element by element.
+    """
+    step, generator, pairs = 1e-8, torch.Generator().manual_seed(0), []
+    for _ in range(5):
+        direction = scale * torch.randn(at.shape, generator=generator, dtype=at.dtype).to(at.device)
+        with torch.no_grad():
+            difference = (function(at + step * direction) - function(at - step * direction)) / (2 * step)
+            pairs.append(((gradient * direction).sum().item(), difference.item()))
+    if not all(math.isfinite(value) for pair in pairs for value in pair):
+        return math.nan
+    largest = max(max(abs(by_differences) for _, by_differences in pairs), 1e-9)
+    return sorted(abs(a - b) / largest for a, b in pairs)[len(pairs) // 2]
+
+
+def penalty_error(critic: nn.Module, images: Tensor, labels: Tensor | None) -> float:
+    """The `slope_error` of squared `score_gradients` by the weights of a critic, whose numbers are float64.
+
+    Weights are left a little changed. Inputs are those of `score_gradients`.
+    """
+    parameters = [parameter for parameter in critic.parameters() if parameter.requires_grad]
+
+    def penalty(weights: Tensor) -> Tensor:
+        nn.utils.vector_to_parameters(weights, parameters)
+        torch.manual_seed(4)
+        with torch.enable_grad():
+            return score_gradients(critic, images, labels).square().sum()
+
+    weights = nn.utils.parameters_to_vector(parameters).detach()
+    gradients = torch.autograd.grad(penalty(weights), parameters, allow_unused=True, materialize_grads=True)
+    spreads = [torch.full_like(value, max(value.std(correction=0).item(), 1e-2)) for value in parameters]
+    by_weights, scale = (torch.cat([value.flatten() for value in values]) for values in (gradients, spreads))
+    return slope_error(by_weights, penalty, weights, scale)
 
 
 def _sample_scores(scores: Tensor) -> Tensor:

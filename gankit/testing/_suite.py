@@ -2,7 +2,6 @@
 
 import contextlib
 import inspect
-import math
 import re
 import sys
 import tomllib
@@ -20,6 +19,7 @@ from torch import Tensor
 from gankit import seeds
 from gankit.errors import GankitError, PartError
 from gankit.interfaces import ImageSpec
+from gankit.nn.gradients import slope_error
 from gankit.registry import Part, construct, registry
 from gankit.registry.plugins import KINDS
 from gankit.runs.networks import probe_labels
@@ -168,24 +168,10 @@ def save_and_load(state: Mapping[str, Any]) -> Any:
         pytest.fail(f"the state holds more than tensors, numbers and text, so no checkpoint can be read back: {error}")
 
 
-def assert_is_gradient(
-    gradient: Tensor, function: Callable[[Tensor], Tensor], at: Tensor, what: str, scale: Tensor | float = 1.0
-) -> None:
-    """Assert that a scalar function's gradient `at` float64 values is that of central differences.
-
-    Most of five random directions must agree, since a kink near one of the points may spoil the others. `scale`
-    multiplies the directions element by element; `what` is whose derivatives they are, for the message.
-    """
-    step, generator, pairs = 1e-8, torch.Generator().manual_seed(0), []
-    for _ in range(5):
-        direction = scale * torch.randn(at.shape, generator=generator, dtype=at.dtype)
-        with torch.no_grad():
-            difference = (function(at + step * direction) - function(at - step * direction)) / (2 * step)
-            pairs.append(((gradient * direction).sum().item(), difference.item()))
-    assert all(math.isfinite(value) for pair in pairs for value in pair), f"{what}: derivatives are not finite"
-    scale = max(max(abs(by_differences) for _, by_differences in pairs), 1e-9)
-    errors = sorted(abs(a - b) / scale for a, b in pairs)
-    assert errors[len(errors) // 2] < 1e-3, f"{what}: derivatives differ from finite differences: {pairs}"
+def assert_is_gradient(gradient: Tensor, function: Callable[[Tensor], Tensor], at: Tensor, what: str) -> None:
+    """Assert that a scalar function's gradient `at` float64 values is that of central differences; `what` names it."""
+    error = slope_error(gradient, function, at)
+    assert error < 1e-3, f"{what}: derivatives differ from finite differences by {error:.3g} of these"
 
 
 def assert_one_line(error: GankitError) -> None:

@@ -19,8 +19,9 @@ from gankit.experiments.experiment import Experiment, load
 from gankit.experiments.selection import open_dataset
 from gankit.interfaces import Augment, Critic, FeatureCritic, Generator, Loss
 from gankit.nn.copies import copied
+from gankit.nn.gradients import penalty_error
 from gankit.runs import checkpoint
-from gankit.runs.networks import PROBE_BATCH, build_network, load_state, place
+from gankit.runs.networks import PROBE_BATCH, build_network, load_state, place, probe_labels
 from gankit.training.assembly import experiment_warnings
 from gankit.training.data import TrainingData, prepare
 from gankit.training.description import data_warnings, describe, summarise
@@ -81,7 +82,13 @@ def rehearse(experiment: Experiment, data: TrainingData) -> list[str]:
         for stepper in (first, second):
             attempt(stepper)
         _check_same_step(first, second)
-        return [*idle, *_network_warnings(first), *data_warnings(data), *_determinism_warnings(first)]
+        return [
+            *idle,
+            *_network_warnings(first),
+            *_penalty_warnings(first),
+            *data_warnings(data),
+            *_determinism_warnings(first),
+        ]
 
 
 def check(recipe_or_path: str, *overrides: str) -> Iterator[str]:
@@ -288,6 +295,29 @@ def _network_warnings(stepper: Stepper) -> list[str]:
             "expect unbounded scores; leave the sigmoid out"
         )
     return lines
+
+
+def _penalty_warnings(stepper: Stepper) -> list[str]:
+    """A line where gradients of penalties are wrong; none where a critic does not work in float64."""
+    if not any(term.loss.per_sample for term in stepper.gan.losses):
+        return []
+    critic, labels = copied(stepper.critic).double().eval(), probe_labels(2, stepper.data.image)
+    labels = labels.double() if labels is not None and labels.is_floating_point() else labels
+    try:
+        for parameter in critic.parameters():  # a last layer that is zero would hide all others
+            parameter.data = (parameter.data + 0.02 * torch.randn_like(parameter)).contiguous()
+        images = torch.rand(2, *stepper.data.image.shape, dtype=torch.float64, device=stepper.device) * 2 - 1
+        error = penalty_error(critic, images, None if labels is None else labels.to(stepper.device))
+    except Exception as failure:
+        if is_fault_of_machine(failure):
+            raise
+        return []
+    if not error > 1e-2:
+        return []
+    return [
+        f"critic {stepper.experiment.critic.name} gives penalties other gradients than finite differences do (off by "
+        f"{error:.0%}), as where a backward detaches, or computes in NumPy: compute there with torch alone"
+    ]
 
 
 def _determinism_warnings(stepper: Stepper) -> list[str]:

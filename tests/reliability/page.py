@@ -10,13 +10,15 @@ from typing import Any
 
 RESULTS = Path(__file__).parent / "results"
 PAGE = Path(__file__).parents[2] / "docs" / "measured" / "reliability.md"
-GOOD = ("same", "not noticed, and same", "noticed", "read", "refused", "checked", "within bounds")
+GOOD = ("same", "whole already", "not noticed, and same", "noticed", "read", "refused", "checked", "within bounds")
 WHAT = {
     "write": "states that a kill at each change of a run's folder leaves, resumed",
     "two": "states that a kill at each change leaves under two processes, resumed",
     "drawn": "runs that were killed at a drawn write or moment, alone and under two processes, resumed",
     "moment": "runs that a signal stopped at some moment, resumed",
     "writes": "runs whose disk failed at a change of their folder, once or for good, resumed",
+    "killed": "states that a kill at a change leaves behind other commands and studies, which are repeated",
+    "failing": "other commands and studies whose disk failed at a change, once or for good, repeated",
     "resume": "runs whose newest checkpoint was damaged, and which were resumed",
     "checkpoint": "checkpoints with damaged bytes", "export": "exported generators with damaged bytes",
     "cache": "cached arrays with damaged bytes",
@@ -33,7 +35,8 @@ what can go wrong by the hundred and by the thousand; each case is a function of
 be looked at again. Short forms are among the default tests. What may come out of a case:
 
 - a run that was stopped ends, once it is resumed, with the files and contents of one that never was ("same"); a write
-  that failed may have been of no consequence, such as the deletion of a lock ("not noticed, and same");
+  that failed may have been of no consequence, such as the deletion of a lock ("not noticed, and same"), and a folder
+  that a command writes may be there when it is killed ("whole already");
 - a file is read ("read", "checked"), or refused in one line per mistake ("refused");
 - a file of gankit's own that was damaged is never taken for whole ("noticed");
 - never a traceback, never a program that was started, never more than 5 seconds or 1 GB for one file.
