@@ -301,9 +301,10 @@ def _penalty_warnings(stepper: Stepper) -> list[str]:
     """A line where gradients of penalties are wrong; none where a critic does not work in float64."""
     if not any(term.loss.per_sample for term in stepper.gan.losses):
         return []
-    critic, labels = copied(stepper.critic).double().eval(), probe_labels(2, stepper.data.image)
+    labels = probe_labels(2, stepper.data.image)
     labels = labels.double() if labels is not None and labels.is_floating_point() else labels
     try:
+        critic = copied(stepper.critic).double().eval()
         for parameter in critic.parameters():  # a last layer that is zero would hide all others
             parameter.data = (parameter.data + 0.02 * torch.randn_like(parameter)).contiguous()
         images = torch.rand(2, *stepper.data.image.shape, dtype=torch.float64, device=stepper.device) * 2 - 1
