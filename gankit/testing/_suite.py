@@ -12,7 +12,6 @@ from typing import Any, ClassVar
 
 import pytest
 import tomlkit
-import torch
 from pydantic import BaseModel, ValidationError
 from torch import Tensor
 
