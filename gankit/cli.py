@@ -1,8 +1,6 @@
 """The command line: `gankit` and `python -m gankit`."""
 
-import atexit
 import contextlib
-import gc
 import os
 import shlex
 import sys
@@ -327,7 +325,6 @@ def clear() -> None:
 
 def main() -> None:
     """Run the command line; the exit code is 2, with one line, for a mistake, an OSError or too little memory."""
-    atexit.register(gc.freeze)  # Python's end goes through all objects of torch's modules else: a second or more
     open_standard_streams()
     if isinstance(sys.stdout, TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")  # a plug-in's name may be beyond the locale's letters

@@ -201,7 +201,8 @@ def refuse_unwritable(path: Path) -> None:
         PermissionError: names it.
     """
     place = next(filter(Path.exists, path.absolute().parents))
-    if not os.access(place, os.W_OK):
+    # Folders are opened, too, to bring their entries to the disk.
+    if not os.access(place, os.W_OK | os.R_OK):
         raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path))
 
 

@@ -134,7 +134,7 @@ def check_cluster(place: Place, cluster: str) -> str:
     second.send_signal(signal.SIGINT)
     _, said = place.end(second)
     assert second.returncode != 0
-    assert "stopped with 3 of 4 jobs to do; the same command continues them, trainings too" in said
+    assert "stopped with 3 of 4 jobs to do; the same command goes on, in trainings too" in said
     assert "with 2 at a time" in said
     (place.folder / "hold").unlink()
     last = place.start(cluster)

@@ -100,17 +100,17 @@ def test_a_corrupt_entry_is_made_again(how: str, folder: Path) -> None:
     assert network.seen == 300
 
 
-@pytest.mark.parametrize(("kept", "said"), [(80, "continue from image 80"), (0, "start again")])
+@pytest.mark.parametrize(("kept", "said"), [(80, "goes on from image 80"), (0, "starts over")])
 def test_a_pass_that_was_stopped_goes_on_and_says_so(
     kept: int, said: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(extraction, "CHUNK", 40)
     network = Counting()
     network.fails_after = kept + 10
-    with pytest.raises(BrokenOff, match="run the same command again"):  # still of its kind
+    with pytest.raises(BrokenOff, match="the same command"):  # still of its kind
         features(network)
     assert network.seen == kept
-    assert f"interrupted; run the same command again to {said}" in capsys.readouterr().err
+    assert f"interrupted; the same command {said}" in capsys.readouterr().err
     again = Counting()
     found = features(again)
     assert again.seen == 150 - kept

@@ -128,8 +128,9 @@ def agreement_interval(
     """The 95 % interval of how far these readers agree, over cases alone: it says nothing of other readers.
 
     A jackknife over groups, as the part "cases" of `crossed_estimate`, with Student's t; for a share
-    `Estimate.share_interval`. Values near the ends of their range, -1 / (readers - 1) to 1, are skewed: the lower end
-    is that of log(1 - value), the upper one that of log(value + 1 / (readers - 1)), both farther off than the value's.
+    `Estimate.share_interval`. Near the ends of their range values are skewed. So the lower end is computed for
+    log(1 - value), the upper one for log(value - least), and transformed back; both lie farther out than the value's
+    own. The least value is -1 / (answers - 1), of the case with the fewest answers.
 
     Args:
         agreement: from (readers, n) answers to a value of at most 1; None where it is not defined.
@@ -151,10 +152,16 @@ def agreement_interval(
         return estimate.share_interval(cases.n_groups)
     if not estimate.varies:
         return None
-    half, below_one, above_least = estimate.half_width(), 1 - value, value + 1 / (len(answers) - 1)
-    low = 1 - below_one * math.exp(half / below_one)
-    high = value + half if above_least <= ROUNDING else value + above_least * math.expm1(half / above_least)
-    return max(low, -1.0), min(high, 1.0)
+    answered = np.isfinite(answers).sum(0)
+    half, least = estimate.half_width(), -1 / (answered[answered > 1].min() - 1)
+    low = 1 - _farther(1 - value, half)
+    return max(low, least), min(least + _farther(value - least, half), 1.0)
+
+
+def _farther(distance: float, half_width: float) -> float:
+    """The upper end of the interval of a distance from an end of its range, computed for its logarithm."""
+    relative = half_width / max(distance, ROUNDING)
+    return distance * math.exp(relative) if relative < 1 else distance + half_width * (math.e - 1)
 
 
 def fleiss_kappa(calls: ArrayLike) -> float | None:

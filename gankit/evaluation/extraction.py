@@ -159,8 +159,8 @@ def features(
             if extraction.content is not None and not quiet:
                 bar.close()
                 # Each of n processes has every n-th chunk, so there is no single image from which they go on.
-                kept = f"continue from image {start:,}" if (start := bar.n - bar.n % CHUNK) else "start again"
-                text = f"{title}: interrupted; run the same command again to {kept if is_alone else 'continue'}"
+                kept = f"goes on from image {start:,}" if (start := bar.n - bar.n % CHUNK) else "starts over"
+                text = f"{title}: interrupted; the same command {kept if is_alone else 'goes on'}"
                 say(text, error=True)
                 interrupt.args = (text,)
             raise  # of its own kind: a training that is stopped breaks off its evaluation alone

@@ -86,7 +86,8 @@ def slope_error(
 def penalty_error(critic: nn.Module, images: Tensor, labels: Tensor | None) -> float:
     """The `slope_error` of squared `score_gradients` by the weights of a critic, whose numbers are float64.
 
-    Weights are left a little changed. Inputs are those of `score_gradients`.
+    Weights are left a little changed. `images` are (n, c, h, w) in [-1, 1], and `labels` None, (n,) classes or (n, k)
+    conditions.
     """
     parameters = [parameter for parameter in critic.parameters() if parameter.requires_grad]
 

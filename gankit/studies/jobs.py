@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import joblib
+from joblib._parallel_backends import LokyBackend  # not among joblib.parallel.BACKENDS where processes cannot share
 
 from gankit.errors import RunError, typed_line
 from gankit.files import sole_writer, write_atomically
@@ -23,7 +24,7 @@ from gankit.registry import Registry, registry
 from gankit.registry.plugins import KINDS
 from gankit.studies.clusters import Cluster
 from gankit.studies.worker import ALIVE, POLL, RESULT, STOP, MainProcess, end_with, repeat, run_job, seal
-from gankit.terminal.text import ErrorStream, harmless, progress_bar, say
+from gankit.terminal.text import progress_bar, say
 from gankit.training.stopping import StopRequest
 
 SHOW_EVERY = 2.0  # Seconds between updates of the progress bar
@@ -110,16 +111,13 @@ def run_jobs(
             raise KeyboardInterrupt(LOST) from None
         if todo := unfinished(jobs, folder):
             (folder / STOP).unlink(missing_ok=True)
-            text = f"stopped with {len(todo)} of {len(jobs)} jobs to do; the same command continues them, trainings too"
+            text = f"stopped with {len(todo)} of {len(jobs)} jobs to do; the same command goes on, in trainings too"
             say(text, error=True)
             raise KeyboardInterrupt(text)
         return {job.name: _outcome(folder / job.name) for job in jobs}
 
 
-_Loky: Any = joblib.parallel.BACKENDS["loky"]
-
-
-class _Processes(_Loky):  # type: ignore[misc]  # joblib has no types
+class _Processes(LokyBackend):  # type: ignore[misc]  # joblib has no types
     """Processes on this machine that end with this one."""
 
     def configure(self, *given: Any, **settings: Any) -> int:
@@ -232,7 +230,7 @@ class _Progress:
         done = [name for name in self._cost if name not in self._undone]
         self._seconds = {name: _outcome(folder / name).seconds for name in done}  # that each finished job took
         self._last_end = time.monotonic()  # when a job ended last; until one has, when all began
-        self._last_shown, self._stream = -math.inf, ErrorStream()
+        self._last_shown = -math.inf
         self.bar = progress_bar(
             total=sum(self._cost.values()), initial=sum(self._cost[name] for name in done), mininterval=SHOW_EVERY,
             bar_format="{desc} {percentage:3.0f}%|{bar}| {elapsed}{postfix}", disable=quiet or not self._undone,
@@ -254,7 +252,7 @@ class _Progress:
         for name in ended:
             outcome = _outcome(self._folder / name)
             if outcome.failure:
-                bar.write(harmless(f"{name} failed: {outcome.failure}"), file=self._stream)
+                say(f"{name} failed: {outcome.failure}", error=True)
             bar.n += self._undone.pop(name)
             self._seconds[name], self._last_end = outcome.seconds, now
         if ended or (not bar.disable and now - self._last_shown > bar.mininterval):

@@ -10,7 +10,7 @@ from gankit.runs.run import Run, open_run
 from gankit.studies.worker import check_made
 from gankit.training.assembly import build
 from gankit.training.data import prepare
-from gankit.training.timing import time_training as time_training
+from gankit.training.timing import time_training as time_training  # for studies that are written as plug-ins, too
 from gankit.training.train import resume, train
 
 RUN = "run"  # The sub-folder of a job that holds the run of its training

@@ -47,7 +47,7 @@ POLL = 0.3  # Seconds between looks at the folder
 CLOCK_EVERY = 10.0  # Seconds between updates of `CLOCK`: so much of a killed job's time can go uncounted
 LATE = 60.0  # Seconds that a file may take to appear on a shared disk
 SILENCE = 180.0  # Seconds without a change of `ALIVE` after which the main process is taken for dead
-PARENT = 0  # The process that has started this worker on its machine, and with which it ends; 0 for all others
+PARENT = 0  # The process that has started this worker on its machine, and with which it ends; 0 in any other process
 BUSY = threading.Lock()  # Held during a job by a worker that the main process has started
 
 

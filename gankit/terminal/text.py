@@ -111,8 +111,8 @@ def say(*texts: object, error: bool = False) -> None:
     """
     for text in texts:
         line = harmless(str(text))
-        if error and "tqdm" in sys.modules:  # above its bars
-            sys.modules["tqdm"].tqdm.write(line, file=ErrorStream())
+        if error and (bars := getattr(sys.modules.get("tqdm"), "tqdm", None)):
+            bars.write(line, file=ErrorStream())  # above them
         elif error:
             print(line, file=ErrorStream())
         else:

@@ -232,7 +232,9 @@ class CriticTests(_NetworkTests):
         assert_is_gradient(gradient, lambda at: scores(at).sum(), images, "the critic's scores by its images")
         if _trainable(critic):
             error = penalty_error(critic, images.detach(), labels)
-            assert error < 1e-3, f"gradient penalty: derivatives differ from finite differences by {error:.3g} of these"
+            assert error < 1e-3, (
+                f"the gradient penalty: derivatives differ from finite differences by {error:.3g} of these"
+            )
 
     @each_image
     def test_features_and_their_scores_are_the_forward_pass(self, kind_of_image: str) -> None:

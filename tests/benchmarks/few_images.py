@@ -55,7 +55,7 @@ Values = dict[str, Any]
 Place = tuple[str, int]
 
 ROOT = Path(__file__).parents[2]
-PLUGINS = ("gankit-fastgan", "gankit-stylegan2", "gankit-adaptive-augment")
+PLUGINS = ("gankit-fastgan", "gankit-adaptive-augment", "gankit-stylegan2")  # the last one imports the second
 SETS = ["eyes:64", "eyes:128", "bccd_cells:64", "retinamnist:32", "breastmnist:32"]
 KINDS = ["plain", "classes", "transfer"]
 HELD_OUT = 0.3

@@ -17,7 +17,7 @@ WHAT = {
     "drawn": "runs that were killed at a drawn write or moment, alone and under two processes, resumed",
     "moment": "runs that a signal stopped at some moment, resumed",
     "writes": "runs whose disk failed at a change of their folder, once or for good, resumed",
-    "killed": "states that a kill at a change leaves behind other commands and studies, which are repeated",
+    "killed": "other commands and studies, repeated from each state that a kill at a change leaves",
     "failing": "other commands and studies whose disk failed at a change, once or for good, repeated",
     "resume": "runs whose newest checkpoint was damaged, and which were resumed",
     "checkpoint": "checkpoints with damaged bytes", "export": "exported generators with damaged bytes",
@@ -35,18 +35,18 @@ what can go wrong by the hundred and by the thousand; each case is a function of
 be looked at again. Short forms are among the default tests. What may come out of a case:
 
 - a run that was stopped ends, once it is resumed, with the files and contents of one that never was ("same"); a write
-  that failed may have been of no consequence, such as the deletion of a lock ("not noticed, and same"), and a folder
-  that a command writes may be there when it is killed ("whole already");
+  that failed may have been of no consequence, such as the deletion of a lock ("not noticed, and same"), and a
+  command that is killed may already have written everything ("whole already");
 - a file is read ("read", "checked"), or refused in one line per mistake ("refused");
 - a file of gankit's own that was damaged is never taken for whole ("noticed");
-- never a traceback, never a program that was started, never more than 5 seconds or 1 GB for one file.
+- there is never a traceback, no program is started, and no file takes more than 5 seconds or 1 GB.
 
 A kill leaves what the folder holds at that moment. So one training of a recipe keeps the states of its folder before
 and halfway through each write, sync, rename, new folder and deletion, and every state that differs from the last one
-is resumed. Recipes that are not named below were killed at a draw of writes and moments, by an earlier version. Failed
-writes are a draw, too: each change of one small run with five errors (no space, no quota left, read-only, not
-permitted, input/output error), once and for good, would be 1,110 cases. Neither includes the rehearsal of a training,
-which writes nothing.
+is resumed. Recipes not named below were killed only at a random sample of writes and moments, with an earlier version
+of gankit. Failed writes are a sample, too: each change of one small run with five errors (no space, no quota left,
+read-only, not permitted, input/output error), once and for good, would be 1,110 cases. Neither includes the rehearsal
+of a training, which writes nothing.
 
 """
 TAIL = """
@@ -87,11 +87,12 @@ def render(results: Path) -> str:
                 f"{case.replace(' write', '').replace(' two', ' under two processes')} ({count})"
                 for case, count in kills.items() if case in found["finished"]
             ]  # fmt: skip
-            notes.append(f"Every change was tried of: {', '.join(whole)}.\n")
+            notes.append(f"A kill at every change was tried for (number of changes): {', '.join(whole)}.\n")
         if values := found.get("values"):
             compared = ", ".join(f"{name} {value:+d}" if isinstance(value, int) else f"{name} {value:.3f}"
                                  for name, value in values.items())  # fmt: skip
-            notes.append(f"Of {found['tried']:,} {found['what']}, the last tenth beside the second: {compared}.\n")
+            what = f"{found['tried']:,} {found['what']}, the last tenth compared with the second tenth"
+            notes.append(f"Of {what} (ratios; open files: difference): {compared}.\n")
     return HEAD + "\n".join(lines) + "\n" + "".join(f"\n{note}" for note in notes) + TAIL
 
 

@@ -77,16 +77,17 @@ def write_fold(study: AugmentationStudy, fold: Fold, folder: Path) -> None:
     with sole_writer(folder):
         if moved.is_file():  # a call was stopped when it had written all images
             moved.replace(old_list)
-        write_csv(new_list, [titles, *zip(*columns, strict=True)])
         complete = old_list.is_file()
-        if complete and new_list.read_bytes() != old_list.read_bytes():
-            new_list.unlink()
-            raise RunError(f"{folder} holds the fold of other data or settings; choose another folder")
-        wanted = zip(names, most_added(fold, study), strict=True)  # written anew: another study may need more
-        write_csv(folder / WANTED, [["class", "images"], *([name, int(count)] for name, count in wanted)])
-        if not complete:
-            # Images of another division may be among these, and judge in this one
+        if not complete:  # images of another division may be among these, and judge in this one
             refuse_nonempty(folder / TRAIN, f"and there is no {LIST} of what it holds: delete it")
-            write_folder(folder / TRAIN, fill)
-            moved.replace(old_list)  # last, so that a fold with a list is complete
-        new_list.unlink(missing_ok=True)
+        try:
+            write_csv(new_list, [titles, *zip(*columns, strict=True)])
+            if complete and new_list.read_bytes() != old_list.read_bytes():
+                raise RunError(f"{folder} holds the fold of other data or settings; choose another folder")
+            wanted = zip(names, most_added(fold, study), strict=True)  # written anew: another study may need more
+            write_csv(folder / WANTED, [["class", "images"], *([name, int(count)] for name, count in wanted)])
+            if not complete:
+                write_folder(folder / TRAIN, fill)
+                moved.replace(old_list)  # last, so that a fold with a list is complete
+        finally:
+            new_list.unlink(missing_ok=True)

@@ -130,7 +130,7 @@ def write_report(study: AugmentationStudy, results: Results) -> None:
         verdict=verdict_line(metrics), arms=arm_rows(metrics), scores=score_rows(metrics), choices=choice_rows(metrics),
         sources=source_table(metrics, study.division.dataset.class_names), interval=interval,
         variances=variance_rows(metrics), words=words, pictures=_pictures(study, results),
-        privacy=privacy_rows(metrics["privacy"]),
+        privacy=privacy_rows(metrics["privacy"]), far=FAR,
     )  # fmt: skip
 
 

@@ -39,8 +39,8 @@ from gankit.studies.trainings import RUN, train_or_resume
 if TYPE_CHECKING:
     from gankit.studies.augmentation.study import AugmentationStudy
 
-CHANCE = 0.01  # Probability, at most, of an alarm for near copies where there is no leak
-FAR = 8 * NEAR_COPY  # Farther from all training images, no image is near a judging one by chance
+CHANCE = 0.01  # Probability, at most, of an alarm by Fisher's test where there is no leak
+FAR = 8 * NEAR_COPY  # By chance hardly any image has a near copy, and no other image nearer than this
 PAIRS = 8  # The most pairs of a leak that are kept
 
 
@@ -216,8 +216,11 @@ def _run_program(study: AugmentationStudy, fold: Fold, source: str, folder: Path
     if done.is_file():
         return
     write_fold(study, fold, folder)
-    if (folder / GENERATED).exists():
-        shutil.rmtree(folder / GENERATED)  # what a program made that was stopped
+    made = folder / GENERATED  # by a program that was stopped
+    if made.is_symlink() or made.is_file():
+        made.unlink()
+    elif made.exists():
+        shutil.rmtree(made)
     interpreter = [sys.executable] if program.suffix == ".py" else []
     command = [*interpreter, str(program), str(folder), str(folder / GENERATED)]
     try:
@@ -254,10 +257,10 @@ def leak(fold: Fold, images: Images) -> dict[str, Any]:
     Returns:
         "leaked": judging images with an exact or a near copy among the generated ones.
         "exact": pairs of a judging image and its exact copy.
-        "alarm": whether there is an exact copy; or a near one of a judging image that differs from all training images
-            by more than 24 grey levels; or generated images are near copies of judging images significantly more often
-            than training images are (Fisher's exact test).
-        "unnoticed": the most near copies of other judging images, among so many generated images, that raise no alarm.
+        "alarm": whether there is an exact copy; or a near one of a judging image from which all training images, and
+            all other generated ones, differ by more than `FAR`; or generated images are near copies of judging images
+            significantly more often than training images are (Fisher's exact test).
+        "unnoticed": the most near copies, among so many generated images, that raise no alarm by Fisher's test.
         "pairs": the places of the first pairs: of a generated image, and of a judging one, validation before test.
     """
     learn, generated = _views(np.asarray(fold.learn.images), fold), _views(images, fold)
@@ -266,20 +269,23 @@ def leak(fold: Fold, images: Images) -> dict[str, Any]:
     copies_in_learn, copied_by_learn, _ = _copies(learn, judging)
     new = ~np.isin(originals, copied_by_learn)
     copies, originals, exact = copies[new], originals[new], exact[new]
-    near, near_real = len(np.unique(copies)), len(np.unique(copies_in_learn))
+    near_copies = set(copies.tolist())
+    near, near_real = len(near_copies), len(np.unique(copies_in_learn))
 
     def is_chance(count: int) -> bool:
         counts = [[count, len(images) - count], [near_real, len(fold.learn) - near_real]]
         return bool(stats.fisher_exact(counts, alternative="greater").pvalue >= CHANCE)
 
-    def is_far_from_learn() -> bool:
+    def stands_alone() -> bool:
         copied = [judging[place] for place in np.unique(originals)]
-        return len(copied) > len(np.unique(_copies(learn, copied, FAR)[1]))
+        others = [[image for place, image in enumerate(view) if place not in near_copies] for view in generated]
+        near_by = np.concatenate([_copies(views, copied, FAR)[1] for views in (learn, others)])
+        return len(copied) > len(np.unique(near_by))
 
     return {
         "leaked": len(np.unique(originals)),
         "exact": int(exact.sum()),
-        "alarm": bool(exact.any() or not is_chance(near) or (near and is_far_from_learn())),
+        "alarm": bool(exact.any() or not is_chance(near) or (near and stands_alone())),
         "unnoticed": bisect(range(1, len(images) + 1), False, key=lambda count: not is_chance(count)),
         "pairs": np.stack([copies, originals], 1)[:PAIRS].tolist(),
     }
