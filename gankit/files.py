@@ -201,8 +201,7 @@ def refuse_unwritable(path: Path) -> None:
         PermissionError: names it.
     """
     place = next(filter(Path.exists, path.absolute().parents))
-    # Folders are opened, too, to bring their entries to the disk.
-    if not os.access(place, os.W_OK | os.R_OK):
+    if not os.access(place, os.W_OK | os.R_OK):  # read, too, to bring its entries to the disk
         raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path))
 
 

@@ -83,12 +83,16 @@ def test_intervals_of_agreement_are_over_patients() -> None:
     opposite = np.array([truth, 1 - truth], float)
     opposite[0, 0] = opposite[1, 0]
     assert interval(opposite, each)[0] == -1  # type: ignore[index]
-    below = agreement_interval(
-        lambda table: float(table[0].mean()) - 1.4, calls, ["a"] * 40, each
-    )  # with gaps it may be
-    error = calls[0].std(ddof=1) / math.sqrt(40)
-    assert below is not None
-    assert below[1] == pytest.approx(calls[0].mean() - 1.4 + stats.t.ppf(0.975, 39) * error)
+    gaps = np.where(np.arange(3)[:, None] == each % 3, np.nan, calls)  # two answers an image: the least value is -1
+    spread = agreement_interval(lambda table: float(np.nanmean(table)) - 1, gaps, kinds, each)
+    value = np.nanmean(gaps) - 1
+    half = stats.t.ppf(0.975, 39) * np.nanmean(gaps, 0).std(ddof=1) / math.sqrt(40)
+    assert spread == pytest.approx(
+        (1 - (1 - value) * math.exp(half / (1 - value)), (value + 1) * math.exp(half / (value + 1)) - 1)
+    )
+    bottom = agreement_interval(lambda table: float(table[0].mean()) - 1.1, calls, kinds, each)
+    assert bottom is not None  # near or below the least value no logarithm blows up
+    assert -0.5 <= bottom[0] < bottom[1] < 1
     same = agreement_interval(lambda both: float((both[0] == both[1]).mean()), calls[:2], kinds, each, is_share=True)
     assert 0 < same[0] < (calls[0] == calls[1]).mean() < same[1] < 1  # type: ignore[index]
     assert agreement_interval(lambda both: 1.0, calls, kinds, each, is_share=True) == wilson(40, 40)

@@ -200,6 +200,25 @@ def test_a_program_may_set_older_and_newer_flags(device: torch.device, precision
     }
 
 
+def test_the_last_of_several_threads_brings_a_programs_flags_back() -> None:
+    """Sampling and extraction need not end in the order in which they began."""
+    first, second = contextlib.ExitStack(), contextlib.ExitStack()
+    torch.set_float32_matmul_precision("medium")
+    try:
+        first.enter_context(exact(CPU))
+        second.enter_context(exact(CPU))
+        first.close()
+        assert torch.get_float32_matmul_precision() == "highest"
+        second.close()
+        assert torch.get_float32_matmul_precision() == "medium"
+        with arithmetic(gankit.load("wgan-gp").training, GPU):
+            with exact(CPU):
+                assert not torch.backends.cudnn.allow_tf32
+            assert torch.backends.cudnn.allow_tf32
+    finally:
+        torch.set_float32_matmul_precision("highest")
+
+
 class AnyOrder(Augment):
     """Uses the one operation that has no deterministic form on a CPU either."""
 

@@ -304,6 +304,33 @@ def test_sound_parts_get_no_caution(trained: Trained, capsys: pytest.CaptureFixt
     assert "warning" not in capsys.readouterr().err
 
 
+class PartlySingle(Scoring):
+    """Computes with fewer bits than float64 inside, as a normalisation in float32 does."""
+
+    def forward(self, images: Tensor) -> Any:
+        return self.score(nn.functional.softplus(self.score.weight * images.flatten(1).float()).type(images.dtype))
+
+
+class Iterating(Scoring):
+    """Changes its state at each call, in evaluation too."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("calls", torch.zeros(()))
+
+    def forward(self, images: Tensor) -> Any:
+        self.calls = self.calls + 1
+        return self.score(nn.functional.softplus(images.flatten(1))) * (1 + 1 / self.calls)
+
+
+@pytest.mark.parametrize("kind", [PartlySingle, Iterating])
+def test_differences_that_say_nothing_are_no_caution(
+    kind: type[nn.Module], trained: Trained, capsys: pytest.CaptureFixture[str]
+) -> None:
+    trained(critic=gankit.wrap("critic", kind))
+    assert "finite differences" not in capsys.readouterr().err
+
+
 class Squares(torch.autograd.Function):
     """Its backward forgets that it depends on the input, too."""
 

@@ -159,9 +159,12 @@ def agreement_interval(
 
 
 def _farther(distance: float, half_width: float) -> float:
-    """The upper end of the interval of a distance from an end of its range, computed for its logarithm."""
+    """The upper end of the interval of a distance from an end of its range, computed for its logarithm.
+
+    Where the interval is many times the distance, the logarithm says nothing: then a multiple of the half-width.
+    """
     relative = half_width / max(distance, ROUNDING)
-    return distance * math.exp(relative) if relative < 1 else distance + half_width * (math.e - 1)
+    return distance * math.exp(relative) if relative < 3 else distance + half_width * math.expm1(3) / 3
 
 
 def fleiss_kappa(calls: ArrayLike) -> float | None:

@@ -6,6 +6,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
+from gankit import seeds
 from gankit.errors import PartError
 from gankit.nn import compilation
 from gankit.nn.modes import without_autocast as without_autocast
@@ -68,34 +69,39 @@ def slope_error(
 ) -> float:
     """How far a scalar function's gradient `at` float64 values is from central differences, as a share of these.
 
-    It is the median over five random directions, since a kink near one of the points may spoil others; NaN where one
-    is not finite. `scale` multiplies the directions element by element.
+    It is the median over random directions. A direction does not count where twice the step gives another difference,
+    as beside a kink, or where the function computes partly in float32. NaN with fewer than three of five directions
+    left, or where one is not finite. `scale` multiplies the directions element by element.
     """
-    step, generator, pairs = 1e-8, torch.Generator().manual_seed(0), []
+    step, generator, slopes = 1e-8, torch.Generator().manual_seed(0), []
     for _ in range(5):
         direction = scale * torch.randn(at.shape, generator=generator, dtype=at.dtype).to(at.device)
         with torch.no_grad():
-            difference = (function(at + step * direction) - function(at - step * direction)) / (2 * step)
-            pairs.append(((gradient * direction).sum().item(), difference.item()))
-    if not all(math.isfinite(value) for pair in pairs for value in pair):
+            near, far = ((function(at + h * direction) - function(at - h * direction)) / (2 * h)
+                         for h in (step, 2 * step))  # fmt: skip
+        slopes.append(((gradient * direction).sum().item(), near.item(), far.item()))
+    if not all(math.isfinite(value) for values in slopes for value in values):
         return math.nan
-    largest = max(max(abs(by_differences) for _, by_differences in pairs), 1e-9)
-    return sorted(abs(a - b) / largest for a, b in pairs)[len(pairs) // 2]
+    largest = max(abs(near) for _, near, _ in slopes)
+    smooth = [(slope, near) for slope, near, far in slopes if abs(near - far) <= 1e-3 * largest]
+    if len(smooth) < 3:
+        return math.nan
+    largest = max(1e-9, *(abs(near) for _, near in smooth))
+    return sorted(abs(slope - near) / largest for slope, near in smooth)[len(smooth) // 2]
 
 
 def penalty_error(critic: nn.Module, images: Tensor, labels: Tensor | None) -> float:
     """The `slope_error` of squared `score_gradients` by the weights of a critic, whose numbers are float64.
 
-    Weights are left a little changed. `images` are (n, c, h, w) in [-1, 1], and `labels` None, (n,) classes or (n, k)
-    conditions.
+    Weights and the global generators are left changed. `images` are (n, c, h, w) in [-1, 1], and `labels` None, (n,)
+    classes or (n, k) conditions.
     """
     parameters = [parameter for parameter in critic.parameters() if parameter.requires_grad]
 
     def penalty(weights: Tensor) -> Tensor:
         nn.utils.vector_to_parameters(weights, parameters)
-        torch.manual_seed(4)
-        with torch.enable_grad():
-            return score_gradients(critic, images, labels).square().sum()
+        seeds.seed_torch(4, "penalty")
+        return score_gradients(critic, images, labels).square().sum()
 
     weights = nn.utils.parameters_to_vector(parameters).detach()
     gradients = torch.autograd.grad(penalty(weights), parameters, allow_unused=True, materialize_grads=True)

@@ -117,37 +117,65 @@ def deterministic() -> Iterator[None]:
         torch.utils.deterministic.fill_uninitialized_memory = fill  # type: ignore[attr-defined]
 
 
+_FLAGS = threading.Lock()
+_asked: list[list[bool]] = []  # what `tf32` was asked for, by those that are inside it, in any thread
+_program = contextlib.ExitStack()  # brings the calling program's flags back
+
+
 @contextlib.contextmanager
 def tf32(convolutions: bool) -> Iterator[None]:
     """Multiply float32 with 11 of its 24 bits in a GPU's convolutions or nowhere, whatever the calling program has set.
 
-    Some CPUs would do so too, or with 8 bits.
+    A CPU always uses all bits; some could use 11 or 8. Flags are one for all threads: while several compute, the last
+    request holds, and the last one to end brings the program's own back.
     """
-    backends: Any = torch.backends
-    cudnn, cpu, value, newer = backends.cudnn, backends.mkldnn, "tf32" if convolutions else "ieee", {}
-    if hasattr(cudnn, "conv"):  # torch from 2.9 on
-        newer = {cudnn.conv: value, cudnn.rnn: value}
-        newer |= dict.fromkeys((backends.cuda.matmul, cpu.matmul, cpu.conv, cpu.rnn), "ieee")
-    with contextlib.ExitStack() as back:
-        for owner in newer:
-            back.callback(setattr, owner, "fp32_precision", owner.fp32_precision)
-        with contextlib.suppress(RuntimeError):  # cannot be read where newer flags contradict it
-            back.callback(setattr, cudnn, "allow_tf32", cudnn.allow_tf32)
-        with contextlib.suppress(RuntimeError):
-            back.callback(torch.set_float32_matmul_precision, torch.get_float32_matmul_precision())
-        cudnn.allow_tf32 = convolutions
-        torch.set_float32_matmul_precision("highest")
-        # Without TF32 the older flags leave the newer ones to `torch.backends.fp32_precision`, which may ask for it.
-        for owner, value in newer.items():
-            owner.fp32_precision = value
+    with _FLAGS:
+        if not _asked:
+            _keep_flags()
+        _asked.append(request := [convolutions])
+        _set_flags(convolutions)
+    try:
         yield
+    finally:
+        with _FLAGS:
+            _asked[:] = [other for other in _asked if other is not request]
+            if _asked:
+                _set_flags(*_asked[-1])
+            else:
+                _program.close()
+
+
+def _newer_flags() -> list[Any]:
+    """The owners of torch's newer flags, those of a GPU's convolutions first; none before torch 2.9."""
+    cudnn, cpu, gpu = torch.backends.cudnn, torch.backends.mkldnn, torch.backends.cuda
+    if not hasattr(cudnn, "conv"):
+        return []
+    return [cudnn.conv, cudnn.rnn, gpu.matmul, cpu.matmul, cpu.conv, cpu.rnn]  # type: ignore[attr-defined]
+
+
+def _keep_flags() -> None:
+    cudnn = torch.backends.cudnn
+    for owner in _newer_flags():
+        _program.callback(setattr, owner, "fp32_precision", owner.fp32_precision)
+    with contextlib.suppress(RuntimeError):  # cannot be read where newer flags contradict it
+        _program.callback(setattr, cudnn, "allow_tf32", cudnn.allow_tf32)
+    with contextlib.suppress(RuntimeError):
+        _program.callback(torch.set_float32_matmul_precision, torch.get_float32_matmul_precision())
+
+
+def _set_flags(convolutions: bool) -> None:
+    torch.backends.cudnn.allow_tf32 = convolutions
+    torch.set_float32_matmul_precision("highest")
+    # Without TF32 the older flags leave the newer ones to `torch.backends.fp32_precision`, which may ask for it.
+    for place, owner in enumerate(_newer_flags()):
+        owner.fp32_precision = "tf32" if convolutions and place < 2 else "ieee"
 
 
 @contextlib.contextmanager
 def exact(device: torch.device) -> Iterator[None]:
     """Compute float32 with all its bits, and on a CUDA device deterministically, to draw images and to measure them.
 
-    Results of devices then equal each other up to rounding.
+    Devices then agree up to rounding.
     """
     with deterministic() if device.type == "cuda" else contextlib.nullcontext(), tf32(convolutions=False):
         yield

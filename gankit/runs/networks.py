@@ -25,7 +25,7 @@ SAMPLE_BATCH = 64
 PROBE_BATCH = 4
 COPIES = 4
 """How many times its weights a training keeps: themselves, their gradients, and the two moments of Adam."""
-_fitting: set[str] = set()  # networks that memory holds, since a training builds each several times
+_known_to_fit: set[str] = set()  # networks that memory holds, since a training builds each several times
 
 
 def build_network(experiment: Experiment, kind: Literal["generator", "critic"], image: ImageSpec) -> Any:
@@ -37,9 +37,9 @@ def build_network(experiment: Experiment, kind: Literal["generator", "critic"], 
     part = getattr(experiment, kind).part
     key = f"{part!r} for {image}"
     # Other parts may do more when they are built than draw weights.
-    if key not in _fitting and part.name in registry(kind).built_in():
+    if key not in _known_to_fit and part.name in registry(kind).built_in():
         refuse_large(f"{kind} {part.name}", lambda: part.build(image), "its width, widths or latent_dim, or data.size")
-        _fitting.add(key)
+        _known_to_fit.add(key)
     network: nn.Module = part.build(image)
     if kind == "generator" and not isinstance(getattr(network, "latent_dim", None), int):
         raise PartError(
@@ -63,7 +63,8 @@ def place(name: str, network: nn.Module, device: torch.device, dtype: torch.dtyp
         PartError: it cannot be moved; names the network.
     """
     with blame(PartError, f"{name} cannot be moved to {device}:"):
-        network = network.to(device).train(network.training)  # which a module may have defined otherwise
+        network = network.to(device)
+        network.train(network.training)  # a module may have its own `train`, which fails, or returns nothing
     _set_type(network, dtype)
     return network
 

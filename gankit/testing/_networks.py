@@ -12,7 +12,7 @@ from gankit.interfaces import Critic, FeatureCritic, Generator, ImageSpec
 from gankit.nn.gradients import penalty_error
 from gankit.runs.networks import step_hooks
 from gankit.testing._in_place import in_place_error
-from gankit.testing._suite import assert_is_gradient, each_image, labels_for, save_and_load
+from gankit.testing._suite import assert_is_gradient, each_image, labels_for, save_and_load, slope_fault
 from gankit.testing._trained import TrainedSuite
 
 Inputs = tuple[Tensor, Tensor | None]
@@ -232,9 +232,7 @@ class CriticTests(_NetworkTests):
         assert_is_gradient(gradient, lambda at: scores(at).sum(), images, "the critic's scores by its images")
         if _trainable(critic):
             error = penalty_error(critic, images.detach(), labels)
-            assert error < 1e-3, (
-                f"the gradient penalty: derivatives differ from finite differences by {error:.3g} of these"
-            )
+            assert error < 1e-3, slope_fault("the gradient penalty", error)
 
     @each_image
     def test_features_and_their_scores_are_the_forward_pass(self, kind_of_image: str) -> None:

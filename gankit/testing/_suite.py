@@ -2,6 +2,7 @@
 
 import contextlib
 import inspect
+import math
 import re
 import sys
 import tomllib
@@ -170,7 +171,14 @@ def save_and_load(state: Mapping[str, Any]) -> Any:
 def assert_is_gradient(gradient: Tensor, function: Callable[[Tensor], Tensor], at: Tensor, what: str) -> None:
     """Assert that a scalar function's gradient `at` float64 values is that of central differences; `what` names it."""
     error = slope_error(gradient, function, at)
-    assert error < 1e-3, f"{what}: derivatives differ from finite differences by {error:.3g} of these"
+    assert error < 1e-3, slope_fault(what, error)
+
+
+def slope_fault(what: str, error: float) -> str:
+    """What a `slope_error` says of a function's derivatives."""
+    if math.isnan(error):
+        return f"{what}: derivatives are not finite, or the function is not smooth in float64"
+    return f"{what}: derivatives differ from finite differences by {error:.2%}"
 
 
 def assert_one_line(error: GankitError) -> None:

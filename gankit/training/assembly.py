@@ -240,7 +240,7 @@ def _check_shapes(
         if seen.shape != images.shape:
             before, after = tuple(images.shape[1:]), tuple(seen.shape[1:])
             raise PartError(f"{augment_name} changes the shape {before} of images to {after}")
-        _check_type(augment_name, seen, images)
+        _check_type(augment_name, seen, images, "given")
     name = f"critic {experiment.critic.name}"
     scores = call_part(name, _copy(name, critic), images, labels)
     if scores.dim() == 0 or len(scores) != PROBE_BATCH or not scores.numel():
@@ -274,13 +274,15 @@ def _checked_images(
         if shape != (n, *image.shape):
             made = f"{shape[1:]} images" if shape[:1] == (n,) else f"{shape} of {n} latents"
             raise PartError(f"{name} makes {made}; the data are {image.shape}")
-    _check_type(name, images, z)
+    _check_type(name, images, z, "z")
     return images
 
 
-def _check_type(name: str, images: Tensor, given: Tensor) -> None:
+def _check_type(name: str, images: Tensor, given: Tensor, argument: str) -> None:
     if images.dtype != given.dtype:
-        raise PartError(f"{name} makes images of {images.dtype} from {given.dtype}: end with .to({given.dtype})")
+        raise PartError(
+            f"{name} makes images of {images.dtype} from {given.dtype}: let it return images.to({argument}.dtype)"
+        )
 
 
 def _check_parameters(name: str, network: nn.Module) -> None:

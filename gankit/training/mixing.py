@@ -26,7 +26,8 @@ def mixes_samples(network: nn.Module, shape: tuple[int, ...], image: ImageSpec) 
         shape: of a sample that it takes: (c, h, w), or (z,) of latents.
         image: the images of the experiment.
     """
-    probe = copied(network).train()
+    probe = copied(network)
+    probe.train()
     labels = probe_labels(PROBE_BATCH, image)
     outputs = []
     with torch.no_grad(), seeds.own_draws([]):
@@ -34,9 +35,9 @@ def mixes_samples(network: nn.Module, shape: tuple[int, ...], image: ImageSpec) 
         for parameter in probe.parameters():
             parameter.add_(0.02 * torch.randn_like(parameter))
         others = torch.randn(PROBE_BATCH - 1, *shape)
-        for scale, network in ((0.1, copied(probe)), (3.0, probe)):  # a pass may change buffers
+        for scale, each in ((0.1, copied(probe)), (3.0, probe)):  # a pass may change buffers
             seeds.manual_seed(2)  # dropout and other random layers draw the same both times
-            outputs.append(network(torch.cat([sample, scale * others]), labels)[0])
+            outputs.append(each(torch.cat([sample, scale * others]), labels)[0])
     first, second = outputs
     return not torch.allclose(first, second, rtol=1e-3, atol=1e-6)
 
@@ -44,31 +45,35 @@ def mixes_samples(network: nn.Module, shape: tuple[int, ...], image: ImageSpec) 
 def setting_without_mixing(part: Part, image: ImageSpec) -> str | None:
     """A setting with which a network does not mix samples, such as "norm=layer" or "group=1"; None if there is none.
 
-    Choices and switches are tried, and the numbers 1 and 0 where they change no weight's shape.
+    Choices are tried, switches that are on, and the numbers 1 and 0 where they change no weight's shape.
 
     Args:
         part: a generator or a critic that mixes samples.
         image: the images of the experiment.
     """
-    for name, field in type(part.settings).model_fields.items():
-        for value in _others(field.annotation, getattr(part.settings, name)):
-            with suppress(PartError, ValueError), blame(PartError, ""), seeds.own_draws([]):
-                settings = type(part.settings)(**{**dict(part.settings), name: value})
-                networks = [part.build(image), part.model_copy(update={"settings": settings}).build(image)]
-                shapes = [{key: each.shape for key, each in network.named_parameters()} for network in networks]
-                if type(value) is int and shapes[0] != shapes[1]:
-                    continue
-                shape = (networks[1].latent_dim,) if part.kind == "generator" else image.shape
-                if not mixes_samples(networks[1], shape, image):
-                    return f"{name}={str(value).lower()}"
+    with suppress(PartError, ValueError, RuntimeError, MemoryError), seeds.own_draws([]):
+        shapes = _shapes(part.build(image))
+        for name, field in type(part.settings).model_fields.items():
+            for value in _others(field.annotation, getattr(part.settings, name)):
+                with suppress(PartError, ValueError), blame(PartError, ""):
+                    settings = type(part.settings)(**{**dict(part.settings), name: value})
+                    network = part.model_copy(update={"settings": settings}).build(image)
+                    shape = (network.latent_dim,) if part.kind == "generator" else image.shape
+                    fits = type(value) is not int or _shapes(network) == shapes
+                    if fits and not mixes_samples(network, shape, image):
+                        return f"{name}={str(value).lower() if isinstance(value, bool) else value}"
     return None
+
+
+def _shapes(network: nn.Module) -> dict[str, torch.Size]:
+    return {key: parameter.shape for key, parameter in network.named_parameters()}
 
 
 def _others(annotation: Any, current: object) -> Iterator[Any]:
     """The values beside the current one that a setting may be tried with."""
     if get_origin(annotation) is Literal:
         yield from (value for value in get_args(annotation) if value != current)
-    elif annotation is bool:
-        yield not current
+    elif annotation is bool and current:  # what is switched on may download weights
+        yield False
     elif annotation is int:
         yield from (value for value in (1, 0) if value != current)

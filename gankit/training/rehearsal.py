@@ -14,7 +14,7 @@ from safetensors.torch import load as from_bytes
 from torch import Tensor, nn
 
 from gankit import distributed, seeds
-from gankit.errors import PartError, RunError, blame, first_of, is_fault_of_machine, typed_line
+from gankit.errors import PartError, RunError, blame, first_of, is_device_failure, is_fault_of_machine, typed_line
 from gankit.experiments.experiment import Experiment, load
 from gankit.experiments.selection import open_dataset
 from gankit.interfaces import Augment, Critic, FeatureCritic, Generator, Loss
@@ -310,10 +310,10 @@ def _penalty_warnings(stepper: Stepper) -> list[str]:
         images = torch.rand(2, *stepper.data.image.shape, dtype=torch.float64, device=stepper.device) * 2 - 1
         error = penalty_error(critic, images, None if labels is None else labels.to(stepper.device))
     except Exception as failure:
-        if is_fault_of_machine(failure):
+        if is_device_failure(failure):
             raise
         return []
-    if not error > 1e-2:
+    if not error > 1e-2:  # NaN says nothing
         return []
     return [
         f"critic {stepper.experiment.critic.name} gives penalties other gradients than finite differences do (off by "

@@ -100,7 +100,8 @@ class Stepper:
     def _place(self, kind: Side) -> Any:
         """A network on the device, in training mode, in the type and the memory layout that it is trained in."""
         name, channels_last = f"{kind} {getattr(self.experiment, kind).name}", self.settings.channels_last
-        network = place(name, getattr(self.gan, kind), self.device, self.like.dtype).train()
+        network = place(name, getattr(self.gan, kind), self.device, self.like.dtype)
+        network.train()
         if network.channels_last or channels_last is not None:
             tensors = [*network.parameters(), *network.buffers()]
             if channels_last is not False and any(tensor.dim() == 5 for tensor in tensors):

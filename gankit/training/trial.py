@@ -3,7 +3,7 @@
 import contextlib
 import re
 import traceback
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import partial
 from typing import Any
 
@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from gankit import distributed, seeds
 from gankit.errors import GankitError, PartError, first_of, is_fault_of_machine, typed_line
-from gankit.interfaces import Augment, Generator, Loss, Side, Turn
+from gankit.interfaces import Augment, Critic, Generator, Loss, Side, Turn
 from gankit.nn.copies import copied
 from gankit.nn.modes import bfloat16
 from gankit.training.inputs import SIDES
@@ -29,25 +29,27 @@ def modules(part: Any) -> list[Any]:
 
 def attempt(stepper: Stepper) -> None:
     """Do a step; an error inside a part becomes a PartError that names it, and the part that called it."""
-    shapes = _shapes(stepper.parts)
+    networks = {name: part for name, part in stepper.parts.items() if isinstance(part, (Generator, Critic))}
+    shapes = _shapes(networks)
     with _blaming(stepper.parts):
         try:
             stepper.advance()
         except (RuntimeError, ValueError) as error:
-            now = _shapes(stepper.parts)
+            if is_fault_of_machine(error):
+                raise
+            now = _shapes(networks)
             if grown := [name for name in shapes if shapes[name] != now[name]]:
                 raise PartError(
                     f"{first_of(grown)} gains or loses parameters or buffers in a step, or changes their shapes, which "
                     "optimizers and averages cannot follow: make all of them in __init__"
                 ) from error
-            if not is_fault_of_machine(error) and "grad" in str(error) and (reason := _broken_gradient(stepper, error)):
+            if "grad" in str(error) and (reason := _broken_gradient(stepper, error)):
                 raise PartError(reason) from error
             raise
 
 
-def _shapes(parts: dict[str, Any]) -> dict[str, list[torch.Size]]:
-    modules = {name: part for name, part in parts.items() if isinstance(part, nn.Module)}
-    return {name: [t.shape for t in (*part.parameters(), *part.buffers())] for name, part in modules.items()}
+def _shapes(networks: Mapping[str, nn.Module]) -> dict[str, list[torch.Size]]:
+    return {name: [t.shape for t in (*part.parameters(), *part.buffers())] for name, part in networks.items()}
 
 
 @contextlib.contextmanager

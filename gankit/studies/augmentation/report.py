@@ -15,6 +15,7 @@ from gankit.report.pages import draw_intervals
 from gankit.studies.augmentation.arms import CONTROLS
 from gankit.studies.augmentation.judging import Cells, is_leak
 from gankit.studies.augmentation.learning import MADE
+from gankit.studies.augmentation.sources import FAR
 from gankit.studies.formats import NONE, interval, number, write_latex
 from gankit.studies.labelled import class_labels, groups_of
 from gankit.studies.privacy import privacy_rows
