@@ -157,6 +157,7 @@ def test_the_command_takes_the_setting(monkeypatch: pytest.MonkeyPatch, tmp_path
     [
         ("slurm", r"cluster slurm: write dask or ray, or dask:ADDRESS"),
         ("threading", r"cluster threading: write dask or ray"),
+        ("loky", r"cluster loky: write dask or ray"),  # what --workers starts, but without its ends
         ("elsewhere:there", "write dask or ray"),
     ],
 )

@@ -222,5 +222,7 @@ def test_the_card_has_attacks_and_controls(tmp_path: Path) -> None:
     assert "1,200 training images of 30 patients" in text
     assert "Membership attack by critic score: area 0.75 (0.60 to 0.85) over 30 training and 9 held-out" in text
     assert "memorisation: 0.60; control, copycat: 1.00 (as it must); control, held-out reals: unknown; often." in text
-    assert "1 equal an image of the training images pixel by pixel, and 2 are near copies (for comparison, 1.0 %" in text
+    assert (
+        "1 equal an image of the training images pixel by pixel, and 2 are near copies (for comparison, 1.0 %" in text
+    )
     assert "- Warning: look." in text

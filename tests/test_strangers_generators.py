@@ -52,7 +52,12 @@ class Lazy(Painter):
         self.end = nn.LazyConv2d(3, 3, 1, 1)
 
 
-@pytest.mark.parametrize("kind", [Normed, Remembering, Twice, Lazy])
+class Forgetting(Painter):
+    def train(self, mode: bool = True) -> Any:  # forgets to return itself
+        super().train(mode)
+
+
+@pytest.mark.parametrize("kind", [Normed, Remembering, Twice, Lazy, Forgetting])
 def test_generators_that_train_and_are_opened_as_they_were(kind: type, trained: Trained) -> None:
     run = trained("training.checkpoint_every=1", generator=gankit.wrap("generator", kind, latent_dim=16))
     assert run.finished

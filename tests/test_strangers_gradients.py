@@ -304,6 +304,21 @@ def test_sound_parts_get_no_caution(trained: Trained, capsys: pytest.CaptureFixt
     assert "warning" not in capsys.readouterr().err
 
 
+class Lazily(gankit.Loss, nn.Module):
+    """Has a layer without a shape until it is first used."""
+
+    def __init__(self) -> None:
+        nn.Module.__init__(self)
+        self.weigh = nn.LazyLinear(1)
+
+    def critic(self, turn: gankit.Turn) -> Tensor:
+        return 0.1 * torch.tanh(self.weigh(turn.fake_scores.reshape(-1, 1))).mean()
+
+
+def test_a_loss_with_a_lazy_layer_trains(trained: Trained) -> None:
+    assert trained('losses=["hinge", "mine"]', loss=Lazily).finished
+
+
 class PartlySingle(Scoring):
     """Computes with fewer bits than float64 inside, as a normalisation in float32 does."""
 

@@ -39,7 +39,11 @@ def open_cluster(name: str, workers: int | None = None) -> Iterator[Cluster]:
     kind, _, address = name.partition(":")
     if kind in KINDS:
         context = KINDS[kind](address, workers)
-    elif kind in BACKENDS and not getattr(BACKENDS[kind], "supports_sharedmem", False) and not address:
+    elif (
+        kind in BACKENDS.keys() - {"loky", "multiprocessing"}
+        and not getattr(BACKENDS[kind], "supports_sharedmem", False)
+        and not address
+    ):
         context = _registered_backend(kind, workers)
     else:
         raise SettingsError(f"cluster {name}: write dask or ray, or dask:ADDRESS or ray:ADDRESS of a running one")
