@@ -7,6 +7,7 @@ import gc
 import importlib
 import os
 import shutil
+import signal
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -36,6 +37,8 @@ DIVIDED = ("test_examples_measured.py", "test_examples.py", "test_docs_how_to.py
 
 def pytest_configure(config: pytest.Config) -> None:
     """Load what all tests use, seconds long and not without warnings; not in a process that only hands tests out."""
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # as a shell starts what runs in the background
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # two tests at a time must not fight for two cores
     if not config.getoption("numprocesses", None):
         importlib.import_module("gankit.testing")

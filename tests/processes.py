@@ -97,7 +97,6 @@ def _run(
     code: str, arguments: Sequence[str], environment: Mapping[str, str], folder: Path, site: Path | None,
     said: Sequence[Path],
 ) -> None:  # fmt: skip
-    signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored where tests run in the background
     gc.freeze()  # what was loaded stays; to look through it again and again would take most of a short command's time
     torch.set_num_threads(1)
     os.environ.clear()

@@ -43,7 +43,7 @@ def test_the_page_has_a_row_for_each_result_that_is_there(tmp_path: Path) -> Non
     text = page.render(tmp_path)
     assert "| 3 | 3 same |" in text
     assert "| 4 | 4 same |" in text
-    assert "Every change was tried of: dcgan (5)." in text
+    assert "A kill at every change was tried for (number of changes): dcgan (5)." in text
     assert "| npz files | 5 | 2 read, 3 refused |" in text
     assert "| experiment files | 9 | **1 traceback**, 8 read |" in text
     assert "the last tenth beside the second: open files +0" in text
