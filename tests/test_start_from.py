@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import itertools
 from pathlib import Path
 from typing import Any, Literal
 
 import pytest
 import torch
 from torch import nn
+from torch.nn.utils import parametrizations
 
 import gankit
+from gankit.errors import RunError
 from gankit.interfaces import ImageSpec
 from gankit.training.start import _load_matching
 
@@ -108,3 +111,94 @@ def test_a_recipe_s_networks_start_from_those_of_another_size(
             networks.append(part.build(ImageSpec(3, side, side)))
         blocks = [name for name in taken(networks[1], networks[0], kind) if name.startswith(("blocks.", "stages."))]
         assert blocks, recipe
+
+
+@pytest.mark.parametrize("kind", ["generator", "critic"])
+@pytest.mark.parametrize("widths", [(4, 8), (8, 4), (4, 16)])
+def test_networks_of_another_width_are_refused(kind: Literal["generator", "critic"], widths: tuple[int, int]) -> None:
+    """Other levels of theirs have the same widths."""
+    old, new = (gankit.build(kind, "dcgan", ImageSpec(3, 64, 64), width=width) for width in widths)
+    with pytest.raises(RunError, match="give the networks the names and widths"):
+        _load_matching(new, kind, {kind: old.state_dict()}, Path("first"))
+
+
+class Blocks(nn.Module):
+    """Blocks of three convolutions each, by the channels before and after each block; numbered ones have attention."""
+
+    def __init__(self, *channels: int, attention: tuple[int, ...] = ()) -> None:
+        super().__init__()
+        self.blocks = nn.ModuleList()
+        for number, (a, b) in enumerate(itertools.pairwise(channels)):
+            sizes = ((a, b), (b, b), (b, b))
+            block = nn.Sequential(*itertools.chain(*((nn.Conv2d(*size, 3), nn.ReLU()) for size in sizes)))
+            if number in attention:
+                block.add_module("attention", nn.Conv2d(b, b, 1))
+            self.blocks.append(block)
+
+
+@pytest.mark.parametrize(
+    ("kind", "old", "new", "blocks"),
+    [
+        ("critic", (4, 4, 8), (8, 8, 16, 16), (0, 1)),
+        ("critic", (4, 4, 4, 8), (4, 8, 16), (0, 2)),
+        ("generator", (8, 8, 4, 4), (16, 16, 8), (1, 0)),
+        ("generator", (16, 16, 8), (8, 8, 4, 4), (0, 1)),
+    ],
+)
+def test_layers_keep_their_places_within_blocks(
+    kind: str, old: tuple[int, ...], new: tuple[int, ...], blocks: tuple[int, int]
+) -> None:
+    found = taken(Blocks(*new), Blocks(*old), kind)
+    places = [key.removeprefix(f"blocks.{blocks[0]}") for key in found]
+    assert {".2.weight", ".4.weight"} <= {*places}
+    assert [*found.values()] == [f"blocks.{blocks[1]}{place}" for place in places]
+
+
+@pytest.mark.parametrize("kind", ["generator", "critic"])
+@pytest.mark.parametrize("blocks", [((), (1,)), ((1,), ()), ((), (1, 2)), ((2,), (1,)), ((1,), (1, 2))])
+def test_blocks_keep_their_places_where_others_have_attention(kind: str, blocks: tuple[tuple[int, ...], ...]) -> None:
+    old, new = (Blocks(4, 4, 4, 4, 4, attention=each) for each in blocks)
+    both = set(blocks[0]) & set(blocks[1])
+    kept = [
+        key for key in new.state_dict() if key.endswith("weight") and ("attention" not in key or int(key[7]) in both)
+    ]
+    assert taken(new, old, kind) == dict(zip(kept, kept, strict=True))
+
+
+@pytest.mark.parametrize("kind", ["generator", "critic"])
+def test_attention_in_a_block_leaves_networks_of_another_size_their_places(kind: str) -> None:
+    old, new = Blocks(4, 4, 4, 4), Blocks(4, 4, 4, 4, 4, attention=(1,))
+    shift = 1 if kind == "critic" else 0
+    kept = {
+        f"blocks.{n}.{i}.weight": f"blocks.{n - shift}.{i}.weight" for n in range(shift, shift + 3) for i in (0, 2, 4)
+    }
+    assert taken(new, old, kind) == kept
+
+
+@pytest.mark.parametrize("normalise", [parametrizations.spectral_norm, nn.utils.spectral_norm])
+@pytest.mark.parametrize("channels", [(8, 4), (8, 8)])
+@pytest.mark.parametrize("layer", [nn.ConvTranspose2d, nn.Conv2d])
+def test_weights_lose_their_normalisation_as_torch_computed_it(
+    layer: Any, channels: tuple[int, int], normalise: Any
+) -> None:
+    old, new = nn.Sequential(normalise(layer(*channels, 3))), nn.Sequential(layer(*channels, 3))
+    images = torch.randn(2, 8, 5, 5)
+    for _ in range(30):
+        old(images)
+    _load_matching(new, "generator", {"generator": old.state_dict()}, Path("first"))
+    torch.testing.assert_close(new(images), old.eval()(images))
+
+
+@pytest.mark.parametrize("sides", [(64, 32), (32, 64)])
+@pytest.mark.parametrize("spectral", [(True, False), (False, True)])
+def test_blocks_of_another_size_are_found_with_and_without_spectral_normalisation(
+    sides: tuple[int, int], spectral: tuple[bool, bool]
+) -> None:
+    old, new = (build("critic", "resnet", side, spectral=each) for side, each in zip(sides, spectral, strict=True))
+    for bias in (old_biases := [block.conv1.bias for block in old.blocks]):
+        nn.init.normal_(bias)
+    fresh = _load_matching(new, "critic", {"critic": old.state_dict()}, Path("first"))
+    for bias, block in zip(old_biases[-3:], new.blocks[-3:], strict=True):
+        torch.testing.assert_close(block.conv1.bias, bias)
+    last = len(new.blocks) - 1
+    assert not [key for key in fresh if key.startswith(f"blocks.{last}.") and not key.endswith(("_u", "_v"))]

@@ -14,6 +14,8 @@ from gankit.runs.run import open_run
 from gankit.training.averaging import new_average
 from gankit.training.step import Stepper
 
+Layers = dict[int, frozenset[str]]
+"""A list of layers: each one's number, and the names of the weights in it."""
 NUMBER = re.compile(r"(?<![^.])\d+(?![^.])")
 """A layer's place in a list, in the name of a tensor."""
 SHIFTS = (-1, 1, -2, 2)
@@ -102,20 +104,16 @@ def _load_matching(network: nn.Module, name: str, states: Mapping[str, Any], fol
     Networks for other image sizes share the layers at the smallest maps. So layers in a list are counted from the
     first in a generator, and from the last in a critic; or another way, if more layers fit then.
     """
-    own = network.state_dict()
-    saved = _as_normalised(own, states.get(name, {}))
+    own, saved = network.state_dict(), states.get(name, {})
     # The buffers of `training.label_fade` are no weights, and perhaps only one of the two networks has them.
     layers = {key for key in own.keys() | saved.keys() if not key.endswith(".influence")}
     shapes = [{key: getattr(state[key], "shape", None) for key in layers & state.keys()} for state in (own, saved)]
     if shapes[0] == shapes[1]:
         load_state(network, name, {name: saved}, folder)
         return []
-    # Embeddings are taken to be indexed by class, as all of gankit's are. A weight may be computed from other tensors,
-    # such as weight_orig or parametrizations.weight.original.
-    class_tables = tuple(f"{key}." for key, module in network.named_modules() if isinstance(module, nn.Embedding))
     from_end = name == "critic"
     ways = [(from_end, 0), (not from_end, 0), *((from_end, shift) for shift in SHIFTS)]
-    found = [_fitting(own, saved, class_tables, *way) for way in ways]
+    found = [_take_fitting(network, saved, from_end, *way) for way in ways]
     taken = max(found, key=lambda tensors: sum(tensor.dim() > 1 for tensor in tensors.values()))
     if not any(tensor.dim() > 1 for tensor in taken.values()):
         raise RunError(
@@ -126,44 +124,53 @@ def _load_matching(network: nn.Module, name: str, states: Mapping[str, Any], fol
     return [key for key in own if key in layers and key not in taken]
 
 
-def _as_normalised(own: Mapping[str, Any], saved: Mapping[str, Any]) -> dict[str, Any]:
-    """The saved tensors, their weights under spectral normalisation where those of `own` are, and nowhere else.
-
-    A weight that is no longer normalised is saved as the network used it: divided by its singular value.
-    """
-    result = dict(saved)
-    for original, vector, other in SPECTRAL_NAMES:
-        for key in [key for key in saved if key.endswith(original)]:
-            place = key.removesuffix(original)
-            vectors = [result.get(f"{place}{name}") for name in (vector, other)]
-            if key not in own and f"{place}.weight" in own and all(values is not None for values in vectors):
-                sigma = vectors[0] @ saved[key].flatten(1) @ vectors[1]
-                result[f"{place}.weight"] = result.pop(key) / sigma
-        for key in [key for key in own if key.endswith(original) and key not in saved]:
-            if (weight := f"{key.removesuffix(original)}.weight") in result:
-                result[key] = result.pop(weight)
-    return result
-
-
-def _fitting(
-    own: Mapping[str, Any], saved: Mapping[str, Any], class_tables: tuple[str, ...], from_end: bool, shift: int
+def _take_fitting(
+    network: nn.Module, saved: Mapping[str, Any], critic: bool, from_end: bool, shift: int
 ) -> dict[str, Tensor]:
-    """The saved tensors that fit, by the names of `own`."""
+    """The saved tensors that fit, by the names in the network."""
+    own, names = network.state_dict(), {_plain_name(key): key for key in saved}
+    # Embeddings are taken to be indexed by class, as all of gankit's are.
+    class_tables = tuple(f"{key}." for key, module in network.named_modules() if isinstance(module, nn.Embedding))
     lists, taken = (_lists(own), _lists(saved)), {}
     for key, value in own.items():
         place = saved_name = ""
-        for part in key.split("."):
+        for part in _plain_name(key).split("."):
             counterpart = part
             if part.isdecimal():
                 alike = lists[0][place], lists[1].get(saved_name, {})
-                counterpart = str(_counterpart(*alike, int(part), from_end, shift))
+                counterpart = str(_counterpart(*alike, int(part), critic, from_end, shift))
             place, saved_name = f"{place}{part}.", f"{saved_name}{counterpart}."
         saved_name = saved_name[:-1]
-        candidates = [_fit(saved.get(saved_name), value, by_label=key.startswith(class_tables))]
+        weight = _weight(network, key, saved, names.get(saved_name, ""))
+        candidates = [_fit(weight, value, by_label=key.startswith(class_tables))]
         candidates += [_fit(saved.get(other), value, by_label=True) for other in _norm_aliases(saved_name)]
         if fits := [tensor for tensor in candidates if tensor is not None]:
             taken[key] = fits[0]
     return taken
+
+
+def _plain_name(key: str) -> str:
+    """The name of a tensor, of a weight that is spectrally normalised as if it were not."""
+    for ending, *_ in SPECTRAL_NAMES:
+        if key.endswith(ending):
+            return f"{key.removesuffix(ending)}.weight"
+    return key
+
+
+def _weight(network: nn.Module, key: str, saved: Mapping[str, Any], saved_key: str) -> Any:
+    """A saved tensor for one of the network; None where there is none.
+
+    A weight that is no longer spectrally normalised is taken as it was used: divided by its singular value.
+    """
+    weight: Any = saved.get(saved_key)
+    for ending, *vectors in SPECTRAL_NAMES:
+        if saved_key.endswith(ending) and key == _plain_name(key):
+            left, right = (saved.get(saved_key.removesuffix(ending) + vector, Tensor()) for vector in vectors)
+            # Torch takes the second dimension of these as a matrix's rows.
+            by_input = isinstance(network.get_submodule(key.rpartition(".")[0]), nn.modules.conv._ConvTransposeNd)
+            matrix = (weight.transpose(0, 1) if by_input else weight).flatten(1)
+            return weight / (left @ matrix @ right) if matrix.shape == left.shape + right.shape else None
+    return weight
 
 
 def _fit(saved: Any, own: Any, by_label: bool) -> Tensor | None:
@@ -190,28 +197,32 @@ def _norm_aliases(key: str) -> list[str]:
     return [key.removesuffix(ending) + alias for ending, alias in pairs if key.endswith(ending)]
 
 
-def _lists(state: Mapping[str, Any]) -> dict[str, dict[int, frozenset[str]]]:
-    """The lists of layers, by their names and a point: each layer's number, and the names of the weights in it."""
-    lists: dict[str, dict[int, frozenset[str]]] = {}
+def _lists(state: Mapping[str, Any]) -> dict[str, Layers]:
+    """The lists of layers, by their names and a point."""
+    lists: dict[str, Layers] = {}
     for key, value in state.items():
-        for number in NUMBER.finditer(key):
-            layers = lists.setdefault(key[: number.start()], {})
-            weight = getattr(value, "ndim", 0) > 1 and not _norm_aliases(key)
-            name = NUMBER.sub("", key[number.end() :])
+        plain = _plain_name(key)
+        for number in NUMBER.finditer(plain):
+            layers = lists.setdefault(plain[: number.start()], {})
+            weight = getattr(value, "ndim", 0) > 1 and not _norm_aliases(plain)
+            name = NUMBER.sub("", plain[number.end() :])
             layers[int(number[0])] = layers.get(int(number[0]), frozenset()) | ({name} if weight else set())
     return lists
 
 
-def _counterpart(
-    own: Mapping[int, frozenset[str]], saved: Mapping[int, frozenset[str]], number: int, from_end: bool, shift: int
-) -> int:
+def _counterpart(own: Layers, saved: Layers, number: int, critic: bool, from_end: bool, shift: int) -> int:
     """The number of a list's layer in the saved list; -1 for none.
 
-    Layers are counted among those that have weights of the same names, or else among those that have no like in the
-    other list. So a block that halves does not become one that keeps the size, and a setting may add normalisations.
+    Layers are counted among those that share names of weights. Where those with fewer weights all lie nearer to the
+    smallest map, as blocks that keep the size do beside those that halve it, each kind is counted for itself; a kind
+    that the other list lacks, among all such kinds.
     """
-    common = {*own.values()} & {*saved.values()}
-    sought = {own[number]} if own[number] in common else {*own.values(), *saved.values()} - common
+    sought = {kind for kind in [*own.values(), *saved.values()] if kind & own[number]}
+    sizes = [[len(layers[key]) for key in sorted(layers) if layers[key] in sought] for layers in (own, saved)]
+    if all(each == sorted(each, reverse=critic) for each in sizes):
+        sought = {own[number]} if own[number] in saved.values() else {*own.values()} ^ {*saved.values()}
     alike, others = (sorted(key for key in layers if layers[key] in sought) for layers in (own, saved))
-    position = alike.index(number) + (len(others) - len(alike) if from_end else 0) + shift
+    longer = len(others) - len(alike)
+    # Lists of one length share each layer's place, so that one with other widths fits nowhere.
+    position = alike.index(number) + (from_end * longer + shift if longer else 0)
     return others[position] if 0 <= position < len(others) else -1
