@@ -13,6 +13,7 @@ import torch
 import gankit
 from gankit.testing._capture import replay_turns
 from gankit.training import timing
+from gankit.training.pixels import ReadAhead
 from gankit.training.step import Stepper
 from gankit.training.timing import time_training
 
@@ -60,17 +61,50 @@ def test_two_lazy_losses_make_four_kinds_of_steps(clock: Clock) -> None:
     done = clock(lambda step: 1 + 4 * (step % 2 == 0) + 9 * (step % 3 == 0))
     losses = "losses=[{name='hinge'}, {name='r1', every=2}, {name='r2', every=3}]"
     assert time_training(gankit.load("demo", *SMALL, losses, "training.critic_steps=1"), limit=1e9) == 6
-    assert done == dict.fromkeys((0, 1, 2, 3), 1 + timing.TIMED_STEPS)
+    assert done == dict.fromkeys((n + 6 * i for n in range(4) for i in range(1 + timing.TIMED_STEPS)), 1)
 
 
 def test_slow_steps_are_timed_once_of_each_kind(clock: Clock) -> None:
     lazy = gankit.load("demo", *SMALL, "losses.gradient-penalty.every=16", "training.critic_steps=1")
     done = clock(lambda step: 30)
     assert time_training(lazy) == 30
-    assert done == {0: 2, 1: 2}  # the first of each kind, which loads and compiles, is not timed
+    assert done == dict.fromkeys((0, 16, 1, 17), 1)  # the first of each kind, which loads and compiles, is not timed
     done = clock(lambda step: 4)
     time_training(lazy)
-    assert done == {0: 4, 1: 4}
+    assert done == dict.fromkeys((0, 16, 32, 48, 1, 17, 33, 49), 1)
+    done = clock(lambda step: 4)
+    time_training(gankit.load(lazy, "training.steps=18"))
+    assert done == {0: 2, 16: 2, 1: 2, 17: 2}  # none after the last, where schedules end
+
+
+@pytest.mark.parametrize("critic_steps", [1, 2])
+@pytest.mark.parametrize("every", [1, 16])
+def test_images_of_timed_steps_are_read_ahead_as_in_a_training(
+    every: int, critic_steps: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where they are read ahead: else steps would wait for the disk."""
+    reads: list[bool] = []  # of each critic update: whether its images had been asked for before
+    read = ReadAhead.rows
+
+    def rows(ahead: ReadAhead, indices: Any, next_indices: Any) -> torch.Tensor:
+        reads.append(indices.tobytes() in ahead._waiting)
+        return read(ahead, indices, next_indices)
+
+    timed: list[bool] = []
+
+    def middle(times: list[float]) -> float:
+        steps = [all(reads[i : i + critic_steps]) for i in range(0, len(reads), critic_steps)]
+        # With two kinds of steps, an untimed one goes before each.
+        timed.extend(steps[:: -1 if every == 1 else -2][: timing.TIMED_STEPS])
+        reads.clear()
+        return 1.0
+
+    monkeypatch.setattr("gankit.training.data.place", ReadAhead)
+    monkeypatch.setattr(ReadAhead, "rows", rows)
+    monkeypatch.setattr(timing, "median", middle)
+    settings = [f"losses.gradient-penalty.every={every}", f"training.critic_steps={critic_steps}"]
+    time_training(gankit.load("demo", *SMALL, *settings), limit=1e9)
+    assert timed == [True] * timing.TIMED_STEPS * (1 if every == 1 else 2)
 
 
 @pytest.mark.parametrize("kinds", [1, 2])

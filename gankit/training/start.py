@@ -20,13 +20,12 @@ NUMBER = re.compile(r"(?<![^.])\d+(?![^.])")
 """A layer's place in a list, in the name of a tensor."""
 SHIFTS = (-1, 1, -2, 2)
 """By how many layers those of equal shape may lie apart: at 28 and at 64 pixels other levels have the same widths."""
-LISTED = 4
-"""Messages name at most this many tensors."""
-SPECTRAL_NAMES = (
-    (".parametrizations.weight.original", ".parametrizations.weight.0._u", ".parametrizations.weight.0._v"),
-    (".weight_orig", ".weight_u", ".weight_v"),
-)
-"""A spectrally normalised weight and its singular vectors, in both of torch's forms."""
+SINGULAR_VECTORS = {
+    ".parametrizations.weight.original": (".parametrizations.weight.0._u", ".parametrizations.weight.0._v"),
+    ".weight_orig": (".weight_u", ".weight_v"),
+}
+"""The names of both, by that of the spectrally normalised weight, in either of torch's forms."""
+NORMALISED = re.compile(f"({'|'.join(map(re.escape, SINGULAR_VECTORS))})$")
 
 
 def load_start_weights(stepper: Stepper) -> None:
@@ -64,8 +63,7 @@ def load_networks(stepper: Stepper, state: dict[str, Any], folder: Path) -> None
         folder: the other run's, for messages.
 
     Raises:
-        RunError: no layer of a network fits, or layers that `training.freeze` names are not in the other run,
-            or its weights are not finite.
+        RunError: no layer of a network fits, the other run lacks frozen ones, or its weights are not finite.
     """
     warnings = []  # only given if this state fits; else an older one is tried
     for kind, network in (("generator", stepper.generator), ("critic", stepper.critic)):
@@ -75,7 +73,7 @@ def load_networks(stepper: Stepper, state: dict[str, Any], folder: Path) -> None
         if unmatched:
             warnings.append(
                 f"training.start_from: {len(network.state_dict()) - len(unmatched)} of {len(network.state_dict())} "
-                f"tensors of the {kind} come from {folder}; freshly drawn: {first_of(unmatched, LISTED)}"
+                f"tensors of the {kind} come from {folder}; freshly drawn: {first_of(unmatched)}"
             )
     stepper.averaged = new_average(stepper.generator, stepper.settings.averaging)
     if stepper.averaged is not None and "averaged" in state:
@@ -90,10 +88,9 @@ def load_networks(stepper: Stepper, state: dict[str, Any], folder: Path) -> None
 
 def _refuse_frozen(critic: nn.Module, unmatched: list[str], folder: Path) -> None:
     """Refuse to freeze layers of a critic that the other run does not have: they would stay as they were drawn."""
-    parameters = critic.named_parameters()
-    if frozen := [name for name, weight in parameters if not weight.requires_grad and name in unmatched]:
+    if frozen := [name for name, weight in critic.named_parameters() if not weight.requires_grad and name in unmatched]:
         raise RunError(
-            f"training.freeze: the critic of {folder} has no {first_of(frozen, LISTED)}, which would stay as drawn; "
+            f"training.freeze: the critic of {folder} has no {first_of(frozen)}, which would stay as drawn; "
             "freeze fewer layers, or start from a run of the same image size"
         )
 
@@ -111,9 +108,9 @@ def _load_matching(network: nn.Module, name: str, states: Mapping[str, Any], fol
     if shapes[0] == shapes[1]:
         load_state(network, name, {name: saved}, folder)
         return []
-    from_end = name == "critic"
-    ways = [(from_end, 0), (not from_end, 0), *((from_end, shift) for shift in SHIFTS)]
-    found = [_take_fitting(network, saved, from_end, *way) for way in ways]
+    critic = name == "critic"
+    ways = [(critic, 0), (not critic, 0), *((critic, shift) for shift in SHIFTS)]
+    found = [_take_fitting(network, saved, critic, *way) for way in ways]
     taken = max(found, key=lambda tensors: sum(tensor.dim() > 1 for tensor in tensors.values()))
     if not any(tensor.dim() > 1 for tensor in taken.values()):
         raise RunError(
@@ -128,17 +125,15 @@ def _take_fitting(
     network: nn.Module, saved: Mapping[str, Any], critic: bool, from_end: bool, shift: int
 ) -> dict[str, Tensor]:
     """The saved tensors that fit, by the names in the network."""
-    own, names = network.state_dict(), {_plain_name(key): key for key in saved}
+    own, names = network.state_dict(), {NORMALISED.sub(".weight", key): key for key in saved}
     # Embeddings are taken to be indexed by class, as all of gankit's are.
     class_tables = tuple(f"{key}." for key, module in network.named_modules() if isinstance(module, nn.Embedding))
     lists, taken = (_lists(own), _lists(saved)), {}
     for key, value in own.items():
         place = saved_name = ""
-        for part in _plain_name(key).split("."):
-            counterpart = part
-            if part.isdecimal():
-                alike = lists[0][place], lists[1].get(saved_name, {})
-                counterpart = str(_counterpart(*alike, int(part), critic, from_end, shift))
+        for part in NORMALISED.sub(".weight", key).split("."):
+            alike = lists[0].get(place, {}), lists[1].get(saved_name, {})
+            counterpart = _counterpart(*alike, int(part), critic, from_end, shift) if part.isdecimal() else part
             place, saved_name = f"{place}{part}.", f"{saved_name}{counterpart}."
         saved_name = saved_name[:-1]
         weight = _weight(network, key, saved, names.get(saved_name, ""))
@@ -149,27 +144,18 @@ def _take_fitting(
     return taken
 
 
-def _plain_name(key: str) -> str:
-    """The name of a tensor, of a weight that is spectrally normalised as if it were not."""
-    for ending, *_ in SPECTRAL_NAMES:
-        if key.endswith(ending):
-            return f"{key.removesuffix(ending)}.weight"
-    return key
-
-
 def _weight(network: nn.Module, key: str, saved: Mapping[str, Any], saved_key: str) -> Any:
     """A saved tensor for one of the network; None where there is none.
 
     A weight that is no longer spectrally normalised is taken as it was used: divided by its singular value.
     """
     weight: Any = saved.get(saved_key)
-    for ending, *vectors in SPECTRAL_NAMES:
-        if saved_key.endswith(ending) and key == _plain_name(key):
-            left, right = (saved.get(saved_key.removesuffix(ending) + vector, Tensor()) for vector in vectors)
-            # Torch takes the second dimension of these as a matrix's rows.
-            by_input = isinstance(network.get_submodule(key.rpartition(".")[0]), nn.modules.conv._ConvTransposeNd)
-            matrix = (weight.transpose(0, 1) if by_input else weight).flatten(1)
-            return weight / (left @ matrix @ right) if matrix.shape == left.shape + right.shape else None
+    if (ending := NORMALISED.search(saved_key)) and not NORMALISED.search(key):
+        left, right = (saved.get(saved_key[: ending.start()] + name, Tensor()) for name in SINGULAR_VECTORS[ending[0]])
+        # Torch takes the second dimension of these as a matrix's rows.
+        by_input = isinstance(network.get_submodule(key.rpartition(".")[0]), nn.modules.conv._ConvTransposeNd)
+        matrix = (weight.transpose(0, 1) if by_input else weight).flatten(1)
+        return weight / (left @ matrix @ right) if matrix.shape == left.shape + right.shape else None
     return weight
 
 
@@ -181,12 +167,10 @@ def _fit(saved: Any, own: Any, by_label: bool) -> Tensor | None:
     """
     if not isinstance(saved, Tensor) or not isinstance(own, Tensor):
         return None
-    if saved.shape == own.shape:
-        return saved
-    if not by_label or own.dim() not in (1, 2):
-        return None
-    row = saved.mean(0) if saved.dim() == 2 else saved
-    return row.expand_as(own) if row.shape == own.shape[-1:] else None
+    if by_label and saved.shape != own.shape and own.dim() in (1, 2):
+        row = saved.mean(0) if saved.dim() == 2 else saved
+        saved = row.expand_as(own) if row.shape == own.shape[-1:] else row
+    return saved if saved.shape == own.shape else None
 
 
 def _norm_aliases(key: str) -> list[str]:
@@ -201,12 +185,12 @@ def _lists(state: Mapping[str, Any]) -> dict[str, Layers]:
     """The lists of layers, by their names and a point."""
     lists: dict[str, Layers] = {}
     for key, value in state.items():
-        plain = _plain_name(key)
+        plain = NORMALISED.sub(".weight", key)
         for number in NUMBER.finditer(plain):
             layers = lists.setdefault(plain[: number.start()], {})
-            weight = getattr(value, "ndim", 0) > 1 and not _norm_aliases(plain)
-            name = NUMBER.sub("", plain[number.end() :])
-            layers[int(number[0])] = layers.get(int(number[0]), frozenset()) | ({name} if weight else set())
+            is_weight = getattr(value, "ndim", 0) > 1 and not _norm_aliases(plain)
+            names = {NUMBER.sub("", plain[number.end() :])} if is_weight else set()
+            layers[int(number[0])] = layers.get(int(number[0]), frozenset()) | names
     return lists
 
 

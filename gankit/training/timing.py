@@ -1,5 +1,6 @@
 """How long a step of a training takes on this machine, for plans and studies: some steps are done and thrown away."""
 
+import itertools
 import math
 import time
 from pathlib import Path
@@ -12,6 +13,7 @@ from gankit.nn.threads import torch_threads
 from gankit.training.data import prepare
 from gankit.training.execution.graphs import WARM_UPS, Graphs
 from gankit.training.log import TickLog
+from gankit.training.pixels import ReadAhead
 from gankit.training.step import Stepper
 
 TIMED_STEPS, TIMED_SECONDS = 5, 20.0
@@ -25,7 +27,7 @@ def time_training(
     """Seconds that a step of a training takes, the mean over steps with and without lazy losses.
 
     Args:
-        experiment: its own number of CPU threads goes before `threads`.
+        experiment: its own number of CPU threads takes precedence over `threads`.
         threads: of the CPU; None keeps the present number.
         data: as for `gankit.train`.
         limit: seconds of timed steps; one of each kind is always timed, after untimed ones that load and compile.
@@ -38,39 +40,42 @@ def time_training(
         stepper = Stepper(experiment, prepare(experiment.data, seed, data), TickLog(Path(), tensorboard=False))
         with stepper.computing():
             kinds = _kinds(stepper)
-            seconds = sum(_time_step(stepper, step, limit / len(kinds)) * count for step, count in kinds)
+            seconds = sum(_time_steps(stepper, steps, limit / len(kinds)) * count for steps, count in kinds)
     return seconds / sum(count for _, count in kinds)
 
 
-def _kinds(stepper: Stepper) -> list[tuple[int, int]]:
-    """The first step of each kind, and how many are of its kind before all repeats.
+def _kinds(stepper: Stepper) -> list[tuple[range, int]]:
+    """The steps of each kind, one in each period, and how many of its kind there are in a period.
 
-    Steps are of one kind if the same losses are due in as many of their updates.
+    Steps are of one kind if their updates, in any order, have the same losses due.
     """
     critic_steps, due = stepper.settings.critic_steps, stepper.objective.due
-    period = math.lcm(*(loss.every for loss in stepper.experiment.losses))
+    period, end = math.lcm(*(loss.every for loss in stepper.experiment.losses)), stepper.settings.steps
     steps_of: dict[object, list[int]] = {}
-    for step in range(min(period, stepper.settings.steps)):
+    for step in range(min(period, end)):
         turns = [("critic", due("critic", step * critic_steps + update)) for update in range(critic_steps)]
         turns.append(("generator", due("generator", step)))
         kind = tuple(sorted((side, *(term.name for term in terms)) for side, terms in turns))
         steps_of.setdefault(kind, []).append(step)
-    return [(steps[0], len(steps)) for steps in steps_of.values()]
+    return [(range(steps[0], end, period), len(steps)) for steps in steps_of.values()]
 
 
-def _time_step(stepper: Stepper, step: int, limit: float) -> float:
-    """The median seconds of one step, done again and again for about `limit` seconds."""
+def _time_steps(stepper: Stepper, steps: range, limit: float) -> float:
+    """The median seconds of steps of one kind, done for about `limit` seconds; after the last comes the first again."""
 
-    def advance() -> float:
+    def advance(step: int) -> float:
         stepper.go_to(step)
         start = time.perf_counter()
         stepper.advance()
         stepper.log.means()  # waits for the device
         return time.perf_counter() - start
 
-    for _ in range(WARM_UPS + 1 if isinstance(stepper.execution, Graphs) else 1):
-        advance()
-    times = [advance()]
-    while len(times) < TIMED_STEPS and sum(times) < limit:
-        times.append(advance())
-    return median(times)
+    reads_ahead = isinstance(stepper.data.pixels(stepper.like.device), ReadAhead)
+    warm_ups = WARM_UPS + 1 if isinstance(stepper.execution, Graphs) else 1
+    numbers, times = itertools.cycle(steps), list[float]()
+    while len(times) <= warm_ups or (len(times) < warm_ups + TIMED_STEPS and sum(times[warm_ups:]) < limit):
+        step = next(numbers)
+        if reads_ahead and 0 < step != stepper.step:
+            advance(step - 1)  # as in a training, where the step before reads the images of this one
+        times.append(advance(step))
+    return median(times[warm_ups:])
