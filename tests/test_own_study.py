@@ -70,7 +70,7 @@ def test_it_is_run_and_resumed(workers: int, installed: Environment, tmp_path: P
         path.unlink()
     newest = sorted((run_folder / "checkpoints").iterdir())[-1]
     shutil.rmtree(newest) if newest.is_dir() else newest.unlink()
-    again = installed.gankit("study", "seeds", out / "study.toml", "--out", out)
+    again = installed.gankit("study", "seeds", out / "study.toml", "--out", out, "--workers", workers)
     assert again.code == 0, again
     assert [json.loads(path.read_text())["result"] for path in results] == before
     assert results[0].stat().st_mtime_ns == untouched
