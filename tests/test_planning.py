@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import tomllib
 from pathlib import Path
 from typing import Any
@@ -248,7 +249,8 @@ def test_a_file_that_could_not_be_written_or_read_is_refused_before_the_work(out
 def test_minutes_are_bounded(minutes: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit, match="2"):
         app(["plan", "eyes", "--minutes", minutes, "--out", str(tmp_path / "e.toml")])
-    assert "less than or equal to 1000000" in capsys.readouterr().err
+    said = capsys.readouterr().err
+    assert re.search(r"less than or equal to 1000000\b|0\.1<=x<=1000000", said), said  # by the version of Typer
     with pytest.raises(GankitError, match="--minutes nan: a number above 0 is needed"):
         lines("eyes", tmp_path / "e.toml", float("nan"))
 
