@@ -155,7 +155,7 @@ def agreement_interval(
     answered = np.isfinite(answers).sum(0)
     half, least = estimate.half_width(), -1 / (answered[answered > 1].min() - 1)
     low = 1 - _farther(1 - value, half)
-    return max(low, least), min(least + _farther(value - least, half), 1.0)
+    return max(low, min(least, value)), min(least + _farther(value - least, half), 1.0)
 
 
 def _farther(distance: float, half_width: float) -> float:
