@@ -782,6 +782,21 @@ def together_trials(readers, images, skill, spread):
     return agreement_of(answered_together, images, skill + offsets, offsets)
 
 
+def answered_in_part(random, images, skills, lines):
+    """Of these answers those of which some may lack: each image lacks a reader's; kappa is of images that all saw."""
+    found = {}
+    for name, (measure, table, kinds) in answered_together(random, images, skills, lines).items():
+        if measure is not fleiss_kappa:
+            missing = random.integers(0, len(skills), len(kinds)) == np.arange(len(skills))[:, None]
+            found[name] = measure, np.where(missing, np.nan, table), kinds
+    return found
+
+
+def partial_trials(readers, images, skill, spread):
+    offsets = norm.ppf((np.arange(readers) + 0.5) / readers) * READERS[spread]
+    return agreement_of(answered_in_part, images, skill + offsets, offsets)
+
+
 def again_trials(images, skill):
     return agreement_of(answered_twice, images, np.full(2, skill), np.zeros(2))
 
@@ -833,6 +848,7 @@ FAMILIES = {
     "membership attacks": (attack_trials, [(20, 60), (20,), (1, 3), (0.0, 1.0)], 0.2),
     "readers": (reader_trials, [(1, 3, 6), (20, 40), (0.0, 1.0, 2.5), tuple(READERS)], 0.2),
     "agreement of readers": (together_trials, [(2, 4), (20, 40), (0.0, 1.0, 2.5), ("differ",)], 0.4),
+    "readers who leave out images": (partial_trials, [(3, 4), (20, 40), (0.0, 2.5), ("differ",)], 0.4),
     "readers who answer again": (again_trials, [(20, 40), (0.0, 1.0, 2.5)], 0.4),
     "ratings": (wilson_trials, [(20, 60), (0.5, 0.9)], 1),
     "scores of sources": (source_trials, [((10, 10), (10, 40), (40, 40)), (1.0, 0.4), (0.0, 0.8)], 1),
