@@ -777,9 +777,9 @@ def agreement_of(answers, images, skills, lines):
     return trial
 
 
-def together_trials(readers, images, skill, spread):
+def together_trials(readers, images, skill, spread, answers=answered_together):
     offsets = norm.ppf((np.arange(readers) + 0.5) / readers) * READERS[spread]
-    return agreement_of(answered_together, images, skill + offsets, offsets)
+    return agreement_of(answers, images, skill + offsets, offsets)
 
 
 def answered_in_part(random, images, skills, lines):
@@ -792,9 +792,7 @@ def answered_in_part(random, images, skills, lines):
     return found
 
 
-def partial_trials(readers, images, skill, spread):
-    offsets = norm.ppf((np.arange(readers) + 0.5) / readers) * READERS[spread]
-    return agreement_of(answered_in_part, images, skill + offsets, offsets)
+gaps_trials = functools.partial(together_trials, answers=answered_in_part)
 
 
 def again_trials(images, skill):
@@ -848,7 +846,7 @@ FAMILIES = {
     "membership attacks": (attack_trials, [(20, 60), (20,), (1, 3), (0.0, 1.0)], 0.2),
     "readers": (reader_trials, [(1, 3, 6), (20, 40), (0.0, 1.0, 2.5), tuple(READERS)], 0.2),
     "agreement of readers": (together_trials, [(2, 4), (20, 40), (0.0, 1.0, 2.5), ("differ",)], 0.4),
-    "readers who leave out images": (partial_trials, [(3, 4), (20, 40), (0.0, 2.5), ("differ",)], 0.4),
+    "readers who leave out images": (gaps_trials, [(3, 4), (20, 40), (0.0, 2.5), ("differ",)], 0.4),
     "readers who answer again": (again_trials, [(20, 40), (0.0, 1.0, 2.5)], 0.4),
     "ratings": (wilson_trials, [(20, 60), (0.5, 0.9)], 1),
     "scores of sources": (source_trials, [((10, 10), (10, 40), (40, 40)), (1.0, 0.4), (0.0, 0.8)], 1),
