@@ -1,7 +1,7 @@
 """Does a recipe diverge? Trains recipes on data sets at several sizes, with several seeds, and writes a table.
 
 A training diverges if it ends with a number that is not finite, if a penalty times its weight ends above 100, or if the
-Fréchet distance on 8x8 pixels, measured 20 times, ends at more than three times its best value. After a stop, run it
+Frechet distance on 8x8 pixels, measured 20 times, ends at more than three times its best value. After a stop, run it
 again: finished trainings are kept, and the interrupted one goes on. docs/measured/divergence.md shows what came out.
 """
 

@@ -2,41 +2,32 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
+import sys
 from pathlib import Path
-from typing import Any
 
 import pytest
 
-SCRIPT = Path(__file__).parent / "reliability" / "image_files.py"
+sys.path.insert(0, str(Path(__file__).parent / "reliability"))
+import image_files as files
+
 FEW = {"picture": 120, "npz": 50, "csv": 40, "statistics": 50}
 
 
-@pytest.fixture(scope="module")
-def files() -> Any:
-    spec = importlib.util.spec_from_file_location("image_files", SCRIPT)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
 @pytest.mark.parametrize("kind", FEW)
-def test_files_that_are_damaged_or_hostile(files: Any, kind: str) -> None:
+def test_files_that_are_damaged_or_hostile(kind: str) -> None:
     ended = {number: files.outcome(kind, number) for number in range(FEW[kind])}
     assert {number: how for number, how in ended.items() if how not in files.GOOD} == {}
     assert set(ended.values()) == set(files.GOOD)
 
 
-def test_a_file_depends_on_its_number_alone(files: Any, tmp_path: Path) -> None:
+def test_a_file_depends_on_its_number_alone(tmp_path: Path) -> None:
     for kind in FEW:
         made = {files.make(kind, 7, tmp_path).read_bytes() for _ in range(2)}
         assert len(made) == 1
 
 
-def test_counting_goes_on_where_it_stopped(files: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_counting_goes_on_where_it_stopped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[list[int]] = []
 
     def count(kind: str, numbers: list[int]) -> dict[str, list[int]]:
@@ -57,7 +48,7 @@ def test_counting_goes_on_where_it_stopped(files: Any, tmp_path: Path, monkeypat
 
 
 @pytest.mark.slow
-def test_thousands_of_files(files: Any, tmp_path: Path) -> None:
+def test_thousands_of_files(tmp_path: Path) -> None:
     pytest.importorskip("gankit_dicom")
     files.main(tmp_path / "counted.json")
     counted = json.loads((tmp_path / "counted.json").read_text())

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import importlib.util
 import math
+import sys
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -21,6 +20,9 @@ from gankit.evaluation.extraction import as_part
 from gankit.evaluation.uncertainty import influences, p_values, standard_errors, variances_of
 from gankit.interfaces import Metric, Pool, Resampling, Result, Rows
 from gankit.metrics.kid import kernel_distance
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "examples"))
+import standard_errors as simulated
 
 
 def spread(name: str, draw: Draw, repeats: int, errors: int) -> dict[str, tuple[Array, Array]]:
@@ -250,39 +252,27 @@ def test_metrics_that_clash_get_numbers() -> None:
     assert found["precision-2"]["value"] >= found["precision"]["value"]
 
 
-def script() -> ModuleType:
-    path = Path(__file__).parents[1] / "examples" / "standard_errors.py"
-    spec = importlib.util.spec_from_file_location("standard_errors_example", path)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
 def test_population_values_of_the_script() -> None:
     """Its formulas, beside unbiased means over repeats and the value of very many images."""
-    example = script()
-    case = example.Case(6, 50, scale=0.5, shift=0.4, metrics=("kid", "variance-ratio"))
-    truth, found = case.population(), example.simulate(case, 300, 0)
+    case = simulated.Case(6, 50, scale=0.5, shift=0.4, metrics=("kid", "variance-ratio"))
+    truth, found = case.population(), simulated.simulate(case, 300, 0)
     values = found["kid"].values
     assert values.mean() == pytest.approx(truth["kid"], abs=3 * values.std() / math.sqrt(300))
-    many = example.Case(6, 100_000, scale=0.5, shift=0.4, metrics=("frechet", "variance-ratio")).pool(0, 0)
+    many = simulated.Case(6, 100_000, scale=0.5, shift=0.4, metrics=("frechet", "variance-ratio")).pool(0, 0)
     for name in ("frechet", "variance-ratio"):
         value = Result.of(as_part("metric", name).build(), many.real, many.fake).values[name]
         assert value == pytest.approx(truth[name], rel=0.03)
-    assert example.Case(6, 50).population() == {"frechet": 0, "kid": pytest.approx(0), "variance-ratio": 1}
+    assert simulated.Case(6, 50).population() == {"frechet": 0, "kid": pytest.approx(0), "variance-ratio": 1}
 
 
 @pytest.mark.slow
 @pytest.mark.timeout(1800)
 def test_what_the_page_on_standard_errors_says() -> None:
     """docs/measured/standard-errors.md, at fewer repeats of some of its sizes."""
-    example = script()
     for n in (25, 100):
         for scale, shift in ((1.0, 0.0), (0.5, 0.1**0.5)):
-            case = example.Case(64, n, scale, shift, metrics=("frechet", "kid", "precision-recall", "variance-ratio"))
-            found, truth = example.simulate(case, 150, 60), case.population()
+            case = simulated.Case(64, n, scale, shift, metrics=("frechet", "kid", "precision-recall", "variance-ratio"))
+            found, truth = simulated.simulate(case, 150, 60), case.population()
             for name in ("frechet", "kid", "variance-ratio"):
                 assert found[name].coverage(found[name].expected) >= 0.87
                 assert 0.8 < found[name].ratio < 2.5
@@ -295,7 +285,7 @@ def test_what_the_page_on_standard_errors_says() -> None:
             noise_ = found["kid"].values.std() / math.sqrt(150)
             assert found["kid"].expected == pytest.approx(truth["kid"], abs=3.5 * noise_)
     told, alone = (
-        example.simulate(example.Case(64, 100, images=4, told=told, metrics=("variance-ratio",)), 150, 0)
+        simulated.simulate(simulated.Case(64, 100, images=4, told=told, metrics=("variance-ratio",)), 150, 0)
         for told in (True, False)
     )
     assert told["variance-ratio"].ratio > 0.8
@@ -308,8 +298,8 @@ def test_what_the_page_on_standard_errors_says() -> None:
         (4, True, False, valid),
         (4, False, False, (0.1, 1)),
     ):
-        case = example.Case(8, 40, images=images, told=known, metrics=("frechet", "kid"))
-        for p in example.chances(case, both, 200).values():
+        case = simulated.Case(8, 40, images=images, told=known, metrics=("frechet", "kid"))
+        for p in simulated.chances(case, both, 200).values():
             assert low <= (p <= 0.05 + 1e-9).mean() <= high
             assert p.min() >= 1 / 40
 

@@ -565,7 +565,7 @@ def frechet_page(found: Row) -> list[str]:
          for r in found["identical"]],
     )  # fmt: skip
     return [
-        "## The Fréchet distance",
+        "## The Frechet distance",
         "clean-fid takes a matrix square root of d x d whatever the number of images; gankit takes singular values of "
         "the smaller of the products. The ratio is that of clean-fid's `frechet_distance`, given its means and "
         "covariances for nothing, to gankit's from the features on:",
