@@ -118,7 +118,7 @@ def svg() -> str:
     lines = [
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {height}" role="img" '
         'font-family="sans-serif" font-size="15">',
-        "<title>The floors of gankit: every arrow points to what a room imports</title>",
+        "<title>The floors of gankit: every arrow points to what a module or folder imports</title>",
         f'<rect width="{WIDTH}" height="{height}" fill="#fff"/>',
         '<defs><marker id="tip" viewBox="0 0 8 8" refX="7" refY="4" markerWidth="7" markerHeight="7" orient="auto">'
         '<path d="M0 0L8 4L0 8z" fill="#8a94a6"/></marker></defs>',

@@ -23,7 +23,8 @@ with open(pictures / "labels.csv", "w", newline="", encoding="utf-8") as file:
     table = csv.writer(file)
     table.writerow(["file", "label", "group", *(f"vote_{rater}" for rater in range(1, 11)), "age"])
     for patient, label in enumerate(eyes.labels):
-        # Two pictures of each patient, so that a split by pictures would put some patients on both sides.
+        # Two pictures of each patient, so that a split by pictures would put some patients on both sides. `mirror` also
+        # exchanges the two rows, so that each eye keeps its place and the diagnosis is the same.
         for take, image in enumerate((eyes.images[[patient]], eyes.mirror(eyes.images[[patient]]))):
             name = f"p{patient:04}-{take}.png"
             Image.fromarray(image[0].transpose(1, 2, 0)).save(pictures / name)

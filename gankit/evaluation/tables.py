@@ -19,9 +19,9 @@ from gankit.terminal.text import as_columns
 SUFFIXES = (".csv", ".tex")
 """Suffixes of files that hold an evaluation as a table."""
 PAIRS_PRINTED = 8  # of each metric
-REAL_REAL = "two halves of the real images, whose value a perfect generator would have"
+REAL_REAL = "one half of the real images against the other, about what a perfect generator would reach"
 ONE_OF_EACH_GROUP = "; the half that stands for a generator has one image of each group"
-FAKE_REAL = "as many generated images and one half of the real ones"
+FAKE_REAL = "as many generated images against one half of the real ones"
 
 
 @final
@@ -183,7 +183,7 @@ def notes(report: dict[str, Any]) -> list[str]:
     if any(entry["real_vs_real"] for entry in report["metrics"].values()):
         size = f", {n} images" if (n := _common_n(report)) else ""
         sizes = ONE_OF_EACH_GROUP + size if "n_real_groups" in report["protocol"] else size and f"{size} each"
-        lines += [f"real-real: {REAL_REAL}{sizes}", f"fake-real: {FAKE_REAL}{size}"]
+        lines += [f"real-real: {REAL_REAL}{sizes}", f"fake-real: {FAKE_REAL}{size and f'{size} each'}"]
     for attack in report["protocol"].get("membership", {}).values():
         lines.append(
             f"membership attack by {attack['by']}: area {attack['area']:.2f} ({attack['low']:.2f} to "

@@ -1,4 +1,4 @@
-"""What turns read: images, labels, latents and random numbers, each a function of (seed, stream, number)."""
+"""What a turn reads: images, labels, latents and random numbers, each a function of (seed, stream, number)."""
 
 from __future__ import annotations
 

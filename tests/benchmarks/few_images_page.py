@@ -155,12 +155,13 @@ def page(found: Row) -> str:
             "they can do.\n"
         )
     parts.append(
-        "\nEach recipe's steps, and with them its schedules, are those that fit into the time by a trial of steps "
-        f"before; a clock stops what takes longer. "
-        "Seconds count the start too. 30 % of the images are held out (whole patients or photographs, "
-        f"where known) and judge as many samples; features: {', '.join(features)}. Errors are standard errors. "
-        "Memorisation is looked for among the training images. FD and recall depend on the number of images: compare "
-        "within a table.\n"
+        "\nA few steps of each recipe are timed first. It then takes the number of steps, and with it the schedules, "
+        "that fits into the time; a clock stops what takes longer. Seconds count the start too. 30 % of the images "
+        "are held out (whole patients or photographs, where known), and as many samples are compared with them; "
+        f"features: {', '.join(features)}. Errors are standard errors. Memorisation compares samples with training "
+        "images: 0.5 is as new as held-out images, 1 is copies, 0 is far from all real images. FD and recall depend "
+        "on the number of images: compare within a table, but not with the row *between reals*, which compares "
+        "halves of the held-out images.\n"
     )
     parts += [*plain(by_kind["plain"]), *classes(by_kind["classes"]), *transfer(by_kind["transfer"], by_kind["plain"])]
     if failures := [row for row in rows if row["failure"]]:

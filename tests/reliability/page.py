@@ -14,7 +14,7 @@ GOOD = ("same", "whole already", "not noticed, and same", "noticed", "read", "re
 WHAT = {
     "write": "states that a kill at each change of a run's folder leaves, resumed",
     "two": "states that a kill at each change leaves under two processes, resumed",
-    "drawn": "runs that were killed at a drawn write or moment, alone and under two processes, resumed",
+    "drawn": "runs that were killed at a random write or moment, alone and under two processes, resumed",
     "moment": "runs that a signal stopped at some moment, resumed",
     "writes": "runs whose disk failed at a change of their folder, once or for good, resumed",
     "killed": "other commands and studies, repeated from each state that a kill at a change leaves",
@@ -22,31 +22,31 @@ WHAT = {
     "resume": "runs whose newest checkpoint was damaged, and which were resumed",
     "checkpoint": "checkpoints with damaged bytes", "export": "exported generators with damaged bytes",
     "cache": "cached arrays with damaged bytes",
-    "forged checkpoint": "checkpoints with other content and the digest that it needs",
-    "forged export": "exported generators with other content and the digest that it needs",
-    "picture": "pictures: damaged, of all formats, of odd tags, or hugely packed",
+    "forged checkpoint": "checkpoints with changed content and the digest of that content",
+    "forged export": "exported generators with changed content and the digest of that content",
+    "picture": "pictures: damaged, of all formats, with odd tags, or small files that unpack to huge sizes",
     "npz": "npz files", "csv": "labels.csv files", "statistics": "statistics files", "dicom": "DICOM files",
 }  # fmt: skip
 
 HEAD = """# What was tried on purpose
 
 gankit reads files of others, runs for days, and is stopped at any moment. The scripts in `tests/reliability` try
-what can go wrong by the hundred and by the thousand; each case is a function of a seed and its number, so that it can
-be looked at again. Short forms are among the default tests. What may come out of a case:
+hundreds and thousands of cases of what can go wrong; each is a function of a seed and its number, so that it can be
+looked at again. Short forms are among the default tests. What may come out of a case:
 
-- a run that was stopped ends, once it is resumed, with the files and contents of one that never was ("same"); a write
+- a run that was stopped, and then resumed, ends with the files and contents of one that never stopped ("same"); a write
   that failed may have been of no consequence, such as the deletion of a lock ("not noticed, and same"), and a
   command that is killed may already have written everything ("whole already");
-- a file is read ("read", "checked"), or refused in one line per mistake ("refused");
+- a file is read ("read"; experiments also pass `gankit check`: "checked"), or refused in one line per mistake
+  ("refused");
 - a file of gankit's own that was damaged is never taken for whole ("noticed");
 - there is never a traceback, no program is started, and no file takes more than 5 seconds or 1 GB.
 
 A kill leaves what the folder holds at that moment. So one training of a recipe keeps the states of its folder before
-and halfway through each write, sync, rename, new folder and deletion, and every state that differs from the last one
-is resumed. Recipes not named below were killed only at a random sample of writes and moments, with an earlier version
-of gankit. Failed writes are a sample, too: each change of one small run with five errors (no space, no quota left,
-read-only, not permitted, input/output error), once and for good, would be 1,110 cases. Neither includes the rehearsal
-of a training, which writes nothing.
+and halfway through each write, sync, rename, new folder and deletion, and every state that differs from the one before
+it is resumed. Failed writes: of one small run, each change with each of five errors (no space, no quota left,
+read-only, not permitted, input/output error), as a failure that happens once and as one that stays; of other recipes,
+a sample of changes. Neither includes the rehearsal of a training, which writes nothing.
 
 """
 TAIL = """
