@@ -47,14 +47,9 @@ class Arm(study.Arm):
 
 def arm_at(threshold: float, control: str = "", scope: str = "") -> Arm:
     """The arm of a threshold and, where there is one, of a control or a scope."""
-    name, words = [f"sr{percent(threshold)}"], [heading(threshold)]
-    if control:
-        name.append(control)
-        words.append(CONTROLS[control].words)
-    if scope:
-        name.append(scope)
-        words.append(scope)
-    return Arm("-".join(name), ", ".join(words), threshold, control, scope)
+    name = [f"sr{percent(threshold)}", control, scope]
+    words = [heading(threshold), CONTROLS[control].words if control else "", scope]
+    return Arm("-".join(filter(None, name)), ", ".join(filter(None, words)), threshold, control, scope)
 
 
 def percent(threshold: float) -> str:
@@ -83,9 +78,8 @@ class StudyImages:
     """
 
     def __init__(self, study: Agreement) -> None:
-        data = study.experiment.data
-        table = data.model_copy(update={"split_seed": study.split_seed})
-        self.full, held_out = select_images(table, study.experiment.training.seed)
+        data = study.experiment.data.model_copy(update={"split_seed": study.split_seed})
+        self.full, held_out = select_images(data, study.experiment.training.seed)
         assert held_out is not None  # `Agreement.check_settings` refuses a study without
         self.held_out = held_out
         self.thresholds = study.settings.thresholds
@@ -99,7 +93,6 @@ class StudyImages:
         self.equal_n = min(len(left) for t in self.thresholds for left in (self.training_at(t), self.held_out_at(t)))
 
     def _check_threshold(self, threshold: float, data_name: str, fewest_training: int) -> None:
-        """Refuse a threshold that leaves too few images, or none of a class that has some."""
         leaves = f"study.thresholds: the threshold {threshold:g} leaves"
         for part, count, fewest in (
             ("training", len(self.training_at(threshold)), fewest_training),
@@ -110,8 +103,8 @@ class StudyImages:
                 raise DataError(f"{leaves} {count} {part} images of {data_name}; {needed}")
         for name, before, left in zip(self.class_names, self.counts(0.0), self.counts(threshold), strict=True):
             if before and not left:
-                advice = "take a lower one, or leave the class out"
-                raise DataError(f"{leaves} no training image of class {name} (of {before}): {advice}")
+                class_images = f"training image of class {name} (of {before})"
+                raise DataError(f"{leaves} no {class_images}: take a lower one, or leave the class out")
 
     @property
     def class_names(self) -> tuple[str, ...]:

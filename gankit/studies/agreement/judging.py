@@ -108,7 +108,6 @@ class Judge:
             self.estimator = estimator if estimator.useful else None
 
     def _rows(self, images: Dataset) -> Rows:
-        """The features of all images of a data set."""
         return rows(images, self._network, {"features"}, content=images.digest(), quiet=True)
 
     def run(self, run: Run, arm: Arm, seed: int, folder: Path) -> dict[str, Any]:
