@@ -48,10 +48,7 @@ class Finding:
 def find_key(raters: Sequence[Rater], file: Path | None, folders: Sequence[Path]) -> Key | None:
     """The key whose hash the ratings name, or None for ratings without a page, which name images by their numbers.
 
-    Args:
-        raters: whose ratings are of one page.
-        file: the key's file; if None, it is looked for.
-        folders: where a `key.json` may be.
+    Without the key's file, a `key.json` in one of the folders is looked for.
 
     Raises:
         DataError: ratings of several pages, or a key that is missing or was changed since the page was written.
@@ -143,11 +140,8 @@ def findings(
 ) -> list[Finding]:
     """The raters' agreement, the share of real images recognised, and how often diagnosis and label are the same.
 
-    Args:
-        raters: who rated all images.
-        images: names of the images.
-        real: which of them are real.
-        labels: the class that an image was drawn with, or that a real one has; "" where that is not known.
+    Raters rated all images, which are named. Labels are the classes that images were drawn with, or that real ones
+    have; "" where that is not known.
     """
     result: list[Finding] = []
     if len(raters) > 1:
@@ -185,14 +179,8 @@ def compare_sources(
 ) -> list[Finding]:
     """The mean score of each source's images, how far those of each later source lie above the first's, and calls.
 
-    Intervals are Student's over images: they hold for these raters, and say nothing of others.
-
-    Args:
-        raters: who rated all images.
-        scores: (n,) means over raters.
-        images: n names of images.
-        sources: n names of sources.
-        with_calls: whether raters called images real or generated.
+    Intervals are Student's over images: they hold for these raters, and say nothing of others. The (n,) scores are
+    means over raters, who rated all n images and, `with_calls`, called them real or generated.
     """
     result: list[Finding] = []
     groups = {name: np.array([source == name for source in sources]) for name in dict.fromkeys(sources)}
