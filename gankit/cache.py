@@ -111,10 +111,8 @@ def row_blocks(array: NDArray[Any], size: int = 4096) -> Iterator[NDArray[Any]]:
 def fingerprint(prefix: str, files: Iterable[Path], options: object) -> str:
     """A key for `stored` that changes with the path, size and modification time of every file, and with the options.
 
-    Args:
-        prefix: what the array holds, as the beginning of its file name.
-        files: the files that it is made from.
-        options: everything else that its content depends on, such as versions of decoders; compared by its `repr`.
+    The prefix says what the array holds. The options, compared by their `repr`, are everything that its content depends
+    on beside the files, such as versions of decoders.
     """
     digest = hashlib.sha256(repr(options).encode())
     for file in files:

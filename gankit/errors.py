@@ -93,10 +93,7 @@ def not_in_utf8(name: str) -> str:
 def suggestion(name: str, known: Collection[str], *, list_all: bool = False) -> str:
     """What to say after an unknown name: the closest known one; where none is close, the first `MOST_LISTED`.
 
-    Args:
-        name: the unknown name.
-        known: the names that there are.
-        list_all: whether they are listed after the closest one too.
+    With `list_all` they are listed after the closest one too.
     """
     listing = f"known: {', '.join(islice(known, MOST_LISTED))}" if known else "there are none"
     if len(known) > MOST_LISTED:

@@ -108,8 +108,7 @@ def _may_draw() -> bool:
 class Reader:
     """A thread that reads ahead for others; what it reads may be generated, in the turn of the one that waits for it.
 
-    Args:
-        device: the GPU that it uses, if it is one.
+    It uses the device, if that is a GPU.
     """
 
     def __init__(self, device: torch.device) -> None:
@@ -229,13 +228,9 @@ class TurnDraws:
 
 
 class Order:
-    """Which images each batch holds: whole epochs in random order, or draws with given probabilities.
+    """Which of `count` images each batch holds, for the purpose that `stream` names.
 
-    Args:
-        seed: of the run.
-        stream: what the batches are for.
-        count: number of images.
-        probabilities: (count,) chance of each image, or None for epochs without repetition.
+    These are whole epochs in random order, without repetition; or draws with the (count,) probabilities of the images.
     """
 
     def __init__(self, seed: int, stream: str, count: int, probabilities: NDArray[np.float64] | None = None) -> None:

@@ -108,11 +108,8 @@ def make_network(
 def load_weights(network: nn.Module, path: Path, name: str, table: str = "classifier") -> None:
     """Load those weights of a file that have the shapes of a network of torchvision: usually all but the head's.
 
-    Args:
-        network: of torchvision.
-        path: a state dict, as torchvision publishes them or in safetensors.
-        name: the network's, for errors.
-        table: the table of its settings, for errors.
+    The file holds a state dict, as torchvision publishes them or in safetensors. Errors say the network's name and the
+    table of its settings.
 
     Raises:
         PartError: the file holds no weights of this network.

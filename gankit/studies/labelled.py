@@ -87,11 +87,7 @@ def stratified_folds(
 ) -> list[tuple[Indices, Indices]]:
     """Divide n cases into folds of whole groups, stratified by class; keep those with every class on both sides.
 
-    Args:
-        labels: (n,) classes.
-        groups: (n,) groups.
-        folds: how many.
-        seed: decides which groups share a fold.
+    From (n,) classes and (n,) groups; the seed decides which groups share a fold.
 
     Returns:
         For each fold that is kept, the places of the cases outside it and of those in it.

@@ -80,7 +80,6 @@ def _find_class(name: str, kind: str) -> type:
 
 
 def _import_class(path: str) -> type:
-    """The class of an estimator by its import path."""
     module, _, name = path.rpartition(".")
     try:
         result = getattr(importlib.import_module(module), name)
@@ -92,12 +91,9 @@ def _import_class(path: str) -> type:
 
 
 class FeatureLearner:
-    """An estimator on standardised features of images.
+    """An estimator on standardised features of images, as settings name them, of the size of a data set's images.
 
-    Args:
-        settings: name the estimator and the features.
-        dataset: has images of the size that will be given.
-        seed: of the estimator, and of classical augmentation.
+    The seed is that of the estimator, and of classical augmentation.
     """
 
     def __init__(self, settings: AugmentationSettings, dataset: Dataset, seed: int) -> None:

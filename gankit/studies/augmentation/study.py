@@ -139,7 +139,6 @@ class AugmentationStudy(Study):
         return {"the data": content_digest(data), **digests_of_others(self)}
 
     def _source_jobs(self, sources: Sequence[str]) -> list[Job]:
-        """The jobs that make or read the images of these sources, fold by fold."""
         return [
             Job(name, functools.partial(make_images, self, fold.number, source, seed))
             for fold, source in itertools.product(self.folds, sources)

@@ -96,7 +96,6 @@ def check_apart(dataset: Dataset, train: Indices, test: Indices) -> None:
 
 
 def _check_names(study: ClassifierStudy, dataset: Dataset) -> None:
-    """Refuse settings that name classes or a number which the data set lacks."""
     settings, data_name = study.settings, study.experiment.data.name
     check_classes("classifier.synthetic_classes", settings.synthetic_classes, dataset, data_name, may_be_all=True)
     for name, classes in settings.groupings.items():

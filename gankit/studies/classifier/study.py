@@ -154,7 +154,6 @@ class ClassifierStudy(Study):
         return {name: content_digest(part) for name, part in parts.items()}
 
     def _train_generator(self, seed: int, folder: Path) -> dict[str, Any]:
-        """A job: train the generator of one seed."""
         run = train_or_resume(self.generator_experiment(seed), folder / RUN, data=self.split.train)
         test = self.split.test
         held_out = test.subset(agreed_places(test, self.experiment.data.min_agreement))  # as training images
@@ -189,7 +188,6 @@ class ClassifierStudy(Study):
         return {"file": FILE, "arm": arm.name, "seed": seed}
 
     def _notes(self) -> list[str]:
-        """What a reader of the numbers should know."""
         settings, notes = self.settings, data_notes(self.split)
         if settings.seeds == 1:
             notes.append("one seed: intervals leave out what another seed would change, and are too short")
@@ -201,7 +199,6 @@ class ClassifierStudy(Study):
         return notes
 
     def _protocol(self, outcomes: Mapping[str, Outcome], folder: Path) -> dict[str, Any]:
-        """How the values came about: data, split, seeds, intervals, notes, versions, the command."""
         settings, split = self.settings, self.split
         names, sides = split.train.class_names, {"train": split.train, "test": split.test}
         groups = {name: side.groups for name, side in sides.items()}

@@ -125,11 +125,7 @@ def export_set(study: ReadersStudy, job: Path) -> dict[str, Any]:
     """Write the key into the study's folder, and the page with the pictures into a folder for the readers.
 
     The page has pixels alone, all encoded alike, and random ids: no order, name or number tells what an image is
-    without the key, whose hash stands on the page.
-
-    Args:
-        study: whose set it is.
-        job: the job's own folder, which stays empty; the study's folder holds the folder of jobs.
+    without the key, whose hash stands on the page. The job's own folder stays empty.
 
     Returns:
         The hash of the key, and remarks on the sources.
@@ -137,7 +133,7 @@ def export_set(study: ReadersStudy, job: Path) -> dict[str, Any]:
     Raises:
         RunError: a set is there already.
     """
-    folder = job.parent.parent
+    folder = job.parent.parent  # the study's, which holds the folder of jobs
     refuse_nonempty(folder / SET, "readers may have it already; delete it, or choose another --out")
     opened = study.opened
     key = seal_set(study, opened)

@@ -147,7 +147,6 @@ def write_report(study: ReadersStudy, results: Results) -> None:
 
 
 def _pictures(metrics: Mapping[str, Any], folder: Path) -> dict[str, bytes]:
-    """Figures by their captions."""
     figures = {}
     shares = [entry for entry in metrics["findings"] if entry["low"] is not None and entry["chance"] != 0]
     if shares:
