@@ -33,8 +33,7 @@ class _Client:
     client: "_Client | None" = None
 
 
-_here = threading.local()
-"""`client`: that of this thread of the program, if it is a `Reader`'s."""
+_here = threading.local()  # `client`: that of this thread of the program, if it is a `Reader`'s
 _plain: list[torch.dtype] = []
 """The calling program's default type, once for each `plain_torch` that is now entered, in any thread."""
 

@@ -93,8 +93,7 @@ class NetworkFile(Network):
         scaled = self.low + images * ((self.high - self.low) / 255)
         try:
             features = self.network(scaled)
-        except Exception as error:
-            # A network may raise any error.
+        except Exception as error:  # a network may raise any error
             shape = " x ".join(map(str, images.shape[1:]))
             raise PartError(f"{self.path} fails on images of {shape} ({reason(error)}); {self.remedy}") from error
         if not isinstance(features, Tensor) or not features.is_floating_point():

@@ -15,11 +15,9 @@ from gankit.images.csv_table import read_csv
 from gankit.registry.messages import shown
 
 REAL, GENERATED = "real", "generated"
-LEFT, RIGHT = "left", "right"
-"""Calls of one image; and of two side by side, of which one is real."""
+LEFT, RIGHT = "left", "right"  # Calls of two images side by side, of which one is real; those above are of one image
 LONGEST_CELL = 1000
-LARGEST = 1e100
-"""Scores beyond it are mistakes, and their squares are beyond float64."""
+LARGEST = 1e100  # Scores beyond it are mistakes, and their squares are beyond float64
 
 
 @final

@@ -69,12 +69,14 @@ def _registered_backend(name: str, workers: int | None) -> Iterator[Cluster]:
 @contextlib.contextmanager
 def _dask(address: str, workers: int | None) -> Iterator[Cluster]:
     """The Dask cluster at an address; a new one on this machine where the address is empty."""
-    import dask
-    from distributed import Client, KilledWorker, LocalCluster
+    from distributed import Client, KilledWorker
 
     with contextlib.ExitStack() as stack:
         scheduler: Any = address
         if not address:
+            import dask
+            from distributed import LocalCluster
+
             # By default Dask gives up a worker that died where it takes 15 s to start again, as on a busy machine
             stack.enter_context(dask.config.set({"distributed.deploy.lost-worker-timeout": "1h"}))
             options = {"threads_per_worker": 1, "memory_limit": 0, "dashboard_address": None}

@@ -30,8 +30,7 @@ from gankit.studies.labelled import (
 TRIES = 50  # At most so many random divisions are tried until every part has every class
 TRIES_WITH_FEWER = 5  # At most so many for each smaller number of parts than the setting says
 
-Sides = tuple[Indices, Indices]
-"""Places of the cases outside a part, and of those in it."""
+Sides = tuple[Indices, Indices]  # Places of the cases outside a part, and of those in it
 
 
 @dataclass(frozen=True)
