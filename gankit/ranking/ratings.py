@@ -148,10 +148,8 @@ def findings(
         scores = [[rater.scores[image] for image in images] for rater in raters]
         alpha = krippendorff_alpha(scores, "interval")
         result.append(Finding("all", "Krippendorff's alpha of scores", alpha, None, None, len(images)))
-        texts = [[rater.diagnoses[image].casefold() for image in images] for rater in raters]
-        if any(text for row in texts for text in row):
-            known = sorted({text for row in texts for text in row if text})
-            codes = [[known.index(text) if text else math.nan for text in row] for row in texts]
+        codes = diagnosis_codes(raters, images)
+        if not np.isnan(codes).all():
             alpha = krippendorff_alpha(codes, "nominal")
             result.append(Finding("all", "Krippendorff's alpha of diagnoses", alpha, None, None, len(images)))
     for rater in raters:
@@ -168,6 +166,14 @@ def findings(
             if same:
                 result.append(_share(rater.name, what, same))
     return result
+
+
+def diagnosis_codes(raters: Sequence[Rater], images: Sequence[str]) -> NDArray[np.float64]:
+    """(raters, images) diagnoses as numbers, equal ones whatever their capitals; NaN where there is none."""
+    texts = [[rater.diagnoses.get(image, "").casefold() for image in images] for rater in raters]
+    known = sorted({text for row in texts for text in row if text})
+    codes = [[known.index(text) if text else math.nan for text in row] for row in texts]
+    return np.array(codes, np.float64).reshape(len(raters), len(images))
 
 
 def compare_sources(

@@ -22,7 +22,7 @@ from gankit.evaluation.detection import (
     share,
 )
 from gankit.ranking.rating_files import REAL, Rater
-from gankit.ranking.ratings import krippendorff_alpha
+from gankit.ranking.ratings import diagnosis_codes, krippendorff_alpha
 from gankit.studies.readers.answers import Answers, call_of, diagnosis_right, right_of_pair, score_of, side_of_pair
 from gankit.studies.readers.blinding import Shown
 
@@ -155,7 +155,8 @@ def agreement(answers: Answers) -> list[dict[str, Any]]:
         rows += row("Krippendorff's alpha of scores (ordinal)", ordinal, scores, singles)
         rows += row("Fleiss' kappa of real or generated", fleiss_kappa, calls, singles, readers)
         rows += row("Fleiss' kappa of pairs", fleiss_kappa, answers.table(pairs, side_of_pair), pairs, readers)
-        rows += row("Krippendorff's alpha of diagnoses (nominal)", nominal, _codes(answers, singles), singles)
+        codes = diagnosis_codes(answers.raters, [image.id for image in singles])
+        rows += row("Krippendorff's alpha of diagnoses (nominal)", nominal, codes, singles)
     for place, rater in enumerate(answers.raters):
         for what, measure, value, of_pairs in (
             ("same call again", _same, call_of, False),
@@ -189,17 +190,6 @@ def _agreement(
 def _same(twice: Floats) -> float:
     """The share of (2, n) answers that are alike."""
     return float((twice[0] == twice[1]).mean())
-
-
-def _codes(answers: Answers, images: Sequence[Shown]) -> Floats:
-    """(readers, images) diagnoses as numbers."""
-    known = sorted({text.casefold() for rater in answers.raters for text in rater.diagnoses.values() if text})
-
-    def code(rater: Rater, image: Shown) -> float:
-        text = rater.diagnoses.get(image.id, "")
-        return float(known.index(text.casefold())) if text else math.nan
-
-    return answers.table(images, code)
 
 
 def _diagnoses(answers: Answers) -> list[dict[str, Any]]:
