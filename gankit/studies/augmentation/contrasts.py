@@ -1,7 +1,5 @@
 """Contrasts: the difference of two choices' gains over folds and seeds, its interval, and the verdict on it."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Mapping, Sequence
 from typing import Any

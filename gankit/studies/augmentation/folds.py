@@ -1,7 +1,5 @@
 """How a study of augmentation divides its cases into folds, and each fold into parts: groups stay whole."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 

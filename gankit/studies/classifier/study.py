@@ -25,7 +25,14 @@ from gankit.studies.classifier.training import REGRESSION, added_labels, train_a
 from gankit.studies.fitting import FitSettings, time_fit
 from gankit.studies.jobs import Job, Outcome
 from gankit.studies.kinds import GENERATOR, Arm
-from gankit.studies.labelled import agreed_places, class_counts, content_digest, generator_of_part, run_facts
+from gankit.studies.labelled import (
+    agreed_places,
+    class_counts,
+    content_digest,
+    generator_of_part,
+    refuse_conditions,
+    run_facts,
+)
 from gankit.studies.privacy import judge_privacy
 from gankit.studies.reading import load_study
 from gankit.studies.study import JOBS, Refuse, Results, Study, Work, distinct, write_metrics
@@ -94,10 +101,8 @@ class ClassifierStudy(Study):
 
     def check_settings(self, refuse: Refuse) -> None:
         """Refuse generators that are conditioned on facts, and weights that cannot be loaded."""
-        conditional = self.experiment.data.conditional
-        if isinstance(conditional, list) and conditional and self.needs_generators:
-            why = "a generator for a classifier is conditioned on classes; set it to true"
-            raise refuse("data", "conditional", why)
+        if self.needs_generators:
+            refuse_conditions(self, refuse, "a generator for a classifier is conditioned on classes")
         self.settings.check_weights(refuse)
 
     @cached_property
