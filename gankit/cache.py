@@ -71,10 +71,8 @@ def stored(key: str, make: Callable[[], NDArray[Any]], folder: Folder = "arrays"
     be written, the array stays in memory. Files end with a digest, which is checked whenever they are opened. If those
     of features take more than `feature_limit`, those that were unused for longest are deleted.
 
-    Args:
-        key: a file name that differs whenever the content would.
-        make: makes the array, of any shape.
-        folder: "arrays" for decoded or rendered images, "features" for features.
+    The key is a file name that differs whenever the content would; the array has any shape. The folder is "arrays" for
+    decoded or rendered images, "features" for features.
     """
     path = cache_folder() / folder / f"{key}.npy"
     limit = feature_limit()  # raises before time is spent on the array

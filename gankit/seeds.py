@@ -192,12 +192,9 @@ def latents(seed: int, count: int, dim: int) -> Tensor:
 class TurnDraws:
     """Random draws of one turn (one update of one network), made for the whole batch.
 
-    Losses see them as `turn.random`; the interface is `gankit.interfaces.Random`.
-
-    Args:
-        generator: draws them, on its own device.
-        like: (0,) tensor of the type and device of the draws.
-        rows: (start, stop, total): which rows of a global batch are this process's; None for all.
+    Losses see them as `turn.random`; the interface is `gankit.interfaces.Random`. The generator draws on its own
+    device; draws have the type and device of `like`, a (0,) tensor. `rows` are the (start, stop, total) of this
+    process's rows of a global batch; None for all.
     """
 
     def __init__(self, generator: torch.Generator, like: Tensor, rows: tuple[int, int, int] | None = None) -> None:

@@ -31,10 +31,7 @@ Classifier = Callable[[Tensor], Any] | Features | str | Path | dict[str, Any] | 
 def critic_scores(run: Run, z: Tensor, labels: Tensor | None) -> tuple[Scores, list[str]]:
     """The critic's scores of images as the generator makes them: not augmented, not rounded, with labels.
 
-    Args:
-        run: has a checkpoint.
-        z: (n, latent_dim) latents.
-        labels: None, (n,) classes, or (n, k) standardised conditions, as `Run.draw` gives them.
+    From (n, latent_dim) latents and None, (n,) classes or (n, k) standardised conditions, as `Run.draw` gives them.
 
     Returns:
         (n,) scores, larger is more real, means where the critic gives score maps; and remarks on them.

@@ -39,13 +39,9 @@ class Restored:
 def save(folder: Path, step: int, state: Mapping[str, Any], every: int = 1, best: bool = False) -> Path:
     """Write the state after `step` generator updates, and delete all but the newest checkpoints.
 
-    Args:
-        folder: the run's `checkpoints`.
-        step: generator updates done.
-        state: tensors, numbers and strings in dicts and lists.
-        every: steps between checkpoints. Older ones at other steps, where a run was stopped, are deleted once there is
-            one at such a step.
-        best: whether to save it as `best.pt`, for the best generator so far, which is never deleted as an old one.
+    A state holds tensors, numbers and strings in dicts and lists. Older checkpoints at steps that are no multiples of
+    `every`, where a run was stopped, are deleted once there is one at such a step. `best` saves it as `best.pt`, for
+    the best generator so far, which is never deleted as an old one.
 
     Raises:
         OSError: it cannot be written.
@@ -89,11 +85,8 @@ def restore(
 ) -> Restored | None:
     """The newest checkpoint that can be read and loaded, or None where there is none.
 
-    Args:
-        folder: the run's `checkpoints`.
-        device: where tensors are loaded to.
-        load: loads a state, into networks for example; if it raises a RunError, an older checkpoint is tried.
-        mmap: leaves tensors on the disk until they are read.
+    `load` loads a state, into networks for example; if it raises a RunError, an older checkpoint is tried. Tensors are
+    loaded to the device; `mmap` leaves them on the disk until they are read.
 
     Raises:
         RunError: there are checkpoints, but none can be read or loaded, one is of a newer gankit, or the device has too

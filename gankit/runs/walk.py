@@ -55,15 +55,8 @@ def write_walk(
     Between latents a and b a walk goes along cos(t) a + sin(t) b, so that every point on the way is as likely as a
     sample. Halfway along a straight line latents are shorter, and images more typical, than those of samples.
 
-    Args:
-        run: whose generator is shown.
-        folder: to write.
-        stops: latents that the walk visits, at least 2.
-        frames: pictures from one latent to the next.
-        label: one class, or conditions separated by commas, for all rows; None for every class.
-        seed: of the latents.
-        truncation: of the walk, as of `Run.sample`.
-        animation: the format of the animated file.
+    The walk visits `stops` latents, at least 2, with so many frames from one to the next. The label is one class, or
+    conditions separated by commas, for all rows; None for every class. Seed and truncation are as of `Run.sample`.
 
     Returns:
         One line for each file, with what it shows.
