@@ -66,12 +66,8 @@ def heading(threshold: float) -> str:
 class StudyImages:
     """The images of a study: the training part, the held-out part, and what each threshold leaves of them.
 
-    Attributes:
-        full: the whole training part, from which thresholds and controls choose.
-        held_out: the held-out part.
-        thresholds: as in the settings.
-        equal_n: images on each side where values are compared at equal n: the size of the smallest set that a
-            threshold leaves of either part.
+    Thresholds and controls choose from `full`, the whole training part. `equal_n` is the number of images on each side
+    where values are compared at equal n: the size of the smallest set that a threshold leaves of either part.
 
     Raises:
         DataError: the raters' agreement is not known, or a threshold leaves too few images, or none of a class.
