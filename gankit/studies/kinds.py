@@ -1,7 +1,7 @@
 """Kinds of trainings that studies of classifiers compare, and the images that a classifier of each kind learns from."""
 
 from dataclasses import dataclass
-from typing import NamedTuple, Self
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -67,9 +67,9 @@ class Examples(NamedTuple):
     labels: Labels  # (n,) classes
     values: Floats  # (n,) numbers that are learnt in place of the classes; zeros where classes are learnt
 
-    def at(self, places: Indices) -> Self:
+    def at(self, places: Indices) -> "Examples":
         """Those at (k,) places."""
-        return self._make(column[places] for column in self)
+        return Examples._make(column[places] for column in self)
 
 
 def training_set(

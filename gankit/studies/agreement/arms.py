@@ -1,7 +1,5 @@
 """The arms of a study of rater agreement, and the images that each of them is trained on."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, cast, final
@@ -73,7 +71,7 @@ class StudyImages:
         DataError: the raters' agreement is not known, or a threshold leaves too few images, or none of a class.
     """
 
-    def __init__(self, study: Agreement) -> None:
+    def __init__(self, study: "Agreement") -> None:
         data = study.experiment.data.model_copy(update={"split_seed": study.split_seed})
         self.full, held_out = select_images(data, study.experiment.training.seed)
         assert held_out is not None  # `Agreement.check_settings` refuses a study without

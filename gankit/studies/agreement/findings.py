@@ -1,7 +1,5 @@
 """What a study found: the values of every arm over its trainings, and shares of images that measure as positive."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -89,7 +87,7 @@ class Count(NamedTuple):
 class Findings:
     """Everything that a study found."""
 
-    study: Agreement
+    study: "Agreement"
     trials: list[Trial]  # every training, failed ones included
     reals: dict[str, Any]  # what `Judge.reals` returned
 

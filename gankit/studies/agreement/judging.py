@@ -1,7 +1,5 @@
 """Judge the generators of a study: their drawn images, the best and the worst of these, and sets of equal n."""
 
-from __future__ import annotations
-
 import contextlib
 from collections.abc import Sequence
 from pathlib import Path
@@ -86,7 +84,7 @@ class Estimator:
 class Judge:
     """Judges generators against the real images of a study, which pass through the extractor once."""
 
-    def __init__(self, study: Agreement) -> None:
+    def __init__(self, study: "Agreement") -> None:
         self.study, self.settings, self.images = study, study.settings, study.images
         features = study.experiment.evaluation.features
         self.name, self._network = extractor(features, self.images.full.image.shape)

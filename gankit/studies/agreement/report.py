@@ -1,7 +1,5 @@
 """The report of a study of rater agreement: one self-contained page, and the tables as files."""
 
-from __future__ import annotations
-
 import itertools
 from collections import defaultdict
 from typing import TYPE_CHECKING, Any
@@ -27,7 +25,7 @@ if TYPE_CHECKING:
 SHOWN = 10  # Images in a row of the picture of reals, which has two
 
 
-def write_report(study: Agreement, results: Results) -> None:
+def write_report(study: "Agreement", results: Results) -> None:
     """Write `report.html`, and `table1` and `table2` as .csv and .tex, into a study's folder."""
     findings: Findings = results.values
     arms, full = findings.arms(), findings.images.full

@@ -1,11 +1,9 @@
 """Estimators of scikit-learn that learn from features of images, in place of a network."""
 
-from __future__ import annotations
-
 import functools
 import importlib
 import inspect
-from typing import TYPE_CHECKING, Any, cast
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -23,11 +21,9 @@ from gankit.interfaces import Dataset, Features
 from gankit.nn.modes import exact
 from gankit.registry.messages import shown
 from gankit.seeds import derive_seed
+from gankit.studies.augmentation.settings import AugmentationSettings
 from gankit.studies.fitting import AT_ONCE, TrainingSet, batch_images, to_tensor
 from gankit.studies.kinds import KINDS
-
-if TYPE_CHECKING:
-    from gankit.studies.augmentation.settings import AugmentationSettings
 
 CPU = torch.device("cpu")
 

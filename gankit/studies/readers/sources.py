@@ -1,7 +1,5 @@
 """The images that readers see: real ones, and those of every source of generated ones."""
 
-from __future__ import annotations
-
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -46,14 +44,13 @@ class SourceImages:
     def pictures(self, source: str, numbers: NDArray[np.int64]) -> list[Picture]:
         """What is known of the (k,) images of these numbers; `source` is the name of this source."""
         groups = self.images.groups
-        labels = class_texts(self.images, numbers) if self.images.image.classes else [""] * len(numbers)
         return [
             Picture(source, number, label, "" if groups is None else str(groups[number]))
-            for number, label in zip(numbers.tolist(), labels, strict=True)
+            for number, label in zip(numbers.tolist(), class_texts(self.images, numbers), strict=True)
         ]
 
 
-def open_sources(study: ReadersStudy) -> dict[str, SourceImages]:
+def open_sources(study: "ReadersStudy") -> dict[str, SourceImages]:
     """The real images and those of every source, all of one size and enough of them.
 
     Raises:
