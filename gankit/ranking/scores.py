@@ -89,19 +89,13 @@ def realism_scores(
 
 
 def label_scores(run: Run, images: NDArray[Any], wanted: NDArray[np.int64], classifier: Classifier) -> Scores:
-    """A classifier's probability (softmax) of the class that each image was drawn with.
+    """A classifier's probability (softmax) of the class that each of (n, c, h, w) images was drawn with, (n,).
 
-    Args:
-        run: whose images they are.
-        images: (n, c, h, w) in the data's type.
-        wanted: (n,) classes, as indices of the run's class names.
-        classifier: a TorchScript file, or a `.pt2` file of torch.export, that gives class logits; features that have
-            logits, or whose vectors are logits (`{"name": "torch-export", "path": ..., "size": ..., "low": ...,
-            "high": ...}`); or a function or module of (n, c, h, w) float32 images in [0, 255]. Its classes are the
-            run's, in the run's order, unless it has `class_names`, which are then matched.
-
-    Returns:
-        (n,) probabilities.
+    The (n,) `wanted` classes are indices of the run's class names. The classifier is a TorchScript file, or a `.pt2`
+    file of torch.export, that gives class logits; features that have logits, or whose vectors are logits (`{"name":
+    "torch-export", "path": ..., "size": ..., "low": ..., "high": ...}`); or a function or module of (n, c, h, w)
+    float32 images in [0, 255]. Its classes are the run's, in the run's order, unless it has `class_names`, which are
+    then matched.
 
     Raises:
         PartError: the classifier cannot be used, or its classes are not the run's.
