@@ -205,11 +205,9 @@ def refuse_unwritable(path: Path) -> None:
 
 
 def write_folder(folder: Path, fill: Callable[[Path], None]) -> Path:
-    """Write a folder that is either there as a whole or not at all.
+    """Write a folder, now missing or empty, so that it is either there as a whole or not at all.
 
-    Args:
-        folder: must be missing or empty.
-        fill: called with an empty folder, into which it writes everything.
+    `fill` is called with an empty folder, into which it writes everything.
 
     Raises:
         RunError: as `refuse_taken`, or another process writes the folder.
@@ -300,10 +298,8 @@ def remove_unfinished(folder: Path) -> None:
 def locked(target: Path, lock: Path | None = None, give_up: Callable[[], bool] = lambda: True) -> Iterator[None]:
     """Hold a lock that ends with this process at the latest; what stopped processes left of the target is removed.
 
-    Args:
-        target: the file or folder that it is for.
-        lock: the lock's file, which is gone afterwards; beside the target by default.
-        give_up: asked again and again while another process holds it; by default there is no waiting.
+    The lock's file is beside the target by default, and gone afterwards. `give_up` is asked again and again while
+    another process holds the lock; by default there is no waiting.
 
     Raises:
         RunError: another process holds it (a BusyError that says which), or something else is in the lock's place.

@@ -68,10 +68,8 @@ def own_draws(devices: Sequence[torch.device] | None = None) -> Iterator[None]:
 
     There is one of each for all threads, which therefore take turns: a training as a whole, a network that is built,
     a batch of samples. A thread that waits for a `Reader` lends it the turn; one that holds the turn and waits in
-    another way for a thread that draws waits for ever.
-
-    Args:
-        devices: whose generators beside the CPU's are used; all by default.
+    another way for a thread that draws waits for ever. The devices, by default all, are those whose generators are used
+    beside the CPU's.
     """
     with _CHANGED:
         _CHANGED.wait_for(_may_draw)

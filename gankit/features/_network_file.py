@@ -22,14 +22,10 @@ class NetworkFile(Network):
     Such a file holds a program, which can read and write files: use only those of people you trust. gankit loads one
     only where you name it yourself: on the command line, in a program, or in the variable GANKIT_TRUST. That the file
     of an experiment, a run or a study names it is not enough.
-
-    Attributes:
-        program: the setting that names a file with a program.
-        remedy: what to do where the network fails on images, for messages.
     """
 
-    remedy: ClassVar[str]
-    program = "path"
+    remedy: ClassVar[str]  # what to do where the network fails on images, for messages
+    program = "path"  # the setting that names a file with a program
 
     def __init__(
         self,

@@ -133,7 +133,6 @@ def _check_free(out: Path) -> None:
 
 
 def _table(place: str) -> dict[str, Any]:
-    """The data table of what the user names."""
     if (table := parse_table(place)) is not None:
         return table
     path = user_path(place)

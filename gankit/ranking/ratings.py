@@ -221,13 +221,9 @@ def _share(rater: str, what: str, outcomes: list[bool]) -> Finding:
 def krippendorff_alpha(ratings: ArrayLike, level: Literal["nominal", "ordinal", "interval"]) -> float | None:
     """Krippendorff's alpha: 1 for raters who agree, 0 for chance (Computing Krippendorff's Alpha-Reliability, 2011).
 
-    Args:
-        ratings: (raters, images) numbers, NaN where a rater has not rated an image.
-        level: how two ratings are compared: "nominal" by whether they differ, "ordinal" by how many ratings lie between
-            them, "interval" by their squared difference.
-
-    Returns:
-        At most 1; None where no image has two ratings, or all ratings are equal.
+    Of (raters, images) numbers, NaN where a rater has not rated an image. Two ratings are compared by whether they
+    differ ("nominal"), how many ratings lie between them ("ordinal"), or their squared difference ("interval"). It is
+    None where no image has two ratings, or all ratings are equal.
     """
     table = np.asarray(ratings, dtype=np.float64)
     rated = ~np.isnan(table)

@@ -31,10 +31,8 @@ Classifier = Callable[[Tensor], Any] | Features | str | Path | dict[str, Any] | 
 def critic_scores(run: Run, z: Tensor, labels: Tensor | None) -> tuple[Scores, list[str]]:
     """The critic's scores of images as the generator makes them: not augmented, not rounded, with labels.
 
-    From (n, latent_dim) latents and None, (n,) classes or (n, k) standardised conditions, as `Run.draw` gives them.
-
-    Returns:
-        (n,) scores, larger is more real, means where the critic gives score maps; and remarks on them.
+    From (n, latent_dim) latents and None, (n,) classes or (n, k) standardised conditions, as `Run.draw` gives them:
+    (n,) scores, larger is more real, means where the critic gives score maps; and remarks on them.
 
     Raises:
         RunError: there is no checkpoint, or a score is not finite.
@@ -66,8 +64,7 @@ def realism_scores(
 ) -> tuple[Scores, list[str]]:
     """`realism_score` of a run's (n, c, h, w) images, in the data's type, with `features` and `real` as for `rank`.
 
-    Returns:
-        (n,) scores in [0, infinity], and remarks on them.
+    These are (n,) scores in [0, infinity], and remarks on them.
 
     Raises:
         GankitError: too few real images, features that cannot read the images, or data that cannot be opened.

@@ -187,10 +187,8 @@ def generate_pixels(
     """Draw images as `generate_batches` does, in the data's type; only one batch at a time is held as floats.
 
     From a generator in evaluation mode, (n, latent_dim) latents, and None, (n,) int64 classes or (n, k) float
-    conditions. A short drawing shows no progress bar in any case.
-
-    Returns:
-        (n, channels, height, width) of the type "uint8", "uint16" or "float32", within `value_range`, black and white.
+    conditions: (n, channels, height, width) of the type "uint8", "uint16" or "float32", within `value_range`, black and
+    white. A short drawing shows no progress bar in any case.
     """
     pixels = []
     with progress_bar(total=len(z), unit="image", desc="drawing", delay=2, disable=quiet) as bar:

@@ -44,7 +44,6 @@ def _counts(dataset: Dataset) -> dict[str, Any]:
 
 
 def _versions(experiment: Experiment) -> dict[str, str]:
-    """The versions of gankit, Python, torch, NumPy, and the plug-ins whose parts the experiment names."""
     versions = {"gankit": gankit_version, "python": platform.python_version()}
     versions |= {"torch": torch.__version__, "numpy": np.__version__}
     for name in experiment.part_names():

@@ -24,10 +24,8 @@ def estimate(
     """Time the steps of each kind of a study's work; unless `quiet`, print on stderr how long what is left takes.
 
     `choose_threads` takes, in place of the given number of CPU threads of each job, the one that is fastest for the
-    kind of work of which what is left takes longest.
-
-    Returns:
-        All kinds that have jobs, whose costs are now in seconds; and the number of threads.
+    kind of work of which what is left takes longest. That number is returned after all kinds that have jobs, whose
+    costs are now in seconds.
     """
     work = [kind for kind in work if kind.jobs]
     left = [(count, kind) for kind in work if kind.name and (count := len(unfinished(kind.jobs, folder)))]

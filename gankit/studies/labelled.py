@@ -87,10 +87,8 @@ def stratified_folds(
 ) -> list[tuple[Indices, Indices]]:
     """Divide n cases into folds of whole groups, stratified by class; keep those with every class on both sides.
 
-    From (n,) classes and (n,) groups; the seed decides which groups share a fold.
-
-    Returns:
-        For each fold that is kept, the places of the cases outside it and of those in it.
+    From (n,) classes and (n,) groups: for each fold that is kept, the places of the cases outside it and of those in
+    it. The seed decides which groups share a fold.
 
     Raises:
         ValueError: from scikit-learn; every class has fewer cases than there are folds.

@@ -123,10 +123,8 @@ def export_set(study: "ReadersStudy", job: Path) -> dict[str, Any]:
     """Write the key into the study's folder, and the page with the pictures into a folder for the readers.
 
     The page has pixels alone, all encoded alike, and random ids: no order, name or number tells what an image is
-    without the key, whose hash stands on the page. The job's own folder stays empty.
-
-    Returns:
-        The hash of the key, and remarks on the sources.
+    without the key, whose hash stands on the page. The job's own folder stays empty; its result is the hash of the key,
+    and remarks on the sources.
 
     Raises:
         RunError: a set is there already.
