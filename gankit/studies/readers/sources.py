@@ -70,7 +70,9 @@ def open_sources(study: "ReadersStudy") -> dict[str, SourceImages]:
             opened[name] = SourceImages(images, what, notes(images, what))
     check_shapes([(source.what, source.images.image.shape) for source in opened.values()])
     for name, of_source in opened.items():
-        count = settings.real_images if name == REAL else of_each
+        count = of_each
+        if name == REAL:  # those rated one by one, and one in each pair
+            count = settings.images + settings.pairs * len(settings.generated)
         if len(of_source.images) < count:
             raise DataError(
                 f"readers: {count} images of {name} are to be shown, and {of_source.what} has "
