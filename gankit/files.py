@@ -167,10 +167,10 @@ def _digest(file: BinaryIO, size: int) -> bytes:
 
 
 def refuse_nonempty(folder: Path, hint: str = "choose another --out") -> None:
-    """Refuse to write into a folder that holds something else than what gankit left there when it was stopped.
+    """Refuse to write into a folder that holds anything but what gankit left there when it was stopped.
 
     Raises:
-        RunError: it holds such things, or is a file; the hint is what to do instead.
+        RunError: it does, or is a file; the hint says what to do instead.
     """
     if folder.exists() and not folder.is_dir():
         raise RunError(f"{folder} is a file; choose another --out")

@@ -68,7 +68,7 @@ def own_draws(devices: Sequence[torch.device] | None = None) -> Iterator[None]:
 
     There is one of each for all threads, which therefore take turns: a training as a whole, a network that is built,
     a batch of samples. A thread that waits for a `Reader` lends it the turn; one that holds the turn and waits in
-    another way for a thread that draws waits for ever. The devices, by default all, are those whose generators are used
+    another way for a thread that draws waits for ever. `devices`, by default all, are those whose generators are used
     beside the CPU's.
     """
     with _CHANGED:

@@ -112,8 +112,8 @@ def _pictures(run: Run, reals: Dataset | None) -> list[Pictures]:
 def nearest_png(samples: NDArray[Any], value_range: tuple[float, float], training: Dataset) -> tuple[bytes, int]:
     """A picture of two rows, and how many training images were looked at.
 
-    The upper row are the (n, c, h, w) samples, whose black and white are `value_range`; the lower row shows the
-    training image nearest to each, by the mean squared difference of both at 16 x 16 pixels.
+    The upper row shows the (n, c, h, w) samples, whose black and white are `value_range`; the lower row the training
+    image nearest to each, by the mean squared difference of both at 16 x 16 pixels.
     """
     places = np.linspace(0, len(training) - 1, min(len(training), MOST_COMPARED)).astype(int)
     batches = (places[start : start + BATCH] for start in range(0, len(places), BATCH))

@@ -19,7 +19,7 @@ FROM_STUDY = "privacy.json"  # In the run of a study's generator: a metrics file
 
 
 def card(run: Run, metrics: dict[str, Any] | None) -> str:
-    """The card of a run as Markdown, with what `gankit evaluate` wrote if it has.
+    """The card of a run as Markdown, with the metrics that `gankit evaluate` wrote, if it did.
 
     Where a study trained the run, the card says what that study found, since the run's own settings do not know which
     images the study kept from the training.

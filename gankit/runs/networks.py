@@ -231,8 +231,8 @@ def recompute_norms(generator: nn.Module, latent_dim: int, labels: Tensor | None
     The running statistics of training do not fit averaged weights. Batch statistics would fit, but let a sample depend
     on the others of its batch.
 
-    So many batches of `SAMPLE_BATCH` fixed latents, and the (n,) classes or (n, k) conditions in turn, go through the
-    generator, which is changed in place and left in evaluation mode.
+    `n_batches` batches of `SAMPLE_BATCH` fixed latents, and the (n,) classes or (n, k) conditions in turn, go through
+    the generator, which is changed in place and left in evaluation mode.
     """
     norms = [module for module in generator.modules() if isinstance(module, nn.modules.batchnorm._BatchNorm)]
     momenta = [norm.momentum for norm in norms]

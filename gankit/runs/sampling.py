@@ -22,7 +22,7 @@ def write_samples(
 
     The labels are in labels.csv, the grid is grid.png; the folder must be new or empty. The label is a class by name or
     number, or float conditions separated by commas; None draws labels as they occur in the training images. Seed and
-    truncation are as of `Run.sample`.
+    truncation are those of `Run.sample`.
 
     Raises:
         RunError: the folder is taken, the label does not fit the run, or its generator cannot truncate.

@@ -17,7 +17,7 @@ _FORMULA = re.compile(r"'*[=+\-@\t\r]")
 _NUMBER = re.compile(r"[+-]?\d+(\.\d*)?([eE][+-]?\d+)?")
 _failures: list[OSError] = []  # What kept text from standard output since the last `end_output`
 NARROW_COLUMN = 20  # Characters: a column is wrapped to no less
-FIRST_LINE, LINE_EVERY = 5.0, 30.0  # Seconds before the first line of a delayed bar that cannot be drawn, and between
+FIRST_LINE, LINE_EVERY = 5.0, 30.0  # Seconds to the first line of a delayed bar that cannot be drawn, and between lines
 
 
 def harmless(text: str) -> str:

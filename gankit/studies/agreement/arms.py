@@ -97,8 +97,8 @@ class StudyImages:
                 raise DataError(f"{leaves} {count} {part} images of {data_name}; {needed}")
         for name, before, left in zip(self.class_names, self.counts(0.0), self.counts(threshold), strict=True):
             if before and not left:
-                class_images = f"training image of class {name} (of {before})"
-                raise DataError(f"{leaves} no {class_images}: take a lower one, or leave the class out")
+                advice = "take a lower one, or leave the class out"
+                raise DataError(f"{leaves} no training image of class {name} (of {before}): {advice}")
 
     @property
     def class_names(self) -> tuple[str, ...]:

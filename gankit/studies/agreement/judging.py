@@ -89,7 +89,7 @@ class Judge:
         features = study.experiment.evaluation.features
         self.name, self._network = extractor(features, self.images.full.image.shape)
         self.full, self.held_out = self._rows(self.images.full), self._rows(self.images.held_out)
-        self.estimator: Estimator | None = None  # where the data set measures nothing, or too badly at this size
+        self.estimator: Estimator | None = None  # None: the data set measures nothing, or too badly at this size
         if study.measurement and self.settings.measured_limit:
             estimator = Estimator(study.measurement, self.settings.measured_limit, self.images.held_out)
             self.estimator = estimator if estimator.useful else None

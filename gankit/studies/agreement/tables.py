@@ -147,7 +147,8 @@ def table2(findings: Findings) -> Table:
 def _numbers(cell: Cell) -> list[float | None]:
     """A cell's numbers in the columns of `table2`."""
     if cell.estimate is None:
-        return [*[None] * 6, *((0, cell.failed) if cell.failed else (None, None))]
+        trainings_and_failed = (0, cell.failed) if cell.failed else (None, None)
+        return [*[None] * 6, *trainings_and_failed]
     real = cell.real or {}
     return [
         cell.estimate.value, cell.estimate.error, cell.estimate.n_real,
