@@ -21,24 +21,17 @@ from torch.utils._pytree import tree_map_only
 from gankit.errors import GankitError, PartError, ProcessLostError, RunError, one_line
 
 Result = TypeVar("Result")
-PATIENCE = datetime.timedelta(minutes=30)
-"""How long a process waits for another, which may be computing metrics."""
+PATIENCE = datetime.timedelta(minutes=30)  # How long a process waits for another, which may be computing metrics
 START_OR_UNSET = "start all processes by torchrun, or unset RANK and WORLD_SIZE to train in one"
 
 
 @dataclass(frozen=True)
 class Shard:
-    """The rows of a global batch that one process works on.
+    """The rows of a global batch that one process works on."""
 
-    Attributes:
-        start: the first row.
-        stop: one after the last.
-        total: rows of the global batch.
-    """
-
-    start: int
-    stop: int
-    total: int
+    start: int  # the first row
+    stop: int  # one after the last
+    total: int  # rows of the global batch
 
     @property
     def weight(self) -> float:
@@ -307,11 +300,9 @@ class _Total(torch.autograd.Function):
 
 
 def synchronise(network: nn.Module, on: bool = True) -> None:
-    """Make every batch normalisation of a network use the rows of all processes, or only this process's again.
+    """Make every batch normalisation of a network use the rows of all processes, or (not `on`) this process's again.
 
-    Args:
-        network: changed in place; its parameters and state stay as they are.
-        on: True for the rows of all processes, False for those of this process.
+    The network is changed in place; its parameters and state stay as they are.
     """
     for module in network.modules():
         if on and size() > 1 and isinstance(module, nn.modules.batchnorm._BatchNorm):

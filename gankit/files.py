@@ -167,11 +167,10 @@ def _digest(file: BinaryIO, size: int) -> bytes:
 
 
 def refuse_nonempty(folder: Path, hint: str = "choose another --out") -> None:
-    """Refuse to write into a folder that holds something.
+    """Refuse to write into a folder that holds anything but what gankit left there when it was stopped.
 
-    Args:
-        folder: may be missing, or hold what gankit left there when it was stopped.
-        hint: what to do instead, for the error, a RunError.
+    Raises:
+        RunError: it does, or is a file; the hint says what to do instead.
     """
     if folder.exists() and not folder.is_dir():
         raise RunError(f"{folder} is a file; choose another --out")
@@ -206,11 +205,9 @@ def refuse_unwritable(path: Path) -> None:
 
 
 def write_folder(folder: Path, fill: Callable[[Path], None]) -> Path:
-    """Write a folder that is either there as a whole or not at all.
+    """Write a folder, now missing or empty, so that it is either there as a whole or not at all.
 
-    Args:
-        folder: must be missing or empty.
-        fill: called with an empty folder, into which it writes everything.
+    `fill` is called with an empty folder, into which it writes everything.
 
     Raises:
         RunError: as `refuse_taken`, or another process writes the folder.
@@ -301,10 +298,8 @@ def remove_unfinished(folder: Path) -> None:
 def locked(target: Path, lock: Path | None = None, give_up: Callable[[], bool] = lambda: True) -> Iterator[None]:
     """Hold a lock that ends with this process at the latest; what stopped processes left of the target is removed.
 
-    Args:
-        target: the file or folder that it is for.
-        lock: the lock's file, which is gone afterwards; beside the target by default.
-        give_up: asked again and again while another process holds it; by default there is no waiting.
+    The lock's file is beside the target by default, and gone afterwards. `give_up` is asked again and again while
+    another process holds the lock; by default there is no waiting.
 
     Raises:
         RunError: another process holds it (a BusyError that says which), or something else is in the lock's place.

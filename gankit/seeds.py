@@ -33,8 +33,7 @@ class _Client:
     client: "_Client | None" = None
 
 
-_here = threading.local()
-"""`client`: that of this thread of the program, if it is a `Reader`'s."""
+_here = threading.local()  # `client`: that of this thread of the program, if it is a `Reader`'s
 _plain: list[torch.dtype] = []
 """The calling program's default type, once for each `plain_torch` that is now entered, in any thread."""
 
@@ -69,10 +68,8 @@ def own_draws(devices: Sequence[torch.device] | None = None) -> Iterator[None]:
 
     There is one of each for all threads, which therefore take turns: a training as a whole, a network that is built,
     a batch of samples. A thread that waits for a `Reader` lends it the turn; one that holds the turn and waits in
-    another way for a thread that draws waits for ever.
-
-    Args:
-        devices: whose generators beside the CPU's are used; all by default.
+    another way for a thread that draws waits for ever. `devices`, by default all, are those whose generators are used
+    beside the CPU's.
     """
     with _CHANGED:
         _CHANGED.wait_for(_may_draw)
@@ -108,8 +105,7 @@ def _may_draw() -> bool:
 class Reader:
     """A thread that reads ahead for others; what it reads may be generated, in the turn of the one that waits for it.
 
-    Args:
-        device: the GPU that it uses, if it is one.
+    It uses the device, if that is a GPU.
     """
 
     def __init__(self, device: torch.device) -> None:
@@ -194,12 +190,9 @@ def latents(seed: int, count: int, dim: int) -> Tensor:
 class TurnDraws:
     """Random draws of one turn (one update of one network), made for the whole batch.
 
-    Losses see them as `turn.random`; the interface is `gankit.interfaces.Random`.
-
-    Args:
-        generator: draws them, on its own device.
-        like: (0,) tensor of the type and device of the draws.
-        rows: (start, stop, total): which rows of a global batch are this process's; None for all.
+    Losses see them as `turn.random`; the interface is `gankit.interfaces.Random`. The generator draws on its own
+    device; draws have the type and device of `like`, a (0,) tensor. `rows` are the (start, stop, total) of this
+    process's rows of a global batch; None for all.
     """
 
     def __init__(self, generator: torch.Generator, like: Tensor, rows: tuple[int, int, int] | None = None) -> None:
@@ -229,13 +222,9 @@ class TurnDraws:
 
 
 class Order:
-    """Which images each batch holds: whole epochs in random order, or draws with given probabilities.
+    """Which of `count` images each batch holds, for the purpose that `stream` names.
 
-    Args:
-        seed: of the run.
-        stream: what the batches are for.
-        count: number of images.
-        probabilities: (count,) chance of each image, or None for epochs without repetition.
+    These are whole epochs in random order, without repetition; or draws with the (count,) probabilities of the images.
     """
 
     def __init__(self, seed: int, stream: str, count: int, probabilities: NDArray[np.float64] | None = None) -> None:

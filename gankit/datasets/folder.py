@@ -12,19 +12,10 @@ from numpy.typing import NDArray
 
 from gankit.cache import fingerprint, user_path
 from gankit.errors import DataError
+from gankit.images import labels_csv
 from gankit.images.decoding import FORMAT, Decoder, Form, decode_all, decoding_threads, files_digest, open_picture
 from gankit.images.grey_levels import check_range
 from gankit.images.known import Known
-from gankit.images.labels_csv import (
-    check_folder,
-    files_below,
-    find_table,
-    folders_of,
-    may_lie_beside,
-    number_classes,
-    read_table,
-    tables_in,
-)
 from gankit.images.resizing import Fit
 from gankit.interfaces import DecodedDataset, ImageSpec
 
@@ -85,10 +76,11 @@ class Folder(DecodedDataset):
             DataError: the folder is missing or empty, holds other files, or does not fit the CSV file.
         """
         files = _find_pictures(self.path)
-        table = find_table(self.path, self.table)
+        table = labels_csv.find_table(self.path, self.table)
         if table is None:
-            return replace(_from_sub_folders(self.path, files), not_read=[file.name for file in tables_in(self.path)])
-        known = read_table(table, files, skip_unlisted=self.unlisted == "skip")
+            not_read = [file.name for file in labels_csv.tables_in(self.path)]
+            return replace(_from_sub_folders(self.path, files), not_read=not_read)
+        known = labels_csv.read_table(table, files, skip_unlisted=self.unlisted == "skip")
         return known if known.labels is not None or known.groups is None else _with_folders(known, known.groups)
 
     @cached_property
@@ -169,12 +161,12 @@ class Folder(DecodedDataset):
 
 def _find_pictures(folder: Path) -> list[str]:
     """Every picture below a folder, as sorted paths relative to it with forward slashes."""
-    check_folder(folder, "pictures")
+    labels_csv.check_folder(folder, "pictures")
     pictures, unknown = [], []
-    for file in files_below(folder):
+    for file in labels_csv.files_below(folder):
         if file.suffix.lower() in SUFFIXES:
             pictures.append(file.relative_to(folder).as_posix())
-        elif not may_lie_beside(file):
+        elif not labels_csv.may_lie_beside(file):
             unknown.append(file)
     readable = ", ".join(suffix[1:] for suffix in SUFFIXES)
     if sheets := [file for file in unknown if file.suffix.lower() in SHEETS]:
@@ -193,7 +185,7 @@ def _find_pictures(folder: Path) -> list[str]:
 
 def _from_sub_folders(folder: Path, files: list[str]) -> Known:
     """Classes by the first folder of each path, or by the second below folders named train, val and test."""
-    splits, parts = folders_of(files)
+    splits, parts = labels_csv.folders_of(files)
     if not any(parts):
         return Known(files, splits=splits)
     for name, folders in zip(files, parts, strict=True):
@@ -202,18 +194,18 @@ def _from_sub_folders(folder: Path, files: list[str]) -> Known:
                 f"{folder} has pictures in sub-folders, which are classes, and {name} in none; "
                 "move it into one, or list all files and labels in labels.csv"
             )
-    labels, class_names = number_classes([folders[0] for folders in parts])
+    labels, class_names = labels_csv.number_classes([folders[0] for folders in parts])
     return Known(files, labels=labels, class_names=class_names, splits=splits)
 
 
 def _with_folders(known: Known, patients: NDArray[Any]) -> Known:
     """What a table without classes says, with those of the sub-folders; not where these are the patients' own."""
-    splits, parts = folders_of(known.files)
+    splits, parts = labels_csv.folders_of(known.files)
     if not all(parts):
         return known
     names = [folders[0] for folders in parts]
     one_patient_each = len(set(zip(names, patients.tolist(), strict=True))) == len(set(names))
     if one_patient_each or len(set(names)) == 1:
         return known
-    labels, class_names = number_classes(names)
+    labels, class_names = labels_csv.number_classes(names)
     return replace(known, labels=labels, class_names=class_names, splits=known.splits or splits)

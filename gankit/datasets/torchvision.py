@@ -189,7 +189,6 @@ def _class(name: str) -> Any:
 
 
 def _arguments(kind: Any, root: Path | None, options: dict[str, Any], download: bool) -> dict[str, Any]:
-    """What to construct the data set with."""
     parameters = inspect.signature(kind.__init__).parameters
     allowed = [name for name in parameters if name not in _NO_OPTIONS]
     any_other = any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters.values())

@@ -23,21 +23,13 @@ from gankit.registry.messages import shown
 
 
 class Network(Features):
-    """A trained network in evaluation mode, which gets images resized to the size that it was trained on.
+    """A trained network in evaluation mode, which gets images resized to the size that it was trained on."""
 
-    Attributes:
-        name: the part's name, for messages.
-        channels: how many channels the network reads, 3 or 1.
-        packages: packages whose versions the features depend on, besides clean-fid, Pillow and torch.
-        side: height and width of the images that the network gets, in pixels; None: they are not resized.
-        weights_sha256: sha256 of the file of weights, in hexadecimal.
-    """
-
-    name: ClassVar[str]
-    packages: ClassVar[tuple[str, ...]] = ()
-    channels: int = 3
-    side: int | None
-    weights_sha256: str
+    name: ClassVar[str]  # the part's, for messages
+    packages: ClassVar[tuple[str, ...]] = ()  # on whose versions features depend, besides clean-fid, Pillow and torch
+    channels: int = 3  # that the network reads, 3 or 1
+    side: int | None  # height and width of the images that the network gets, in pixels; None: they are not resized
+    weights_sha256: str  # of the file of weights, in hexadecimal
 
     @abstractmethod
     def read(self, images: Tensor) -> Tensor:

@@ -22,14 +22,10 @@ class NetworkFile(Network):
     Such a file holds a program, which can read and write files: use only those of people you trust. gankit loads one
     only where you name it yourself: on the command line, in a program, or in the variable GANKIT_TRUST. That the file
     of an experiment, a run or a study names it is not enough.
-
-    Attributes:
-        program: the setting that names a file with a program.
-        remedy: what to do where the network fails on images, for messages.
     """
 
-    remedy: ClassVar[str]
-    program = "path"
+    remedy: ClassVar[str]  # what to do where the network fails on images, for messages
+    program = "path"  # the setting that names a file with a program
 
     def __init__(
         self,
@@ -93,8 +89,7 @@ class NetworkFile(Network):
         scaled = self.low + images * ((self.high - self.low) / 255)
         try:
             features = self.network(scaled)
-        except Exception as error:
-            # A network may raise any error.
+        except Exception as error:  # a network may raise any error
             shape = " x ".join(map(str, images.shape[1:]))
             raise PartError(f"{self.path} fails on images of {shape} ({reason(error)}); {self.remedy}") from error
         if not isinstance(features, Tensor) or not features.is_floating_point():

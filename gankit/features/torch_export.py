@@ -35,8 +35,7 @@ class TorchExport(NetworkFile):
         before, log.disabled = log.disabled, True
         try:
             return _Exported(torch.export.load(io.BytesIO(content)).module())
-        except Exception as error:
-            # torch passes on what zipfile, json and its own readers raise.
+        except Exception as error:  # torch passes on what zipfile, json and its own readers raise
             raise PartError(
                 f"{self.path} is not a torch.export file that torch {torch.__version__} can read; save one with "
                 "torch.export.save"

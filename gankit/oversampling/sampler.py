@@ -108,10 +108,9 @@ class GanOverSampler(OneToOneFeatureMixin, BaseEstimator):  # type: ignore[misc]
         return np.concatenate([x, rows]), label_binarize(both, classes=names) if self._one_against_all else both
 
     def _generate(self, images: Array, labels: Array, wanted: Array) -> Array:
-        """Train a generator on (n, ...) images of (n,) classes, and draw images of the wanted (m,) classes.
+        """Train a generator on (n, ...) images of (n,) classes, and draw (m, ...) images of the wanted (m,) classes.
 
-        Returns:
-            (m, ...) float64 images within the range of the others, whole numbers where these are.
+        These are float64 within the range of the others, whole numbers where these are.
         """
         low, high = self._range(images)
         valid_range((low, high))  # before it is rounded: float32 has no 1e300
@@ -171,7 +170,6 @@ class GanOverSampler(OneToOneFeatureMixin, BaseEstimator):  # type: ignore[misc]
         return x.reshape(len(x), *self.image_shape)
 
     def _range(self, images: Array) -> tuple[float, float]:
-        """The values of black and white."""
         if (given := valid_range(self.value_range)) is not None:
             return given
         if images.dtype == np.uint8:

@@ -7,16 +7,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from gankit.cache import row_blocks
 from gankit.errors import counted, first_of, unbroken
 from gankit.interfaces import Dataset, Rows
 from gankit.metrics.leakage import NEAR_COPY, Thumbnail, duplicates, thumbnails
 
-MOST_COMPARED = 20_000
-"""The most images that are looked at; of larger sets the first ones."""
-BLANK = 0.02
-"""Standard deviation of an image, as a share of the range from black to white, below which it is near-blank."""
-NAMED = 5
-"""The most images that a finding names."""
+MOST_COMPARED = 20_000  # The most images that are looked at; of larger sets the first ones
+BLANK = 0.02  # Standard deviation, as a share of the range from black to white, below which an image is near-blank
+NAMED = 5  # The most images that a finding names
 BATCH = 256
 
 
@@ -25,8 +23,7 @@ def findings(dataset: Dataset) -> Iterator[str]:
     n = min(len(dataset), MOST_COMPARED)
     known, blank, thumbs = dataset.known, [], list[Thumbnail]()
     low, high = dataset.value_range
-    for start in range(0, n, BATCH):
-        indices = np.arange(start, min(start + BATCH, n))
+    for indices in row_blocks(np.arange(n), BATCH):
         pixels = dataset.read(indices)
         is_blank = pixels.reshape(len(pixels), -1).std(1, dtype=np.float64) < BLANK * (high - low)
         blank += indices[is_blank].tolist()

@@ -32,15 +32,11 @@ from gankit.terminal.text import harmless
 from gankit.training.description import describe, used_levels
 from gankit.training.timing import time_training
 
-FEWEST_STEPS = 500
-"""Steps below which a training learns nothing."""
-FEWEST_HELD_OUT, FEWEST_PATIENTS = 20, 5
-"""The fewest held-out images, and the fewest patients, with which images are held out."""
+FEWEST_STEPS = 500  # Steps below which a training learns nothing
+FEWEST_HELD_OUT, FEWEST_PATIENTS = 20, 5  # Held-out images, and patients, without which no image is held out
 HELD_OUT = 0.2
-OPENED_FILES = 20
-"""Files of a folder that are opened to see whether they are DICOM."""
-TRAINING_SHARE = 0.9
-"""The share of the given time that steps take; the rest is for reading, samples and checkpoints."""
+OPENED_FILES = 20  # Files of a folder that are opened to see whether they are DICOM
+TRAINING_SHARE = 0.9  # The share of the given time that steps take; the rest is for reading, samples and checkpoints
 
 
 class Choice(NamedTuple):
@@ -137,7 +133,6 @@ def _check_free(out: Path) -> None:
 
 
 def _table(place: str) -> dict[str, Any]:
-    """The data table of what the user names."""
     if (table := parse_table(place)) is not None:
         return table
     path = user_path(place)
@@ -271,8 +266,7 @@ def _text(
     lines += [f"{_line(key, choice.value)}  # {_words(choice.why)}" for key, choice in choices.items()]
     if "flip" not in data:
         lines.append("# flip = true  # doubles the images, where left and right do not matter")
-    lines.append("")
-    lines += [f"# The rest is the recipe {recipe} for these images; {time_text}."]
+    lines += ["", f"# The rest is the recipe {recipe} for these images; {time_text}."]
     for name, content in tables.items():
         for entry in content if isinstance(content, list) else [content]:
             lines += [f"[[{name}]]" if isinstance(content, list) else f"[{name}]"]

@@ -25,47 +25,30 @@ SomeKey = TypeVar("SomeKey", bound="Sealed")
 @final
 @dataclass(frozen=True)
 class Shown:
-    """One image of a page.
+    """One image of a page."""
 
-    Attributes:
-        id: its name on the page, which tells nothing about it.
-        real: whether it is a real image.
-        number: its index among the images of its source, or among the real ones.
-        label: as `gankit sample --label` reads it, or "" where it has none.
-        source: the place of its source in the key's `sources`; 0 for a real image.
-    """
-
-    id: str
+    id: str  # its name on the page, which tells nothing about it
     real: bool
-    number: Annotated[int, Ge(0), Lt(2**63)]
-    label: str
-    source: Annotated[int, Ge(0), Lt(2**63)] = 0
+    number: Annotated[int, Ge(0), Lt(2**63)]  # its index among the images of its source, or among the real ones
+    label: str  # as `gankit sample --label` reads it, or "" where it has none
+    source: Annotated[int, Ge(0), Lt(2**63)] = 0  # its place in the key's `sources`; 0 for a real image
 
 
 @final
 @dataclass(frozen=True)
 class Origin:
-    """A source of images.
+    """A source of images."""
 
-    Attributes:
-        name: of the run's folder, or of the set of images.
-        content: sha256 of the run's exported generator, or a digest of the images that were chosen from the set.
-        best: whether the generator is the one that was best while training, not the last.
-    """
-
-    name: str
-    content: str
-    best: bool = False
+    name: str  # of the run's folder, or of the set of images
+    content: str  # sha256 of the run's exported generator, or a digest of the images that were chosen from the set
+    best: bool = False  # whether the generator is the one that was best while training, not the last
 
 
 @dataclass(frozen=True)
 class Sealed:
-    """What a page does not tell: a file whose hash stands on the page.
+    """What a page does not tell: a file whose hash stands on the page."""
 
-    Attributes:
-        secret: 64 hexadecimal digits that decide order and ids; without them the content cannot be guessed by its hash.
-    """
-
+    # 64 hexadecimal digits that decide order and ids; without them the content cannot be guessed by its hash
     secret: str
 
     def content(self) -> bytes:
@@ -81,21 +64,13 @@ class Sealed:
 @final
 @dataclass(frozen=True)
 class Key(Sealed):
-    """The key of a ranking's page.
+    """The key of a ranking's page."""
 
-    Attributes:
-        sources: where the images that are not real come from.
-        seed: of the drawn or chosen images.
-        label: the label that all images were drawn with, or None.
-        reals: name of the set that real images were mixed in from, or None.
-        images: in the page's order.
-    """
-
-    sources: tuple[Origin, ...]
-    seed: Annotated[int, Ge(0), Lt(2**63)]
-    label: str | None
-    reals: str | None
-    images: tuple[Shown, ...]
+    sources: tuple[Origin, ...]  # where the images that are not real come from
+    seed: Annotated[int, Ge(0), Lt(2**63)]  # of the drawn or chosen images
+    label: str | None  # with which all images were drawn
+    reals: str | None  # name of the set that real images were mixed in from
+    images: tuple[Shown, ...]  # in the page's order
 
     @property
     def generated(self) -> list[Shown]:

@@ -15,8 +15,7 @@ from gankit.ranking.key import seal
 from gankit.ranking.shown import Sources, check_shapes, class_texts, common_count, open_reals, open_sources, side
 from gankit.report.pages import render
 
-RESERVED = "urgo"
-"""Keyboard keys that the page uses itself: undo, real, generated, other."""
+RESERVED = "urgo"  # Keyboard keys that the page uses itself: undo, real, generated, other
 
 
 def write_page(
@@ -93,14 +92,11 @@ def write_page(
 
 
 def page_text(key: str, images: Sequence[Mapping[str, str]], classes: Sequence[str], calls: bool) -> str:
-    """The page, in HTML.
+    """The page, in HTML, for a key whose file has the sha256 `key`.
 
-    Args:
-        key: sha256 of the key's file.
-        images: in their order, with an `id` and a data URI `src` each; a pair has another one, `right`, and asks only
-            which of the two is real.
-        classes: names to choose from.
-        calls: whether to ask if an image is real; always asked of pairs.
+    Images are in their order, with an `id` and a data URI `src` each; a pair has another one, `right`, and asks only
+    which of the two is real. `classes` are names to choose from. `calls` says whether to ask if an image is real, which
+    is always asked of pairs.
     """
     pairs = sum("right" in image for image in images)
     single = len(images) - pairs

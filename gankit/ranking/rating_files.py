@@ -14,35 +14,26 @@ from gankit.files import open_ordinary
 from gankit.images.csv_table import read_csv
 from gankit.registry.messages import shown
 
-REAL, GENERATED = "real", "generated"
-LEFT, RIGHT = "left", "right"
-"""Calls of one image; and of two side by side, of which one is real."""
+REAL, GENERATED = "real", "generated"  # Calls of one image
+LEFT, RIGHT = "left", "right"  # Calls of two side by side, of which one is real
 LONGEST_CELL = 1000
-LARGEST = 1e100
-"""Scores beyond it are mistakes, and their squares are beyond float64."""
+LARGEST = 1e100  # Scores beyond it are mistakes, and their squares are beyond float64
 
 
 @final
 @dataclass(frozen=True)
 class Rater:
-    """One person's ratings.
+    """One person's ratings, by image.
 
-    Attributes:
-        name: of the person, or of the file.
-        path: the file.
-        scores: by image; larger is better. Images without a score are missing.
-        diagnoses: by image, for each that the file names; "" for none.
-        calls: by image, for each that the file names; "" for none. Of pairs "left" or "right", else "real" or
-            "generated".
-        keys: the hashes of keys in the file's rows.
+    Diagnoses and calls are there for every image that the file names, "" for none.
     """
 
-    name: str
-    path: Path
-    scores: dict[str, float] = field(default_factory=dict)
+    name: str  # of the person, or of the file
+    path: Path  # the file
+    scores: dict[str, float] = field(default_factory=dict)  # larger is better; images without a score are missing
     diagnoses: dict[str, str] = field(default_factory=dict)
-    calls: dict[str, str] = field(default_factory=dict)
-    keys: set[str] = field(default_factory=set)
+    calls: dict[str, str] = field(default_factory=dict)  # of pairs "left" or "right", else "real" or "generated"
+    keys: set[str] = field(default_factory=set)  # the hashes of keys in the file's rows
 
 
 def read_ratings(paths: Sequence[Path], calls: Sequence[str] = (REAL, GENERATED)) -> list[Rater]:

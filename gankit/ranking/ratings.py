@@ -48,10 +48,7 @@ class Finding:
 def find_key(raters: Sequence[Rater], file: Path | None, folders: Sequence[Path]) -> Key | None:
     """The key whose hash the ratings name, or None for ratings without a page, which name images by their numbers.
 
-    Args:
-        raters: whose ratings are of one page.
-        file: the key's file; if None, it is looked for.
-        folders: where a `key.json` may be.
+    Without the key's file, a `key.json` in one of the folders is looked for.
 
     Raises:
         DataError: ratings of several pages, or a key that is missing or was changed since the page was written.
@@ -143,21 +140,16 @@ def findings(
 ) -> list[Finding]:
     """The raters' agreement, the share of real images recognised, and how often diagnosis and label are the same.
 
-    Args:
-        raters: who rated all images.
-        images: names of the images.
-        real: which of them are real.
-        labels: the class that an image was drawn with, or that a real one has; "" where that is not known.
+    Raters rated all images, which are named. Labels are the classes that images were drawn with, or that real ones
+    have; "" where that is not known.
     """
     result: list[Finding] = []
     if len(raters) > 1:
         scores = [[rater.scores[image] for image in images] for rater in raters]
         alpha = krippendorff_alpha(scores, "interval")
         result.append(Finding("all", "Krippendorff's alpha of scores", alpha, None, None, len(images)))
-        texts = [[rater.diagnoses[image].casefold() for image in images] for rater in raters]
-        if any(text for row in texts for text in row):
-            known = sorted({text for row in texts for text in row if text})
-            codes = [[known.index(text) if text else math.nan for text in row] for row in texts]
+        codes = diagnosis_codes(raters, images)
+        if not np.isnan(codes).all():
             alpha = krippendorff_alpha(codes, "nominal")
             result.append(Finding("all", "Krippendorff's alpha of diagnoses", alpha, None, None, len(images)))
     for rater in raters:
@@ -176,6 +168,14 @@ def findings(
     return result
 
 
+def diagnosis_codes(raters: Sequence[Rater], images: Sequence[str]) -> NDArray[np.float64]:
+    """(raters, images) diagnoses as numbers, equal ones whatever their capitals; NaN where there is none."""
+    texts = [[rater.diagnoses.get(image, "").casefold() for image in images] for rater in raters]
+    known = sorted({text for row in texts for text in row if text})
+    codes = [[known.index(text) if text else math.nan for text in row] for row in texts]
+    return np.array(codes, np.float64).reshape(len(raters), len(images))
+
+
 def compare_sources(
     raters: Sequence[Rater],
     scores: NDArray[np.float64],
@@ -185,14 +185,8 @@ def compare_sources(
 ) -> list[Finding]:
     """The mean score of each source's images, how far those of each later source lie above the first's, and calls.
 
-    Intervals are Student's over images: they hold for these raters, and say nothing of others.
-
-    Args:
-        raters: who rated all images.
-        scores: (n,) means over raters.
-        images: n names of images.
-        sources: n names of sources.
-        with_calls: whether raters called images real or generated.
+    Intervals are Student's over images: they hold for these raters, and say nothing of others. The (n,) scores are
+    means over raters, who rated all n images and, `with_calls`, called them real or generated.
     """
     result: list[Finding] = []
     groups = {name: np.array([source == name for source in sources]) for name in dict.fromkeys(sources)}
@@ -227,13 +221,9 @@ def _share(rater: str, what: str, outcomes: list[bool]) -> Finding:
 def krippendorff_alpha(ratings: ArrayLike, level: Literal["nominal", "ordinal", "interval"]) -> float | None:
     """Krippendorff's alpha: 1 for raters who agree, 0 for chance (Computing Krippendorff's Alpha-Reliability, 2011).
 
-    Args:
-        ratings: (raters, images) numbers, NaN where a rater has not rated an image.
-        level: how two ratings are compared: "nominal" by whether they differ, "ordinal" by how many ratings lie between
-            them, "interval" by their squared difference.
-
-    Returns:
-        At most 1; None where no image has two ratings, or all ratings are equal.
+    Of (raters, images) numbers, NaN where a rater has not rated an image. Two ratings are compared by whether they
+    differ ("nominal"), how many ratings lie between them ("ordinal"), or their squared difference ("interval"). It is
+    None where no image has two ratings, or all ratings are equal.
     """
     table = np.asarray(ratings, dtype=np.float64)
     rated = ~np.isnan(table)

@@ -31,13 +31,8 @@ Classifier = Callable[[Tensor], Any] | Features | str | Path | dict[str, Any] | 
 def critic_scores(run: Run, z: Tensor, labels: Tensor | None) -> tuple[Scores, list[str]]:
     """The critic's scores of images as the generator makes them: not augmented, not rounded, with labels.
 
-    Args:
-        run: has a checkpoint.
-        z: (n, latent_dim) latents.
-        labels: None, (n,) classes, or (n, k) standardised conditions, as `Run.draw` gives them.
-
-    Returns:
-        (n,) scores, larger is more real, means where the critic gives score maps; and remarks on them.
+    From (n, latent_dim) latents and None, (n,) classes or (n, k) standardised conditions, as `Run.draw` gives them:
+    (n,) scores, larger is more real, means where the critic gives score maps; and remarks on them.
 
     Raises:
         RunError: there is no checkpoint, or a score is not finite.
@@ -69,8 +64,7 @@ def realism_scores(
 ) -> tuple[Scores, list[str]]:
     """`realism_score` of a run's (n, c, h, w) images, in the data's type, with `features` and `real` as for `rank`.
 
-    Returns:
-        (n,) scores in [0, infinity], and remarks on them.
+    These are (n,) scores in [0, infinity], and remarks on them.
 
     Raises:
         GankitError: too few real images, features that cannot read the images, or data that cannot be opened.
@@ -92,19 +86,13 @@ def realism_scores(
 
 
 def label_scores(run: Run, images: NDArray[Any], wanted: NDArray[np.int64], classifier: Classifier) -> Scores:
-    """A classifier's probability (softmax) of the class that each image was drawn with.
+    """A classifier's probability (softmax) of the class that each of (n, c, h, w) images was drawn with, (n,).
 
-    Args:
-        run: whose images they are.
-        images: (n, c, h, w) in the data's type.
-        wanted: (n,) classes, as indices of the run's class names.
-        classifier: a TorchScript file, or a `.pt2` file of torch.export, that gives class logits; features that have
-            logits, or whose vectors are logits (`{"name": "torch-export", "path": ..., "size": ..., "low": ...,
-            "high": ...}`); or a function or module of (n, c, h, w) float32 images in [0, 255]. Its classes are the
-            run's, in the run's order, unless it has `class_names`, which are then matched.
-
-    Returns:
-        (n,) probabilities.
+    The (n,) `wanted` classes are indices of the run's class names. The classifier is a TorchScript file, or a `.pt2`
+    file of torch.export, that gives class logits; features that have logits, or whose vectors are logits (`{"name":
+    "torch-export", "path": ..., "size": ..., "low": ..., "high": ...}`); or a function or module of (n, c, h, w)
+    float32 images in [0, 255]. Its classes are the run's, in the run's order, unless it has `class_names`, which are
+    then matched.
 
     Raises:
         PartError: the classifier cannot be used, or its classes are not the run's.

@@ -18,11 +18,9 @@ from gankit.ranking.key import Origin
 from gankit.runs.run import Run
 from gankit.runs.sampling import label_texts, parse_label
 
-COUNT = 100
-"""Images of each source by default, as in the founding paper."""
+COUNT = 100  # Images of each source by default, as in the founding paper
 
-Sources = Run | str | Path | Source | Sequence[Source]
-"""One source of images, or a list of several."""
+Sources = Run | str | Path | Source | Sequence[Source]  # One source of images, or a list of several
 
 
 @final
@@ -37,28 +35,18 @@ class Opened:
 @final
 @dataclass(frozen=True)
 class Side:
-    """The n images that one source shows.
+    """The n images that one source shows."""
 
-    Attributes:
-        origin: the source, for a key.
-        images: (n, c, h, w) in the data's type.
-        value_range: black and white of that type.
-        labels: n texts, "" for an image that has no class and no conditions.
-        class_names: all classes of the source's data.
-        conditioned: whether labels are the numbers of conditions, not classes.
-        files: n names of files within a set; empty where there are none.
-    """
-
-    origin: Origin
-    images: NDArray[Any]
-    value_range: tuple[float, float]
-    labels: tuple[str, ...]
-    class_names: tuple[str, ...]
-    conditioned: bool = False
-    files: tuple[str, ...] = ()
+    origin: Origin  # the source, for a key
+    images: NDArray[Any]  # (n, c, h, w) in the data's type
+    value_range: tuple[float, float]  # black and white of that type
+    labels: tuple[str, ...]  # n texts, "" for an image that has no class and no conditions
+    class_names: tuple[str, ...]  # all classes of the source's data
+    conditioned: bool = False  # whether labels are the numbers of conditions, not classes
+    files: tuple[str, ...] = ()  # n names of files within a set; empty where there are none
 
     def in_range_of(self, other: "Side") -> NDArray[Any]:
-        """The images in the type and range of another side's."""
+        """The (n, c, h, w) images in the type and range of another side's."""
         if (self.images.dtype, self.value_range) == (other.images.dtype, other.value_range):
             return self.images
         images = rescale(self.images.astype(np.float32), self.value_range, other.value_range)
@@ -94,11 +82,7 @@ def common_count(opened: Sequence[Opened], count: int | None) -> int:
 def side(opened: Opened, count: int, seed: int, label: str | None) -> Side:
     """So many images of a source: those that a run draws, or those that the seed chooses from a set.
 
-    Args:
-        opened: the source.
-        count: how many.
-        seed: of the latents, or of the choice.
-        label: as of `gankit.rank`; only runs can be asked for one.
+    The label is as of `gankit.rank`; only runs can be asked for one.
 
     Raises:
         GankitError: a set has fewer images, or is asked for a label.
@@ -141,10 +125,7 @@ def open_reals(opened: Sequence[Opened], against: Source | None) -> tuple[str, D
 
 
 def check_shapes(shapes: Sequence[tuple[str, tuple[int, ...]]]) -> None:
-    """Refuse images whose shapes tell where they are from.
-
-    Args:
-        shapes: the name of each source, with the (channels, height, width) of its images.
+    """Refuse sources, by name with the (channels, height, width) of their images, whose shapes tell them apart.
 
     Raises:
         DataError: two sources differ.

@@ -23,18 +23,12 @@ from gankit.report.card import CARD, card, card_html, data_name
 from gankit.report.pages import draw_lines, render
 from gankit.runs.run import Run
 
-CLASSES = 20
-"""The most classes that are shown."""
-NEAREST = 8
-"""Samples that are shown above the nearest training images."""
-LARGE = 64
-"""Pixels of a side above which fewer images are shown."""
-COMPARED_SIDE = 16
-"""Pixels of a side at which `nearest_png` compares images, so that fine noise does not decide."""
-MOST_COMPARED = 20_000
-"""The most training images that it looks at, evenly spread over a larger set."""
-BATCH = 512
-"""Training images that are read at a time."""
+CLASSES = 20  # The most classes that are shown
+NEAREST = 8  # Samples that are shown above the nearest training images
+LARGE = 64  # Pixels of a side above which fewer images are shown
+COMPARED_SIDE = 16  # Pixels of a side at which `nearest_png` compares images, so that fine noise does not decide
+MOST_COMPARED = 20_000  # The most training images that it looks at, evenly spread over a larger set
+BATCH = 512  # Training images that are read at a time
 
 
 class Pictures(NamedTuple):
@@ -118,11 +112,8 @@ def _pictures(run: Run, reals: Dataset | None) -> list[Pictures]:
 def nearest_png(samples: NDArray[Any], value_range: tuple[float, float], training: Dataset) -> tuple[bytes, int]:
     """A picture of two rows, and how many training images were looked at.
 
-    Args:
-        samples: (n, c, h, w), the upper row.
-        value_range: black and white of the samples.
-        training: of which the lower row shows the image nearest to each sample, by the mean squared difference of both
-            at 16 x 16 pixels.
+    The upper row shows the (n, c, h, w) samples, whose black and white are `value_range`; the lower row the training
+    image nearest to each, by the mean squared difference of both at 16 x 16 pixels.
     """
     places = np.linspace(0, len(training) - 1, min(len(training), MOST_COMPARED)).astype(int)
     batches = (places[start : start + BATCH] for start in range(0, len(places), BATCH))

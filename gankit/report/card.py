@@ -19,12 +19,10 @@ FROM_STUDY = "privacy.json"  # In the run of a study's generator: a metrics file
 
 
 def card(run: Run, metrics: dict[str, Any] | None) -> str:
-    """The card as Markdown.
+    """The card of a run as Markdown, with the metrics that `gankit evaluate` wrote, if it did.
 
-    Args:
-        run: the run that the card describes. Where a study trained it, the card says what that study found, since the
-            run's own settings do not know which images the study kept from the training.
-        metrics: what `gankit evaluate` wrote, or None.
+    Where a study trained the run, the card says what that study found, since the run's own settings do not know which
+    images the study kept from the training.
 
     Raises:
         RunError: the folder holds an experiment that was never trained.

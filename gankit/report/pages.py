@@ -18,12 +18,8 @@ _SIGNS, _BULLET = re.compile(r"([\\`*_\[\]<>&~#$])"), re.compile(r"^(\d*)([-+.)]
 def render(package: str, template: str, **values: Any) -> str:
     """A page from a template. Templates of HTML and of Markdown escape texts; a missing value is an error.
 
-    Templates may extend `base.html.j2` of this folder, which has the one stylesheet of all reports.
-
-    Args:
-        package: the folder of the template, as a module.
-        template: its file.
-        values: the template's variables.
+    `package` is the folder of the template, as a module. Templates may extend `base.html.j2` of this folder, which has
+    the one stylesheet of all reports.
     """
     environment = _environment(package, markdown if ".md." in template else harmless)
     return environment.get_template(template).render(gankit_version=gankit_version, **values)
@@ -45,12 +41,9 @@ def markdown(text: str) -> str:
 
 
 def draw_png(draw: Callable[..., None], size: tuple[float, float] = (7, 3.2), panels: int = 1) -> bytes:
-    """A figure as the bytes of a PNG.
+    """A figure of this width and height in inches as the bytes of a PNG.
 
-    Args:
-        draw: called with the empty matplotlib axes of every panel.
-        size: width and height in inches.
-        panels: axes side by side, each with a grid.
+    `draw` is called with the empty matplotlib axes of every panel. Panels stand side by side, each with a grid.
     """
     # Without pyplot: no display is needed, and its global state is left alone.
     from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -70,14 +63,7 @@ def draw_png(draw: Callable[..., None], size: tuple[float, float] = (7, 3.2), pa
 def draw_lines(
     lines: Mapping[str, Sequence[tuple[Any, ...]]], xlabel: str, ylabel: str, size: tuple[float, float] = (7, 3.2)
 ) -> bytes:
-    """Curves with a legend as the bytes of a PNG.
-
-    Args:
-        lines: for each name of the legend, curves of one colour: their x and y.
-        xlabel: of the axis.
-        ylabel: of the axis.
-        size: width and height in inches.
-    """
+    """Curves with a legend as the bytes of a PNG: by name in the legend, the x and y of each curve of one colour."""
 
     def draw(axes: Any) -> None:
         for place, (name, curves) in enumerate(lines.items()):
@@ -94,12 +80,9 @@ def draw_lines(
 def draw_intervals(
     rows: Sequence[tuple[str, Mapping[str, Any], Sequence[float | None]]], reference: float, xlabel: str = ""
 ) -> bytes:
-    """Values with their intervals below each other as the bytes of a PNG.
+    """Values with their intervals below each other, and a line across all rows at `reference`, as the bytes of a PNG.
 
-    Args:
-        rows: a name; "value", "low" and "high" (None without an interval); and the values behind it, drawn as crosses.
-        reference: where a line stands across all rows.
-        xlabel: of the axis.
+    A row is a name; "value", "low" and "high" (None without an interval); and the values behind it, drawn as crosses.
     """
 
     def draw(axes: Any) -> None:

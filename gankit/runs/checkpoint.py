@@ -24,8 +24,7 @@ FORMAT = 3
 Weights of format 1 lack the buffer with the influence that labels have while they fade in; `LabelLayer` supplies it.
 Files of formats 1 and 2 have no digest, and their checkpoints hold the log's sums of one process only.
 """
-KEPT = 2
-"""Checkpoints kept: the newest, and one before it in case the newest cannot be read."""
+KEPT = 2  # Checkpoints kept: the newest, and one before it in case the newest cannot be read
 
 
 @dataclass(frozen=True)
@@ -38,15 +37,11 @@ class Restored:
 
 
 def save(folder: Path, step: int, state: Mapping[str, Any], every: int = 1, best: bool = False) -> Path:
-    """Write the state after `step` generator updates, and delete all but the newest checkpoints.
+    """Write the state after `step` generator updates into a run's `checkpoints`, and delete all but the newest ones.
 
-    Args:
-        folder: the run's `checkpoints`.
-        step: generator updates done.
-        state: tensors, numbers and strings in dicts and lists.
-        every: steps between checkpoints. Older ones at other steps, where a run was stopped, are deleted once there is
-            one at such a step.
-        best: whether to save it as `best.pt`, for the best generator so far, which is never deleted as an old one.
+    A state holds tensors, numbers and strings in dicts and lists. Older checkpoints at steps that are no multiples of
+    `every`, where a run was stopped, are deleted once there is one at such a step. `best` saves it as `best.pt`, for
+    the best generator so far, which is never deleted as an old one.
 
     Raises:
         OSError: it cannot be written.
@@ -90,11 +85,8 @@ def restore(
 ) -> Restored | None:
     """The newest checkpoint that can be read and loaded, or None where there is none.
 
-    Args:
-        folder: the run's `checkpoints`.
-        device: where tensors are loaded to.
-        load: loads a state, into networks for example; if it raises a RunError, an older checkpoint is tried.
-        mmap: leaves tensors on the disk until they are read.
+    `load` loads a state, into networks for example; if it raises a RunError, an older checkpoint is tried. Tensors are
+    loaded to the device; `mmap` leaves them on the disk until they are read.
 
     Raises:
         RunError: there are checkpoints, but none can be read or loaded, one is of a newer gankit, or the device has too
@@ -211,7 +203,6 @@ def read_export(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
 
 
 def _digest(tensors: Mapping[str, Tensor], config: Mapping[str, Any]) -> str:
-    """The digest of weights and their config."""
     digest = hashlib.blake2b(json.dumps(config, sort_keys=True).encode())
     for name, tensor in sorted(tensors.items()):
         digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())

@@ -108,11 +108,8 @@ def make_network(
 def load_weights(network: nn.Module, path: Path, name: str, table: str = "classifier") -> None:
     """Load those weights of a file that have the shapes of a network of torchvision: usually all but the head's.
 
-    Args:
-        network: of torchvision.
-        path: a state dict, as torchvision publishes them or in safetensors.
-        name: the network's, for errors.
-        table: the table of its settings, for errors.
+    The file holds a state dict, as torchvision publishes them or in safetensors. Errors say the network's name and the
+    table of its settings.
 
     Raises:
         PartError: the file holds no weights of this network.
@@ -140,19 +137,16 @@ def load_weights(network: nn.Module, path: Path, name: str, table: str = "classi
 
 @final
 class Classifier(nn.Module):
-    """A trained classifier.
+    """A trained classifier, and what its file says of it.
 
-    Attributes:
-        class_names: one per class; empty where it gives a number.
-        image: channels, height and width of the images that it was trained on.
-        facts: what its file says of it: `class_names`, and the arguments of `make_network` (`name` as `network`).
+    Its facts are `class_names`, and the arguments of `make_network` (`name` as `network`).
     """
 
     def __init__(self, network: nn.Module, facts: dict[str, Any], grey_levels: bool = False) -> None:
         super().__init__()
         self.network, self.facts, self.grey_levels = network, facts, grey_levels
-        self.class_names: tuple[str, ...] = tuple(facts["class_names"])
-        self.image = ImageSpec(*facts["image"])
+        self.class_names: tuple[str, ...] = tuple(facts["class_names"])  # empty where it gives a number
+        self.image = ImageSpec(*facts["image"])  # of the images that it was trained on
 
     def forward(self, images: Tensor) -> Tensor:
         """(n, c, h, w) images in [-1, 1], or in [0, 255] if `grey_levels` was set, to (n, classes) logits.

@@ -20,14 +20,8 @@ Labels = int | str | Sequence[int] | Sequence[str] | Sequence[float] | NDArray[A
 def draw_labels(n: int, record: RunRecord, conditions: Tensor | None, seed: int) -> Tensor | None:
     """Labels as they occur in the training images; label i depends only on (seed, i).
 
-    Args:
-        n: how many.
-        record: of the run, with the number of training images per class.
-        conditions: (m, k) conditions of training images; rows are drawn whole, so that conditions fit together.
-        seed: of the draws.
-
-    Returns:
-        (n,) int64 classes, (n, k) standardised conditions, or None for a run without labels.
+    These are (n,) int64 classes, (n, k) standardised conditions, or None for a run without labels. From the (m, k)
+    conditions of training images whole rows are drawn, so that conditions fit together.
     """
     if conditions is None and not record.image["classes"]:
         return None

@@ -23,8 +23,7 @@ from gankit.terminal.text import progress_bar
 
 SAMPLE_BATCH = 64
 PROBE_BATCH = 4
-COPIES = 4
-"""How many times its weights a training keeps: themselves, their gradients, and the two moments of Adam."""
+COPIES = 4  # How many times its weights a training keeps: themselves, their gradients, and the two moments of Adam
 _known_to_fit: set[str] = set()  # networks that memory holds, since a training builds each several times
 
 
@@ -84,13 +83,11 @@ def _inputs_like(network: nn.Module) -> Tensor:
 def refuse_large(what: str, build: Callable[[], nn.Module], lower: str) -> None:
     """Refuse a network that memory cannot hold, before it is built: the system would end this program, or another.
 
-    Args:
-        what: the network, for the error.
-        build: called on torch's device "meta", where tensors take no memory; must do nothing but draw weights.
-        lower: what would make it smaller.
+    `build` is called on torch's device "meta", where tensors take no memory; it must do nothing but draw weights.
 
     Raises:
-        PartError: its weights, and what a training needs besides them, are larger than this machine's memory.
+        PartError: its weights, and what a training needs besides them, are larger than this machine's memory; names
+            the network, and what to `lower`.
     """
     with seeds.own_draws([]), torch.device("meta"):
         needed = sum(parameter.nbytes for parameter in build().parameters())
@@ -189,16 +186,9 @@ def generate_pixels(
 ) -> NDArray[Any]:
     """Draw images as `generate_batches` does, in the data's type; only one batch at a time is held as floats.
 
-    Args:
-        generator: in evaluation mode.
-        z: (n, latent_dim) latents.
-        labels: None, (n,) int64 classes, or (n, k) float conditions.
-        dtype: "uint8", "uint16" or "float32".
-        value_range: black and white of that type.
-        quiet: show no progress bar; a short drawing shows none in any case.
-
-    Returns:
-        (n, channels, height, width) of that type, within the range.
+    From a generator in evaluation mode, (n, latent_dim) latents, and None, (n,) int64 classes or (n, k) float
+    conditions: (n, channels, height, width) of the type "uint8", "uint16" or "float32", within `value_range`, black and
+    white. A short drawing shows no progress bar in any case.
     """
     pixels = []
     with progress_bar(total=len(z), unit="image", desc="drawing", delay=2, disable=quiet) as bar:
@@ -241,12 +231,8 @@ def recompute_norms(generator: nn.Module, latent_dim: int, labels: Tensor | None
     The running statistics of training do not fit averaged weights. Batch statistics would fit, but let a sample depend
     on the others of its batch.
 
-    Args:
-        generator: changed in place and left in evaluation mode.
-        latent_dim: its latents' length.
-        labels: None, or (n,) classes or (n, k) conditions to go through in turn.
-        seed: of the latents.
-        n_batches: how many batches of `SAMPLE_BATCH` fixed latents to use.
+    `n_batches` batches of `SAMPLE_BATCH` fixed latents, and the (n,) classes or (n, k) conditions in turn, go through
+    the generator, which is changed in place and left in evaluation mode.
     """
     norms = [module for module in generator.modules() if isinstance(module, nn.modules.batchnorm._BatchNorm)]
     momenta = [norm.momentum for norm in norms]

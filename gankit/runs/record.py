@@ -23,10 +23,7 @@ from gankit.version import __version__ as gankit_version
 def record_run(experiment: Experiment, dataset: Dataset, **facts: Any) -> RunRecord:
     """The record of a run that starts or resumes in this process.
 
-    Args:
-        experiment: the run's.
-        dataset: the training images.
-        facts: the fields of `RunRecord` that follow from neither.
+    `facts` are the fields of `RunRecord` that follow neither from the experiment nor from the training images.
     """
     before = experiment.run
     if experiment.evaluation.features:
@@ -47,7 +44,6 @@ def _counts(dataset: Dataset) -> dict[str, Any]:
 
 
 def _versions(experiment: Experiment) -> dict[str, str]:
-    """The versions of gankit, Python, torch, NumPy, and the plug-ins whose parts the experiment names."""
     versions = {"gankit": gankit_version, "python": platform.python_version()}
     versions |= {"torch": torch.__version__, "numpy": np.__version__}
     for name in experiment.part_names():

@@ -20,16 +20,9 @@ def write_samples(
 ) -> Path:
     """Write `count` samples as numbered images at the data's depth, their labels, and a grid of the first 256.
 
-    The labels are in labels.csv, the grid is grid.png.
-
-    Args:
-        run: where they are drawn from.
-        folder: to write; it must be new or empty.
-        count: how many.
-        label: a class by name or number, or float conditions separated by commas; None draws labels as they occur in
-            the training images.
-        seed: of the latents.
-        truncation: as of `Run.sample`.
+    The labels are in labels.csv, the grid is grid.png; the folder must be new or empty. The label is a class by name or
+    number, or float conditions separated by commas; None draws labels as they occur in the training images. Seed and
+    truncation are those of `Run.sample`.
 
     Raises:
         RunError: the folder is taken, the label does not fit the run, or its generator cannot truncate.

@@ -23,20 +23,13 @@ from gankit.runs.run import Run
 from gankit.runs.sampling import label_texts, parse_label
 from gankit.terminal.text import progress_bar
 
-ROWS = 4
-"""Rows of a run without classes."""
-MOST_CLASSES = 16
-"""The most rows of a run with classes."""
-STRIP_COLUMNS = 9
-"""Images in a row of `walk.png`."""
-SWEEP_COLUMNS = 8
-"""Latents in `truncation.png`."""
-SWEEP = (1.0, 0.85, 0.7, 0.5, 0.3, 0.0)
-"""Truncations in `truncation.png`, from 1 (none) to 0 (the mean image)."""
-MOST_GRIDS = 12
-"""The most columns of `progress.png`."""
-MILLISECONDS = 60
-"""How long a frame of the animation is shown."""
+ROWS = 4  # Rows of a run without classes
+MOST_CLASSES = 16  # The most rows of a run with classes
+STRIP_COLUMNS = 9  # Images in a row of `walk.png`
+SWEEP_COLUMNS = 8  # Latents in `truncation.png`
+SWEEP = (1.0, 0.85, 0.7, 0.5, 0.3, 0.0)  # Truncations in `truncation.png`, from 1 (none) to 0 (the mean image)
+MOST_GRIDS = 12  # The most columns of `progress.png`
+MILLISECONDS = 60  # How long a frame of the animation is shown
 
 
 @seeds.plain_torch()
@@ -62,18 +55,9 @@ def write_walk(
     Between latents a and b a walk goes along cos(t) a + sin(t) b, so that every point on the way is as likely as a
     sample. Halfway along a straight line latents are shorter, and images more typical, than those of samples.
 
-    Args:
-        run: whose generator is shown.
-        folder: to write.
-        stops: latents that the walk visits, at least 2.
-        frames: pictures from one latent to the next.
-        label: one class, or conditions separated by commas, for all rows; None for every class.
-        seed: of the latents.
-        truncation: of the walk, as of `Run.sample`.
-        animation: the format of the animated file.
-
-    Returns:
-        One line for each file, with what it shows.
+    The walk visits `stops` latents, at least 2, with so many frames from one to the next. The label is one class, or
+    conditions separated by commas, for all rows; None for every class. Seed and truncation are those of `Run.sample`.
+    What is returned is one line for each file, with what it shows.
 
     Raises:
         RunError: the folder is taken, the label does not fit the run, its generator cannot truncate, or Pillow cannot

@@ -62,7 +62,6 @@ def open_cluster(name: str, workers: int | None = None) -> Iterator[Cluster]:
 
 @contextlib.contextmanager
 def _registered_backend(name: str, workers: int | None) -> Iterator[Cluster]:
-    """A backend that the program has registered with joblib."""
     with joblib.parallel_config(name):
         yield Cluster(workers or joblib.cpu_count())
 
@@ -73,7 +72,15 @@ def _dask(address: str, workers: int | None) -> Iterator[Cluster]:
     from distributed import Client, KilledWorker
 
     with contextlib.ExitStack() as stack:
-        scheduler = address or stack.enter_context(_local_dask(workers or joblib.cpu_count()))
+        scheduler: Any = address
+        if not address:
+            import dask
+            from distributed import LocalCluster
+
+            # By default Dask gives up a worker that died where it takes 15 s to start again, as on a busy machine
+            stack.enter_context(dask.config.set({"distributed.deploy.lost-worker-timeout": "1h"}))
+            options = {"threads_per_worker": 1, "memory_limit": 0, "dashboard_address": None}
+            scheduler = stack.enter_context(LocalCluster(n_workers=workers or joblib.cpu_count(), **options))
         try:
             client = stack.enter_context(Client(scheduler, timeout=PATIENCE))
         except Exception as error:  # a TypeError, too, for an address of TLS without its certificates
@@ -86,18 +93,6 @@ def _dask(address: str, workers: int | None) -> Iterator[Cluster]:
             )
         stack.enter_context(joblib.parallel_config("dask", client=client))
         yield Cluster(min(workers or len(threads), len(threads)), (KilledWorker,))
-
-
-@contextlib.contextmanager
-def _local_dask(workers: int) -> Iterator[Any]:
-    """A new Dask cluster on this machine."""
-    import dask
-    from distributed import LocalCluster
-
-    options = {"n_workers": workers, "threads_per_worker": 1, "memory_limit": 0, "dashboard_address": None}
-    # By default Dask gives up a worker that died where it takes 15 s to start again, as on a busy machine
-    with dask.config.set({"distributed.deploy.lost-worker-timeout": "1h"}), LocalCluster(**options) as cluster:
-        yield cluster
 
 
 @contextlib.contextmanager

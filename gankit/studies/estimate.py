@@ -21,19 +21,11 @@ if TYPE_CHECKING:
 def estimate(
     work: Sequence[Work], folder: Path, workers: int, threads: int | None, *, choose_threads: bool, quiet: bool
 ) -> tuple[list[Work], int | None]:
-    """Time the steps of each kind of work, and print on stderr how long what is left of the study takes.
+    """Time the steps of each kind of a study's work; unless `quiet`, print on stderr how long what is left takes.
 
-    Args:
-        work: of the whole study.
-        folder: of the jobs, in which those that are done have left their results.
-        workers: jobs at a time.
-        threads: CPU threads of each job.
-        choose_threads: whether to take in their place the number that is fastest for the kind of work of which what is
-            left takes longest.
-        quiet: whether nothing is printed.
-
-    Returns:
-        All kinds that have jobs, whose costs are now in seconds; and the number of threads.
+    `choose_threads` takes, in place of the given number of CPU threads of each job, the one that is fastest for the
+    kind of work of which what is left takes longest. That number is returned after all kinds that have jobs, whose
+    costs are now in seconds.
     """
     work = [kind for kind in work if kind.jobs]
     left = [(count, kind) for kind in work if kind.name and (count := len(unfinished(kind.jobs, folder)))]

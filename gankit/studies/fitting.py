@@ -1,7 +1,5 @@
 """Train a network to predict classes or a number from images: settings, augmentation, and training that can resume."""
 
-from __future__ import annotations
-
 import math
 import tempfile
 import time

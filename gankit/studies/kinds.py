@@ -1,7 +1,5 @@
 """Kinds of trainings that studies of classifiers compare, and the images that a classifier of each kind learns from."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -69,7 +67,7 @@ class Examples(NamedTuple):
     labels: Labels  # (n,) classes
     values: Floats  # (n,) numbers that are learnt in place of the classes; zeros where classes are learnt
 
-    def at(self, places: Indices) -> Examples:
+    def at(self, places: Indices) -> "Examples":
         """Those at (k,) places."""
         return Examples._make(column[places] for column in self)
 
@@ -77,14 +75,10 @@ class Examples(NamedTuple):
 def training_set(
     kind: Kind, learn: Dataset, classical: Classical, added: Examples | None = None, numbers: Floats | None = None
 ) -> TrainingSet:
-    """What a classifier of a kind learns from.
+    """What a classifier of a kind learns from: the real images of `learn`, and those that a source has `added`.
 
-    Args:
-        kind: says what, and how.
-        learn: the real images.
-        classical: the augmentation of kinds that have it.
-        added: images of a source.
-        numbers: (n,) known of the real images, learnt in place of the classes and standardised by these.
+    The classical augmentation is for kinds that have it. The (n,) numbers, known of the real images, are learnt in
+    place of the classes, standardised by their mean and deviation.
     """
     real_values = np.zeros(len(learn)) if numbers is None else numbers
     mean, scale = float(real_values.mean()), float(real_values.std()) or 1.0

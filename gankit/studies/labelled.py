@@ -20,7 +20,7 @@ from gankit.experiments.selection import is_agreed
 from gankit.interfaces import Dataset, Indices
 from gankit.registry.messages import shown
 from gankit.studies.jobs import Outcome
-from gankit.studies.study import Study
+from gankit.studies.study import Refuse, Study
 from gankit.training.data import prepare
 from gankit.version import __version__
 
@@ -87,14 +87,8 @@ def stratified_folds(
 ) -> list[tuple[Indices, Indices]]:
     """Divide n cases into folds of whole groups, stratified by class; keep those with every class on both sides.
 
-    Args:
-        labels: (n,) classes.
-        groups: (n,) groups.
-        folds: how many.
-        seed: decides which groups share a fold.
-
-    Returns:
-        For each fold that is kept, the places of the cases outside it and of those in it.
+    From (n,) classes and (n,) groups: for each fold that is kept, the places of the cases outside it and of those in
+    it. The seed decides which groups share a fold.
 
     Raises:
         ValueError: from scikit-learn; every class has fewer cases than there are folds.
@@ -136,6 +130,16 @@ def generator_of_part(study: Study, seed: int, **data: Any) -> Experiment:
     """
     without_filters = dict.fromkeys(("split", "min_agreement", "subset", "subset_seed"))
     return study.experiment_with(data={**without_filters, **data}, training={"seed": seed})
+
+
+def refuse_conditions(study: Study, refuse: Refuse, why: str) -> None:
+    """Refuse a generator that is to be conditioned on facts of the images.
+
+    Raises:
+        SettingsError: made by `refuse`.
+    """
+    if isinstance(study.experiment.data.conditional, list) and study.experiment.data.conditional:
+        raise refuse("data", "conditional", f"{why}; set it to true")
 
 
 def image_digests(dataset: Dataset) -> list[bytes]:

@@ -27,10 +27,8 @@ HEADER = [
 def judge_privacy(source: Run | Dataset, training: Dataset, held_out: Dataset) -> dict[str, Any]:
     """Copies, memorisation with its controls, and membership attacks, on pixels; a run's card is written beside it.
 
-    Args:
-        source: a generator's run, of which as many images are drawn as are held out; or generated images.
-        training: what the generator was trained on.
-        held_out: images of other patients, which it has not seen.
+    The source is a generator's run, of which as many images are drawn as are held out; or generated images. Held-out
+    images are of other patients than those of the training, which the generator has not seen.
 
     Returns:
         "protocol" and "metrics" as `gankit.evaluate` gives them, without standard errors, which take long; or

@@ -18,17 +18,11 @@ _SKIN_POINT = 0.55
 
 @dataclass(frozen=True)
 class Layout:
-    """A picture of two eyes.
-
-    Attributes:
-        height: pixels of the whole picture.
-        width: pixels of the whole picture.
-        strip: whether one strip shows both eyes side by side; otherwise the subject's right eye is above the left.
-    """
+    """A picture of two eyes, of so many pixels in all."""
 
     height: int
     width: int
-    strip: bool
+    strip: bool  # whether one strip shows both eyes side by side; else the subject's right eye is above the left
 
     @property
     def pixel(self) -> float:

@@ -19,25 +19,15 @@ DEFAULT_PANEL = 278
 
 @dataclass(frozen=True)
 class RaterModel:
-    """How a panel of raters sees a deviation; all but the last two in prism dioptres.
+    """How a panel of raters sees a deviation; all but the last two in prism dioptres."""
 
-    Attributes:
-        criterion: mean of the raters' criteria, above which a deviation is called one.
-        criterion_sd: their spread, fixed for a rater.
-        bias: mean of the image's own look, towards exotropia: what angle kappa adds.
-        bias_sd: its spread; the subject's kappa decides it.
-        noise: standard deviation of a single look.
-        noise_slope: further standard deviation, as a share of the deviation.
-        lapse: probability of calling a random class.
-    """
-
-    criterion: float = 7.4
-    criterion_sd: float = 1.8
-    bias: float = 1.1
-    bias_sd: float = 0.35
-    noise: float = 2.1
-    noise_slope: float = 0.29
-    lapse: float = 0.17
+    criterion: float = 7.4  # mean of the raters' criteria, above which a deviation is called one
+    criterion_sd: float = 1.8  # their spread, fixed for a rater
+    bias: float = 1.1  # mean of the image's own look, towards exotropia: what angle kappa adds
+    bias_sd: float = 0.35  # its spread; the subject's kappa decides it
+    noise: float = 2.1  # standard deviation of a single look
+    noise_slope: float = 0.29  # further standard deviation, as a share of the deviation
+    lapse: float = 0.17  # probability of calling a random class
 
 
 FITTED = RaterModel()

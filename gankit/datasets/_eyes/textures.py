@@ -30,21 +30,13 @@ def _spline(points: int, step: float, cell: float) -> Array:
 
 @dataclass(frozen=True)
 class Textures:
-    """Random textures of n subjects' m = 2 n eyes, each of about zero mean and unit variance.
+    """Random textures of n subjects' m = 2 n eyes, each of about zero mean and unit variance."""
 
-    Attributes:
-        coarse: (m, h, w) blotches of about 5 mm.
-        fine: (m, h, w) grain of about 1 mm.
-        hairs: (m, 3, 640) along lids and brows, one entry each 0.125 mm: upper lashes, lower lashes, brow.
-        fibres: (m, 2, 256) round the iris: fine fibres and broad ones; both eyes share them.
-        sensor: (n, 3, height, width) at the picture's own pixels, white.
-    """
-
-    coarse: Array
-    fine: Array
-    hairs: Array
-    fibres: Array
-    sensor: Array
+    coarse: Array  # (m, h, w) blotches of about 5 mm
+    fine: Array  # (m, h, w) grain of about 1 mm
+    hairs: Array  # (m, 3, 640) along lids and brows, one entry each 0.125 mm: upper lashes, lower lashes, brow
+    fibres: Array  # (m, 2, 256) round the iris: fine fibres and broad ones; both eyes share them
+    sensor: Array  # (n, 3, height, width) at the picture's own pixels, white
 
 
 def draw_textures(subjects: Subjects, layout: Layout, seed: int) -> Textures:

@@ -1,7 +1,5 @@
 """The arms of a study of rater agreement, and the images that each of them is trained on."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, cast, final
@@ -47,14 +45,9 @@ class Arm(study.Arm):
 
 def arm_at(threshold: float, control: str = "", scope: str = "") -> Arm:
     """The arm of a threshold and, where there is one, of a control or a scope."""
-    name, words = [f"sr{percent(threshold)}"], [heading(threshold)]
-    if control:
-        name.append(control)
-        words.append(CONTROLS[control].words)
-    if scope:
-        name.append(scope)
-        words.append(scope)
-    return Arm("-".join(name), ", ".join(words), threshold, control, scope)
+    name = [f"sr{percent(threshold)}", control, scope]
+    words = [heading(threshold), CONTROLS[control].words if control else "", scope]
+    return Arm("-".join(filter(None, name)), ", ".join(filter(None, words)), threshold, control, scope)
 
 
 def percent(threshold: float) -> str:
@@ -71,21 +64,16 @@ def heading(threshold: float) -> str:
 class StudyImages:
     """The images of a study: the training part, the held-out part, and what each threshold leaves of them.
 
-    Attributes:
-        full: the whole training part, from which thresholds and controls choose.
-        held_out: the held-out part.
-        thresholds: as in the settings.
-        equal_n: images on each side where values are compared at equal n: the size of the smallest set that a
-            threshold leaves of either part.
+    Thresholds and controls choose from `full`, the whole training part. `equal_n` is the number of images on each side
+    where values are compared at equal n: the size of the smallest set that a threshold leaves of either part.
 
     Raises:
         DataError: the raters' agreement is not known, or a threshold leaves too few images, or none of a class.
     """
 
-    def __init__(self, study: Agreement) -> None:
-        data = study.experiment.data
-        table = data.model_copy(update={"split_seed": study.split_seed})
-        self.full, held_out = select_images(table, study.experiment.training.seed)
+    def __init__(self, study: "Agreement") -> None:
+        data = study.experiment.data.model_copy(update={"split_seed": study.split_seed})
+        self.full, held_out = select_images(data, study.experiment.training.seed)
         assert held_out is not None  # `Agreement.check_settings` refuses a study without
         self.held_out = held_out
         self.thresholds = study.settings.thresholds
@@ -99,7 +87,6 @@ class StudyImages:
         self.equal_n = min(len(left) for t in self.thresholds for left in (self.training_at(t), self.held_out_at(t)))
 
     def _check_threshold(self, threshold: float, data_name: str, fewest_training: int) -> None:
-        """Refuse a threshold that leaves too few images, or none of a class that has some."""
         leaves = f"study.thresholds: the threshold {threshold:g} leaves"
         for part, count, fewest in (
             ("training", len(self.training_at(threshold)), fewest_training),

@@ -78,9 +78,8 @@ def _compare(
         differences[at] = difference
     words = {"lower": "yes", "higher": if_higher, CANNOT: CANNOT}
     answers = [(findings.metric_name(at.metric), words[change.verdict]) for at, change in differences.items()]
-    return Conclusion(
-        question, _join_answers(answers, "{answer} by {name}", ", "), {**facts, "differences": differences}
-    )
+    answer = _join_answers(answers, "{answer} by {name}", ", ")
+    return Conclusion(question, answer, {**facts, "differences": differences})
 
 
 def _without_values(findings: Findings, question: str, arms: Sequence[Arm], **facts: Any) -> Conclusion:

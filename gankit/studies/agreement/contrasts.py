@@ -1,7 +1,5 @@
 """Differences of arms, with intervals that allow for the choice of real images and for how much trainings differ."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -14,8 +12,7 @@ from gankit.studies.agreement.findings import Estimate, Findings, Where
 
 CANNOT = "cannot be told"
 
-Compared = Sequence[tuple[Estimate, Estimate]]
-"""The values of the first and of the second arm of each pair."""
+Compared = Sequence[tuple[Estimate, Estimate]]  # The values of the first and of the second arm of each pair
 
 
 @dataclass(frozen=True)
@@ -58,11 +55,7 @@ def contrast(
       divided by the number of pairs. A residual of other arms would not show how this arm and the seed interact.
     - No seeds are shared: the variance between trainings of one arm (`_unpaired`), divided by their number.
 
-    Args:
-        findings: hold the values of all trainings.
-        pairs: the arms that are compared.
-        where: which of their values are.
-        same_reals: whether both arms of a pair were judged against the same real images.
+    `same_reals` says whether both arms of a pair were judged against the same real images.
     """
     shared_seeds = [findings.common_seeds(pair, where) for pair in pairs]
     residual = _residual(findings, where) if all(shared_seeds) else None

@@ -1,7 +1,5 @@
 """What a study found: the values of every arm over its trainings, and shares of images that measure as positive."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -89,7 +87,7 @@ class Count(NamedTuple):
 class Findings:
     """Everything that a study found."""
 
-    study: Agreement
+    study: "Agreement"
     trials: list[Trial]  # every training, failed ones included
     reals: dict[str, Any]  # what `Judge.reals` returned
 
@@ -218,18 +216,10 @@ class Findings:
 
     def count_measured(self, arm: Arm, row: str | None) -> Count:
         """The sum over all trainings of the arm; for None the count of the real images."""
-        counts = self.measured_by_training(arm, row)
-        return Count(
-            positive=sum(count.positive for count in counts),
-            measured=sum(count.measured for count in counts),
-            n=sum(count.n for count in counts),
-        )
+        return Count(*map(sum, zip(Count(0, 0, 0), *self.measured_by_training(arm, row), strict=True)))
 
     def spread_of_shares(self, row: str) -> tuple[float, int]:
-        """Variance between trainings of an arm in the share of positive images, pooled over arms.
-
-        Returns it with its degrees of freedom: 0 where no arm has several trainings.
-        """
+        """As `pooled_variance`, that between trainings of an arm in the share of positive images."""
         counts = [self.measured_by_training(arm, row) for arm in self.arms()]
         return pooled_variance([
             [count.positive / count.measured for count in of_arm if count.measured] for of_arm in counts

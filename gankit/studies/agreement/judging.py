@@ -1,7 +1,5 @@
 """Judge the generators of a study: their drawn images, the best and the worst of these, and sets of equal n."""
 
-from __future__ import annotations
-
 import contextlib
 from collections.abc import Sequence
 from pathlib import Path
@@ -47,12 +45,7 @@ Values = dict[str, dict[str, Any]]
 class Estimator:
     """A measurement on pixels, tried on real images whose true values are known.
 
-    Attributes:
-        measurement: what is measured.
-        limit: the absolute value from which an image counts as positive.
-        trial: how well it did on the real images: "n", "median_error", "sensitivity", "specificity", and the shares of
-            images that could not be measured, "not_measured", and whose label is positive, "truly". Empty where images
-            of either kind are missing.
+    An image counts as positive from the absolute value `limit` on.
     """
 
     def __init__(self, measurement: Measurement, limit: float, images: Dataset) -> None:
@@ -63,15 +56,15 @@ class Estimator:
         truly_positive = ~np.isin(np.asarray(images.labels), negative_classes)
         called_positive = np.abs(values) >= limit
         positive, negative = measured & truly_positive, measured & ~truly_positive
-        self.trial: dict[str, float] = {}
+        self.trial: dict[str, float] = {}  # how well it did; empty where images of either kind are missing
         if positive.any() and negative.any():
             self.trial = {
                 "n": len(values),
                 "median_error": float(np.median(np.abs(values - true_values)[measured])),
                 "sensitivity": float(called_positive[positive].mean()),
                 "specificity": float((~called_positive[negative]).mean()),
-                "not_measured": float(1 - measured.mean()),
-                "truly": float(truly_positive.mean()),
+                "not_measured": float(1 - measured.mean()),  # the share of images that could not be measured
+                "truly": float(truly_positive.mean()),  # the share whose label is positive
             }
 
     @property
@@ -89,26 +82,19 @@ class Estimator:
 
 @final
 class Judge:
-    """Judges generators against the real images of a study, which pass through the extractor once.
+    """Judges generators against the real images of a study, which pass through the extractor once."""
 
-    Attributes:
-        full: features of all training images, and their groups where there are any.
-        held_out: the same of all held-out images.
-        estimator: measures a fact on pixels; None where the data set measures nothing, or too badly at this size.
-    """
-
-    def __init__(self, study: Agreement) -> None:
+    def __init__(self, study: "Agreement") -> None:
         self.study, self.settings, self.images = study, study.settings, study.images
         features = study.experiment.evaluation.features
         self.name, self._network = extractor(features, self.images.full.image.shape)
         self.full, self.held_out = self._rows(self.images.full), self._rows(self.images.held_out)
-        self.estimator: Estimator | None = None
+        self.estimator: Estimator | None = None  # None: the data set measures nothing, or too badly at this size
         if study.measurement and self.settings.measured_limit:
             estimator = Estimator(study.measurement, self.settings.measured_limit, self.images.held_out)
             self.estimator = estimator if estimator.useful else None
 
     def _rows(self, images: Dataset) -> Rows:
-        """The features of all images of a data set."""
         return rows(images, self._network, {"features"}, content=images.digest(), quiet=True)
 
     def run(self, run: Run, arm: Arm, seed: int, folder: Path) -> dict[str, Any]:
@@ -131,20 +117,15 @@ class Judge:
         write_csv(folder / "ranking.csv", [["rank", "image", "score"], *ranks])
         reals = self.full.take(images.training_of(arm, seed))
         drawn = {name: values_with_influences(DISTANCES, reals, fakes.take(chosen)) for name, chosen in choices.items()}
+        pool = Pool(reals, fakes.take(choices["all"]))
         result = {
-            "drawn": drawn, "chance": self._chance(Pool(reals, fakes.take(choices["all"]))),
+            "drawn": drawn, "chance": _by_chance(["frechet"], pool, settings.kept, "chance", CHANCE_DRAWS),
             "equal": self._equal(arm, reals, fakes), "n_real": reals.count,
         }  # fmt: skip
         if self.estimator is not None:
             counts = {name: self.estimator.count(generated[chosen]) for name, chosen in choices.items()}
             result[self.estimator.measurement.fact] = counts
         return result
-
-    def _chance(self, pool: Pool) -> Values:
-        """The distance of drawn images that are chosen at random, as many as are kept of the best and of the worst."""
-        settings = self.settings
-        draws = [random_places(settings.drawn, settings.kept, "chance", number) for number in range(CHANCE_DRAWS)]
-        return spreads(["frechet"], pool, [(pool.real_places, pool.fake_places[places]) for places in draws])
 
     def _equal(self, arm: Arm, reals: Rows, fakes: Rows) -> dict[str, Values]:
         """The values of the first `equal_n` generated images against as many of each of `REFERENCES`."""
@@ -177,9 +158,7 @@ class Judge:
         entry: dict[str, Any] = {}
         for name, wanted, count in (("all", settings.drawn, REAL_DRAWS), ("kept", settings.kept, CHANCE_DRAWS)):
             n = min(wanted, held_out.count)
-            draws = [random_places(held_out.count, n, name, number) for number in range(count)]
-            values = spreads(DISTANCES, pool, [(pool.real_places, pool.fake_places[draw]) for draw in draws])
-            entry[name] = {**values, "n": n}
+            entry[name] = {**_by_chance(DISTANCES, pool, n, name, count), "n": n}
         entry["equal"] = _between_reals(pool, images.equal_n)
         if not arm.control:
             # What a perfect generator trained on all images would get beside held-out ones of this threshold, and one
@@ -189,6 +168,12 @@ class Judge:
         if self.estimator:
             entry[self.estimator.measurement.fact] = self.estimator.count(images.held_out.read(places))
         return entry
+
+
+def _by_chance(names: Sequence[str], pool: Pool, n: int, stream: str, count: int) -> Values:
+    """The values of n images of a pool's generated side against all of its real side, over `count` draws of the n."""
+    draws = [random_places(pool.fake.count, n, stream, number) for number in range(count)]
+    return spreads(names, pool, [(pool.real_places, pool.fake_places[draw]) for draw in draws])
 
 
 def _between_reals(pool: Pool, n: int) -> Values:

@@ -113,9 +113,7 @@ class Agreement(Study):
         super().__init__(experiment, **settings)
         dataset = registry("dataset").get(experiment.data.name)
         self.measurement = dataset.measurement if isinstance(dataset, MeasuresFacts) else None
-        limit = None
-        if self.measurement is not None:
-            limit = self.settings.measured_limit or self.measurement.limit
+        limit = self.measurement and (self.settings.measured_limit or self.measurement.limit)
         self.settings = self.settings.model_copy(update={"measured_limit": limit})
 
     def check_settings(self, refuse: Refuse) -> None:
@@ -124,9 +122,8 @@ class Agreement(Study):
             why = "a study judges against images kept from training; set for example data.held_out=0.2"
             raise refuse("data", "held_out", why)
         if self.settings.warm_start and self.experiment.training.start_from:
-            raise refuse(
-                "study", "warm_start", "training.start_from already names a run to start from; leave out one of the two"
-            )
+            why = "training.start_from already names a run to start from; leave out one of the two"
+            raise refuse("study", "warm_start", why)
         if self.settings.scopes and self.experiment.augment is None:
             why = "there is no augment whose scope could vary; add an augment, or leave it out"
             raise refuse("study", "scopes", why)
@@ -162,9 +159,8 @@ class Agreement(Study):
         """The training seeds of an arm: `seeds_at_ends` at the ends, where those are more."""
         lowest, highest = self.settings.thresholds[0], self.settings.thresholds[-1]
         at_end = arm.threshold == highest or (arm.threshold == lowest and not arm.control)
-        if at_end and not arm.scope:
-            return self.seeds(max(self.settings.seeds, self.settings.seeds_at_ends))
-        return self.seeds(self.settings.seeds)
+        more = self.settings.seeds_at_ends if at_end and not arm.scope else 0
+        return self.seeds(max(self.settings.seeds, more))
 
     def experiment_of(self, arm: Arm, seed: int, **training: Any) -> Experiment:
         """The experiment of one training; `training` changes settings of that table."""
@@ -173,8 +169,7 @@ class Agreement(Study):
             changes["data"] |= CONTROLS[arm.control].data(len(self.images.training_at(arm.threshold)), seed)
         elif arm.threshold:
             changes["data"]["min_agreement"] = arm.threshold
-        scope = self._scope(arm)
-        if scope is not None:
+        if (scope := self._scope(arm)) is not None:
             changes["augment"] = None if scope == UNAUGMENTED else {"scope": scope}
         return self.experiment_with(**changes)
 
@@ -184,8 +179,7 @@ class Agreement(Study):
         return {name: content_digest(part) for name, part in parts.items()}
 
     def _scope(self, arm: Arm) -> str | None:
-        """The scope of an arm; None where the experiment's stands."""
-        return arm.scope or next(iter(self.settings.scopes), None)
+        return arm.scope or next(iter(self.settings.scopes), None)  # None where the experiment's stands
 
     def work(self, jobs: Path) -> list[Work]:
         """A warm start for each seed, so that seeds have nothing in common; the reals; and every arm's trainings.
@@ -249,10 +243,8 @@ class Agreement(Study):
         """
         if outcomes[REALS].failure:
             raise RunError(f"the real images cannot be judged: {outcomes[REALS].failure}")
-        trials = [
-            Trial(arm, seed, folder / JOBS / name, outcomes[name])
-            for name, (arm, seed) in self._arms_and_seeds().items()
-        ]
+        arms_and_seeds = self._arms_and_seeds().items()
+        trials = [Trial(arm, seed, folder / JOBS / name, outcomes[name]) for name, (arm, seed) in arms_and_seeds]
         if all(trial.outcome.failure for trial in trials):
             raise RunError(f"no training succeeded; this is how the first failed: {trials[0].outcome.failure}")
         return Findings(self, trials, outcomes[REALS].result)

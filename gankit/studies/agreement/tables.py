@@ -134,10 +134,8 @@ def table2(findings: Findings) -> Table:
     standard deviation, that of the sampling of generated images alone, and the degrees of freedom.
     """
     columns = ("", "error", "n real", "real-real", "real-real sd", "real-real n", "trainings", "failed")
-    header = ["images", "variant", "metric", "beside", "n fake"]
-    header += [
-        f"{heading(threshold)} {column}".strip() for threshold in findings.images.thresholds for column in columns
-    ]
+    pairs = itertools.product(map(heading, findings.images.thresholds), columns)
+    header = ["images", "variant", "metric", "beside", "n fake", *(" ".join(pair).strip() for pair in pairs)]
     table = [[*header, "sd between trainings", "sd of sampling", "degrees of freedom"]]
     for row in rows(findings):
         numbers = [number for cell in row.cells for number in _numbers(cell)]
@@ -149,9 +147,8 @@ def table2(findings: Findings) -> Table:
 def _numbers(cell: Cell) -> list[float | None]:
     """A cell's numbers in the columns of `table2`."""
     if cell.estimate is None:
-        numbers: list[float | None] = [None] * 6
-        numbers += [0, cell.failed] if cell.failed else [None, None]
-        return numbers
+        trainings_and_failed = (0, cell.failed) if cell.failed else (None, None)
+        return [*[None] * 6, *trainings_and_failed]
     real = cell.real or {}
     return [
         cell.estimate.value, cell.estimate.error, cell.estimate.n_real,
@@ -230,7 +227,6 @@ def write_tables(findings: Findings, folder: Path) -> None:
 
 
 def _write_table2_tex(findings: Findings, folder: Path) -> None:
-    """Write table2.tex as the paper's Table II with errors, and all other blocks as table2-controls.tex."""
     header = ["", "n", *(heading(threshold) for threshold in findings.images.thresholds), "Between trainings"]
     notes = render("gankit.studies", "agreement/notes.tex.j2")
     parts_by_file = defaultdict[str, list[tuple[str, Table]]](list)

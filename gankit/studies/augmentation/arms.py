@@ -1,7 +1,5 @@
 """The arms of a study of augmentation: what each of them learns from, and the variants among which it chooses."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal

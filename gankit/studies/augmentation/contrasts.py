@@ -1,7 +1,5 @@
 """Contrasts: the difference of two choices' gains over folds and seeds, its interval, and the verdict on it."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -61,13 +59,9 @@ def _widen(folds: Part, of_patients: float, of_one_patient: float) -> Part:
     """The variance of a mean difference over folds, raised to that of folds which differ by their test patients alone.
 
     A few folds can agree by chance, and then Student's interval over folds is far too short. It is therefore made at
-    least as wide as the normal interval of `of_patients`; and if patients make no difference either, as wide as if one
-    patient of one fold had been judged otherwise.
-
-    Args:
-        folds: the variance from the spread of the folds, corrected for their overlap, as are the others.
-        of_patients: the variance if the spread were what test patients cause.
-        of_one_patient: the variance if the spread were one patient of one fold, judged otherwise.
+    least as wide as the normal interval of `of_patients`, the variance that test patients would cause; and if patients
+    make no difference either, as wide as if one patient of one fold had been judged otherwise (`of_one_patient`). All
+    three variances are corrected for the overlap of the folds.
     """
     # Student's interval of a variance times this is as wide as the normal interval of the variance itself
     normal_to_student = (student_quantile(math.inf) / student_quantile(folds.freedom)) ** 2

@@ -1,7 +1,5 @@
 """What a study of augmentation judges: the gain of a classifier's outputs, and further scores of them."""
 
-from __future__ import annotations
-
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -24,7 +22,7 @@ PRIOR_STRENGTHS = np.linspace(0, 2, 21)  # Multiples of the classes' log frequen
 class Endpoint:
     """What is judged: turns outputs into gains, of which a higher one is always better."""
 
-    def __init__(self, study: AugmentationStudy) -> None:
+    def __init__(self, study: "AugmentationStudy") -> None:
         self.settings, names = study.settings, study.division.dataset.class_names
         self.positive = [names.index(name) for name in study.settings.positive]
 

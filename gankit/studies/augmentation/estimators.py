@@ -1,11 +1,9 @@
 """Estimators of scikit-learn that learn from features of images, in place of a network."""
 
-from __future__ import annotations
-
 import functools
 import importlib
 import inspect
-from typing import TYPE_CHECKING, Any, cast
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -23,11 +21,9 @@ from gankit.interfaces import Dataset, Features
 from gankit.nn.modes import exact
 from gankit.registry.messages import shown
 from gankit.seeds import derive_seed
+from gankit.studies.augmentation.settings import AugmentationSettings
 from gankit.studies.fitting import AT_ONCE, TrainingSet, batch_images, to_tensor
 from gankit.studies.kinds import KINDS
-
-if TYPE_CHECKING:
-    from gankit.studies.augmentation.settings import AugmentationSettings
 
 CPU = torch.device("cpu")
 
@@ -80,7 +76,6 @@ def _find_class(name: str, kind: str) -> type:
 
 
 def _import_class(path: str) -> type:
-    """The class of an estimator by its import path."""
     module, _, name = path.rpartition(".")
     try:
         result = getattr(importlib.import_module(module), name)
@@ -92,12 +87,9 @@ def _import_class(path: str) -> type:
 
 
 class FeatureLearner:
-    """An estimator on standardised features of images.
+    """An estimator on standardised features of images, as settings name them, of the size of a data set's images.
 
-    Args:
-        settings: name the estimator and the features.
-        dataset: has images of the size that will be given.
-        seed: of the estimator, and of classical augmentation.
+    The seed is that of the estimator, and of classical augmentation.
     """
 
     def __init__(self, settings: AugmentationSettings, dataset: Dataset, seed: int) -> None:

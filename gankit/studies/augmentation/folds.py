@@ -1,7 +1,5 @@
 """How a study of augmentation divides its cases into folds, and each fold into parts: groups stay whole."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
@@ -13,25 +11,14 @@ from gankit.experiments.experiment import Experiment
 from gankit.experiments.selection import open_dataset, split_indices
 from gankit.interfaces import Dataset, Indices
 from gankit.seeds import derive_seed
+from gankit.studies import labelled
 from gankit.studies.augmentation.arms import HELD_OUT
 from gankit.studies.augmentation.settings import AugmentationSettings
-from gankit.studies.labelled import (
-    check_classes,
-    check_number,
-    class_counts,
-    class_labels,
-    groups_of,
-    image_digests,
-    numeric_facts,
-    stratified_folds,
-    training_part,
-)
 
 TRIES = 50  # At most so many random divisions are tried until every part has every class
 TRIES_WITH_FEWER = 5  # At most so many for each smaller number of parts than the setting says
 
-Sides = tuple[Indices, Indices]
-"""Places of the cases outside a part, and of those in it."""
+Sides = tuple[Indices, Indices]  # Places of the cases outside a part, and of those in it
 
 
 @dataclass(frozen=True)
@@ -75,12 +62,12 @@ def divide(experiment: Experiment, settings: AugmentationSettings) -> Division:
         DataError: there are too few labels, classes or groups, or settings name what the data do not have.
     """
     dataset, name = open_dataset(experiment.data), experiment.data.name
-    all_labels = class_labels(dataset)
-    check_classes("augmentation.positive", settings.positive, dataset, name)
+    all_labels = labelled.class_labels(dataset)
+    labelled.check_classes("augmentation.positive", settings.positive, dataset, name)
     if settings.endpoint == "severity":
-        check_number("augmentation.number", str(settings.number), dataset, name)
+        labelled.check_number("augmentation.number", str(settings.number), dataset, name)
     cases = split_indices(dataset, experiment.data.split or "all")
-    labels, groups = all_labels[cases], groups_of(dataset, cases)
+    labels, groups = all_labels[cases], labelled.groups_of(dataset, cases)
     _check_groups(dataset, labels, groups, settings)
     if experiment.data.min_agreement is not None and dataset.agreement is not None:
         missing = int(np.isnan(dataset.agreement[cases]).sum())
@@ -92,7 +79,7 @@ def divide(experiment: Experiment, settings: AugmentationSettings) -> Division:
         for others, test in _folds(labels, groups, settings.folds, seed):
             divided = {"test": test, **_set_aside(others, labels, groups, settings, seed, len(folds))}
             places = {part: cases[chosen] for part, chosen in divided.items()}
-            learn = training_part(experiment, dataset, places["learn"])
+            learn = labelled.training_part(experiment, dataset, places["learn"])
             judging = {part: dataset.subset(places[part]) for part in ("validation", "test")}
             reserve = dataset.subset(places["reserve"]) if "reserve" in places else None
             folds.append(Fold(len(folds) + 1, repeat, learn, **judging, reserve=reserve, places=places))
@@ -120,7 +107,6 @@ def _set_aside(
 def _check_groups(
     dataset: Dataset, labels: NDArray[np.int64], groups: NDArray[np.generic], settings: AugmentationSettings
 ) -> None:
-    """Refuse a class of too few groups to be in each test part and in all the other parts."""
     if (count := len(np.unique(groups))) < 2:
         raise DataError(
             f"augmentation: all {len(labels)} images are of {count} group (patient), which is never divided; correct "
@@ -143,7 +129,7 @@ def _divisions(
     """Random divisions into so many parts; of each, the parts that have every class both inside and outside."""
     for attempt in range(tries):
         try:
-            yield stratified_folds(labels, groups, parts, derive_seed(seed, "division", attempt))
+            yield labelled.stratified_folds(labels, groups, parts, derive_seed(seed, "division", attempt))
         except ValueError:  # too few cases or groups for so many parts
             return
 
@@ -178,12 +164,12 @@ def _notes(dataset: Dataset, folds: list[Fold], settings: AugmentationSettings) 
             "the data have no groups: every image counts as a patient of its own; if patients have several images, all "
             "that follows looks better and more certain than it is"
         )
-    digests = np.array(image_digests(dataset), dtype=object)
+    digests = np.array(labelled.image_digests(dataset), dtype=object)
     twins = 0
     for fold in folds:
         tested, not_filtered = (digests[fold.places[part]] for part in ("test", "learn"))
         if (alike := np.isin(tested, not_filtered)).any():
-            twins += int(np.isin(tested[alike], np.array(image_digests(fold.learn), dtype=object)).sum())
+            twins += int(np.isin(tested[alike], np.array(labelled.image_digests(fold.learn), dtype=object)).sum())
     if twins:
         yield f"{twins} test images, over all folds, are identical to an image that is learnt from"
     if len(folds) < 3:
@@ -207,7 +193,7 @@ def flow(division: Division) -> list[list[str]]:
     rows = [["fold", f"to learn from, {what}", "left out by filters", "validation", "test", "reserve", "by class"]]
     for fold in division.folds:
         left_out = len(fold.places["learn"]) - len(fold.learn)
-        counts = np.array([class_counts(part) for part in fold.parts.values()])  # (parts, classes)
+        counts = np.array([labelled.class_counts(part) for part in fold.parts.values()])  # (parts, classes)
         names = division.dataset.class_names
         by_class = ", ".join(
             f"{name} {'/'.join(map(str, of_class))}" for name, of_class in zip(names, counts.T, strict=True)
@@ -223,4 +209,6 @@ def values_of(part: Dataset, settings: AugmentationSettings) -> NDArray[np.float
     Raises:
         KeyError: the images have no such number.
     """
-    return numeric_facts(part)[str(settings.number)] if settings.endpoint == "severity" else np.zeros(len(part))
+    if settings.endpoint != "severity":
+        return np.zeros(len(part))
+    return labelled.numeric_facts(part)[str(settings.number)]

@@ -1,7 +1,5 @@
 """The folder of a fold, for other programs: training images, a list of them, and how many images are wanted."""
 
-from __future__ import annotations
-
 import os
 import re
 from collections.abc import Sequence
@@ -40,7 +38,7 @@ def class_folders(names: Sequence[str]) -> list[str]:
     return list(folders.values())
 
 
-def write_fold(study: AugmentationStudy, fold: Fold, folder: Path) -> None:
+def write_fold(study: "AugmentationStudy", fold: Fold, folder: Path) -> None:
     """Write what a generator of this fold may see: `train/CLASS/*`, `train.csv` and `wanted.csv`.
 
     `train.csv` lists each file with its name in the data set, a digest of its pixels, its class and group (patient),

@@ -42,7 +42,7 @@ class Cell:
 
 
 def _cell(endpoint: Endpoint, fold: Fold, variant: Variant, files: list[list[Path]]) -> Cell:
-    """The gains of a variant in a fold, from the outputs of (generators, seeds) trainings."""
+    """From the files with the outputs of (generators, seeds) trainings."""
     validation, test, outputs = [], [], []
     for path in itertools.chain.from_iterable(files):
         check_made(path.parent, OUTPUTS)
@@ -84,8 +84,7 @@ def _adjust(endpoint: Endpoint, fold: Fold, of_validation: Floats, of_test: Floa
     return endpoint.gain(part, of_validation - strengths * log_prior), adjusted
 
 
-Cells = dict[tuple[int, str], Cell]
-"""By the number of the fold and the name of the variant."""
+Cells = dict[tuple[int, str], Cell]  # By the number of the fold and the name of the variant
 
 
 def read_cells(study: AugmentationStudy, outcomes: Mapping[str, Outcome], folder: Path) -> tuple[Cells, list[str]]:
@@ -113,13 +112,7 @@ def choose(cells: Cells, fold: Fold, among: Sequence[Variant]) -> Variant | None
 
 
 class Comparison:
-    """Compares what is chosen among variants with the best baseline, fold by fold.
-
-    Args:
-        study: whose folds and variants these are.
-        cells: of its variants and folds.
-        baselines: the variants among which the best baseline of each fold is chosen.
-    """
+    """Compares what is chosen among a study's variants with the best of the baselines, fold by fold."""
 
     def __init__(self, study: AugmentationStudy, cells: Cells, baselines: Sequence[Variant]) -> None:
         self.study, self.cells, self.endpoint = study, cells, Endpoint(study)

@@ -53,14 +53,10 @@ def scale_classical(classical: Classical, strength: float) -> Classical:
 
 
 def training_set(study: AugmentationStudy, fold: Fold, variant: Variant, seed: int, made: Path | None) -> TrainingSet:
-    """What a variant learns from.
+    """What a variant learns from in a fold.
 
-    Args:
-        study: whose settings apply.
-        fold: whose images are learnt from.
-        variant: says what is added.
-        seed: of the choice of added images.
-        made: the folder of the job that made the images of the variant's source, where it has such a job.
+    The seed is that of the choice of added images; `made` is the folder of the job that made the images of the
+    variant's source, where it has such a job.
 
     Raises:
         RunError: that job has failed.

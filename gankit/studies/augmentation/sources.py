@@ -55,9 +55,7 @@ def folder_of(study: AugmentationStudy, source: str) -> Path | None:
 def check_sources(study: AugmentationStudy, own: Path) -> None:
     """Refuse ratios that add nothing and missing images of other programs; write the folds for these programs.
 
-    Args:
-        study: whose sources are checked.
-        own: the folder of the study.
+    `own` is the folder of the study.
 
     Raises:
         GankitError: a ratio adds no image, images are missing, or a program is missing or not trusted.

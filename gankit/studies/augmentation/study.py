@@ -24,7 +24,7 @@ from gankit.studies.augmentation.sources import check_sources, digests_of_others
 from gankit.studies.fitting import time_fit
 from gankit.studies.jobs import Job, Outcome, failures
 from gankit.studies.kinds import GENERATOR, KINDS, Arm
-from gankit.studies.labelled import content_digest, generator_of_part, groups_of, run_facts
+from gankit.studies.labelled import content_digest, generator_of_part, groups_of, refuse_conditions, run_facts
 from gankit.studies.study import Refuse, Results, Study, Work, write_metrics
 from gankit.studies.trainings import check_training, time_training
 from gankit.terminal.text import as_columns
@@ -49,10 +49,9 @@ class AugmentationStudy(Study):
         """Refuse settings that leave nothing to compare, or lack what the endpoint needs."""
         settings = self.settings
         settings.check_weights(refuse)
-        conditional = self.experiment.data.conditional
-        if isinstance(conditional, list) and conditional and settings.generator:
-            why = "the study conditions its generator on classes or on augmentation.number; set it to true"
-            raise refuse("data", "conditional", why)
+        if settings.generator:
+            why = "the study conditions its generator on classes or on augmentation.number"
+            refuse_conditions(self, refuse, why)
         if settings.endpoint == "presence" and not settings.positive:
             raise refuse(self.table, "positive", "the endpoint presence needs the classes that count as present")
         if settings.endpoint == "severity" and settings.number is None:
@@ -139,7 +138,6 @@ class AugmentationStudy(Study):
         return {"the data": content_digest(data), **digests_of_others(self)}
 
     def _source_jobs(self, sources: Sequence[str]) -> list[Job]:
-        """The jobs that make or read the images of these sources, fold by fold."""
         return [
             Job(name, functools.partial(make_images, self, fold.number, source, seed))
             for fold, source in itertools.product(self.folds, sources)

@@ -13,16 +13,7 @@ from gankit.experiments.selection import open_dataset, split_indices
 from gankit.interfaces import Dataset, Indices
 from gankit.registry.messages import shown
 from gankit.seeds import derive_seed
-from gankit.studies.labelled import (
-    check_classes,
-    check_number,
-    class_counts,
-    class_labels,
-    groups_of,
-    image_digests,
-    stratified_folds,
-    training_part,
-)
+from gankit.studies import labelled
 
 if TYPE_CHECKING:
     from gankit.studies.classifier.study import ClassifierStudy
@@ -42,7 +33,7 @@ class Split:
     @property
     def rarest(self) -> int:
         """The class with the fewest training cases."""
-        return int(class_counts(self.train).argmin())
+        return int(labelled.class_counts(self.train).argmin())
 
 
 def split_data(study: ClassifierStudy) -> Split:
@@ -53,7 +44,7 @@ def split_data(study: ClassifierStudy) -> Split:
     """
     table = study.experiment.data
     dataset = open_dataset(table)
-    class_labels(dataset)  # Refuses a data set without
+    labelled.class_labels(dataset)  # Refuses a data set without
     _check_names(study, dataset)
     has_test_split = "test" in dataset.splits and table.split in (None, "train")
     test_split = study.settings.test_split or ("test" if has_test_split else None)
@@ -70,7 +61,7 @@ def split_data(study: ClassifierStudy) -> Split:
         words = f"one of {folds} folds is the test part, stratified by class"
     check_apart(dataset, train, test)
     words += "" if dataset.groups is None else "; whole groups (patients), none of them on both sides"
-    training = training_part(study.experiment, dataset, train)
+    training = labelled.training_part(study.experiment, dataset, train)
     return Split(training, dataset.subset(test), test, words)
 
 
@@ -89,21 +80,20 @@ def check_apart(dataset: Dataset, train: Indices, test: Indices) -> None:
             f"{both[0]}; correct the splits, or set data.split=all to draw folds of whole groups"
         )
     for side, places in (("training", train), ("test", test)):
-        counts = class_counts(dataset.subset(places))
+        counts = labelled.class_counts(dataset.subset(places))
         if missing := [name for name, n in zip(dataset.class_names, counts, strict=True) if n == 0]:
             why = f"the {side} part has no case of {missing[0]!r}; merge classes, or leave it out"
             raise DataError(f"classifier: {why}")
 
 
 def _check_names(study: ClassifierStudy, dataset: Dataset) -> None:
-    """Refuse settings that name classes or a number which the data set lacks."""
-    settings, data_name = study.settings, study.experiment.data.name
-    check_classes("classifier.synthetic_classes", settings.synthetic_classes, dataset, data_name, may_be_all=True)
+    settings, data = study.settings, study.experiment.data.name
+    labelled.check_classes("classifier.synthetic_classes", settings.synthetic_classes, dataset, data, may_be_all=True)
     for name, classes in settings.groupings.items():
-        check_classes(f"classifier.groupings.{name}", classes, dataset, data_name)
+        labelled.check_classes(f"classifier.groupings.{name}", classes, dataset, data)
     if settings.regression is not None:
         advice = "; classifier.regression=none learns no number"
-        check_number("classifier.regression", settings.regression, dataset, data_name, advice)
+        labelled.check_number("classifier.regression", settings.regression, dataset, data, advice)
 
 
 def _draw_fold(dataset: Dataset, study: ClassifierStudy) -> tuple[Indices, Indices, int]:
@@ -113,8 +103,8 @@ def _draw_fold(dataset: Dataset, study: ClassifierStudy) -> tuple[Indices, Indic
     a fold, and there are no more folds than groups.
     """
     places = split_indices(dataset, study.experiment.data.split or "all")
-    labels = class_labels(dataset)[places]
-    groups = groups_of(dataset, places)
+    labels = labelled.class_labels(dataset)[places]
+    groups = labelled.groups_of(dataset, places)
     for label, name in enumerate(dataset.class_names):
         if (count := len(np.unique(groups[labels == label]))) < 2:
             raise DataError(
@@ -125,7 +115,7 @@ def _draw_fold(dataset: Dataset, study: ClassifierStudy) -> tuple[Indices, Indic
     folds = min(study.settings.folds, len(np.unique(groups)))
     seed = derive_seed(study.experiment.training.seed, "folds")
     try:
-        sides = stratified_folds(labels, groups, folds, seed)
+        sides = labelled.stratified_folds(labels, groups, folds, seed)
     except ValueError:
         raise DataError(f"classifier.folds: every class has fewer than {folds} cases; set fewer folds") from None
     if not sides:
@@ -139,11 +129,12 @@ def _draw_fold(dataset: Dataset, study: ClassifierStudy) -> tuple[Indices, Indic
 
 def data_notes(split: Split) -> list[str]:
     """What a reader of the numbers should know: identical images on both sides, classes with few test cases."""
-    notes, labels = [], class_labels(split.test)
+    notes, labels = [], labelled.class_labels(split.test)
     train_labels = defaultdict[bytes, set[int]](set)  # by image, which may be in the training part more than once
-    for image, label in zip(image_digests(split.train), class_labels(split.train).tolist(), strict=True):
+    train = zip(labelled.image_digests(split.train), labelled.class_labels(split.train).tolist(), strict=True)
+    for image, label in train:
         train_labels[image].add(label)
-    test = zip(image_digests(split.test), labels.tolist(), strict=True)
+    test = zip(labelled.image_digests(split.test), labels.tolist(), strict=True)
     twins = [(label, train_labels[image]) for image, label in test if image in train_labels]
     if twins:
         differ = sum(of_twins != {label} for label, of_twins in twins)

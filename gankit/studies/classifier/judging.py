@@ -1,7 +1,5 @@
 """From the outputs of all trainings to scores of the arms, differences between them, and errors of the number."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -21,7 +19,7 @@ if TYPE_CHECKING:
 
 
 def judge(
-    study: ClassifierStudy, outcomes: Mapping[str, Outcome], folder: Path
+    study: "ClassifierStudy", outcomes: Mapping[str, Outcome], folder: Path
 ) -> tuple[dict[str, Any], dict[Arm, Floats]]:
     """The findings in `metrics.json`, and the (seeds, n, classes) logits of every arm whose trainings all succeeded.
 

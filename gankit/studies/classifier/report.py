@@ -187,7 +187,6 @@ def _grids(study: ClassifierStudy, results: Results) -> dict[str, str]:
 
 
 def _pictures(study: ClassifierStudy, results: Results) -> dict[str, bytes]:
-    """Figures as PNG files, by their captions."""
     metrics, settings = results.values, study.settings
     arms, figures = metrics["arms"], {}
     if differences := [row for row in metrics["differences"] if row["score"] == "balanced accuracy"]:
@@ -207,7 +206,6 @@ def _pictures(study: ClassifierStudy, results: Results) -> dict[str, bytes]:
 
 
 def _draw_regression(study: ClassifierStudy, folder: Path) -> bytes:
-    """The numbers that the network of the first seed predicts, over the true ones."""
     name = str(study.settings.regression)
     true = numeric_facts(study.split.test)[name]
     predicted = load_outputs(folder, REGRESSION, [study.experiment.training.seed])[0, :, 0]

@@ -17,6 +17,7 @@ from gankit.experiments.experiment import Experiment
 from gankit.experiments.tables import Repeats
 from gankit.report.pages import render
 from gankit.runs.classifiers import FILE, Classifier, load_classifier
+from gankit.studies import labelled
 from gankit.studies.classifier.arms import ARMS, BAR
 from gankit.studies.classifier.data import Split, data_notes, split_data
 from gankit.studies.classifier.judging import judge
@@ -25,7 +26,6 @@ from gankit.studies.classifier.training import REGRESSION, added_labels, train_a
 from gankit.studies.fitting import FitSettings, time_fit
 from gankit.studies.jobs import Job, Outcome
 from gankit.studies.kinds import GENERATOR, Arm
-from gankit.studies.labelled import agreed_places, class_counts, content_digest, generator_of_part, run_facts
 from gankit.studies.privacy import judge_privacy
 from gankit.studies.reading import load_study
 from gankit.studies.study import JOBS, Refuse, Results, Study, Work, distinct, write_metrics
@@ -94,10 +94,8 @@ class ClassifierStudy(Study):
 
     def check_settings(self, refuse: Refuse) -> None:
         """Refuse generators that are conditioned on facts, and weights that cannot be loaded."""
-        conditional = self.experiment.data.conditional
-        if isinstance(conditional, list) and conditional and self.needs_generators:
-            why = "a generator for a classifier is conditioned on classes; set it to true"
-            raise refuse("data", "conditional", why)
+        if self.needs_generators:
+            labelled.refuse_conditions(self, refuse, "a generator for a classifier is conditioned on classes")
         self.settings.check_weights(refuse)
 
     @cached_property
@@ -121,7 +119,7 @@ class ClassifierStudy(Study):
 
     def generator_experiment(self, seed: int) -> Experiment:
         """The experiment that trains a generator of the classes on the study's training part."""
-        return generator_of_part(self, seed, conditional=True)
+        return labelled.generator_of_part(self, seed, conditional=True)
 
     def work(self, jobs: Path) -> list[Work]:
         """The generators, and then every arm and the regression, seed by seed."""
@@ -151,13 +149,12 @@ class ClassifierStudy(Study):
     def inputs(self) -> dict[str, str]:
         """Both parts of the data."""
         parts = {"the training part": self.split.train, "the test part": self.split.test}
-        return {name: content_digest(part) for name, part in parts.items()}
+        return {name: labelled.content_digest(part) for name, part in parts.items()}
 
     def _train_generator(self, seed: int, folder: Path) -> dict[str, Any]:
-        """A job: train the generator of one seed."""
         run = train_or_resume(self.generator_experiment(seed), folder / RUN, data=self.split.train)
         test = self.split.test
-        held_out = test.subset(agreed_places(test, self.experiment.data.min_agreement))  # as training images
+        held_out = test.subset(labelled.agreed_places(test, self.experiment.data.min_agreement))  # as training images
         privacy = judge_privacy(run, self.split.train, held_out)
         return {"steps": run.steps, "real": len(self.split.train), "privacy": privacy}
 
@@ -189,7 +186,6 @@ class ClassifierStudy(Study):
         return {"file": FILE, "arm": arm.name, "seed": seed}
 
     def _notes(self) -> list[str]:
-        """What a reader of the numbers should know."""
         settings, notes = self.settings, data_notes(self.split)
         if settings.seeds == 1:
             notes.append("one seed: intervals leave out what another seed would change, and are too short")
@@ -201,16 +197,16 @@ class ClassifierStudy(Study):
         return notes
 
     def _protocol(self, outcomes: Mapping[str, Outcome], folder: Path) -> dict[str, Any]:
-        """How the values came about: data, split, seeds, intervals, notes, versions, the command."""
         settings, split = self.settings, self.split
         names, sides = split.train.class_names, {"train": split.train, "test": split.test}
         groups = {name: side.groups for name, side in sides.items()}
+        counts = {name: labelled.class_counts(side).tolist() for name, side in sides.items()}
         return {
             "data": self.experiment.data.title,
             "image": list(split.train.image.shape),
             "digest": {name: side.digest() for name, side in sides.items()},
             "split": split.words,
-            "cases": {name: dict(zip(names, class_counts(side).tolist(), strict=True)) for name, side in sides.items()},
+            "cases": {name: dict(zip(names, of_side, strict=True)) for name, of_side in counts.items()},
             "groups": {name: None if of_side is None else len(np.unique(of_side)) for name, of_side in groups.items()},
             "rarest": names[split.rarest],
             "seeds": self.seeds(settings.seeds),
@@ -218,7 +214,7 @@ class ClassifierStudy(Study):
             "intervals": json.loads(render("gankit.studies", "classifier/intervals.json.j2")),
             "notes": self._notes(),
             "threads": max((outcome.threads for outcome in outcomes.values()), default=0),
-            **run_facts(self, outcomes, folder),
+            **labelled.run_facts(self, outcomes, folder),
         }  # fmt: skip
 
     report = write_report

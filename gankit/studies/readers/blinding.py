@@ -1,7 +1,5 @@
 """The blinded set: which images are shown, in which order, on which page; and the sealed key to what they are."""
 
-from __future__ import annotations
-
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -78,7 +76,7 @@ def _in_order(items: list[tuple[Picture, ...]], repeats: float, random: np.rando
     return first_half + [second_half[place] for place in random.permutation(len(second_half))]
 
 
-def seal_set(study: ReadersStudy, opened: Mapping[str, SourceImages]) -> SetKey:
+def seal_set(study: "ReadersStudy", opened: Mapping[str, SourceImages]) -> SetKey:
     """A key with a new secret, which chooses and shuffles the images: first single ones, then pairs."""
     settings, secret = study.settings, new_secret()
     random = np.random.default_rng(int(secret, 16))
@@ -121,23 +119,17 @@ def _copies(opened: Mapping[str, SourceImages], key: SetKey) -> list[str]:
     ]  # fmt: skip
 
 
-def export_set(study: ReadersStudy, job: Path) -> dict[str, Any]:
+def export_set(study: "ReadersStudy", job: Path) -> dict[str, Any]:
     """Write the key into the study's folder, and the page with the pictures into a folder for the readers.
 
     The page has pixels alone, all encoded alike, and random ids: no order, name or number tells what an image is
-    without the key, whose hash stands on the page.
-
-    Args:
-        study: whose set it is.
-        job: the job's own folder, which stays empty; the study's folder holds the folder of jobs.
-
-    Returns:
-        The hash of the key, and remarks on the sources.
+    without the key, whose hash stands on the page. The job's own folder stays empty; its result is the hash of the key,
+    and remarks on the sources.
 
     Raises:
         RunError: a set is there already.
     """
-    folder = job.parent.parent
+    folder = job.parent.parent  # the study's, which holds the folder of jobs
     refuse_nonempty(folder / SET, "readers may have it already; delete it, or choose another --out")
     opened = study.opened
     key = seal_set(study, opened)

@@ -9,20 +9,10 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from gankit.evaluation import detection
 from gankit.evaluation.design import Floats
-from gankit.evaluation.detection import (
-    Measure,
-    accuracy,
-    agreement_interval,
-    area,
-    discrimination,
-    fleiss_kappa,
-    over_readers,
-    pair_discrimination,
-    share,
-)
 from gankit.ranking.rating_files import REAL, Rater
-from gankit.ranking.ratings import krippendorff_alpha
+from gankit.ranking.ratings import diagnosis_codes, krippendorff_alpha
 from gankit.studies.readers.answers import Answers, call_of, diagnosis_right, right_of_pair, score_of, side_of_pair
 from gankit.studies.readers.blinding import Shown
 
@@ -34,7 +24,7 @@ class Question:
     """One thing that is measured of all readers."""
 
     name: str
-    measure: Measure
+    measure: detection.Measure
     value: Callable[[Rater, Shown], float]  # of one answer
     chance: float | None  # the value of readers who guess
     of_pairs: bool = False
@@ -44,11 +34,11 @@ class Question:
 
 
 QUESTIONS = (
-    Question(ACCURACY, accuracy, call_of, 0.5, detects="generated"),
-    Question("d'", discrimination, call_of, 0.0, bounded=False, detects="generated"),
-    Question("AUC of scores", area, score_of, 0.5, detects="real"),
-    Question(PAIRS_RIGHT, share, right_of_pair, 0.5, of_pairs=True),
-    Question(DIAGNOSED, share, diagnosis_right, None),
+    Question(ACCURACY, detection.accuracy, call_of, 0.5, detects="generated"),
+    Question("d'", detection.discrimination, call_of, 0.0, bounded=False, detects="generated"),
+    Question("AUC of scores", detection.area, score_of, 0.5, detects="real"),
+    Question(PAIRS_RIGHT, detection.share, right_of_pair, 0.5, of_pairs=True),
+    Question(DIAGNOSED, detection.share, diagnosis_right, None),
 )
 
 
@@ -79,7 +69,7 @@ def _finding(answers: Answers, question: Question, source: str) -> list[dict[str
         return []
     is_real = np.array([image.source == REAL for image in images])
     to_find = {"real": is_real, "generated": ~is_real, None: np.ones(len(images), bool)}[question.detects]
-    found = over_readers(question.measure, table, to_find, _patients(images))
+    found = detection.over_readers(question.measure, table, to_find, _patients(images))
     low, high = found.interval(question.bounded) or (None, None)
     entry = {
         "source": source, "what": question.name, "value": None if found.estimate is None else found.estimate.value,
@@ -101,17 +91,17 @@ def _discrimination(pairs_right: dict[str, Any], table: Floats) -> dict[str, Any
     """
 
     def end(right: float | None) -> float | None:
-        value = math.nan if right is None else float(pair_discrimination(right))
+        value = math.nan if right is None else float(detection.pair_discrimination(right))
         return value if math.isfinite(value) else None
 
     counts = (~np.isnan(table)).sum(1)
     by_reader = {
-        name: None if value is None else float(pair_discrimination(value, count))
+        name: None if value is None else float(detection.pair_discrimination(value, count))
         for (name, value), count in zip(pairs_right["by_reader"].items(), counts.tolist(), strict=True)
     }
     right, (low, high) = pairs_right["value"], (end(pairs_right[name]) for name in ("low", "high"))
     answers = sum(count for value, count in zip(by_reader.values(), counts.tolist(), strict=True) if value is not None)
-    value = None if right is None else float(pair_discrimination(right, answers))
+    value = None if right is None else float(detection.pair_discrimination(right, answers))
     return {
         **pairs_right, "what": "d' of pairs", "value": value, "low": low, "high": high, "chance": 0.0,
         "by_reader": by_reader, "infinite": low is None and high is None and pairs_right["low"] is not None,
@@ -152,10 +142,12 @@ def agreement(answers: Answers) -> list[dict[str, Any]]:
     if readers > 1:
         row = functools.partial(_agreement, "between readers")
         scores, calls = answers.table(singles, score_of), answers.table(singles, call_of)
+        sides = answers.table(pairs, side_of_pair)
         rows += row("Krippendorff's alpha of scores (ordinal)", ordinal, scores, singles)
-        rows += row("Fleiss' kappa of real or generated", fleiss_kappa, calls, singles, readers)
-        rows += row("Fleiss' kappa of pairs", fleiss_kappa, answers.table(pairs, side_of_pair), pairs, readers)
-        rows += row("Krippendorff's alpha of diagnoses (nominal)", nominal, _codes(answers, singles), singles)
+        rows += row("Fleiss' kappa of real or generated", detection.fleiss_kappa, calls, singles, readers)
+        rows += row("Fleiss' kappa of pairs", detection.fleiss_kappa, sides, pairs, readers)
+        codes = diagnosis_codes(answers.raters, [image.id for image in singles])
+        rows += row("Krippendorff's alpha of diagnoses (nominal)", nominal, codes, singles)
     for place, rater in enumerate(answers.raters):
         for what, measure, value, of_pairs in (
             ("same call again", _same, call_of, False),
@@ -182,24 +174,14 @@ def _agreement(
     if not images:
         return []
     sources = [image.source for image in images]
-    low, high = agreement_interval(measure, table, sources, _patients(images), measure is _same) or (None, None)
+    ends = detection.agreement_interval(measure, table, sources, _patients(images), measure is _same)
+    low, high = ends or (None, None)
     return [{"who": who, "what": what, "value": measure(table), "low": low, "high": high, "n": len(images)}]
 
 
 def _same(twice: Floats) -> float:
     """The share of (2, n) answers that are alike."""
     return float((twice[0] == twice[1]).mean())
-
-
-def _codes(answers: Answers, images: Sequence[Shown]) -> Floats:
-    """(readers, images) diagnoses as numbers."""
-    known = sorted({text.casefold() for rater in answers.raters for text in rater.diagnoses.values() if text})
-
-    def code(rater: Rater, image: Shown) -> float:
-        text = rater.diagnoses.get(image.id, "")
-        return float(known.index(text.casefold())) if text else math.nan
-
-    return answers.table(images, code)
 
 
 def _diagnoses(answers: Answers) -> list[dict[str, Any]]:

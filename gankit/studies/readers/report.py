@@ -1,10 +1,8 @@
 """What a study of readers writes: tables as CSV and LaTeX and as text, and one self-contained page."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
@@ -16,10 +14,7 @@ from gankit.report.pages import draw_intervals
 from gankit.studies.formats import NONE, interval, number, write_latex
 from gankit.studies.readers.answers import RATINGS, Answers, call_of, right_of_pair
 from gankit.studies.readers.blinding import IMAGES, KEY, PAGE, SET, Shown
-from gankit.studies.study import Results, write_page
-
-if TYPE_CHECKING:
-    from gankit.studies.readers.study import ReadersStudy
+from gankit.studies.study import Results, Study, write_page
 
 SHOWN = 8  # Images in a picture
 
@@ -131,7 +126,7 @@ def next_step(folder: Path) -> str:
     )
 
 
-def write_report(study: ReadersStudy, results: Results) -> None:
+def write_report(study: Study, results: Results) -> None:
     """Write `report.html` into the study's folder."""
     metrics = results.values
     tables = {
@@ -147,7 +142,6 @@ def write_report(study: ReadersStudy, results: Results) -> None:
 
 
 def _pictures(metrics: Mapping[str, Any], folder: Path) -> dict[str, bytes]:
-    """Figures by their captions."""
     figures = {}
     shares = [entry for entry in metrics["findings"] if entry["low"] is not None and entry["chance"] != 0]
     if shares:

@@ -1,7 +1,5 @@
 """The images that readers see: real ones, and those of every source of generated ones."""
 
-from __future__ import annotations
-
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -46,14 +44,13 @@ class SourceImages:
     def pictures(self, source: str, numbers: NDArray[np.int64]) -> list[Picture]:
         """What is known of the (k,) images of these numbers; `source` is the name of this source."""
         groups = self.images.groups
-        labels = class_texts(self.images, numbers) if self.images.image.classes else [""] * len(numbers)
         return [
             Picture(source, number, label, "" if groups is None else str(groups[number]))
-            for number, label in zip(numbers.tolist(), labels, strict=True)
+            for number, label in zip(numbers.tolist(), class_texts(self.images, numbers), strict=True)
         ]
 
 
-def open_sources(study: ReadersStudy) -> dict[str, SourceImages]:
+def open_sources(study: "ReadersStudy") -> dict[str, SourceImages]:
     """The real images and those of every source, all of one size and enough of them.
 
     Raises:
@@ -73,7 +70,9 @@ def open_sources(study: ReadersStudy) -> dict[str, SourceImages]:
             opened[name] = SourceImages(images, what, notes(images, what))
     check_shapes([(source.what, source.images.image.shape) for source in opened.values()])
     for name, of_source in opened.items():
-        count = settings.real_images if name == REAL else of_each
+        count = of_each
+        if name == REAL:  # those rated one by one, and one in each pair
+            count = settings.images + settings.pairs * len(settings.generated)
         if len(of_source.images) < count:
             raise DataError(
                 f"readers: {count} images of {name} are to be shown, and {of_source.what} has "

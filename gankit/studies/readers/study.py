@@ -52,11 +52,6 @@ class ReadersSettings(Settings):
             raise ValueError(f"{REAL!r} is what the real images are called; choose another name")
         return generated
 
-    @property
-    def real_images(self) -> int:
-        """How many different real images are shown: those rated one by one, and one in each pair."""
-        return self.images + self.pairs * len(self.generated)
-
 
 @final
 class ReadersStudy(Study):
