@@ -72,13 +72,12 @@ class Eager:
 
     def run(self, work: Work) -> Turn | None:
         """As `Execution.run`."""
-        if self._compilation is None:
-            return self._once(work)
-        return self._compilation.attempt(work.side, lambda: self._once(work))
 
-    def _once(self, work: Work) -> Turn | None:
-        work.seed()
-        return work.compute(lambda name: work.inputs[name](), self._log)
+        def once() -> Turn | None:
+            work.seed()
+            return work.compute(lambda name: work.inputs[name](), self._log)
+
+        return once() if self._compilation is None else self._compilation.attempt(work.side, once)
 
     def close(self) -> None:
         """Nothing is kept."""
