@@ -12,10 +12,10 @@ from torch import Tensor, nn
 from gankit import seeds
 from gankit.errors import PartError
 from gankit.interfaces import Augment, Critic, Generator, ImageSpec, Loss, Side, Turn
-from gankit.registry import registry, valid_part
+from gankit.registry import registry
 from gankit.registry.wrapping import wrap
 from gankit.seeds import TurnDraws
-from gankit.testing._suite import labels_for, save_and_load
+from gankit.testing._suite import build_part, labels_for, save_and_load
 from gankit.testing._trained import TrainedSuite, named
 from gankit.training.inputs import SIDES
 
@@ -73,16 +73,15 @@ class LossTests(TrainedSuite):
         """New networks, always with the same weights, and fixed samples."""
         image = image or self.image
         seeds.manual_seed(1)
-        generator = _build("generator", self.generator, image, self.generator_settings).double()
-        critic = _build("critic", self.critic, image, self.critic_settings).double()
+        generator = build_part("generator", self.generator, image, self.generator_settings).double()
+        critic = build_part("critic", self.critic, image, self.critic_settings).double()
         with torch.no_grad():
             for parameter in [*generator.parameters(), *critic.parameters()]:
                 parameter.add_(0.05 * torch.randn_like(parameter))
         real = torch.rand(self.SAMPLES, *image.shape, dtype=torch.float64) * 2 - 1
         latents = torch.randn(self.SAMPLES, generator.latent_dim, dtype=torch.float64)
         # The view is always the same, so that a part of a batch is augmented as in the whole batch.
-        needs_view = Augment in self._class().needs
-        fixed_view = _fixed_view() if needs_view else None
+        fixed_view = _fixed_view() if Augment in self._class().needs else None
         # The generator normalises by its running statistics, so that a fake does not depend on the other fakes.
         return {
             "generator": generator.eval(), "critic": critic, "real": real, "latents": latents,
@@ -163,12 +162,12 @@ class LossTests(TrainedSuite):
         if parts["labels"] is not None:
             equal["labels"] = parts["labels"][:1].expand(self.SAMPLES, *parts["labels"].shape[1:])
         parts |= equal
-        one_sample, all_samples = slice(0, 1), slice(None)
+        one_sample = slice(0, 1)
         if len({self.value(side, one_sample, seed=seed, **parts).item() for seed in range(3)}) == 1:
             return  # it draws nothing
         variance_of_one, variance_of_all = (
             statistics.variance([self.value(side, rows, seed=seed, **parts).item() for seed in range(40)])
-            for rows in (one_sample, all_samples)
+            for rows in (one_sample, slice(None))
         )
         # With independent draws the ratio is SAMPLES in expectation, and between 3 and 12 for 40 seeds almost surely.
         assert variance_of_all <= variance_of_one / (self.SAMPLES / 3), (
@@ -264,9 +263,3 @@ class LossTests(TrainedSuite):
 
 def _fixed_view() -> Any:
     return wrap("augment", lambda images: 0.7 * images.flip(2) + 0.1, capturable=True)
-
-
-def _build(kind: str, part: str | type, image: ImageSpec, settings: Mapping[str, Any]) -> Any:
-    if isinstance(part, str):
-        return valid_part(kind, part, settings).build(image)
-    return part(image, **settings)

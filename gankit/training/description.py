@@ -1,6 +1,6 @@
 """A data set in words, as it was read: for `gankit check` and the start of a training."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -116,11 +116,8 @@ def _facts_in_words(known: Known, table: DataTable) -> Iterator[tuple[str, str]]
             advice = "sub-folders, a column `label` in labels.csv, or an array `labels` name them"
         yield "classes", f"none ({advice})"
     else:
-        hint = (
-            ""
-            if table.conditional or len(known.class_names) < 2
-            else "; data.conditional=true gives them to the networks"
-        )
+        unused = len(known.class_names) > 1 and not table.conditional
+        hint = "; data.conditional=true gives them to the networks" if unused else ""
         yield "classes", _classes(known) + _columns(known, "label") + hint
     if known.groups is None:
         source = "a column `patient` in labels.csv, or an array `groups`, says which patient each is of"
@@ -137,8 +134,8 @@ def _facts_in_words(known: Known, table: DataTable) -> Iterator[tuple[str, str]]
     splits = ", ".join(f"{name} {len(indices)}" for name, indices in known.splits.items())
     yield "splits", splits + _columns(known, "split")
     used = {*(table.conditional if isinstance(table.conditional, list) else ()), table.weights}
-    if unused := _names(name for name in known.facts if name not in used):
-        yield "unused", f"{unused} (kept as facts; numbers can be conditions: data.conditional=[NAME])"
+    if others := _names([name for name in known.facts if name not in used]):
+        yield "unused", f"{others} (kept as facts; numbers can be conditions: data.conditional=[NAME])"
     if votes := _names(_like_votes(known)):
         yield "possible votes", f"{votes}: names of classes; if raters gave them, call the columns vote_1, vote_2, ..."
     if known.left_out:
@@ -168,7 +165,6 @@ def _classes(known: Known) -> str:
     return _names([f"{name}: {count}" for name, count in zip(known.class_names, counts, strict=False)])
 
 
-def _names(names: Iterable[str]) -> str:
-    names = list(names)
+def _names(names: Sequence[str]) -> str:
     more = f", ... ({len(names)} in all)" if len(names) > MOST_NAMES else ""
     return unbroken(", ".join(names[:MOST_NAMES])) + more
