@@ -57,11 +57,7 @@ class StepThreads:
         return self._choice is not None and self._choice.trying
 
     def advance(self, stepper: Stepper, is_stopped: Callable[[], bool]) -> str:
-        """Do `stepper.advance(is_stopped)` with the threads of its step.
-
-        Returns:
-            A line for the user when a choice has been made, else an empty text.
-        """
+        """Do `stepper.advance(is_stopped)` with the step's threads; returns a line for the user on a choice, or ""."""
         step, choice = stepper.step, self._choice
         if choice is None:
             stepper.advance(is_stopped)

@@ -42,11 +42,9 @@ SETTLING = 0.1
 class Trainer:
     """One training: steps, and at intervals lines of the log (ticks), sample grids and checkpoints in its folder.
 
-    Args:
-        experiment: the settings, and the record of the run if it is resumed.
-        folder: the run's.
-        data: a data set of the calling program, in place of the one that the experiment names.
-        thread_options: numbers of CPU threads to choose from while training on the CPU; empty keeps the present one.
+    The experiment of a run that is resumed holds its record. `data` takes the place of the data set that it names.
+    `thread_options` are numbers of CPU threads to choose from while training on the CPU; without any, the present one
+    is kept.
     """
 
     def __init__(

@@ -61,17 +61,11 @@ class Recorder(Protocol):
 
 @dataclass
 class _Results:
-    """What a turn has computed. Replays overwrite these tensors in place.
+    """What a turn has computed. Replays overwrite these tensors in place."""
 
-    Attributes:
-        turn: holds the images, scores and features that were asked for, without autograd graph.
-        gradients: of each parameter of the turn's network.
-        logged: the values that losses logged, with their names.
-    """
-
-    turn: Turn
-    gradients: list[Tensor | None]
-    logged: list[tuple[str, Tensor]]
+    turn: Turn  # holds the images, scores and features that were asked for, without autograd graph
+    gradients: list[Tensor | None]  # of each parameter of the turn's network
+    logged: list[tuple[str, Tensor]]  # by losses, with their names
 
 
 @dataclass

@@ -21,24 +21,17 @@ LogValue = Callable[[str, Tensor], None]
 class Work:
     """One turn that is to be computed.
 
-    Attributes:
-        side: whose turn it is.
-        key: turns of one key do the same operations: the side and the names of the losses that are due.
-        network: the one whose gradients the turn computes.
-        inputs: makes each tensor that the turn may read, by name, such as images (n, c, h, w) and latents
-            (n, latent_dim); every call gives equal values.
-        seed: seeds all generators from which the turn draws.
-        build_turn: builds the turn.
-        differentiate: computes the gradients of a turn; False where no loss has a value.
+    `inputs` make each tensor that it may read, by name, such as images (n, c, h, w) and latents (n, latent_dim); every
+    call gives equal values.
     """
 
     side: str
-    key: tuple[str, ...]
-    network: nn.Module
+    key: tuple[str, ...]  # turns of one key do the same operations: the side and the names of the losses that are due
+    network: nn.Module  # whose gradients the turn computes
     inputs: Mapping[str, Callable[[], Tensor]]
-    seed: Callable[[], None]
+    seed: Callable[[], None]  # seeds all generators from which the turn draws
     build_turn: Callable[[ReadInput, LogValue], Turn]
-    differentiate: Callable[[Turn], bool]
+    differentiate: Callable[[Turn], bool]  # computes the gradients of a turn; False where no loss has a value
 
     def compute(self, read: ReadInput, log: LogValue) -> Turn | None:
         """Do the turn from the present state of all generators, and return it; None where no loss has a value."""
