@@ -40,11 +40,7 @@ MEMORY_MAP_ABOVE_BYTES = 2**28
 
 
 def as_part(kind: str, value: str | dict[str, Any] | Part) -> Part:
-    """A part with validated settings, from its name, or from a table with its name and settings.
-
-    Raises:
-        PartError: an unknown name, or settings that are not valid.
-    """
+    """A part with valid settings, from its name or a table; raises PartError for an unknown name or other settings."""
     if isinstance(value, Part):
         return value
     try:
@@ -60,13 +56,8 @@ def extractor(
 ) -> tuple[str, Features]:
     """The name and the network of the chosen features, or of the default ones, ready for use.
 
-    Args:
-        features: a name, a table with a name, a part, or an extractor.
-        shape: (channels, height, width) of the images.
-        device: as `training.device`.
-
-    Raises:
-        PartError: it is unknown, or cannot be built.
+    `shape` is (channels, height, width) of the images, `device` as `training.device`. Raises PartError for features
+    that are unknown or cannot be built.
     """
     if isinstance(features, Features):
         name, network = type(features).__name__, features

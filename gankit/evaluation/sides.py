@@ -207,11 +207,7 @@ def open_sides(
 
 
 def open_reals(real: Source, window: Window) -> tuple[Side | Statistics, Run | None]:
-    """The real images, or their statistics; and the run that stands for them, if one does.
-
-    Raises:
-        GankitError: as `evaluate`.
-    """
+    """The real images, or their statistics; and the run that stands for them, if one does. Raises as `evaluate`."""
     name, source = open_named(real, "real", window)
     if isinstance(source, Statistics):
         return source, None

@@ -149,15 +149,9 @@ def open_images(
 
 
 def open_named(source: Source, role: str, window: Window = None) -> tuple[str, Source]:
-    """What tables call a source; and the source, which is opened if it is a path or a table.
+    """What tables call a source; and the source, which is opened, as by `open_source`, if it is a path or a table.
 
-    Args:
-        source: as for `open_images`.
-        role: what to call data sets and arrays, which have no name of their own: "real", for example.
-        window: as for `open_images`.
-
-    Raises:
-        GankitError: as `open_source`.
+    Data sets and arrays, which have no name of their own, are called by their role: "real", for example.
     """
     name = role
     if isinstance(source, (str, Path, dict)):
@@ -178,12 +172,7 @@ def _title(table: dict[str, Any]) -> str:
 
 
 def notes(images: Dataset, name: str) -> list[str]:
-    """What to know of these images, one line each: which of them are not used, and which splits are joined.
-
-    Args:
-        images: the set, as it was opened.
-        name: what to call it.
-    """
+    """What to know of these images, as they were opened, one line each: which are not used, which splits are joined."""
     remarks = [f"{name}: {remark}" for remark in images.remarks]
     splits = [split for split, indices in images.splits.items() if len(indices)]
     if len(splits) > 1:
@@ -261,8 +250,7 @@ def in_process(run: Run) -> bool:
 def run_reference(run: Run) -> tuple[str, Dataset]:
     """What a run is compared with, name and images: its held-out images, or its training images where it has none.
 
-    Raises:
-        GankitError: as `run_data`.
+    Raises as `run_data`.
     """
     training, held_out = run_data(run)
     return (TRAINING, training) if held_out is None else (HELD_OUT, held_out)
@@ -270,15 +258,9 @@ def run_reference(run: Run) -> tuple[str, Dataset]:
 
 @final
 class Drawn(Dataset):
-    """Images that a run's generator draws, made when first read.
+    """Images that a run's generator draws, made when first read; raises RunError if so many cannot be drawn.
 
-    Args:
-        run: whose generator.
-        count: number of images.
-        seed: of the latents and labels.
-
-    Raises:
-        RunError: so many cannot be drawn.
+    The seed is that of the latents and labels.
     """
 
     def __init__(self, run: Run, count: int, seed: int = 0) -> None:
