@@ -66,11 +66,7 @@ class MetricsWhileTraining:
         return dataclasses.replace(reals, training=self._rows(training, training.digest()))
 
     def values(self, fake: NDArray[Any], labels: NDArray[Any] | None) -> dict[str, float]:
-        """The metrics' values of (count, c, h, w) generated images, in the order of the settings.
-
-        Raises:
-            GankitError: as `evaluate`.
-        """
+        """The metrics' values of (count, c, h, w) generated images, in the settings' order; raises as `evaluate`."""
         reals = self._real_rows
         fakes = self._rows(wrap("dataset", fake, value_range=self.value_range), None)
         fakes = dataclasses.replace(fakes, labels=labels, class_names=reals.class_names)

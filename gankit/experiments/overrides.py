@@ -9,17 +9,11 @@ from gankit.registry.messages import shown
 
 
 class Override(NamedTuple):
-    """One setting that replaces what a document says.
+    """One setting that replaces what a document says."""
 
-    Attributes:
-        keys: its path of keys.
-        value: the value.
-        text: the override as the user wrote it, for messages.
-    """
-
-    keys: list[str]
+    keys: list[str]  # its path
     value: Any
-    text: str
+    text: str  # as the user wrote it, for messages
 
 
 def parse_override(text: str) -> Override:

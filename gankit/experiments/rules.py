@@ -23,24 +23,16 @@ DECISIVE = ("batch", "seed", "steps")
 
 
 class DecisiveSettings(Settings):
-    """The tables on which a recipe's other settings depend.
-
-    Attributes:
-        data: the data table.
-        training: settings of the training, not yet validated.
-    """
+    """The tables on which a recipe's other settings depend."""
 
     data: DataTable
-    training: dict[str, Any] = Field(default_factory=dict)
+    training: dict[str, Any] = Field(default_factory=dict)  # not yet validated
 
 
 def fill_from_recipe(document: SettingsDocument, overrides: tuple[str, ...], data: Dataset | None = None) -> None:
     """Compute a recipe's tables for the images that it or the overrides name, and put them into its document.
 
-    Args:
-        document: the document of a recipe that computes its settings; it holds the recipe's own data table.
-        overrides: as for `gankit.load`.
-        data: a data set of the calling program, in place of the one that is named.
+    The document holds the recipe's own data table; `overrides` and `data` are those of `gankit.load`.
 
     Raises:
         SettingsError: an override of the data is not valid.
@@ -77,11 +69,7 @@ def _is_decisive(override: str) -> bool:
 
 
 def refuse_few(count: int, where: str) -> None:
-    """Refuse fewer training images than `MIN_IMAGES`.
-
-    Raises:
-        DataError: there are fewer; its text begins with `where`.
-    """
+    """Refuse fewer training images than `MIN_IMAGES`, by a DataError whose text begins with `where`."""
     if count < MIN_IMAGES:
         raise DataError(
             f"{where}: {count} training images are too few; at least {MIN_IMAGES} are needed, hundreds are better"
@@ -114,15 +102,9 @@ def recipe_tables(
     name: str, table: DataTable, data: Dataset | None = None, *, seed: int = 0, batch: int | None = None,
     steps: int | None = None,
 ) -> dict[str, Any]:  # fmt: skip
-    """The tables of a recipe for the images that a data table selects.
+    """The tables of a recipe for the images that `select_images` selects from `table`, `seed` and `data`.
 
-    Args:
-        name: the recipe.
-        table: the experiment's data table.
-        data: a data set, in place of the one that the table names.
-        seed: of the training, which may decide which images are held out.
-        batch: images of a critic update, where the user sets them.
-        steps: generator updates, where the user sets them.
+    `batch` and `steps` are given where the user sets them.
 
     Raises:
         DataError: the images are too few, too small or too large for the recipe, or a class has too few of them.

@@ -96,11 +96,7 @@ class Resized(View):
 
     @cached_property
     def images(self) -> NDArray[Any]:
-        """(n, channels, height, width) in the data set's type.
-
-        Raises:
-            DataError: they are too many for the memory.
-        """
+        """(n, channels, height, width) in the data set's type; raises DataError if the memory is too small for them."""
         images = self.whole.images
         if reason := too_many(len(images), self.image.shape, images.dtype.itemsize):
             raise DataError(f"data.size: {reason}")
@@ -164,8 +160,7 @@ def _check_known(dataset: Dataset) -> None:
 def split_indices(dataset: Dataset, name: str | None) -> NDArray[np.int64]:
     """(k,) indices of a split's images. "all" selects every image; None selects "train" if it exists, else every image.
 
-    Raises:
-        DataError: there is no such split, or it does not hold indices.
+    Raises DataError for a split that is not there, or does not hold indices.
     """
     splits = dataset.splits
     if name is None and "train" in splits:

@@ -33,13 +33,8 @@ class Thumbnail(NamedTuple):
 def shrink(image: NDArray[Any], height: int, width: int) -> Matrix:
     """Exact area averaging: each new pixel is the mean of the old ones under it, weighted by their overlap.
 
-    Args:
-        image: (c, h, w) of any numeric type.
-        height: new height, at most h.
-        width: new width, at most w.
-
-    Returns:
-        (c, height, width) float64. The mean square of the result is never above that of the image.
+    (c, h, w) of any numeric type to (c, height, width) float64, no larger than h and w. The mean square of the result
+    is never above that of the image.
     """
     return _overlaps(image.shape[1], height) @ image.astype(np.float64) @ _overlaps(image.shape[2], width).T
 
