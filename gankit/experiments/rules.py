@@ -7,7 +7,7 @@ import numpy as np
 from pydantic import Field
 
 from gankit import recipes
-from gankit.errors import DataError, GankitError, PartError, typed_line
+from gankit.errors import DataError, PartError, blame
 from gankit.experiments.document import DATA_SPECIFIC, SettingsDocument
 from gankit.experiments.reading import read_settings
 from gankit.experiments.selection import select_images
@@ -121,12 +121,8 @@ def recipe_tables(
         _refuse_rare_class(training, classes)
     spec = ImageSpec(image.channels, image.height, image.width, classes, conditions)
     images = TrainingImages(spec, len(training), training.dtype == np.uint8, batch, steps)
-    try:
+    with blame(PartError, f"recipe {name} failed to compute settings for {images}:"):
         tables = recipe().settings(images)
-    except GankitError:
-        raise
-    except Exception as error:  # plug-ins may raise anything
-        raise PartError(f"recipe {name} failed to compute settings for {images}: {typed_line(error)}") from error
     if not isinstance(tables, dict) or {"data", "run"} & tables.keys():  # the user's, and a record's
         raise PartError(f"recipe {name} returned {shown(tables)}; it must return tables by name, without data and run")
     return tables
