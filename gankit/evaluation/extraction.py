@@ -189,29 +189,24 @@ class _Pass:
         return vectors
 
     def _compute(self, indices: Indices) -> NDArray[np.float32]:
-        batches = []
+        batches, who = [], f"features {type(self.network).__name__}"
         read_ahead = _read_ahead(self.images, indices, self.name, self.device)
         # Closed before `exact` ends: its thread may be generating images on this device.
         with exact(self.device), contextlib.closing(read_ahead):
             for batch in read_ahead:
                 torch.set_num_threads(self.thread_choice.threads)
                 start = perf_counter()
-                batches.append(self._of_batch(batch))
+                vectors = call_part(who, self.network, batch.to(self.device))
+                if vectors.shape != (needed := (len(batch), self.network.dim)):
+                    raise PartError(f"{who} gave {tuple(vectors.shape)} for {len(batch)} images; {needed} is needed")
+                batches.append(vectors.float().cpu().numpy())
                 self.thread_choice.note(perf_counter() - start)
                 self.bar.update(len(batch))
-        vectors = np.concatenate(batches)
-        if not np.isfinite(vectors).all():
-            wrong = indices[~np.isfinite(vectors).all(1)]
+        joined: NDArray[np.float32] = np.concatenate(batches)
+        if not np.isfinite(joined).all():
+            wrong = indices[~np.isfinite(joined).all(1)]
             raise DataError(f"{self.name}: features of image {wrong[0]} are not finite; look for broken images")
-        return vectors
-
-    def _of_batch(self, batch: Tensor) -> NDArray[np.float32]:
-        network, needed = self.network, (len(batch), self.network.dim)
-        part = f"features {type(network).__name__}"
-        vectors = call_part(part, network, batch.to(self.device))
-        if vectors.shape != needed:
-            raise PartError(f"{part} gave {tuple(vectors.shape)} for {len(batch)} images; {needed} is needed")
-        return np.asarray(vectors.float().cpu().numpy())
+        return joined
 
 
 def _join(chunks: Iterable[NDArray[np.float32]], count: int, dim: int) -> NDArray[np.float32]:
