@@ -161,18 +161,13 @@ def features(
 
 
 class _Pass:
-    """One pass of a network over images, in chunks that are kept on disk where that is possible.
-
-    Attributes:
-        content: the images' digest; None where features cannot be kept.
-        thread_choice: how many threads torch uses, chosen by how long batches take.
-    """
+    """One pass of a network over images, in chunks that are kept on disk where that is possible."""
 
     def __init__(self, images: Dataset, network: Features, name: str, content: str | None, bar: Any) -> None:
         self.images, self.network, self.name, self.bar = images, network, name, bar
         self.device = device_of(network)
         self.thread_choice = ThreadChoice(thread_options() if self.device.type == "cpu" else [own_threads()])
-        # Without a hash of the weights nothing tells whether features on disk come from the same network.
+        # The images' digest. Without a hash of the weights nothing tells whether features on disk are of this network.
         self.content = content if "weights_sha256" in network.protocol else None
 
     def chunk(self, indices: Indices) -> NDArray[np.float32]:

@@ -20,12 +20,8 @@ from gankit.registry.wrapping import wrap
 class MetricsWhileTraining:
     """Evaluates a generator in training: metrics against a fixed subset of the reals, whose features are computed once.
 
-    Args:
-        settings: the experiment's evaluation.
-        reference: the real images.
-        value_range: black and white of reals and fakes.
-        training: the training images, where the reference is another set.
-        device: of the features' network.
+    `reference` are the real images, and `training` the training images where these are others. `value_range` is black
+    and white of reals and fakes, and `device` that of the features' network.
 
     Attributes:
         count: number of images to generate for an evaluation.

@@ -81,9 +81,7 @@ def _values(real: NDArray[Any], fake: NDArray[Any], k: int) -> dict[str, float]:
 class _Neighbours:
     """The images of two sets as one pool, and for each image a list of its nearest ones, from which balls are counted.
 
-    Args:
-        sets: (n, d) and (m, d) features.
-        k: the largest k to expect.
+    The sets are (n, d) and (m, d) features, and k is the largest to expect.
     """
 
     def __init__(self, sets: tuple[NDArray[Any], NDArray[Any]], k: int) -> None:

@@ -28,10 +28,6 @@ MAX_CONDITIONS = 2048
 class Evaluator:
     """Generates images as the finished run will, and evaluates them by the experiment's `evaluation` settings.
 
-    Args:
-        stepper: has the generator, the data and the experiment.
-        record: of the run.
-
     Attributes:
         conditions: (m, k) standardised conditions of training images, evenly picked, m at most MAX_CONDITIONS; None
             without conditions.
