@@ -129,11 +129,7 @@ def features(
 ) -> NDArray[np.float32]:
     """(n, dim) float32 features, read from the cache or computed; a large array is memory-mapped.
 
-    Arguments are those of `rows`.
-
-    Raises:
-        DataError: images differ in shape, or features are not finite.
-        PartError: the network rejects the images.
+    Arguments and errors are those of `rows`.
     """
     chunks = [np.arange(start, min(start + CHUNK, len(images))) for start in range(0, len(images), CHUNK)]
     title = f"features of {harmless(name)}"

@@ -67,11 +67,8 @@ class Statistics:
     def check_features(self, features: dict[str, Any]) -> list[str]:
         """Warnings if the file does not say what features it is of, or if versions differ from those here.
 
-        Args:
-            features: the "features", "features_dim" and "features_protocol" that generated images are given.
-
-        Raises:
-            DataError: the statistics are of other features.
+        `features` has the "features", "features_dim" and "features_protocol" that generated images are given. Raises
+        DataError if the statistics are of others.
         """
         different = [
             f"{key}: {self.protocol[key]} in the file, {value} here"
@@ -99,8 +96,7 @@ class Statistics:
     def check_output(path: str | Path) -> Path:
         """The path of a file, once it is clear that statistics may be written to it.
 
-        Raises:
-            DataError: it is no .npz file in a folder that exists, or it holds something else, such as the images.
+        Raises DataError for no .npz file in a folder that exists, or one of something else, such as the images.
         """
         target = user_path(path)
         if target.suffix != ".npz" or not target.absolute().parent.is_dir():

@@ -129,8 +129,7 @@ class Resized(View):
 def open_dataset(table: DataTable, data: Dataset | None = None) -> Dataset:
     """The data set that a table names, or `data` in place of it, at the table's size, with all its images.
 
-    Raises:
-        DataError: it is missing, broken, or cannot be made at this size; or its labels do not fit its images.
+    Raises DataError if it is missing or broken, cannot be made at this size, or has labels that do not fit its images.
     """
     size = table.height_width
     dataset: Dataset = table.part.build(size) if data is None else data

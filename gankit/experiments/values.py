@@ -34,11 +34,7 @@ A match starts only where no character of a key comes before it, else the search
 
 
 def parse_text(text: str, format: str) -> Any:
-    """The values in a text.
-
-    Args:
-        text: of a file.
-        format: ".toml", ".json" or ".yaml"; YAML needs ruamel.yaml.
+    """The values in a file's text of the format ".toml", ".json" or ".yaml"; YAML needs ruamel.yaml.
 
     Raises:
         ValueError: it is not of this format, or beyond the bounds of this module; some are a TOMLDecodeError or
@@ -171,8 +167,7 @@ def parse_value(text: str) -> Any:
 def parse_table(text: str) -> dict[str, Any] | None:
     """The TOML table in braces that names a data set; None for any other text, and for a file or folder.
 
-    Raises:
-        DataError: it begins with a brace and is no TOML table.
+    Raises DataError for what begins with a brace and is no TOML table.
     """
     if not text.lstrip().startswith("{") or os.path.exists(text):
         return None

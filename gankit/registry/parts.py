@@ -103,10 +103,7 @@ def read_part(kind: str, value: object, may_be_missing: bool = False) -> Part:
     """A validated part from its name or from a table with a name, for pydantic's validators.
 
     With `may_be_missing`, a part that cannot be found is kept as it is written, and refused only when it is built.
-
-    Raises:
-        PydanticCustomError: of the type "part": no name, or a name that cannot be used.
-        pydantic.ValidationError: a setting is not valid.
+    Raises a PydanticCustomError of the type "part" for a name that is missing or cannot be used.
     """
     if isinstance(value, Part):
         return value

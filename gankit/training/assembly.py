@@ -166,7 +166,6 @@ def _build_losses(tables: list[LossTable], image: ImageSpec) -> list[LossTerm]:
 
 
 def _check_needs(experiment: Experiment, losses: tuple[LossTerm, ...], parts: list[Any]) -> None:
-    """Refuse a loss that needs an ability, such as `ClassHead`, which no part has."""
     hints: dict[type, str] = {Augment: "; add an [augment] table"}
     if hasattr(experiment.critic.settings, "class_head"):
         hints[ClassHead] = "; set critic.class_head=true"
@@ -201,7 +200,6 @@ def _check_held_out(experiment: Experiment, losses: tuple[LossTerm, ...], augmen
 
 
 def _check_penalties(experiment: Experiment, image: ImageSpec, losses: tuple[LossTerm, ...]) -> None:
-    """Refuse losses that differentiate sample by sample, where the critic mixes samples."""
     for term in losses:
         if term.loss.per_sample:
             setting = setting_without_mixing(experiment.critic.part, image)
@@ -299,7 +297,6 @@ def _takes(network: nn.Module, *inputs: Tensor | None) -> bool:
 
 
 def _check_divisible(experiment: Experiment, image: ImageSpec, critic_mixes: bool, generator_mixes: bool) -> None:
-    """Refuse to compute a batch in pieces if that would give other gradients than the whole batch."""
     if experiment.training.compile:
         raise PartError("training.accumulate: training.compile works on whole batches; set one of the two")
     for kind, mixes in (("critic", critic_mixes), ("generator", generator_mixes)):

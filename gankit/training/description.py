@@ -19,8 +19,7 @@ MOST_NAMES = 8
 def describe(table: DataTable, dataset: Dataset) -> Iterator[str]:
     """One line on the images, all of which are read for it, then one line for each other known fact.
 
-    Raises:
-        DataError: images cannot be read; the lines that need no pixels are yielded before.
+    Raises DataError if images cannot be read; the lines that need no pixels are yielded before.
     """
     start = f"data {table.name}: {len(dataset)} images"
     lines = [f"  {what}: {text}" for what, text in _facts_in_words(dataset.known, table) if text]
@@ -56,7 +55,6 @@ def data_warnings(data: TrainingData) -> list[str]:
 
 
 def _images_in_words(dataset: Dataset) -> str:
-    """The number of images, with classes and patients where these are known."""
     known = dataset.known
     classes = f" ({_classes(known)})" if known.labels is not None else ""
     patients = f" of {counted(len(np.unique(known.groups)), 'patient')}" if known.groups is not None else ""
@@ -64,7 +62,6 @@ def _images_in_words(dataset: Dataset) -> str:
 
 
 def _pixels(dataset: Dataset) -> str:
-    """The sizes, channels and grey levels of the images."""
     spec = dataset.image
     sizes = sorted(dataset.stored_sizes, key=lambda size: (size[0] * size[1], size))
     ends = sizes if len(sizes) < 2 else [sizes[0], sizes[-1]]

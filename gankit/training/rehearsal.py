@@ -94,8 +94,7 @@ def rehearse(experiment: Experiment, data: TrainingData) -> list[str]:
 def check(recipe_or_path: str, *overrides: str) -> Iterator[str]:
     """Load an experiment, read its data and rehearse its training; yields what to tell the user, line by line.
 
-    Raises:
-        GankitError: the data are not there, or a part cannot be trained.
+    Raises GankitError if the data are not there, or a part cannot be trained.
     """
     experiment = load(recipe_or_path, *overrides)
     dataset = open_dataset(experiment.data)

@@ -80,8 +80,7 @@ class Trainer:
     def create_folder(self) -> None:
         """Create the run's folder with its experiment, after a trial evaluation where the run will have evaluations.
 
-        Raises:
-            GankitError: the features or metrics of the experiment cannot judge these images; nothing is written then.
+        Raises GankitError if the features or metrics cannot judge these images; nothing is written then.
         """
         if self.experiment.evaluation.every:
             self.evaluator.values(self._get_sampling_copy())
@@ -93,8 +92,7 @@ class Trainer:
     def restore(self) -> None:
         """Load the newest checkpoint, or start at step 0 where there is none.
 
-        Raises:
-            RunError: the data have changed, or the checkpoint does not fit the experiment.
+        Raises RunError if the data have changed, or the checkpoint does not fit the experiment.
         """
         if self.experiment.run is not None:
             check_same_data(self.folder, self.experiment.run, self.record)
