@@ -1,9 +1,11 @@
 """Recipes that compute settings from the images: opening the images, and filling in the settings."""
 
 import copy
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 from pydantic import Field
 
 from gankit import recipes
@@ -86,14 +88,12 @@ def _refuse_size(name: str, sides: tuple[int, int], image: ImageSpec) -> None:
         )
 
 
-def _refuse_rare_class(training: Dataset, classes: int) -> None:
-    if training.labels is None:
-        return
-    counts = np.bincount(training.labels, minlength=classes)
+def _refuse_rare_class(labels: NDArray[np.int64], class_names: Sequence[str]) -> None:
+    counts = np.bincount(labels, minlength=len(class_names))
     rare = int(counts.argmin())
     if counts[rare] < MIN_IMAGES_OF_CLASS:
         raise DataError(
-            f"data.conditional: class {training.class_names[rare]} has {counts[rare]} images to train on, fewer "
+            f"data.conditional: class {class_names[rare]} has {counts[rare]} images to train on, fewer "
             f"than {MIN_IMAGES_OF_CLASS}: merge it with another, or set data.conditional=false"
         )
 
@@ -117,8 +117,8 @@ def recipe_tables(
     conditions = len(table.conditional) if isinstance(table.conditional, list) else 0
     _refuse_size(name, recipe.sides, image)
     refuse_few(len(training), "data")
-    if classes:
-        _refuse_rare_class(training, classes)
+    if classes and training.labels is not None:
+        _refuse_rare_class(training.labels, training.class_names[:classes])
     spec = ImageSpec(image.channels, image.height, image.width, classes, conditions)
     images = TrainingImages(spec, len(training), training.dtype == np.uint8, batch, steps)
     with blame(PartError, f"recipe {name} failed to compute settings for {images}:"):
