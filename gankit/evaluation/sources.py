@@ -37,13 +37,9 @@ Source = Run | Dataset | Statistics | NDArray[Any] | Tensor | Place
 def open_source(place: Place, window: Window = None) -> Run | Dataset | Statistics:
     """A run folder, a folder of images, an npz file of images or of statistics, or a data set by name.
 
-    Args:
-        place: what to open. A table, or its text in TOML such as `{name = "npz", path = "a.npz", split = "test"}`, is a
-            data set with its settings; `size` resizes its images, and `split` chooses one of its splits.
-        window: the values of black and white, of files that are not 8-bit.
-
-    Raises:
-        GankitError: it is none of these, or broken, or deeper than 8 bits without a window.
+    A table, or its text in TOML such as `{name = "npz", path = "a.npz", split = "test"}`, is a data set with its
+    settings; `size` resizes its images, and `split` chooses one of its splits. Raises GankitError for what is none of
+    these, or broken, or deeper than 8 bits without a window, the values of black and white.
     """
     if (table := _table(place)) is not None:
         return _open_table(table, window)

@@ -19,8 +19,7 @@ class Override(NamedTuple):
 def parse_override(text: str) -> Override:
     """An override from `key.path=value`.
 
-    Raises:
-        SettingsError: it has no "=", its path is empty or too long, or its value cannot be one of an experiment.
+    Raises SettingsError without "=", for an empty or too long path, and for a value that no experiment can have.
     """
     text = str(text)  # a program may pass anything
     path, equals, value = text.partition("=")

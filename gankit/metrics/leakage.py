@@ -53,9 +53,7 @@ def duplicates(
     """Batches of p pairs of duplicates: (p,) indices in the first and the second set, RMS differences, whether exact.
 
     Candidates are found at 16 pixels a side or fewer, where search is cheap: averaging never increases a difference.
-
-    Raises:
-        GankitError: images of different numbers of channels, both above 1.
+    Raises GankitError for images of different numbers of channels, both above 1.
     """
     pixels = _at_one_size(first, second)
     height, width = pixels[0].shape[2:]
@@ -148,8 +146,7 @@ class Leakage(Metric):
 def thumbnails(rows: Rows, name: str, side: int = LONGEST_SIDE) -> list[Thumbnail]:
     """A digest and a small copy of each image, of at most `side` pixels a side.
 
-    Raises:
-        GankitError: no images or ids, or images that are not (n, c, h, w) or not finite.
+    Raises GankitError without images or ids, and for images that are not (n, c, h, w) or not finite.
     """
     whole, ids = rows.required("images", f"the {name}"), rows.required("ids", f"the {name}").tolist()
     if whole.ndim != 4 or 0 in whole.shape[1:]:

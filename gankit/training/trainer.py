@@ -223,13 +223,10 @@ class Trainer:
             on_tick(row)
 
     def _evaluate(self, bar: Progress, stop: StopRequest) -> dict[str, Any]:
-        """Evaluate the generator, and keep it if it is the best so far; returns its metrics for the log.
-
-        Raises:
-            BrokenOff: a stop was requested. Only where there is a single process: others would wait for this one.
-        """
+        """Evaluate the generator, and keep it if it is the best so far; returns its metrics for the log."""
         generator = self._get_sampling_copy()
         try:
+            # With several processes a stop breaks nothing off: the others would wait for this one.
             with stop.breaking_off() if distributed.size() == 1 else contextlib.nullcontext():
                 values = self.evaluator.values(generator)
             # The best is kept, since a GAN may collapse late in its training; the first metric decides.

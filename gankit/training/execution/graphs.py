@@ -298,17 +298,8 @@ def choose(
 ) -> Execution:
     """The way that the settings ask for; eager with `training.graphs="auto"` where turns cannot be recorded.
 
-    Args:
-        settings: of the training.
-        device: where it runs.
-        parts: networks, losses and the augment, by the name that errors use.
-        loss_rng: makes the losses' random numbers.
-        log: takes the values that losses log.
-        report: takes a line for the user.
-        compilation: used where the settings ask for it.
-
-    Raises:
-        PartError: `training.graphs=true`, and turns cannot be recorded; names the part or the reason.
+    With `training.graphs=true` a PartError then names the part or the reason. `parts` are networks, losses and the
+    augment, by the name that errors use; for `log` and `report` see `Graphs`.
     """
     obstacle = _obstacle(settings, device, parts)
     if settings.graphs is True and obstacle:

@@ -53,12 +53,7 @@ class Execution(Protocol):
 
 @final
 class Eager:
-    """Runs a turn operation by operation, as Python asks for them.
-
-    Args:
-        log: takes the values that losses log.
-        compilation: compiles the networks on the way, or None.
-    """
+    """Runs a turn operation by operation, as Python asks for them; a compilation compiles the networks on the way."""
 
     def __init__(self, log: LogValue, compilation: Compilation | None = None) -> None:
         self._log, self._compilation = log, compilation
