@@ -29,7 +29,7 @@ from gankit.nn.compilation import Compilation
 from gankit.nn.copies import buffers_of, restore_buffers
 from gankit.training.execution.arithmetic import noting_nondeterminism
 from gankit.training.execution.cuda import CudaRecorder
-from gankit.training.execution.work import Eager, Execution, LogValue, ReadInput, Work
+from gankit.training.execution.work import Eager, LogValue, ReadInput, Work
 
 WARM_UPS = 2
 """Turns of each kind that run eagerly before the one that is recorded: libraries choose their kernels in the first."""
@@ -121,7 +121,7 @@ class Graphs:
         self._recorder.free()
 
     def run(self, work: Work) -> Turn | None:
-        """As `Execution.run`."""
+        """As `Eager.run`."""
         if self._eager is not None:
             return self._eager.run(work)
         if (recording := self._recordings.get(work.key)) is not None:
@@ -295,7 +295,7 @@ def choose(
     log: LogValue,
     report: Callable[[str], None],
     compilation: Compilation,
-) -> Execution:
+) -> Eager | Graphs:
     """The way that the settings ask for; eager with `training.graphs="auto"` where turns cannot be recorded.
 
     With `training.graphs=true` a PartError then names the part or the reason. `parts` are networks, losses and the

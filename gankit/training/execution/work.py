@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Protocol, final
+from typing import final
 
 from torch import Tensor, nn
 
@@ -39,18 +39,6 @@ class Work:
         return turn if self.differentiate(turn) else None
 
 
-class Execution(Protocol):
-    """A way to execute turns."""
-
-    def run(self, work: Work) -> Turn | None:
-        """Compute the gradients of a turn, and return it for `after_step`; None where no loss has a value."""
-        ...
-
-    def close(self) -> None:
-        """Free what was kept for further turns."""
-        ...
-
-
 @final
 class Eager:
     """Runs a turn operation by operation, as Python asks for them; a compilation compiles the networks on the way."""
@@ -59,7 +47,7 @@ class Eager:
         self._log, self._compilation = log, compilation
 
     def run(self, work: Work) -> Turn | None:
-        """As `Execution.run`."""
+        """Compute the gradients of a turn, and return it for `after_step`; None where no loss has a value."""
 
         def once() -> Turn | None:
             work.seed()
