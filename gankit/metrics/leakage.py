@@ -108,6 +108,9 @@ class Leakage(Metric):
     - exact duplicates: images of the first set with an exact one.
 
     At most c * 64 * 64 numbers are kept of each image: 48 kB of memory for a colour image.
+
+    Args:
+        threshold: root mean square difference below which images are near duplicates, out of 255; 0: none.
     """
 
     needs = ("images", "ids", "labels")
@@ -120,10 +123,6 @@ class Leakage(Metric):
     }  # fmt: skip
 
     def __init__(self, *, threshold: Annotated[float, Ge(0)] = NEAR_COPY) -> None:
-        """
-        Args:
-            threshold: root mean square difference below which images are near duplicates, out of 255; 0: none.
-        """
         self.threshold = threshold
 
     def compute(self, real: Rows, fake: Rows) -> Result:
