@@ -39,7 +39,7 @@ class Compilation:
 
     Compilation ends for a side when it fails there: without a C++ compiler, with a network that the compiler cannot
     read, or with a loss that differentiates twice what was compiled. The turn is then repeated without it, from the
-    same state, and `report` gets a line for the user.
+    same state.
 
     Args:
         parts: networks, losses and whatever else a turn may change before its optimiser's step.

@@ -67,7 +67,7 @@ def derive_settings(
     It is derived from the class `Settings` within the part's class if there is one, else from the constructor.
 
     Args:
-        part: the part's class.
+        part: the class.
         positional: the name of the one positional parameter that the constructor may have.
         reserved: gankit's own keys in the part's table of an experiment, such as `name`; errors suggest them too. It is
             read at each validation, so keys may still be added to it.

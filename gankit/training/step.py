@@ -14,13 +14,13 @@ from gankit.errors import PartError
 from gankit.experiments.experiment import Experiment
 from gankit.interfaces import Augment, Critic, Generator, Loss, Side, Turn
 from gankit.nn.compilation import Compilation
-from gankit.nn.copies import buffers_of, restore_buffers
+from gankit.nn.copies import buffers_of, copied, restore_buffers
 from gankit.nn.modes import bfloat16
 from gankit.runs import checkpoint
 from gankit.runs.networks import describe_value, load_state, not_finite, place, step_hooks
 from gankit.runs.run import choose_device
 from gankit.training.assembly import Gan, build
-from gankit.training.averaging import averaged_copy, new_average, update_average
+from gankit.training.averaging import new_average, update_average
 from gankit.training.data import TrainingData
 from gankit.training.execution.arithmetic import arithmetic
 from gankit.training.execution.graphs import choose
@@ -305,8 +305,13 @@ class Stepper:
         return lambda name: inputs[name]()
 
     def averaged_generator(self) -> Generator:
-        """A copy of the generator with the averaged weights, where there are any."""
-        return averaged_copy(self.generator, self.averaged)
+        """A copy of the generator with the averaged weights, where there are any, and its own buffers."""
+        network = copied(self.generator)
+        distributed.synchronise(network, on=False)  # its batch normalisation must not wait for other processes
+        if self.averaged is not None:
+            for parameter, averaged in zip(network.parameters(), self.averaged.module.parameters(), strict=True):
+                parameter.data.copy_(averaged.data)
+        return network
 
     def stateful(self) -> dict[str, Any]:
         """All objects whose state a resumed training needs, by their names in checkpoints."""
