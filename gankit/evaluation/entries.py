@@ -69,7 +69,7 @@ def evaluate_metric(
 ) -> tuple[dict[str, dict[str, Any]], list[str]]:
     """The entries of a metrics file for one metric, by the names of its values, and the warnings that belong to them.
 
-    `seed` is that of groups, splits and permutations; no `permutations`, no permutation test. Raises GankitError if the
+    `seed` is that of groups, splits and permutations, of which 0 make no permutation test. Raises GankitError if the
     metric cannot judge these images.
     """
     metric: Metric = part.build()

@@ -129,7 +129,8 @@ def _nearness(features: NDArray[Any], fakes: NDArray[Any]) -> Floats:
 
 def _critic_scores(run: Run, images: Dataset) -> Floats:
     """(n,) scores of a run's critic; of a map of scores its mean."""
-    labels, batches = _run_labels(run, images), list[Floats]()
+    labels = _run_labels(run, images)
+    batches: list[Floats] = []
     for start in range(0, len(images), BATCH):
         places = np.arange(start, min(start + BATCH, len(images)))
         pixels = rescale(images.read(places).astype(np.float32), images.value_range, (-1.0, 1.0))

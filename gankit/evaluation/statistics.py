@@ -96,7 +96,7 @@ class Statistics:
     def check_output(path: str | Path) -> Path:
         """The path of a file, once it is clear that statistics may be written to it.
 
-        Raises DataError for no .npz file in a folder that exists, or one of something else, such as the images.
+        Raises DataError if it is no .npz file in a folder that exists, or holds something else, such as the images.
         """
         target = user_path(path)
         if target.suffix != ".npz" or not target.absolute().parent.is_dir():

@@ -14,7 +14,7 @@ Images = TypeVar("Images", NDArray[Any], Tensor)
 def rescale(images: Images, source: tuple[float, float], target: tuple[float, float]) -> Images:
     """Bring images from one range to another, in place and in their own type; nothing is clipped.
 
-    They are a floating-point array or tensor of any shape, which is returned. A range is the values of black and white.
+    A floating-point array or tensor of any shape is overwritten and returned. A range is the values of black and white.
     """
     # Python's floats leave the type of arrays as it is; those of NumPy would not.
     (low, high), (black, white) = map(float, source), map(float, target)

@@ -103,7 +103,8 @@ def read_part(kind: str, value: object, may_be_missing: bool = False) -> Part:
     """A validated part from its name or from a table with a name, for pydantic's validators.
 
     With `may_be_missing`, a part that cannot be found is kept as it is written, and refused only when it is built.
-    Raises a PydanticCustomError of the type "part" for a name that is missing or cannot be used.
+    Raises a PydanticCustomError of the type "part" for a name that is missing or cannot be used, and a
+    `ValidationError` for settings that are not valid.
     """
     if isinstance(value, Part):
         return value

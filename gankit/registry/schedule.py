@@ -53,8 +53,8 @@ else:
 
         def __class_getitem__(cls, number: Any) -> Any:
             union = Annotated[number, Tag("number")] | Annotated[Schedule[number], Tag("table")]
-            is_table = (Mapping, Schedule)
-            return Annotated[union, Discriminator(lambda value: "table" if isinstance(value, is_table) else "number")]
+            tables = (Mapping, Schedule)
+            return Annotated[union, Discriminator(lambda value: "table" if isinstance(value, tables) else "number")]
 
 
 def fill_at(buffer: "Tensor", setting: float | Schedule[float] | None, step: int) -> float | None:

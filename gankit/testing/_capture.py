@@ -45,11 +45,9 @@ class ReplayRecorder:
         self._modules = modules
 
     def warm_up(self) -> contextlib.AbstractContextManager[None]:
-        """As `Recorder.warm_up`."""
         return contextlib.nullcontext()
 
     def record(self, compute: Callable[[], None]) -> Callable[[], None]:
-        """As `Recorder.record`."""
         before = buffers_of(self._modules)
         with _Tape() as tape:
             compute()

@@ -54,7 +54,7 @@ class TickLog:
             self._writer_class = SummaryWriter
 
     def add(self, name: str, value: Tensor) -> None:
-        """Add a scalar tensor to the running mean of this name; raises PartError for others, and for `OWN_NAMES`."""
+        """Add a scalar to the running mean of this name; raises PartError for other tensors, and for `OWN_NAMES`."""
         check_name(name)
         if value.numel() != 1:
             raise PartError(f"{name} was logged with shape {tuple(value.shape)}: log one number, such as a mean")
