@@ -55,12 +55,10 @@ def _decisive_settings(document: SettingsDocument, overrides: tuple[str, ...], d
     If other data are named or given, the settings that suit only the recipe's own are left out.
     """
     data = copy.deepcopy(document.values["data"])
-    suits_own_data = [(table, key) for table, key in DATA_SPECIFIC if table == "data"]
     if data_is_given:
-        for _, key in suits_own_data:
-            data.pop(key, None)
+        data = {key: value for key, value in data.items() if ("data", key) not in DATA_SPECIFIC}
     decisive = SettingsDocument(document.label, {"data": data, "training": {}})
-    decisive.override(tuple(filter(_is_decisive, overrides)), suits_own_data)
+    decisive.override(tuple(filter(_is_decisive, overrides)), DATA_SPECIFIC)
     return read_settings(DecisiveSettings, decisive)
 
 
