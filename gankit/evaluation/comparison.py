@@ -125,11 +125,7 @@ def _error_of_difference(one: dict[str, Any], other: dict[str, Any], same_reals:
 
 
 def read_metrics(path: Path) -> Evaluated:
-    """A metrics file.
-
-    Raises:
-        GankitError: the file is missing, or is no metrics file.
-    """
+    """A metrics file; raises GankitError if it is missing, or no metrics file."""
     try:
         with open_ordinary(path) as file:
             content: dict[str, Any] = json.load(file)
@@ -178,16 +174,10 @@ def write_evaluation(report: dict[str, Any], path: Path) -> str:
 
 
 def write_metrics(report: dict[str, Any], path: Path) -> str:
-    """Write a metrics file, as a whole or not at all, without losing what the file held before.
+    """Write a metrics file, as a whole or not at all, without losing what the file held before; returns what was done.
 
     Values of the same images, features and seed are kept in the file beside the new ones. A file of another protocol
-    is renamed first, to `metrics-1.json` or the next free number.
-
-    Returns:
-        What was done, for the terminal.
-
-    Raises:
-        GankitError: there is another kind of file.
+    is renamed first, to `metrics-1.json` or the next free number. Raises GankitError for another kind of file.
     """
     path = user_path(path)
     done = f"written to {path}"

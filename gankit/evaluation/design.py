@@ -97,9 +97,7 @@ class Estimate:
 def wilson(hits: float, n: float) -> tuple[float, float]:
     """The 95 % score interval of a share (Wilson 1927, J. Am. Stat. Assoc. 22, 209).
 
-    Args:
-        hits: cases that count, 0 to n, not necessarily whole.
-        n: independent cases, not necessarily whole; of none the interval is (0, 1).
+    It is that of `hits`, 0 to n, in n independent cases, neither necessarily whole; of no cases it is (0, 1).
     """
     if not n:
         return 0.0, 1.0
@@ -117,11 +115,9 @@ def student_quantile(freedom: float, level: float = LEVEL) -> float:
 
 
 def variance_of_mean(values: Floats, factor: float | None = None) -> Part:
-    """The variance of the mean of k independent values, with its degrees of freedom; NaN values are left out.
+    """The variance of the mean of (k,) independent values, with its degrees of freedom; NaN values are left out.
 
-    Args:
-        values: (k,) numbers.
-        factor: what the values' variance is multiplied by; by default 1 / k.
+    `factor` is what the values' variance is multiplied by; by default 1 / k.
     """
     known = values[~np.isnan(values)]
     if len(known) < 2:

@@ -40,11 +40,7 @@ MEMORY_MAP_ABOVE_BYTES = 2**28
 
 
 def as_part(kind: str, value: str | dict[str, Any] | Part) -> Part:
-    """A part with validated settings, from its name, or from a table with its name and settings.
-
-    Raises:
-        PartError: an unknown name, or settings that are not valid.
-    """
+    """A part with valid settings, from its name or a table; raises PartError for an unknown name or other settings."""
     if isinstance(value, Part):
         return value
     try:
@@ -60,13 +56,8 @@ def extractor(
 ) -> tuple[str, Features]:
     """The name and the network of the chosen features, or of the default ones, ready for use.
 
-    Args:
-        features: a name, a table with a name, a part, or an extractor.
-        shape: (channels, height, width) of the images.
-        device: as `training.device`.
-
-    Raises:
-        PartError: it is unknown, or cannot be built.
+    `shape` is (channels, height, width) of the images, `device` as `training.device`. Raises PartError for features
+    that are unknown or cannot be built.
     """
     if isinstance(features, Features):
         name, network = type(features).__name__, features
@@ -138,11 +129,7 @@ def features(
 ) -> NDArray[np.float32]:
     """(n, dim) float32 features, read from the cache or computed; a large array is memory-mapped.
 
-    Arguments are those of `rows`.
-
-    Raises:
-        DataError: images differ in shape, or features are not finite.
-        PartError: the network rejects the images.
+    Arguments and errors are those of `rows`.
     """
     chunks = [np.arange(start, min(start + CHUNK, len(images))) for start in range(0, len(images), CHUNK)]
     title = f"features of {harmless(name)}"
@@ -170,18 +157,13 @@ def features(
 
 
 class _Pass:
-    """One pass of a network over images, in chunks that are kept on disk where that is possible.
-
-    Attributes:
-        content: the images' digest; None where features cannot be kept.
-        thread_choice: how many threads torch uses, chosen by how long batches take.
-    """
+    """One pass of a network over images, in chunks that are kept on disk where that is possible."""
 
     def __init__(self, images: Dataset, network: Features, name: str, content: str | None, bar: Any) -> None:
         self.images, self.network, self.name, self.bar = images, network, name, bar
         self.device = device_of(network)
         self.thread_choice = ThreadChoice(thread_options() if self.device.type == "cpu" else [own_threads()])
-        # Without a hash of the weights nothing tells whether features on disk come from the same network.
+        # The images' digest. Without a hash of the weights nothing tells whether features on disk are of this network.
         self.content = content if "weights_sha256" in network.protocol else None
 
     def chunk(self, indices: Indices) -> NDArray[np.float32]:
@@ -198,29 +180,24 @@ class _Pass:
         return vectors
 
     def _compute(self, indices: Indices) -> NDArray[np.float32]:
-        batches = []
+        batches, who = [], f"features {type(self.network).__name__}"
         read_ahead = _read_ahead(self.images, indices, self.name, self.device)
         # Closed before `exact` ends: its thread may be generating images on this device.
         with exact(self.device), contextlib.closing(read_ahead):
             for batch in read_ahead:
                 torch.set_num_threads(self.thread_choice.threads)
                 start = perf_counter()
-                batches.append(self._of_batch(batch))
+                vectors = call_part(who, self.network, batch.to(self.device))
+                if vectors.shape != (needed := (len(batch), self.network.dim)):
+                    raise PartError(f"{who} gave {tuple(vectors.shape)} for {len(batch)} images; {needed} is needed")
+                batches.append(vectors.float().cpu().numpy())
                 self.thread_choice.note(perf_counter() - start)
                 self.bar.update(len(batch))
-        vectors = np.concatenate(batches)
-        if not np.isfinite(vectors).all():
-            wrong = indices[~np.isfinite(vectors).all(1)]
+        joined: NDArray[np.float32] = np.concatenate(batches)
+        if not np.isfinite(joined).all():
+            wrong = indices[~np.isfinite(joined).all(1)]
             raise DataError(f"{self.name}: features of image {wrong[0]} are not finite; look for broken images")
-        return vectors
-
-    def _of_batch(self, batch: Tensor) -> NDArray[np.float32]:
-        network, needed = self.network, (len(batch), self.network.dim)
-        part = f"features {type(network).__name__}"
-        vectors = call_part(part, network, batch.to(self.device))
-        if vectors.shape != needed:
-            raise PartError(f"{part} gave {tuple(vectors.shape)} for {len(batch)} images; {needed} is needed")
-        return np.asarray(vectors.float().cpu().numpy())
+        return joined
 
 
 def _join(chunks: Iterable[NDArray[np.float32]], count: int, dim: int) -> NDArray[np.float32]:

@@ -15,12 +15,9 @@ _TEX = str.maketrans({
 
 
 def tabular(header: Sequence[str], parts: Sequence[tuple[str, Table]], notes: str = "") -> str:
-    """A LaTeX tabular with special characters escaped.
+    """A LaTeX tabular with special characters escaped, below lines of notes as comments.
 
-    Args:
-        header: the titles of the columns.
-        parts: the heading and the rows of each part of the table; a heading "" is left out.
-        notes: lines of comments above it.
+    Each part of the table has a heading, which is left out where it is "", and rows.
     """
 
     def escape(cell: str) -> str:

@@ -172,20 +172,14 @@ def open_sides(
     seed: int,
     window: Window,
 ) -> Sides:
-    """Open all sets of an evaluation.
+    """Open all sets of an evaluation; raises as `evaluate`, whose arguments these are.
 
     Args:
-        source: what is evaluated, as `open_named` returned it.
-        fake_name: its name.
+        source: what is evaluated, as `open_named` returned it with its name.
         real: the real images; for a run its held-out images, or its training images where it has none.
         training: the training images, if they are given; else those of a run that is evaluated or stands for the reals.
         wants_training: whether a metric reads them. Those of a run that stands for the reals are opened in any case.
         count: images to draw from a run; None for as many as there are real ones.
-        seed: of drawn images.
-        window: as for `evaluate`.
-
-    Raises:
-        GankitError: as `evaluate`.
     """
     reals, reference_run = open_reals(real, window)
     training_side = run = None
@@ -207,11 +201,7 @@ def open_sides(
 
 
 def open_reals(real: Source, window: Window) -> tuple[Side | Statistics, Run | None]:
-    """The real images, or their statistics; and the run that stands for them, if one does.
-
-    Raises:
-        GankitError: as `evaluate`.
-    """
+    """The real images, or their statistics; and the run that stands for them, if one does. Raises as `evaluate`."""
     name, source = open_named(real, "real", window)
     if isinstance(source, Statistics):
         return source, None

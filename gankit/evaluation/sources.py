@@ -37,13 +37,9 @@ Source = Run | Dataset | Statistics | NDArray[Any] | Tensor | Place
 def open_source(place: Place, window: Window = None) -> Run | Dataset | Statistics:
     """A run folder, a folder of images, an npz file of images or of statistics, or a data set by name.
 
-    Args:
-        place: what to open. A table, or its text in TOML such as `{name = "npz", path = "a.npz", split = "test"}`, is a
-            data set with its settings; `size` resizes its images, and `split` chooses one of its splits.
-        window: the values of black and white, of files that are not 8-bit.
-
-    Raises:
-        GankitError: it is none of these, or broken, or deeper than 8 bits without a window.
+    A table, or its text in TOML such as `{name = "npz", path = "a.npz", split = "test"}`, is a data set with its
+    settings; `size` resizes its images, and `split` chooses one of its splits. Raises GankitError for what is none of
+    these, or broken, or deeper than 8 bits without a window, the values of black and white.
     """
     if (table := _table(place)) is not None:
         return _open_table(table, window)
@@ -149,15 +145,9 @@ def open_images(
 
 
 def open_named(source: Source, role: str, window: Window = None) -> tuple[str, Source]:
-    """What tables call a source; and the source, which is opened if it is a path or a table.
+    """What tables call a source; and the source, which is opened, as by `open_source`, if it is a path or a table.
 
-    Args:
-        source: as for `open_images`.
-        role: what to call data sets and arrays, which have no name of their own: "real", for example.
-        window: as for `open_images`.
-
-    Raises:
-        GankitError: as `open_source`.
+    Data sets and arrays, which have no name of their own, are called by their role: "real", for example.
     """
     name = role
     if isinstance(source, (str, Path, dict)):
@@ -178,12 +168,7 @@ def _title(table: dict[str, Any]) -> str:
 
 
 def notes(images: Dataset, name: str) -> list[str]:
-    """What to know of these images, one line each: which of them are not used, and which splits are joined.
-
-    Args:
-        images: the set, as it was opened.
-        name: what to call it.
-    """
+    """What to know of these images, as they were opened, one line each: which are not used, which splits are joined."""
     remarks = [f"{name}: {remark}" for remark in images.remarks]
     splits = [split for split, indices in images.splits.items() if len(indices)]
     if len(splits) > 1:
@@ -261,8 +246,7 @@ def in_process(run: Run) -> bool:
 def run_reference(run: Run) -> tuple[str, Dataset]:
     """What a run is compared with, name and images: its held-out images, or its training images where it has none.
 
-    Raises:
-        GankitError: as `run_data`.
+    Raises as `run_data`.
     """
     training, held_out = run_data(run)
     return (TRAINING, training) if held_out is None else (HELD_OUT, held_out)
@@ -270,15 +254,9 @@ def run_reference(run: Run) -> tuple[str, Dataset]:
 
 @final
 class Drawn(Dataset):
-    """Images that a run's generator draws, made when first read.
+    """Images that a run's generator draws, made when first read; raises RunError if so many cannot be drawn.
 
-    Args:
-        run: whose generator.
-        count: number of images.
-        seed: of the latents and labels.
-
-    Raises:
-        RunError: so many cannot be drawn.
+    The seed is that of the latents and labels.
     """
 
     def __init__(self, run: Run, count: int, seed: int = 0) -> None:

@@ -47,9 +47,7 @@ class Row(NamedTuple):
 def title(metric: str, features: str) -> str:
     """The name of a value with its features: FID for inception-v3 (with clean-fid's resize), "KID (pixels)".
 
-    Args:
-        metric: the value's name in a metrics file.
-        features: their name; empty for values that use none.
+    `metric` is its name in a metrics file, and `features` is empty for values that use none.
     """
     name = re.sub(r"^(kid|mind)\b", lambda word: word[0].upper(), metric)
     if re.match(r"frechet\b", metric):

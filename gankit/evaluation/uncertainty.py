@@ -30,10 +30,7 @@ def standard_errors(
 ) -> dict[str, float | None]:
     """The standard error of each value: in closed form if there is one and images are independent, else a jackknife's.
 
-    Args:
-        resampling: of all images.
-        values: of all images.
-        variances: of the real and of the generated side, from `variances_of`, where they are known.
+    `variances` are those of the real and of the generated side, from `variances_of`, where they are known.
     """
     if closed := closed_form(resampling):
         return {name: closed.get(name) for name in values}

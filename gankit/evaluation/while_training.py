@@ -1,7 +1,8 @@
 """Values of a generator while it trains, without standard errors and baselines."""
 
 import dataclasses
-from typing import Any, Literal, final
+from functools import cached_property
+from typing import Any, final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,15 +20,12 @@ from gankit.registry.wrapping import wrap
 class MetricsWhileTraining:
     """Evaluates a generator in training: metrics against a fixed subset of the reals, whose features are computed once.
 
-    Args:
-        settings: the experiment's evaluation.
-        reference: the real images.
-        value_range: black and white of reals and fakes.
-        training: the training images, where the reference is another set.
-        device: of the features' network.
+    `reference` are the real images, and `training` the training images where these are others. `value_range` is black
+    and white of reals and fakes, and `device` that of the features' network.
 
     Attributes:
         count: number of images to generate for an evaluation.
+        better: "lower" or "higher" values of the first metric, which decides the best generator; None if neither.
     """
 
     def __init__(
@@ -50,33 +48,29 @@ class MetricsWhileTraining:
         self._training = training
         self._metrics: list[Metric] = [part.build() for part in settings.metrics]
         self._needs = {need for metric in self._metrics for need in metric.needs}
-        self._network: Features | None = None
-        self._real_rows: Rows | None = None
+        self.better = self._metrics[0].better
+
+    @cached_property
+    def _network(self) -> Features:
+        return extractor(self.settings.features, self._reals.image.shape, self.device)[1]
+
+    @cached_property
+    def _real_rows(self) -> Rows:
+        reals, training = self._rows(self._reals, self._reals.digest()), self._training
+        if training is None or "training" not in self._needs:
+            return reals
+        return dataclasses.replace(reals, training=self._rows(training, training.digest()))
 
     def values(self, fake: NDArray[Any], labels: NDArray[Any] | None) -> dict[str, float]:
-        """The metrics' values of (count, c, h, w) generated images, in the order of the settings.
-
-        Raises:
-            GankitError: as `evaluate`.
-        """
-        if self._network is None or self._real_rows is None:
-            _, self._network = extractor(self.settings.features, self._reals.image.shape, self.device)
-            self._real_rows = self._rows(self._reals, self._network, self._reals.digest())
-            if self._training is not None and "training" in self._needs:
-                training_rows = self._rows(self._training, self._network, self._training.digest())
-                self._real_rows = dataclasses.replace(self._real_rows, training=training_rows)
-        fake_rows = self._rows(wrap("dataset", fake, value_range=self.value_range), self._network, None)
-        fake_rows = dataclasses.replace(fake_rows, labels=labels, class_names=self._real_rows.class_names)
+        """The metrics' values of (count, c, h, w) generated images, in the settings' order; raises as `evaluate`."""
+        reals = self._real_rows
+        fakes = self._rows(wrap("dataset", fake, value_range=self.value_range), None)
+        fakes = dataclasses.replace(fakes, labels=labels, class_names=reals.class_names)
         values: dict[str, float] = {}
         for metric in self._metrics:
-            for name, value in Result.of(metric, self._real_rows, fake_rows).values.items():
+            for name, value in Result.of(metric, reals, fakes).values.items():
                 values[free_name(name, values)] = value
         return values
 
-    def _rows(self, images: Dataset, network: Features, content: str | None) -> Rows:
-        return extraction.rows(images, network, self._needs, content=content, quiet=True)
-
-    @property
-    def better(self) -> Literal["lower", "higher"] | None:
-        """Whether lower or higher is better for the first metric, which decides the best generator; None if neither."""
-        return self._metrics[0].better
+    def _rows(self, images: Dataset, content: str | None) -> Rows:
+        return extraction.rows(images, self._network, self._needs, content=content, quiet=True)

@@ -32,38 +32,24 @@ FORMATS = {".toml": ".toml", ".json": ".json", ".yaml": ".yaml", ".yml": ".yaml"
 
 @dataclass
 class SettingsDocument:
-    """The settings of one file, recipe or program, and where each of them was written.
+    """The settings of one file, recipe or program, and where each of them was written."""
 
-    Attributes:
-        label: how errors name the file.
-        values: its content, which overrides change.
-        text: the text of the file, without overrides.
-        format: ".toml", ".json" or ".yaml".
-        default_tables: names of the tables that were taken from the default recipe.
-        overridden: the text of the override of each overridden setting, by the setting's path of keys.
-        widened: paths of parts that were written as a bare name, which an override turned into a table.
-        computed_by: name of the recipe that computes the settings from the images; "" where none does.
-        is_recipe: whether the document is a recipe, with fixed or with computed settings.
-        chosen_by_recipe: those of `DATA_SPECIFIC` that a recipe chose, for a document made from an `Experiment`.
-    """
-
-    label: str
-    values: dict[str, Any]
-    text: str = ""
-    format: str = ".toml"
-    default_tables: set[str] = field(default_factory=set)
-    overridden: dict[KeyPath, str] = field(default_factory=dict)
-    widened: set[KeyPath] = field(default_factory=set)
-    computed_by: str = ""
-    is_recipe: bool = False
-    chosen_by_recipe: Collection[tuple[str, str]] = ()
+    label: str  # how errors name the file
+    values: dict[str, Any]  # its content, which overrides change
+    text: str = ""  # of the file, without overrides
+    format: str = ".toml"  # or ".json" or ".yaml"
+    default_tables: set[str] = field(default_factory=set)  # names of those that were taken from the default recipe
+    overridden: dict[KeyPath, str] = field(default_factory=dict)  # the text of each override, by the setting's path
+    widened: set[KeyPath] = field(default_factory=set)  # of parts written as a bare name, made a table by an override
+    computed_by: str = ""  # the recipe that computes the settings from the images, if one does
+    is_recipe: bool = False  # with fixed or with computed settings
+    chosen_by_recipe: Collection[tuple[str, str]] = ()  # of `DATA_SPECIFIC`, for a document made from an `Experiment`
 
     @classmethod
     def from_tables(cls, tables: Mapping[str, Any]) -> SettingsDocument:
-        """Settings from tables given in Python; copied, so that overrides do not change the caller's.
+        """Settings from tables given in Python, copied so that overrides do not change the caller's.
 
-        Raises:
-            SettingsError: a key or value cannot be one of an experiment.
+        Raises a SettingsError for a key or value that cannot be one of an experiment.
         """
         return cls("experiment", copy_values(tables, "experiment"))
 
@@ -82,7 +68,6 @@ class SettingsDocument:
 
     @classmethod
     def _read_recipe(cls, name: str) -> SettingsDocument:
-        """A recipe by name."""
         meant = meant_by(name, {*recipe_names(), *recipes.names()})
         name = meant[0] if len(meant) == 1 else name
         if name in recipes.names() or (name in registry("recipe") and name not in recipe_names()):
@@ -183,8 +168,7 @@ class SettingsDocument:
     def refuse_control_characters(self) -> None:
         r"""Refuse settings such as the path "C:\temp\new", in which TOML reads a tab and the end of a line.
 
-        Raises:
-            SettingsError: names the first of them.
+        The SettingsError names the first of them.
         """
         for path, value in _texts(self.values, ()):
             if re.search(r"[\x00-\x1f]", value) and path[0] != "run":  # a run's record may hold such names

@@ -9,24 +9,17 @@ from gankit.registry.messages import shown
 
 
 class Override(NamedTuple):
-    """One setting that replaces what a document says.
+    """One setting that replaces what a document says."""
 
-    Attributes:
-        keys: its path of keys.
-        value: the value.
-        text: the override as the user wrote it, for messages.
-    """
-
-    keys: list[str]
+    keys: list[str]  # its path
     value: Any
-    text: str
+    text: str  # as the user wrote it, for messages
 
 
 def parse_override(text: str) -> Override:
     """An override from `key.path=value`.
 
-    Raises:
-        SettingsError: it has no "=", its path is empty or too long, or its value cannot be one of an experiment.
+    Raises SettingsError without "=", for an empty or too long path, and for a value that no experiment can have.
     """
     text = str(text)  # a program may pass anything
     path, equals, value = text.partition("=")

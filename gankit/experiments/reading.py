@@ -13,15 +13,9 @@ Model = TypeVar("Model", bound=BaseModel)
 
 
 def read_settings(model: type[Model], document: SettingsDocument, complete: bool = False) -> Model:
-    """Validate the settings of a document.
+    """Validate the settings of a document; raises a SettingsError with one line for each that is refused.
 
-    Args:
-        model: what the settings are for.
-        document: the settings.
-        complete: whether all parts must be there. If False, a run's parts may be missing, except the generator.
-
-    Raises:
-        SettingsError: settings are refused, with one line for each.
+    Where they need not be `complete`, a run's parts may be missing, except the generator.
     """
     document.refuse_control_characters()
     # Parts of a run may have been registered in another program; sampling needs only the generator.

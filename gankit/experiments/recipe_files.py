@@ -19,11 +19,7 @@ def recipe_names() -> list[str]:
 
 
 def recipe_text(name: str) -> str:
-    """The TOML text of one recipe with fixed settings.
-
-    Raises:
-        SettingsError: there is no such recipe.
-    """
+    """The TOML text of a recipe with fixed settings; raises SettingsError if there is none of this name."""
     if name not in recipe_names():
         reason = shipped_hint("recipe", name) or suggestion(name, [*recipe_names(), *recipes.names()])
         raise SettingsError(f"there is no recipe or file {shown(name)}; {reason}")

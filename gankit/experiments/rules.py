@@ -1,13 +1,15 @@
 """Recipes that compute settings from the images: opening the images, and filling in the settings."""
 
 import copy
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 from pydantic import Field
 
 from gankit import recipes
-from gankit.errors import DataError, GankitError, PartError, typed_line
+from gankit.errors import DataError, PartError, blame
 from gankit.experiments.document import DATA_SPECIFIC, SettingsDocument
 from gankit.experiments.reading import read_settings
 from gankit.experiments.selection import select_images
@@ -23,24 +25,16 @@ DECISIVE = ("batch", "seed", "steps")
 
 
 class DecisiveSettings(Settings):
-    """The tables on which a recipe's other settings depend.
-
-    Attributes:
-        data: the data table.
-        training: settings of the training, not yet validated.
-    """
+    """The tables on which a recipe's other settings depend."""
 
     data: DataTable
-    training: dict[str, Any] = Field(default_factory=dict)
+    training: dict[str, Any] = Field(default_factory=dict)  # not yet validated
 
 
 def fill_from_recipe(document: SettingsDocument, overrides: tuple[str, ...], data: Dataset | None = None) -> None:
     """Compute a recipe's tables for the images that it or the overrides name, and put them into its document.
 
-    Args:
-        document: the document of a recipe that computes its settings; it holds the recipe's own data table.
-        overrides: as for `gankit.load`.
-        data: a data set of the calling program, in place of the one that is named.
+    The document holds the recipe's own data table; `overrides` and `data` are those of `gankit.load`.
 
     Raises:
         SettingsError: an override of the data is not valid.
@@ -61,12 +55,10 @@ def _decisive_settings(document: SettingsDocument, overrides: tuple[str, ...], d
     If other data are named or given, the settings that suit only the recipe's own are left out.
     """
     data = copy.deepcopy(document.values["data"])
-    suits_own_data = [(table, key) for table, key in DATA_SPECIFIC if table == "data"]
     if data_is_given:
-        for _, key in suits_own_data:
-            data.pop(key, None)
+        data = {key: value for key, value in data.items() if ("data", key) not in DATA_SPECIFIC}
     decisive = SettingsDocument(document.label, {"data": data, "training": {}})
-    decisive.override(tuple(filter(_is_decisive, overrides)), suits_own_data)
+    decisive.override(tuple(filter(_is_decisive, overrides)), DATA_SPECIFIC)
     return read_settings(DecisiveSettings, decisive)
 
 
@@ -77,11 +69,7 @@ def _is_decisive(override: str) -> bool:
 
 
 def refuse_few(count: int, where: str) -> None:
-    """Refuse fewer training images than `MIN_IMAGES`.
-
-    Raises:
-        DataError: there are fewer; its text begins with `where`.
-    """
+    """Refuse fewer training images than `MIN_IMAGES`, by a DataError whose text begins with `where`."""
     if count < MIN_IMAGES:
         raise DataError(
             f"{where}: {count} training images are too few; at least {MIN_IMAGES} are needed, hundreds are better"
@@ -98,14 +86,12 @@ def _refuse_size(name: str, sides: tuple[int, int], image: ImageSpec) -> None:
         )
 
 
-def _refuse_rare_class(training: Dataset, classes: int) -> None:
-    if training.labels is None:
-        return
-    counts = np.bincount(training.labels, minlength=classes)
+def _refuse_rare_class(labels: NDArray[np.int64], class_names: Sequence[str]) -> None:
+    counts = np.bincount(labels, minlength=len(class_names))
     rare = int(counts.argmin())
     if counts[rare] < MIN_IMAGES_OF_CLASS:
         raise DataError(
-            f"data.conditional: class {training.class_names[rare]} has {counts[rare]} images to train on, fewer "
+            f"data.conditional: class {class_names[rare]} has {counts[rare]} images to train on, fewer "
             f"than {MIN_IMAGES_OF_CLASS}: merge it with another, or set data.conditional=false"
         )
 
@@ -114,15 +100,9 @@ def recipe_tables(
     name: str, table: DataTable, data: Dataset | None = None, *, seed: int = 0, batch: int | None = None,
     steps: int | None = None,
 ) -> dict[str, Any]:  # fmt: skip
-    """The tables of a recipe for the images that a data table selects.
+    """The tables of a recipe for the images that `select_images` selects from `table`, `seed` and `data`.
 
-    Args:
-        name: the recipe.
-        table: the experiment's data table.
-        data: a data set, in place of the one that the table names.
-        seed: of the training, which may decide which images are held out.
-        batch: images of a critic update, where the user sets them.
-        steps: generator updates, where the user sets them.
+    `batch` and `steps` are given where the user sets them.
 
     Raises:
         DataError: the images are too few, too small or too large for the recipe, or a class has too few of them.
@@ -135,16 +115,12 @@ def recipe_tables(
     conditions = len(table.conditional) if isinstance(table.conditional, list) else 0
     _refuse_size(name, recipe.sides, image)
     refuse_few(len(training), "data")
-    if classes:
-        _refuse_rare_class(training, classes)
+    if classes and training.labels is not None:
+        _refuse_rare_class(training.labels, training.class_names[:classes])
     spec = ImageSpec(image.channels, image.height, image.width, classes, conditions)
     images = TrainingImages(spec, len(training), training.dtype == np.uint8, batch, steps)
-    try:
+    with blame(PartError, f"recipe {name} failed to compute settings for {images}:"):
         tables = recipe().settings(images)
-    except GankitError:
-        raise
-    except Exception as error:  # plug-ins may raise anything
-        raise PartError(f"recipe {name} failed to compute settings for {images}: {typed_line(error)}") from error
     if not isinstance(tables, dict) or {"data", "run"} & tables.keys():  # the user's, and a record's
         raise PartError(f"recipe {name} returned {shown(tables)}; it must return tables by name, without data and run")
     return tables

@@ -13,11 +13,10 @@ from gankit.registry.plugins import PlugIn
 
 
 def schema(load: bool = False, **more: type[BaseModel]) -> dict[str, Any]:
-    """The JSON schema (draft 2020-12) of an experiment; parts that cannot be imported are left out.
+    """The JSON schema (draft 2020-12) of an experiment, with `more` top-level tables, for example that of a study.
 
-    Args:
-        load: whether plug-ins are imported, so that their settings are known; else the schema allows them any settings.
-        more: models of further top-level tables by name, for example that of a study.
+    Plug-ins are imported only with `load`; else the schema allows them any settings. Parts that cannot be imported are
+    left out.
     """
     definitions: dict[str, Any] = {}
 

@@ -96,11 +96,7 @@ class Resized(View):
 
     @cached_property
     def images(self) -> NDArray[Any]:
-        """(n, channels, height, width) in the data set's type.
-
-        Raises:
-            DataError: they are too many for the memory.
-        """
+        """(n, channels, height, width) in the data set's type; raises DataError if the memory is too small for them."""
         images = self.whole.images
         if reason := too_many(len(images), self.image.shape, images.dtype.itemsize):
             raise DataError(f"data.size: {reason}")
@@ -133,8 +129,7 @@ class Resized(View):
 def open_dataset(table: DataTable, data: Dataset | None = None) -> Dataset:
     """The data set that a table names, or `data` in place of it, at the table's size, with all its images.
 
-    Raises:
-        DataError: it is missing, broken, or cannot be made at this size; or its labels do not fit its images.
+    Raises DataError if it is missing or broken, cannot be made at this size, or has labels that do not fit its images.
     """
     size = table.height_width
     dataset: Dataset = table.part.build(size) if data is None else data
@@ -164,8 +159,7 @@ def _check_known(dataset: Dataset) -> None:
 def split_indices(dataset: Dataset, name: str | None) -> NDArray[np.int64]:
     """(k,) indices of a split's images. "all" selects every image; None selects "train" if it exists, else every image.
 
-    Raises:
-        DataError: there is no such split, or it does not hold indices.
+    Raises DataError for a split that is not there, or does not hold indices.
     """
     splits = dataset.splits
     if name is None and "train" in splits:

@@ -34,11 +34,7 @@ A match starts only where no character of a key comes before it, else the search
 
 
 def parse_text(text: str, format: str) -> Any:
-    """The values in a text.
-
-    Args:
-        text: of a file.
-        format: ".toml", ".json" or ".yaml"; YAML needs ruamel.yaml.
+    """The values in a file's text of the format ".toml", ".json" or ".yaml"; YAML needs ruamel.yaml.
 
     Raises:
         ValueError: it is not of this format, or beyond the bounds of this module; some are a TOMLDecodeError or
@@ -100,12 +96,9 @@ def _expanded_size(node: Any, known: dict[int, float]) -> float:
 def copy_values(value: Any, label: str) -> Any:
     """A copy in which no two places share a table or list, with lists for tuples; other objects stay as they are.
 
-    Args:
-        value: tables, lists and plain values within each other.
-        label: what holds them, a file for example; errors begin with it.
-
     Raises:
-        SettingsError: it is beyond the bounds of this module, or holds what no TOML file can; names the place.
+        SettingsError: the value is beyond the bounds of this module, or holds what no TOML file can; names the place,
+            after the label.
     """
     count = 0
 
@@ -174,8 +167,7 @@ def parse_value(text: str) -> Any:
 def parse_table(text: str) -> dict[str, Any] | None:
     """The TOML table in braces that names a data set; None for any other text, and for a file or folder.
 
-    Raises:
-        DataError: it begins with a brace and is no TOML table.
+    Raises DataError for what begins with a brace and is no TOML table.
     """
     if not text.lstrip().startswith("{") or os.path.exists(text):
         return None
@@ -186,11 +178,7 @@ def parse_table(text: str) -> dict[str, Any] | None:
 
 
 def parse_metrics(text: str) -> list[Any]:
-    """Metrics from a TOML list, from one TOML table, or from names separated by commas.
-
-    Raises:
-        SettingsError: no metric is named.
-    """
+    """Metrics from a TOML list, a TOML table, or names separated by commas; raises SettingsError if none is named."""
     value = parse_value(text)
     if isinstance(value, dict):
         return [value]
@@ -203,8 +191,7 @@ def parse_metrics(text: str) -> list[Any]:
 def parse_window(text: str) -> tuple[float, float]:
     """The pixel values that are shown as black and as white, given as "black,white".
 
-    Raises:
-        SettingsError: they are not two finite numbers, or black is not below white.
+    Raises SettingsError unless they are two finite numbers, black below white.
     """
     try:
         black, white = (float(number) for number in text.split(","))

@@ -14,13 +14,7 @@ Images = TypeVar("Images", NDArray[Any], Tensor)
 def rescale(images: Images, source: tuple[float, float], target: tuple[float, float]) -> Images:
     """Bring images from one range to another, in place and in their own type; nothing is clipped.
 
-    Args:
-        images: floating-point array or tensor of any shape, which is overwritten.
-        source: the values of black and white now.
-        target: the values of black and white wanted.
-
-    Returns:
-        The same array or tensor.
+    A floating-point array or tensor of any shape is overwritten and returned. A range is the values of black and white.
     """
     # Python's floats leave the type of arrays as it is; those of NumPy would not.
     (low, high), (black, white) = map(float, source), map(float, target)
@@ -33,8 +27,7 @@ def rescale(images: Images, source: tuple[float, float], target: tuple[float, fl
 def check_range(images: NDArray[Any], value_range: tuple[float, float] | None, where: str) -> None:
     """Refuse images of any shape with values that are NaN or outside the declared range, where one is declared.
 
-    Raises:
-        DataError: there are such values, for which it calls the images `where`; or as `valid_range`.
+    The DataError calls the images `where`. Raises as `valid_range` too.
     """
     if (value_range := valid_range(value_range)) is None:
         return

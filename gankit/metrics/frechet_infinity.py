@@ -19,6 +19,9 @@ class FrechetInfinity(Metric):
     than twice as many images as dimensions the bias is far from linear in 1 / n, and the extrapolation is refused:
     for a true distance of 5 in 2048 dimensions it gives 31 at n = 500 and 21 at n = 1000, hardly better than the plain
     value.
+
+    Args:
+        points: number of sizes, from half of the images to all of them, evenly spaced in 1 / n.
     """
 
     better = "lower"
@@ -26,17 +29,12 @@ class FrechetInfinity(Metric):
     jackknife_groups = 10  # each value takes as many Frechet distances as there are points
 
     def __init__(self, *, points: Annotated[int, Field(ge=3, le=100)] = 15) -> None:
-        """
-        Args:
-            points: number of sizes, from half of the images to all of them, evenly spaced in 1 / n.
-        """
         self.points = points
 
     def compute(self, real: Rows, fake: Rows) -> Result:
         """`frechet-infinity`, which may be negative.
 
-        Raises:
-            GankitError: either side has fewer than 4 images, or than twice as many as dimensions.
+        Raises GankitError if a side has fewer than 4 images, or than twice as many as dimensions.
         """
         # Shuffled by content: the first rows are a random sample, whatever order the rows arrived in. Rows common to
         # both sides come in the same order on both, so that the first n of either side overlap in the same proportion

@@ -63,8 +63,7 @@ class InceptionScore(Metric):
     def compute(self, real: Rows, fake: Rows) -> Result:
         """`inception-score` of the generated images; `inception-score of reals` where there are any.
 
-        Raises:
-            GankitError: no generated image, no logits, or logits not finite or of different numbers of classes.
+        Raises GankitError without generated images or logits; for logits not finite, or of several numbers of classes.
         """
         return self.resampling(Pool(real, fake)).whole()
 

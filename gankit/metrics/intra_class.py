@@ -106,10 +106,7 @@ def _places_by_class(rows: Rows, side: str, name_lists: NameLists) -> dict[Key, 
 
 
 def _combine(outcomes: Mapping[Key, Outcome], average: Callable[[list[float]], Any] = np.mean) -> dict[str, float]:
-    """The unweighted mean over the classes of the metric's first value, then its value in each class.
-
-    `average` replaces the mean where the outcomes are standard errors.
-    """
+    """The unweighted mean (or `average`, of standard errors) of the metric's first values, then each class's value."""
     named_values = {
         key: next(iter(values.items())) for key, values in outcomes.items() if not isinstance(values, GankitError)
     }
@@ -132,13 +129,7 @@ def _in_order(keys: set[Key], name_lists: NameLists) -> list[Key]:
 
 
 class _ByClass(Resampling):
-    """The metric's own resampling of each class.
-
-    Attributes:
-        classes: the resampling of each class, in order.
-        class_of: (N,) for each place in the pool, the number of its class in `classes`.
-        index_in_class: (N,) its place in the pool of that class.
-    """
+    """The metric's own resampling of each class."""
 
     def __init__(self, metric: IntraClass, pool: Pool) -> None:
         super().__init__(metric, pool)
@@ -155,9 +146,10 @@ class _ByClass(Resampling):
         real, fake, training = (
             dataclasses.replace(rows, training=None, **unneeded) for rows in (pool.real, pool.fake, training)
         )
+        self.classes: dict[Key, Resampling] = {}  # in order
+        # For each place in the pool, the number of its class in `classes`, and its place in the pool of that class.
         self.class_of = np.zeros(pool.real.count + pool.fake.count, dtype=np.int64)
         self.index_in_class = np.zeros_like(self.class_of)
-        self.classes: dict[Key, Resampling] = {}
         for number, key in enumerate(keys):
             of_real, of_fake = places_in_real.get(key, none), places_in_fake.get(key, none)
             places = np.concatenate([of_real, of_fake + pool.real.count])

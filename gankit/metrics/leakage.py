@@ -33,13 +33,8 @@ class Thumbnail(NamedTuple):
 def shrink(image: NDArray[Any], height: int, width: int) -> Matrix:
     """Exact area averaging: each new pixel is the mean of the old ones under it, weighted by their overlap.
 
-    Args:
-        image: (c, h, w) of any numeric type.
-        height: new height, at most h.
-        width: new width, at most w.
-
-    Returns:
-        (c, height, width) float64. The mean square of the result is never above that of the image.
+    (c, h, w) of any numeric type to (c, height, width) float64, no larger than h and w. The mean square of the result
+    is never above that of the image.
     """
     return _overlaps(image.shape[1], height) @ image.astype(np.float64) @ _overlaps(image.shape[2], width).T
 
@@ -58,9 +53,7 @@ def duplicates(
     """Batches of p pairs of duplicates: (p,) indices in the first and the second set, RMS differences, whether exact.
 
     Candidates are found at 16 pixels a side or fewer, where search is cheap: averaging never increases a difference.
-
-    Raises:
-        GankitError: images of different numbers of channels, both above 1.
+    Raises GankitError for images of different numbers of channels, both above 1.
     """
     pixels = _at_one_size(first, second)
     height, width = pixels[0].shape[2:]
@@ -115,6 +108,9 @@ class Leakage(Metric):
     - exact duplicates: images of the first set with an exact one.
 
     At most c * 64 * 64 numbers are kept of each image: 48 kB of memory for a colour image.
+
+    Args:
+        threshold: root mean square difference below which images are near duplicates, out of 255; 0: none.
     """
 
     needs = ("images", "ids", "labels")
@@ -127,10 +123,6 @@ class Leakage(Metric):
     }  # fmt: skip
 
     def __init__(self, *, threshold: Annotated[float, Ge(0)] = NEAR_COPY) -> None:
-        """
-        Args:
-            threshold: root mean square difference below which images are near duplicates, out of 255; 0: none.
-        """
         self.threshold = threshold
 
     def compute(self, real: Rows, fake: Rows) -> Result:
@@ -153,8 +145,7 @@ class Leakage(Metric):
 def thumbnails(rows: Rows, name: str, side: int = LONGEST_SIDE) -> list[Thumbnail]:
     """A digest and a small copy of each image, of at most `side` pixels a side.
 
-    Raises:
-        GankitError: no images or ids, or images that are not (n, c, h, w) or not finite.
+    Raises GankitError without images or ids, and for images that are not (n, c, h, w) or not finite.
     """
     whole, ids = rows.required("images", f"the {name}"), rows.required("ids", f"the {name}").tolist()
     if whole.ndim != 4 or 0 in whole.shape[1:]:

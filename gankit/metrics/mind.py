@@ -68,23 +68,22 @@ def _squared_distances(x: Matrix, y: Matrix) -> Matrix:
 
 @final
 class Mind(Metric):
-    """The sliced Wasserstein distance between real and generated images in feature space: no Gaussian is assumed."""
+    """The sliced Wasserstein distance between real and generated images in feature space: no Gaussian is assumed.
+
+    Args:
+        projections: number of random directions, at most 10,000; with more, the value depends less on them.
+    """
 
     better = "lower"
     meanings: ClassVar = {"mind": Meaning("mean distance between projections of both sides' features", "lower")}
 
     def __init__(self, *, projections: Annotated[int, Ge(1), Le(10_000)] = 1000) -> None:
-        """
-        Args:
-            projections: number of random directions, at most 10,000; with more, the value depends less on them.
-        """
         self.projections = projections
 
     def compute(self, real: Rows, fake: Rows) -> dict[str, float]:
         """`mind`, at least 0; its mean is above 0 for equal distributions, the more so the fewer images there are.
 
-        Raises:
-            GankitError: as `monge_distance`.
+        Raises as `monge_distance`.
         """
         return {"mind": monge_distance(*feature_pair(real, fake, min_rows=1), projections=self.projections)}
 

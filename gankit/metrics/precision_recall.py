@@ -81,9 +81,7 @@ def _values(real: NDArray[Any], fake: NDArray[Any], k: int) -> dict[str, float]:
 class _Neighbours:
     """The images of two sets as one pool, and for each image a list of its nearest ones, from which balls are counted.
 
-    Args:
-        sets: (n, d) and (m, d) features.
-        k: the largest k to expect.
+    The sets are (n, d) and (m, d) features, and k is the largest to expect.
     """
 
     def __init__(self, sets: tuple[NDArray[Any], NDArray[Any]], k: int) -> None:
@@ -244,8 +242,7 @@ class PrecisionRecall(Metric):
     def compute(self, real: Rows, fake: Rows) -> Result:
         """`precision`, `recall`, `density`, `coverage`, with the larger side cut to the size of the smaller one.
 
-        Raises:
-            GankitError: as `precision_recall`.
+        Raises as `precision_recall`.
         """
         x, y = feature_pair(real, fake, min_rows=3)
         n = min(len(x), len(y))

@@ -1,6 +1,7 @@
 """A data set made of arrays, of pictures, or of another library's data set."""
 
 import contextlib
+import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, final
@@ -27,11 +28,7 @@ _NO_LABELS = '; labels = "none" leaves out those that images come with'
 
 
 def as_array(values: Any, name: str) -> NDArray[Any]:
-    """Values of any shape as an array of that shape.
-
-    Raises:
-        DataError: some are masked out, or NumPy cannot hold them; calls them `name`.
-    """
+    """Values of any shape as an array of that shape; raises DataError if some are masked out, or fit no array."""
     if isinstance(values, np.ma.MaskedArray):
         if np.ma.is_masked(values):
             raise DataError(f"{name} has values that are masked out: fill them, or leave such images out")
@@ -149,22 +146,21 @@ def _classes(labels: NDArray[Any], names: tuple[str, ...]) -> tuple[NDArray[np.i
     return labels.astype(np.int64), names
 
 
-def _read_labels(
-    n: int, labels: Any, names: tuple[str, ...]
-) -> tuple[NDArray[np.int64] | None, tuple[str, ...], dict[str, NDArray[Any]]]:
-    """(n,) classes, the names of the classes, and {}; if an image can have several labels: None, () and facts."""
+def _read_labels(n: int, labels: Any, names: tuple[str, ...]) -> Known:
+    """The (n,) classes and their names; facts where an image can have several labels."""
     if labels is None:
         if names:
             raise DataError(f"class_names has {counted(len(names), 'name')} for 0 classes in labels")
-        return None, (), {}
+        return Known()
     labels = as_array(labels, "labels")
     if labels.ndim == 2 and labels.shape[1] > 1 and np.isin(labels, (0, 1)).all():
         columns = labels.shape[1]
         if len(names) not in (0, columns):
             raise DataError(f"class_names has {counted(len(names), 'name')} for {columns} columns of labels")
         titles = names or [f"label-{column}" for column in range(columns)]
-        return None, (), {title: labels[:, column].astype(np.float64) for column, title in enumerate(titles)}
-    return *_classes(_column(labels, "labels", n), names), {}
+        return Known(facts={title: labels[:, column].astype(np.float64) for column, title in enumerate(titles)})
+    classes, names = _classes(_column(labels, "labels", n), names)
+    return Known(labels=classes, class_names=names)
 
 
 def _check_class_names(names: Sequence[str] | None) -> tuple[str, ...]:
@@ -177,23 +173,19 @@ def _check_class_names(names: Sequence[str] | None) -> tuple[str, ...]:
     return texts
 
 
-def _read_known(
-    n: int, classes: NDArray[np.int64] | None, names: tuple[str, ...], label_facts: Mapping[str, NDArray[Any]],
-    groups: Any, agreement: Any, facts: Mapping[str, ArrayLike],
-) -> Known:  # fmt: skip
-    """What is known of n images, with every array checked."""
+def _read_others(n: int, known: Known, groups: Any, agreement: Any, facts: Mapping[str, ArrayLike]) -> Known:
+    """What is known of n images by their labels and by these arrays, every one of which is checked."""
     if not isinstance(facts, Mapping) or not all(isinstance(name, str) for name in facts):
         raise DataError(f"facts is {shown(facts)}: give a dict of arrays by name")
     arrays = {name: as_array(values, name) for name, values in facts.items()}
-    if taken := label_facts.keys() & arrays.keys():
+    if taken := known.facts.keys() & arrays.keys():
         raise DataError(f"facts has {min(taken)!r}, and so have the labels: give the fact another name")
-    arrays = {**label_facts, **arrays}
+    arrays = {**known.facts, **arrays}
     for name, values in arrays.items():
         if values.shape[:1] != (n,):
             raise DataError(f"{name} has the shape {values.shape}; there are {n} images")
-    return Known(
-        labels=classes,
-        class_names=names,
+    return dataclasses.replace(
+        known,
         groups=None if groups is None else _column(groups, "groups", n),
         agreement=None if agreement is None else shares(_column(agreement, "agreement", n), "agreement"),
         facts=arrays,
@@ -263,10 +255,10 @@ class Arrays(Dataset):
         try:
             if labels is None and item_labels is not None:
                 chosen = [x if x is None else as_array(x, f"label {k}")[()] for k, x in enumerate(item_labels)]
-            read = _read_labels(len(images), chosen, names)
+            known = _read_labels(len(images), chosen, names)
         except DataError as error:
             raise DataError(f"{error}{_NO_LABELS if item_labels is not None else ''}") from None
-        self._known = _read_known(len(images), *read, groups, agreement, facts or {})
+        self._known = _read_others(len(images), known, groups, agreement, facts or {})
 
     @property
     def image(self) -> ImageSpec:

@@ -76,11 +76,7 @@ class PlugIn:
         return f"{self.distribution}:{self.name}"
 
     def load(self) -> Any:
-        """Import the module and return the object.
-
-        Raises:
-            PartError: whatever the import raises, `SystemExit` included.
-        """
+        """Import the module and return the object; what the import raises, even `SystemExit`, becomes a PartError."""
         entry = entrypoints.EntryPoint(self.name, self.module, self.attribute)
         try:
             return entry.load()

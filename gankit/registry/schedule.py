@@ -40,10 +40,6 @@ class Schedule(Settings, Generic[Number]):
         return self.start + (self.end - self.start) * progress
 
 
-def _number_or_table(value: Any) -> str:
-    return "table" if isinstance(value, (Mapping, Schedule)) else "number"
-
-
 if TYPE_CHECKING:
     Scheduled = Union[Number, Schedule[Number]]  # noqa: UP007 - an alias that is generic
 else:
@@ -57,7 +53,8 @@ else:
 
         def __class_getitem__(cls, number: Any) -> Any:
             union = Annotated[number, Tag("number")] | Annotated[Schedule[number], Tag("table")]
-            return Annotated[union, Discriminator(_number_or_table)]
+            tables = (Mapping, Schedule)
+            return Annotated[union, Discriminator(lambda value: "table" if isinstance(value, tables) else "number")]
 
 
 def fill_at(buffer: "Tensor", setting: float | Schedule[float] | None, step: int) -> float | None:

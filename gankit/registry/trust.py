@@ -29,8 +29,7 @@ def trust(value: Any) -> None:
 def check_trust(file: str | Path, who: str) -> None:
     """Refuse a program file that is named only in a file of settings, and not by the user.
 
-    Raises:
-        PartError: names the file and `who`, the part that would load it.
+    The PartError names the file and `who`, the part that would load it.
     """
     if not _is_file(file):
         return  # the part that would load it says that it is missing

@@ -38,20 +38,16 @@ class ReplayRecorder:
     """Records operations on the CPU as a CUDA graph does: numbers among their arguments stay as they were.
 
     A replay does the same operations on the same memory: whatever Python decides anew in each turn, it does not see.
-
-    Args:
-        modules: whose buffers a recording leaves as they were.
+    A recording leaves the buffers of `modules` as they were.
     """
 
     def __init__(self, modules: list[nn.Module]) -> None:
         self._modules = modules
 
     def warm_up(self) -> contextlib.AbstractContextManager[None]:
-        """As `Recorder.warm_up`."""
         return contextlib.nullcontext()
 
     def record(self, compute: Callable[[], None]) -> Callable[[], None]:
-        """As `Recorder.record`."""
         before = buffers_of(self._modules)
         with _Tape() as tape:
             compute()
@@ -121,10 +117,7 @@ def replay_turns(stepper: Stepper, report: Callable[[str], None], exact: bool = 
 
 
 def assert_capturable(experiment: Experiment, data: TrainingData) -> None:
-    """Assert that steps whose turns are replayed equal eager ones, and that a turn stays on its device.
-
-    On the CPU, and with CUDA graphs where there is a GPU.
-    """
+    """Assert that replayed steps equal eager ones and stay on their device; also with CUDA graphs if there is a GPU."""
     eager, replayed = (_stepper(experiment, data, "cpu", graphs=False) for _ in range(2))
     said: list[str] = []
     _assert_equal_steps(eager, replayed, replay_turns(replayed, said.append), said)

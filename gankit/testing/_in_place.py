@@ -14,19 +14,12 @@ ACTIVATIONS = {
 
 
 class _OutOfPlace(TorchFunctionMode):
-    """Computes some in-place activations out of place.
-
-    Args:
-        is_replaced: says of an activation's index, in the order of calls, whether it is computed out of place.
-
-    Attributes:
-        used: indices of the in-place activations whose result went into another operation.
-    """
+    """Computes in-place activations out of place where `is_replaced` says so of their index in the order of calls."""
 
     def __init__(self, is_replaced: Callable[[int], bool]) -> None:
         super().__init__()
         self.is_replaced = is_replaced
-        self.used: set[int] = set()
+        self.used: set[int] = set()  # indices of those whose result went into another operation
         self._results: list[Tensor] = []  # kept alive, so that no other tensor gets their identity
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
@@ -51,10 +44,8 @@ class _OutOfPlace(TorchFunctionMode):
 def in_place_error(run: Callable[[], Tensor]) -> float:
     """The largest change of a result when in-place activations no longer change their input.
 
-    An activation whose result is not used is there to change its input, and stays in place.
-
-    Args:
-        run: computes the same result at every call.
+    An activation whose result is not used is there to change its input, and stays in place. `run` computes the same
+    result at every call.
     """
     with _OutOfPlace(lambda index: True) as first:
         first.note_use(run())

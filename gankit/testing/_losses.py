@@ -12,10 +12,10 @@ from torch import Tensor, nn
 from gankit import seeds
 from gankit.errors import PartError
 from gankit.interfaces import Augment, Critic, Generator, ImageSpec, Loss, Side, Turn
-from gankit.registry import registry, valid_part
+from gankit.registry import registry
 from gankit.registry.wrapping import wrap
 from gankit.seeds import TurnDraws
-from gankit.testing._suite import labels_for, save_and_load
+from gankit.testing._suite import build_part, labels_for, save_and_load
 from gankit.testing._trained import TrainedSuite, named
 from gankit.training.inputs import SIDES
 
@@ -73,24 +73,20 @@ class LossTests(TrainedSuite):
         """New networks, always with the same weights, and fixed samples."""
         image = image or self.image
         seeds.manual_seed(1)
-        generator = _build("generator", self.generator, image, self.generator_settings).double()
-        critic = _build("critic", self.critic, image, self.critic_settings).double()
+        generator = build_part("generator", self.generator, image, self.generator_settings).double()
+        critic = build_part("critic", self.critic, image, self.critic_settings).double()
         with torch.no_grad():
             for parameter in [*generator.parameters(), *critic.parameters()]:
                 parameter.add_(0.05 * torch.randn_like(parameter))
         real = torch.rand(self.SAMPLES, *image.shape, dtype=torch.float64) * 2 - 1
         latents = torch.randn(self.SAMPLES, generator.latent_dim, dtype=torch.float64)
         # The view is always the same, so that a part of a batch is augmented as in the whole batch.
-        needs_view = Augment in self._class().needs
-        fixed_view = _fixed_view() if needs_view else None
+        fixed_view = _fixed_view() if Augment in self.build().needs else None
         # The generator normalises by its running statistics, so that a fake does not depend on the other fakes.
         return {
             "generator": generator.eval(), "critic": critic, "real": real, "latents": latents,
             "labels": labels_for(image, self.SAMPLES, real), "augment": self.augment() if self.augment else fixed_view,
         }  # fmt: skip
-
-    def _class(self) -> type[Loss]:
-        return type(self.build())
 
     def value(self, side: Side, rows: slice = slice(None), loss: Loss | None = None, **changes: Any) -> Tensor:
         """The loss of one side on a new turn; skips the test if the loss is silent on that side."""
@@ -105,7 +101,7 @@ class LossTests(TrainedSuite):
     def test_finds_what_it_needs_among_the_suite_s_parts(self) -> None:
         """The suite's critic, generator or augment is an instance of each of `needs`."""
         parts = self._parts()
-        for need in self._class().needs:
+        for need in self.build().needs:
             assert any(isinstance(parts[name], need) for name in ("generator", "critic", "augment")), (
                 f"the loss needs a {need.__name__}: set `critic`, `generator` or `augment` of this test class to a "
                 "part of that type"
@@ -163,12 +159,12 @@ class LossTests(TrainedSuite):
         if parts["labels"] is not None:
             equal["labels"] = parts["labels"][:1].expand(self.SAMPLES, *parts["labels"].shape[1:])
         parts |= equal
-        one_sample, all_samples = slice(0, 1), slice(None)
+        one_sample = slice(0, 1)
         if len({self.value(side, one_sample, seed=seed, **parts).item() for seed in range(3)}) == 1:
             return  # it draws nothing
         variance_of_one, variance_of_all = (
             statistics.variance([self.value(side, rows, seed=seed, **parts).item() for seed in range(40)])
-            for rows in (one_sample, all_samples)
+            for rows in (one_sample, slice(None))
         )
         # With independent draws the ratio is SAMPLES in expectation, and between 3 and 12 for 40 seeds almost surely.
         assert variance_of_all <= variance_of_one / (self.SAMPLES / 3), (
@@ -206,7 +202,7 @@ class LossTests(TrainedSuite):
         """A critic may score patches: (n, 1, h, w)."""
         layers = nn.Conv2d(self.image.channels, 4, 4, 4), nn.Softplus(), nn.Conv2d(4, 1, 1)
         critic = wrap("critic", nn.Sequential(*layers)).double()
-        if any(not isinstance(critic, need) for need in self._class().needs if need is not Augment):
+        if any(not isinstance(critic, need) for need in self.build().needs if need is not Augment):
             pytest.skip("it needs more of a critic")
         assert torch.isfinite(self.value(side, critic=critic))
 
@@ -220,8 +216,9 @@ class LossTests(TrainedSuite):
             return grad(*args, **kwargs)
 
         monkeypatch.setattr(torch.autograd, "grad", record)
-        self.build().critic(self.turn("critic"))
-        assert not calls or self._class().per_sample, "it differentiates scores by images: set per_sample = True"
+        loss: Loss = self.build()
+        loss.critic(self.turn("critic"))
+        assert not calls or loss.per_sample, "it differentiates scores by images: set per_sample = True"
 
     @each_side
     def test_acts_after_a_step(self, side: Side) -> None:
@@ -248,7 +245,7 @@ class LossTests(TrainedSuite):
 
     def partners(self) -> dict[str, Any]:
         """The suite's networks, and its augment or a fixed view for a loss that needs one."""
-        needs_view = Augment in self._class().needs
+        needs_view = Augment in self.build().needs
         if needs_view:
             registry("augment").register("fixed-view")(_fixed_view())
         return {
@@ -259,14 +256,8 @@ class LossTests(TrainedSuite):
 
     def test_has_a_sensible_weight(self) -> None:
         """`default_weight` is the factor if the experiment states none."""
-        assert 0 < self._class().default_weight < float("inf")
+        assert 0 < self.build().default_weight < float("inf")
 
 
 def _fixed_view() -> Any:
     return wrap("augment", lambda images: 0.7 * images.flip(2) + 0.1, capturable=True)
-
-
-def _build(kind: str, part: str | type, image: ImageSpec, settings: Mapping[str, Any]) -> Any:
-    if isinstance(part, str):
-        return valid_part(kind, part, settings).build(image)
-    return part(image, **settings)

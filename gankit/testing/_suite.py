@@ -96,19 +96,11 @@ class Suite:
         Raises:
             PartError: it refuses the image or the settings.
         """
-        return self._construct(self.given(image), {**self.settings, **self.files, **settings})
+        return build_part(self.kind, self.part, self.given(image), {**self.settings, **self.files, **settings})
 
     def given(self, image: ImageSpec | None) -> Any:
         """The value for the constructor's positional parameter."""
         return image or self.image
-
-    def _construct(self, given: Any, settings: Mapping[str, Any]) -> Any:
-        try:
-            validated = self.settings_model.model_validate(settings)
-        except ValidationError as error:
-            reasons = "; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors())
-            raise PartError(f"{self.kind} {self.part}: {reasons}") from error
-        return construct(self.kind, self.part, given, validated)
 
     def like(self, kind_of_image: str) -> ImageSpec:
         """The suite's image, changed to be grey, wide, conditional or the like."""
@@ -128,7 +120,8 @@ class Suite:
 
     def test_builds_from_defaults(self) -> None:
         """It needs no setting but the files that `write` names."""
-        assert isinstance(self._construct(self.given(None), self.files), registry(self.kind).interface())
+        part = build_part(self.kind, self.part, self.given(None), self.files)
+        assert isinstance(part, registry(self.kind).interface())
 
     def test_settings_refuse_unknown_keys(self) -> None:
         """A misspelt key must not be ignored."""
@@ -152,6 +145,16 @@ class Suite:
             f"{part.__name__} cites no source: name the paper in the first lines, as in 'Zhao et al. 2020, arXiv "
             f"2006.10738, section 3'; for a part without a paper, set cites = False in {type(self).__name__}"
         )
+
+
+def build_part(kind: str, part: str | type, given: Any, settings: Mapping[str, Any]) -> Any:
+    """A part, by its name or its class; raises PartError where it refuses the settings, or what it is given."""
+    try:
+        validated = registry(kind).settings(part).model_validate(settings)
+    except ValidationError as error:
+        reasons = "; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors())
+        raise PartError(f"{kind} {part}: {reasons}") from error
+    return construct(kind, part, given, validated)
 
 
 def labels_for(image: ImageSpec, n: int, like: Tensor | None = None) -> Tensor | None:

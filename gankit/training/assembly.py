@@ -24,19 +24,12 @@ from gankit.training.mixing import mixes_samples, setting_without_mixing
 
 @dataclass(frozen=True)
 class LossTerm:
-    """A loss of the experiment, which trains critic, generator or both, with its factor and interval.
+    """A loss of the experiment, which trains critic, generator or both, with its factor and interval."""
 
-    Attributes:
-        name: in logs; numbered where an experiment names a loss twice.
-        loss: the part.
-        weight: the factor that the experiment gives it, or the loss's own.
-        every: the loss is computed on every `every`-th update only, with its weight times `every`.
-    """
-
-    name: str
+    name: str  # in logs; numbered where an experiment names a loss twice
     loss: Loss
-    weight: float | Schedule[float]
-    every: int
+    weight: float | Schedule[float]  # the factor that the experiment gives it, or the loss's own
+    every: int  # the loss is computed on every `every`-th update only, with its weight times `every`
 
     def trains(self, side: Side) -> bool:
         """Whether the loss has a term for a side: it overrides the method of that name, in its class or in itself."""
@@ -45,21 +38,13 @@ class LossTerm:
 
 @dataclass(frozen=True)
 class Gan:
-    """The parts of an experiment that take part in training, already built and checked.
-
-    Attributes:
-        generator: freshly initialised from the seed.
-        critic: freshly initialised from the seed.
-        losses: in the experiment's order.
-        augment: or None.
-        critic_mixes_samples: whether a sample's score depends on the other samples of its batch.
-    """
+    """The parts of an experiment that take part in training, built, checked and freshly initialised from the seed."""
 
     generator: Generator
     critic: Critic
-    losses: tuple[LossTerm, ...]
+    losses: tuple[LossTerm, ...]  # in the experiment's order
     augment: Augment | None
-    critic_mixes_samples: bool
+    critic_mixes_samples: bool  # whether a sample's score depends on the other samples of its batch
 
     def lazy_scale(self, side: Side) -> float:
         """What `training.lazy_scaling` sets: k / (k + 1), as in StyleGAN2, for the longest interval k > 1; else 1."""
@@ -181,7 +166,6 @@ def _build_losses(tables: list[LossTable], image: ImageSpec) -> list[LossTerm]:
 
 
 def _check_needs(experiment: Experiment, losses: tuple[LossTerm, ...], parts: list[Any]) -> None:
-    """Refuse a loss that needs an ability, such as `ClassHead`, which no part has."""
     hints: dict[type, str] = {Augment: "; add an [augment] table"}
     if hasattr(experiment.critic.settings, "class_head"):
         hints[ClassHead] = "; set critic.class_head=true"
@@ -216,7 +200,6 @@ def _check_held_out(experiment: Experiment, losses: tuple[LossTerm, ...], augmen
 
 
 def _check_penalties(experiment: Experiment, image: ImageSpec, losses: tuple[LossTerm, ...]) -> None:
-    """Refuse losses that differentiate sample by sample, where the critic mixes samples."""
     for term in losses:
         if term.loss.per_sample:
             setting = setting_without_mixing(experiment.critic.part, image)
@@ -314,7 +297,6 @@ def _takes(network: nn.Module, *inputs: Tensor | None) -> bool:
 
 
 def _check_divisible(experiment: Experiment, image: ImageSpec, critic_mixes: bool, generator_mixes: bool) -> None:
-    """Refuse to compute a batch in pieces if that would give other gradients than the whole batch."""
     if experiment.training.compile:
         raise PartError("training.accumulate: training.compile works on whole batches; set one of the two")
     for kind, mixes in (("critic", critic_mixes), ("generator", generator_mixes)):

@@ -4,7 +4,6 @@ import torch
 from torch import nn
 from torch.optim.swa_utils import AveragedModel
 
-from gankit import distributed
 from gankit.interfaces import Generator
 from gankit.nn.copies import copied
 
@@ -34,13 +33,3 @@ def update_average(average: AveragedModel, generator: Generator, decay: float) -
     for own, buffer in zip(average.module.buffers(), generator.buffers(), strict=True):
         own.copy_(buffer)
     average.n_averaged += 1
-
-
-def averaged_copy(generator: Generator, average: AveragedModel | None) -> Generator:
-    """A copy of the generator with the averaged weights, where there are any, and its own buffers."""
-    network = copied(generator)
-    distributed.synchronise(network, on=False)  # its batch normalisation must not wait for other processes
-    if average is not None:
-        for parameter, averaged in zip(network.parameters(), average.module.parameters(), strict=True):
-            parameter.data.copy_(averaged.data)
-    return network

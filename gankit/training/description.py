@@ -1,6 +1,6 @@
 """A data set in words, as it was read: for `gankit check` and the start of a training."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -19,8 +19,7 @@ MOST_NAMES = 8
 def describe(table: DataTable, dataset: Dataset) -> Iterator[str]:
     """One line on the images, all of which are read for it, then one line for each other known fact.
 
-    Raises:
-        DataError: images cannot be read; the lines that need no pixels are yielded before.
+    Raises DataError if images cannot be read; the lines that need no pixels are yielded before.
     """
     start = f"data {table.name}: {len(dataset)} images"
     lines = [f"  {what}: {text}" for what, text in _facts_in_words(dataset.known, table) if text]
@@ -56,7 +55,6 @@ def data_warnings(data: TrainingData) -> list[str]:
 
 
 def _images_in_words(dataset: Dataset) -> str:
-    """The number of images, with classes and patients where these are known."""
     known = dataset.known
     classes = f" ({_classes(known)})" if known.labels is not None else ""
     patients = f" of {counted(len(np.unique(known.groups)), 'patient')}" if known.groups is not None else ""
@@ -64,7 +62,6 @@ def _images_in_words(dataset: Dataset) -> str:
 
 
 def _pixels(dataset: Dataset) -> str:
-    """The sizes, channels and grey levels of the images."""
     spec = dataset.image
     sizes = sorted(dataset.stored_sizes, key=lambda size: (size[0] * size[1], size))
     ends = sizes if len(sizes) < 2 else [sizes[0], sizes[-1]]
@@ -116,11 +113,8 @@ def _facts_in_words(known: Known, table: DataTable) -> Iterator[tuple[str, str]]
             advice = "sub-folders, a column `label` in labels.csv, or an array `labels` name them"
         yield "classes", f"none ({advice})"
     else:
-        hint = (
-            ""
-            if table.conditional or len(known.class_names) < 2
-            else "; data.conditional=true gives them to the networks"
-        )
+        unused = len(known.class_names) > 1 and not table.conditional
+        hint = "; data.conditional=true gives them to the networks" if unused else ""
         yield "classes", _classes(known) + _columns(known, "label") + hint
     if known.groups is None:
         source = "a column `patient` in labels.csv, or an array `groups`, says which patient each is of"
@@ -137,8 +131,8 @@ def _facts_in_words(known: Known, table: DataTable) -> Iterator[tuple[str, str]]
     splits = ", ".join(f"{name} {len(indices)}" for name, indices in known.splits.items())
     yield "splits", splits + _columns(known, "split")
     used = {*(table.conditional if isinstance(table.conditional, list) else ()), table.weights}
-    if unused := _names(name for name in known.facts if name not in used):
-        yield "unused", f"{unused} (kept as facts; numbers can be conditions: data.conditional=[NAME])"
+    if others := _names([name for name in known.facts if name not in used]):
+        yield "unused", f"{others} (kept as facts; numbers can be conditions: data.conditional=[NAME])"
     if votes := _names(_like_votes(known)):
         yield "possible votes", f"{votes}: names of classes; if raters gave them, call the columns vote_1, vote_2, ..."
     if known.left_out:
@@ -168,7 +162,6 @@ def _classes(known: Known) -> str:
     return _names([f"{name}: {count}" for name, count in zip(known.class_names, counts, strict=False)])
 
 
-def _names(names: Iterable[str]) -> str:
-    names = list(names)
+def _names(names: Sequence[str]) -> str:
     more = f", ... ({len(names)} in all)" if len(names) > MOST_NAMES else ""
     return unbroken(", ".join(names[:MOST_NAMES])) + more

@@ -28,10 +28,6 @@ MAX_CONDITIONS = 2048
 class Evaluator:
     """Generates images as the finished run will, and evaluates them by the experiment's `evaluation` settings.
 
-    Args:
-        stepper: has the generator, the data and the experiment.
-        record: of the run.
-
     Attributes:
         conditions: (m, k) standardised conditions of training images, evenly picked, m at most MAX_CONDITIONS; None
             without conditions.
@@ -88,10 +84,8 @@ class Evaluator:
     def values(self, generator: Generator) -> dict[str, float]:
         """The metrics' values of a `sampling_copy`, by name, in the order of the experiment.
 
-        The reals are the held-out images, or the training images where none are held out.
-
-        Raises:
-            GankitError: the features or metrics cannot judge these images.
+        The reals are the held-out images, or the training images where none are held out. Raises GankitError if the
+        features or metrics cannot judge these images.
         """
         count, seed = self._metrics.count, self._settings.seed
         labels = draw_labels(count, self._record, self.conditions, seed)

@@ -22,13 +22,7 @@ SIDES: tuple[Side, Side] = ("critic", "generator")
 
 @final
 class Inputs:
-    """The inputs of all turns of a training.
-
-    Args:
-        experiment: the settings.
-        data: the images.
-        like: an empty tensor; images, latents and conditions take its dtype and device.
-        latent_dim: the generator's.
+    """The inputs of all turns of a training; images, latents and conditions have dtype and device of `like`.
 
     Attributes:
         loss_rng: makes the losses' random numbers.

@@ -19,9 +19,7 @@ LOST_PENALTY = 100.0
 class Objective:
     """The losses of an experiment, each with its interval (`every`) and its weight at the present step.
 
-    Args:
-        losses: in the experiment's order.
-        like: an empty tensor; weights that move with the step take its dtype and device.
+    Weights that move with the step have dtype and device of `like`.
     """
 
     def __init__(self, losses: Sequence[LossTerm], like: Tensor) -> None:
@@ -43,10 +41,7 @@ class Objective:
     def __call__(self, turn: Turn, index: int) -> Tensor | None:
         """The weighted sum of the losses that are due at the `index`-th update of the turn's side, a scalar.
 
-        None where no loss has a value.
-
-        Raises:
-            PartError: a loss returns something other than one number.
+        None where no loss has a value; raises PartError if a loss returns something other than one number.
         """
         total: Tensor | None = None
         for term in self.due(turn.side, index):

@@ -19,9 +19,7 @@ def build_optimizer(settings: Training, network: nn.Module, side: Side) -> torch
     """The optimiser that the settings name, for all parameters of one side's network, with the rates of step 0.
 
     Loading a state into it keeps these options, and raises ValueError for a state of another kind of optimiser.
-
-    Raises:
-        PartError: it cannot train networks, or refuses its options.
+    Raises PartError if it cannot train networks, or refuses its options.
     """
     name = settings.optimizer
     if name in CANNOT_TRAIN:
@@ -42,14 +40,9 @@ def build_optimizer(settings: Training, network: nn.Module, side: Side) -> torch
 
 
 def move_rate(optimizer: torch.optim.Optimizer, settings: Training, side: Side, step: int, scale: float) -> None:
-    """Set the learning rate and betas of one side's optimiser for a step.
+    """Set the learning rate and betas of one side's optimiser for a step, counted from 0.
 
-    Args:
-        optimizer: of that side.
-        settings: of the training.
-        side: whose optimiser it is.
-        step: the number of the step, from 0.
-        scale: of rate and betas, for penalties that are not computed at each update.
+    `scale` multiplies the rate, and is the power of betas, for penalties that are not computed at each update.
     """
     remaining = 1 - step / settings.steps if settings.lr_decay == "linear" else 1.0
     first, second = (value_at(beta, step) for beta in settings.betas)

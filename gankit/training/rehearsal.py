@@ -94,8 +94,7 @@ def rehearse(experiment: Experiment, data: TrainingData) -> list[str]:
 def check(recipe_or_path: str, *overrides: str) -> Iterator[str]:
     """Load an experiment, read its data and rehearse its training; yields what to tell the user, line by line.
 
-    Raises:
-        GankitError: the data are not there, or a part cannot be trained.
+    Raises GankitError if the data are not there, or a part cannot be trained.
     """
     experiment = load(recipe_or_path, *overrides)
     dataset = open_dataset(experiment.data)
@@ -134,15 +133,16 @@ def _resume(first: Stepper, second: Stepper) -> None:
                 f"the state of {name} holds {' and '.join(broken) or 'something'} that a checkpoint cannot restore: "
                 "hold tensors, numbers and text, in dicts and lists"
             ) from None
-        try:
-            load_state(second.stateful()[name], name, {name: state}, Path("trial"))
-        except RunError as error:
-            raise _load_error(name, error) from error
+        _load(second.stateful()[name], name, name, state)
     second.go_to(first.step)
 
 
-def _load_error(name: str, error: RunError) -> PartError:
-    return PartError(f"{name} cannot load its own saved state: {typed_line(error.__cause__ or error, 200)}")
+def _load(part: Any, name: str, key: str, state: Any) -> None:
+    try:
+        load_state(part, key, {key: state}, Path("trial"))
+    except RunError as error:
+        reason = typed_line(error.__cause__ or error, 200)
+        raise PartError(f"{name} cannot load its own saved state: {reason}") from error
 
 
 def read_back(state: Any, device: torch.device | str = "cpu") -> Any:
@@ -173,10 +173,7 @@ def _check_export(stepper: Stepper) -> None:
                 f"the state of {name} cannot be exported: {typed_line(error, 200)}; hold tensors in buffers"
             ) from error
         opened = build_network(stepper.experiment, kind, stepper.data.image)
-        try:
-            load_state(opened, kind, {kind: state}, Path("trial"))
-        except RunError as error:
-            raise _load_error(name, error) from error
+        _load(opened, name, kind, state)
         place(name, opened, stepper.device, stepper.like.dtype)
         if not _same(*(output(name, network, stepper, train=False) for network in (trained, opened))):
             raise PartError(f"{name} {DIFFERS}")

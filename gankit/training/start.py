@@ -57,11 +57,6 @@ def load_start_weights(stepper: Stepper) -> None:
 def load_networks(stepper: Stepper, state: dict[str, Any], folder: Path) -> None:
     """Load the networks of another run's state and, where both runs average, the average with its number of updates.
 
-    Args:
-        stepper: whose networks begin with them.
-        state: what the other run's checkpoint holds.
-        folder: the other run's, for messages.
-
     Raises:
         RunError: no layer of a network fits, the other run lacks frozen ones, or its weights are not finite.
     """

@@ -14,13 +14,13 @@ from gankit.errors import PartError
 from gankit.experiments.experiment import Experiment
 from gankit.interfaces import Augment, Critic, Generator, Loss, Side, Turn
 from gankit.nn.compilation import Compilation
-from gankit.nn.copies import buffers_of, restore_buffers
+from gankit.nn.copies import buffers_of, copied, restore_buffers
 from gankit.nn.modes import bfloat16
 from gankit.runs import checkpoint
 from gankit.runs.networks import describe_value, load_state, not_finite, place, step_hooks
 from gankit.runs.run import choose_device
 from gankit.training.assembly import Gan, build
-from gankit.training.averaging import averaged_copy, new_average, update_average
+from gankit.training.averaging import new_average, update_average
 from gankit.training.data import TrainingData
 from gankit.training.execution.arithmetic import arithmetic
 from gankit.training.execution.graphs import choose
@@ -33,12 +33,7 @@ from gankit.training.optimizers import build_optimizer, move_rate
 
 @final
 class Stepper:
-    """A GAN with its optimisers, trained step by step.
-
-    Args:
-        experiment: the settings.
-        data: the images.
-        log: gathers the value of every loss.
+    """A GAN with its optimisers, trained step by step; `log` gathers the value of every loss.
 
     Attributes:
         step: generator updates done.
@@ -112,7 +107,6 @@ class Stepper:
         return network
 
     def _compilation(self) -> Compilation:
-        """What compiles the networks, where `training.compile` asks for it."""
         # A compiled turn that fails may have changed the state of these, which is then restored.
         stateful = [part for part in [*self.parts.values(), self.log] if hasattr(part, "state_dict")]
         compilation = Compilation(stateful, self.warnings.append, self.settings.compile == "all")
@@ -122,7 +116,6 @@ class Stepper:
         return compilation
 
     def _parts(self) -> dict[str, Any]:
-        """Networks, losses and the augment, by kind and name."""
         tables = self.experiment
         parts: dict[str, Any] = {
             f"generator {tables.generator.name}": self.generator,
@@ -144,9 +137,7 @@ class Stepper:
     def go_to(self, step: int) -> None:
         """Set the number of generator updates done, and call `before_step` of every part.
 
-        Raises:
-            PartError: one of them returns something other than numbers by name, or None; or a name is one of
-                `log.OWN_NAMES`.
+        Raises PartError if one returns something other than numbers by name or None, or a name of `log.OWN_NAMES`.
         """
         self.step, self.hook_values = step, {}
         self.objective.go_to(step)
@@ -199,8 +190,7 @@ class Stepper:
     def update(self, side: Side, batch: int, index: int) -> None:
         """Do the `index`-th update of one side, on `batch` samples over all processes, if any loss has a value.
 
-        Raises:
-            PartError: losses have a value in other processes, but not in this one.
+        Raises PartError if losses have a value in other processes, but not in this one.
         """
         last_turn: Turn | None = None
         parameters = list(getattr(self, side).parameters())
@@ -274,7 +264,7 @@ class Stepper:
     def turn(
         self, side: Side, shard: Shard, index: int, read: ReadInput | None = None, log: LogValue | None = None
     ) -> Turn:
-        """Build what the losses of an update read: its images, labels, latents and random numbers.
+        """Build what the losses of a side's `index`-th update read: its images, labels, latents and random numbers.
 
         Args:
             side: whose update.
@@ -315,8 +305,13 @@ class Stepper:
         return lambda name: inputs[name]()
 
     def averaged_generator(self) -> Generator:
-        """A copy of the generator with the averaged weights, where there are any."""
-        return averaged_copy(self.generator, self.averaged)
+        """A copy of the generator with the averaged weights, where there are any, and its own buffers."""
+        network = copied(self.generator)
+        distributed.synchronise(network, on=False)  # its batch normalisation must not wait for other processes
+        if self.averaged is not None:
+            for parameter, averaged in zip(network.parameters(), self.averaged.module.parameters(), strict=True):
+                parameter.data.copy_(averaged.data)
+        return network
 
     def stateful(self) -> dict[str, Any]:
         """All objects whose state a resumed training needs, by their names in checkpoints."""

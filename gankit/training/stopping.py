@@ -24,19 +24,13 @@ class StopRequest:
     by `nohup`, or Ctrl-C by a shell's script that starts it in the background.
 
     A terminal and a wrapper such as `timeout` or make may both pass on the same interrupt. A second one within `GRACE`
-    seconds is therefore ignored.
-
-    Args:
-        notice: printed at once on the error stream at the first interrupt.
-
-    Attributes:
-        requested: whether there was an interrupt.
+    seconds is therefore ignored. A notice is printed at once on the error stream at the first interrupt.
     """
 
     GRACE = 2.0
 
     def __init__(self, notice: str = "") -> None:
-        self.requested = False
+        self.requested = False  # whether there was an interrupt
         self._notice = notice
         self._when = 0.0
         self._breaks_off = False

@@ -21,12 +21,8 @@ class StepThreads:
     """Advances a training, each step with its recorded number of threads, else with one chosen before it.
 
     Rounding depends on the number of threads. So each choice is in the run's folder before the step that it is for, and
-    a resumed run repeats the recorded choices for as long as there are any.
-
-    Args:
-        folder: the run's.
-        options: from `thread_options`; empty where the number is fixed. Unless a choice is recorded, none is made
-            before `start`.
+    a resumed run repeats the recorded choices for as long as there are any. Else none is made before `start`. Options
+    are those of `thread_options`, none where the number is fixed.
     """
 
     def __init__(self, folder: Path, options: Sequence[int]) -> None:
@@ -57,11 +53,7 @@ class StepThreads:
         return self._choice is not None and self._choice.trying
 
     def advance(self, stepper: Stepper, is_stopped: Callable[[], bool]) -> str:
-        """Do `stepper.advance(is_stopped)` with the threads of its step.
-
-        Returns:
-            A line for the user when a choice has been made, else an empty text.
-        """
+        """Do `stepper.advance(is_stopped)` with the step's threads; returns a line for the user on a choice, or ""."""
         step, choice = stepper.step, self._choice
         if choice is None:
             stepper.advance(is_stopped)

@@ -26,14 +26,13 @@ def time_training(
 ) -> float:
     """Seconds that a step of a training takes, the mean over steps with and without lazy losses.
 
+    Raises GankitError if the experiment cannot be trained.
+
     Args:
         experiment: its own number of CPU threads takes precedence over `threads`.
         threads: of the CPU; None keeps the present number.
         data: as for `gankit.train`.
         limit: seconds of timed steps; one of each kind is always timed, after untimed ones that load and compile.
-
-    Raises:
-        GankitError: the experiment cannot be trained.
     """
     own, seed = experiment.training.threads, experiment.training.seed
     with seeds.own_draws(), torch_threads(threads if own == "auto" else own):

@@ -102,10 +102,7 @@ def _new_folder(folder: Path) -> Iterator[None]:
 def _trainer(
     experiment: Experiment, folder: Path, data: Dataset | None, claim: contextlib.AbstractContextManager[None]
 ) -> Iterator[Trainer]:
-    """A trainer in the context that it needs: processes, threads, arithmetic, and plain errors for device failures.
-
-    Process 0 enters `claim`, which ensures that no other process writes into the folder.
-    """
+    """A trainer in the context that it needs; process 0 enters `claim`, so that no other writes into the folder."""
     with (
         distributed.process_group(), device_faults(folder, experiment.training),
         _threads_and_random_state(experiment) as options, contextlib.ExitStack() as stack,

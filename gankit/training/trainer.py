@@ -42,11 +42,9 @@ SETTLING = 0.1
 class Trainer:
     """One training: steps, and at intervals lines of the log (ticks), sample grids and checkpoints in its folder.
 
-    Args:
-        experiment: the settings, and the record of the run if it is resumed.
-        folder: the run's.
-        data: a data set of the calling program, in place of the one that the experiment names.
-        thread_options: numbers of CPU threads to choose from while training on the CPU; empty keeps the present one.
+    The experiment of a run that is resumed holds its record. `data` takes the place of the data set that it names.
+    `thread_options` are numbers of CPU threads to choose from while training on the CPU; without any, the present one
+    is kept.
     """
 
     def __init__(
@@ -82,8 +80,7 @@ class Trainer:
     def create_folder(self) -> None:
         """Create the run's folder with its experiment, after a trial evaluation where the run will have evaluations.
 
-        Raises:
-            GankitError: the features or metrics of the experiment cannot judge these images; nothing is written then.
+        Raises GankitError if the features or metrics cannot judge these images; nothing is written then.
         """
         if self.experiment.evaluation.every:
             self.evaluator.values(self._get_sampling_copy())
@@ -95,8 +92,7 @@ class Trainer:
     def restore(self) -> None:
         """Load the newest checkpoint, or start at step 0 where there is none.
 
-        Raises:
-            RunError: the data have changed, or the checkpoint does not fit the experiment.
+        Raises RunError if the data have changed, or the checkpoint does not fit the experiment.
         """
         if self.experiment.run is not None:
             check_same_data(self.folder, self.experiment.run, self.record)
@@ -227,13 +223,10 @@ class Trainer:
             on_tick(row)
 
     def _evaluate(self, bar: Progress, stop: StopRequest) -> dict[str, Any]:
-        """Evaluate the generator, and keep it if it is the best so far; returns its metrics for the log.
-
-        Raises:
-            BrokenOff: a stop was requested. Only where there is a single process: others would wait for this one.
-        """
+        """Evaluate the generator, and keep it if it is the best so far; returns its metrics for the log."""
         generator = self._get_sampling_copy()
         try:
+            # With several processes a stop breaks nothing off: the others would wait for this one.
             with stop.breaking_off() if distributed.size() == 1 else contextlib.nullcontext():
                 values = self.evaluator.values(generator)
             # The best is kept, since a GAN may collapse late in its training; the first metric decides.

@@ -107,8 +107,7 @@ def turn_of(stepper: Stepper, side: Side) -> Turn:
 def output(name: str, part: Any, stepper: Stepper, train: bool) -> Tensor:
     """The output, of any shape, of a copy of a network or augment, for the same inputs and draws at every call.
 
-    Raises:
-        PartError: it changes its input.
+    Raises PartError if it changes its input.
     """
     turn = turn_of(stepper, "critic")
     inputs = turn.latents if isinstance(part, Generator) else turn.raw_real

@@ -68,9 +68,8 @@ def determinism_warnings(
 ) -> list[str]:
     """One line that names the parts and their operations without a deterministic form; no line if there are none.
 
-    Args:
-        parts: by name, each with its inputs: (n, latent_dim) latents or (n, c, h, w) images, and labels.
-        step: does a step with all of them: what else it does is done by losses.
+    Parts come by name, each with its inputs: (n, latent_dim) latents or (n, c, h, w) images, and labels. `step` does a
+    step with all of them: what else it does is done by losses.
     """
     with deterministic(), noting_nondeterminism() as operations:
         step()

@@ -14,9 +14,7 @@ import torch
 class CudaRecorder:
     """Records CUDA graphs on one device. They share their memory, since only one turn runs at a time.
 
-    Args:
-        device: a CUDA device.
-        generators: of this device, from which turns draw, besides torch's own.
+    `generators` are those of the device from which turns draw, besides torch's own.
     """
 
     def __init__(self, device: torch.device, generators: list[torch.Generator]) -> None:

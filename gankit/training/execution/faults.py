@@ -14,15 +14,9 @@ ASKED = re.compile(r"tried to allocate ([\d.]+ ?\w+)", re.IGNORECASE)
 
 @contextlib.contextmanager
 def device_faults(folder: Path, settings: Training, step: Callable[[], int] | None = None) -> Iterator[None]:
-    """Say in one line what a device's error means for the run in a folder.
+    """Raise a RunError that says in one line what a failed device, or too little memory, means for a folder's run.
 
-    Args:
-        folder: the run's.
-        settings: of its training.
-        step: gives the step that has been reached; None while a training is set up, or a run is loaded.
-
-    Raises:
-        RunError: there was too little memory, or the device failed.
+    `step` gives the step that has been reached; None while a training is set up, or a run is loaded.
     """
     try:
         yield

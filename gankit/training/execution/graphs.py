@@ -29,7 +29,7 @@ from gankit.nn.compilation import Compilation
 from gankit.nn.copies import buffers_of, restore_buffers
 from gankit.training.execution.arithmetic import noting_nondeterminism
 from gankit.training.execution.cuda import CudaRecorder
-from gankit.training.execution.work import Eager, Execution, LogValue, ReadInput, Work
+from gankit.training.execution.work import Eager, LogValue, ReadInput, Work
 
 WARM_UPS = 2
 """Turns of each kind that run eagerly before the one that is recorded: libraries choose their kernels in the first."""
@@ -61,17 +61,11 @@ class Recorder(Protocol):
 
 @dataclass
 class _Results:
-    """What a turn has computed. Replays overwrite these tensors in place.
+    """What a turn has computed. Replays overwrite these tensors in place."""
 
-    Attributes:
-        turn: holds the images, scores and features that were asked for, without autograd graph.
-        gradients: of each parameter of the turn's network.
-        logged: the values that losses logged, with their names.
-    """
-
-    turn: Turn
-    gradients: list[Tensor | None]
-    logged: list[tuple[str, Tensor]]
+    turn: Turn  # holds the images, scores and features that were asked for, without autograd graph
+    gradients: list[Tensor | None]  # of each parameter of the turn's network
+    logged: list[tuple[str, Tensor]]  # by losses, with their names
 
 
 @dataclass
@@ -127,7 +121,7 @@ class Graphs:
         self._recorder.free()
 
     def run(self, work: Work) -> Turn | None:
-        """As `Execution.run`."""
+        """As `Eager.run`."""
         if self._eager is not None:
             return self._eager.run(work)
         if (recording := self._recordings.get(work.key)) is not None:
@@ -301,20 +295,11 @@ def choose(
     log: LogValue,
     report: Callable[[str], None],
     compilation: Compilation,
-) -> Execution:
+) -> Eager | Graphs:
     """The way that the settings ask for; eager with `training.graphs="auto"` where turns cannot be recorded.
 
-    Args:
-        settings: of the training.
-        device: where it runs.
-        parts: networks, losses and the augment, by the name that errors use.
-        loss_rng: makes the losses' random numbers.
-        log: takes the values that losses log.
-        report: takes a line for the user.
-        compilation: used where the settings ask for it.
-
-    Raises:
-        PartError: `training.graphs=true`, and turns cannot be recorded; names the part or the reason.
+    With `training.graphs=true` a PartError then names the part or the reason. `parts` are networks, losses and the
+    augment, by the name that errors use; for `log` and `report` see `Graphs`.
     """
     obstacle = _obstacle(settings, device, parts)
     if settings.graphs is True and obstacle:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Protocol, final
+from typing import final
 
 from torch import Tensor, nn
 
@@ -21,24 +21,17 @@ LogValue = Callable[[str, Tensor], None]
 class Work:
     """One turn that is to be computed.
 
-    Attributes:
-        side: whose turn it is.
-        key: turns of one key do the same operations: the side and the names of the losses that are due.
-        network: the one whose gradients the turn computes.
-        inputs: makes each tensor that the turn may read, by name, such as images (n, c, h, w) and latents
-            (n, latent_dim); every call gives equal values.
-        seed: seeds all generators from which the turn draws.
-        build_turn: builds the turn.
-        differentiate: computes the gradients of a turn; False where no loss has a value.
+    `inputs` make each tensor that it may read, by name, such as images (n, c, h, w) and latents (n, latent_dim); every
+    call gives equal values.
     """
 
     side: str
-    key: tuple[str, ...]
-    network: nn.Module
+    key: tuple[str, ...]  # turns of one key do the same operations: the side and the names of the losses that are due
+    network: nn.Module  # whose gradients the turn computes
     inputs: Mapping[str, Callable[[], Tensor]]
-    seed: Callable[[], None]
+    seed: Callable[[], None]  # seeds all generators from which the turn draws
     build_turn: Callable[[ReadInput, LogValue], Turn]
-    differentiate: Callable[[Turn], bool]
+    differentiate: Callable[[Turn], bool]  # computes the gradients of a turn; False where no loss has a value
 
     def compute(self, read: ReadInput, log: LogValue) -> Turn | None:
         """Do the turn from the present state of all generators, and return it; None where no loss has a value."""
@@ -46,39 +39,21 @@ class Work:
         return turn if self.differentiate(turn) else None
 
 
-class Execution(Protocol):
-    """A way to execute turns."""
-
-    def run(self, work: Work) -> Turn | None:
-        """Compute the gradients of a turn, and return it for `after_step`; None where no loss has a value."""
-        ...
-
-    def close(self) -> None:
-        """Free what was kept for further turns."""
-        ...
-
-
 @final
 class Eager:
-    """Runs a turn operation by operation, as Python asks for them.
-
-    Args:
-        log: takes the values that losses log.
-        compilation: compiles the networks on the way, or None.
-    """
+    """Runs a turn operation by operation, as Python asks for them; a compilation compiles the networks on the way."""
 
     def __init__(self, log: LogValue, compilation: Compilation | None = None) -> None:
         self._log, self._compilation = log, compilation
 
     def run(self, work: Work) -> Turn | None:
-        """As `Execution.run`."""
-        if self._compilation is None:
-            return self._once(work)
-        return self._compilation.attempt(work.side, lambda: self._once(work))
+        """Compute the gradients of a turn, and return it for `after_step`; None where no loss has a value."""
 
-    def _once(self, work: Work) -> Turn | None:
-        work.seed()
-        return work.compute(lambda name: work.inputs[name](), self._log)
+        def once() -> Turn | None:
+            work.seed()
+            return work.compute(lambda name: work.inputs[name](), self._log)
+
+        return once() if self._compilation is None else self._compilation.attempt(work.side, once)
 
     def close(self) -> None:
         """Nothing is kept."""
