@@ -21,12 +21,12 @@ from typing import BinaryIO
 import filelock
 
 from gankit.errors import BusyError, GankitError, RunError, not_in_utf8
-from gankit.terminal.text import harmless, to_cell
+from gankit.terminal.text import harmless, say, to_cell
 
 LOCK, HOLDER = ".lock", ".lock-holder"
 OWN = re.compile(r"\..+\.\d+\.tmp|(\..+)?\.lock(-holder)?")
 """Names of what gankit puts into a folder while it writes: unfinished files and folders, and locks."""
-POLL = 0.2  # Seconds between looks at a lock that another process holds
+POLL, SIGNED = 0.2, 5.0  # Seconds between looks at a lock of another process, and until it has said which one it is
 MARK = b"gankit-digest:"
 
 
@@ -233,9 +233,8 @@ def write_folder(folder: Path, fill: Callable[[Path], None]) -> Path:
             new.rename(folder)
             try:
                 _sync_folder(folder.parent)
-            except OSError:  # who reads of an error may repeat the command, which must not find the folder taken
-                folder.rename(new)
-                raise
+            except OSError as error:  # no reason to delete what may be the work of hours
+                say(f"warning: {folder} is whole, but a power cut may take it ({error.strerror}); copy it", error=True)
         finally:
             _remove(new)
     return folder
@@ -306,11 +305,12 @@ def locked(target: Path, lock: Path | None = None, give_up: Callable[[], bool] =
     """
     lock = lock or target.with_name(f".{target.name}{LOCK}")
     handle, holder = filelock.FileLock(lock), lock.with_name(lock.name + HOLDER.removeprefix(LOCK))
+    soon = time.monotonic() + SIGNED
     while True:
         try:
             handle.acquire(timeout=0)
         except filelock.Timeout:
-            if give_up():
+            if give_up() and (holder.exists() or time.monotonic() > soon):
                 raise BusyError(f"{target}: {_describe(holder)} is writing here; wait for it, or stop it") from None
             time.sleep(POLL)
         except NotImplementedError:  # a file system without locks: its users must take care
@@ -326,7 +326,7 @@ def locked(target: Path, lock: Path | None = None, give_up: Callable[[], bool] =
     for left in _unfinished(lock.parent, "|".join(map(re.escape, (target.name, holder.name)))):
         _remove(left)
     try:
-        command = shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]])
+        command = shlex.join([Path(sys.argv[0].removesuffix(f"{os.sep}__main__.py")).name, *sys.argv[1:]])
         facts = {"pid": os.getpid(), "command": command, "host": socket.gethostname()}
         with named_errors(target, holder):
             write_atomically(holder, json.dumps(facts))

@@ -166,6 +166,36 @@ run_jobs([Job(name, lambda folder: time.sleep(300)) for name in "ab"], Path({str
     assert not alive
 
 
+@pytest.mark.slow
+@pytest.mark.skipif(os.name == "nt", reason="there are no shells of Unix")
+def test_workers_that_a_shell_has_started_work_and_end_with_their_main_process(tmp_path: Path) -> None:
+    shell = tmp_path / "python"
+    shell.write_text(f'#!/bin/sh\n"{sys.executable}" "$@"\nexit $?\n')  # as in wrappers of clusters; not by `exec`
+    shell.chmod(0o755)
+    script = f"""
+import os, sys, time
+from gankit.studies.jobs import Job, run_jobs
+from pathlib import Path
+sys.executable = {str(shell)!r}
+def quick(folder):
+    return {{"worker": os.getpid(), "parent": os.getppid()}}
+def slow(folder):
+    (folder / "worker").write_text(str(os.getpid()))
+    (folder / "begun").touch()
+    time.sleep(300)
+folder = Path({str(tmp_path / "jobs")!r})
+found = run_jobs([Job("a", quick), Job("b", quick)], folder, workers=2, quiet=True)
+assert all(outcome.result["parent"] != os.getpid() for outcome in found.values())
+run_jobs([Job("c", slow)], folder, workers=2, quiet=True)
+"""
+    with subprocess.Popen([sys.executable, "-c", script], stderr=subprocess.DEVNULL) as main:
+        wait_for(tmp_path / "jobs" / "c" / "begun", by=main)
+        worker = psutil.Process(int((tmp_path / "jobs" / "c" / "worker").read_text()))
+        main.kill()
+    _, alive = psutil.wait_procs([worker], timeout=60)  # much less than `SILENCE`
+    assert not alive
+
+
 def test_a_folder_that_another_process_writes_is_no_failure_of_the_job(tmp_path: Path) -> None:
     def busy(folder: Path) -> dict[str, Any]:
         raise BusyError("run: process 7 is writing here")

@@ -24,6 +24,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import joblib
+import psutil
 
 from gankit.errors import BusyError, GankitError, RunError, first_of
 from gankit.files import OWN, locked, remove_unfinished, write_atomically
@@ -47,7 +48,8 @@ POLL = 0.3  # Seconds between looks at the folder
 CLOCK_EVERY = 10.0  # Seconds between updates of `CLOCK`: so much of a killed job's time can go uncounted
 LATE = 60.0  # Seconds that a file may take to appear on a shared disk
 SILENCE = 180.0  # Seconds without a change of `ALIVE` after which the main process is taken for dead
-PARENT = 0  # The process that has started this worker on its machine, and with which it ends; 0 in any other process
+# The process that has started this worker on its machine, perhaps through a shell, and with which it ends
+PARENT: psutil.Process | None = None
 BUSY = threading.Lock()  # Held during a job by a worker that the main process has started
 
 
@@ -67,7 +69,7 @@ def run_job(job: Job, jobs: Path, threads: int, main: MainProcess | None) -> Non
 
     `main` is None in the main process itself. A worker changes its working directory, and prints into a file.
     """
-    watch, started_here = None, main is not None and main.process_id == PARENT
+    watch, started_here = None, main is not None and _has_started(main)
     if main is not None:
         _enter_directory(jobs, main)
         watch = _watch(jobs / ALIVE, main)
@@ -139,7 +141,7 @@ def _read(path: Path) -> str:
 def _watch(alive: Path, main: MainProcess) -> Callable[[], bool]:
     """A function that tells whether the main process has ended, has been silent for long, or was replaced by another.
 
-    Its end shows at once where it is the parent of this process (but not on Windows), elsewhere by its silence.
+    Its end shows at once where it has started this process, elsewhere by its silence.
     """
     last_sign, unchanged_since = "", time.monotonic()  # what `ALIVE` held last, and since when
 
@@ -148,23 +150,35 @@ def _watch(alive: Path, main: MainProcess) -> Callable[[], bool]:
         sign = _read(alive)
         if sign != last_sign:
             last_sign, unchanged_since = sign, time.monotonic()
-        is_orphan = main.process_id == PARENT and os.getppid() != PARENT
         is_replaced = sign != "" and not sign.startswith(main.token)
-        return is_orphan or is_replaced or time.monotonic() - unchanged_since > SILENCE
+        return (_has_started(main) and _is_orphan()) or is_replaced or time.monotonic() - unchanged_since > SILENCE
 
     return is_abandoned
 
 
-def end_with(parent: int) -> None:
-    """End this process when its parent has ended and no job runs here: joblib would let it wait for jobs for good.
+def _has_started(main: MainProcess) -> bool:
+    return PARENT is not None and PARENT.pid == main.process_id
 
-    Called first of all: the parent may end while this process still loads what its first job needs.
+
+def _is_orphan() -> bool:
+    """Whether the process that has started this one has ended."""
+    try:
+        return PARENT is None or not PARENT.is_running() or PARENT.status() == psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return True
+
+
+def end_with(parent: int) -> None:
+    """End this process when `parent` has ended and no job runs here: joblib would let it wait for jobs for good.
+
+    Called first of all: `parent` may end while this process still loads what its first job needs.
     """
     global PARENT
-    PARENT = parent
+    with contextlib.suppress(psutil.NoSuchProcess):
+        PARENT = psutil.Process(parent)
 
     def watch() -> None:
-        while os.getppid() == parent:
+        while not _is_orphan():
             time.sleep(POLL)
         with BUSY:
             os._exit(1)
