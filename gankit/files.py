@@ -34,10 +34,13 @@ def user_path(path: str | Path) -> Path:
     """A path as the user names it, in which `~` stands for the home folder.
 
     Raises:
-        GankitError: there is no such user, or this one has no home folder.
+        GankitError: there is no such user, this one has no home folder, or no file can have this name here.
     """
     try:
+        os.fsencode(path)
         return Path(path).expanduser()
+    except UnicodeEncodeError as error:
+        raise GankitError(f"{path}: no file can have this name in {error.encoding}; set PYTHONUTF8=1") from None
     except RuntimeError:
         raise GankitError(f"{path}: ~ does not stand for a home folder here; write the path in full") from None
 
@@ -74,8 +77,8 @@ def write_atomically(path: Path, content: bytes | str) -> None:
         try:
             content = content.encode()
         except UnicodeEncodeError as error:
-            name = content[max(error.start - 20, 0) : error.end + 20]
-            raise GankitError(f"{path}: {not_in_utf8(repr(name))}") from None
+            name = repr(content[max(error.start - 20, 0) : error.end + 20])
+            raise GankitError(f"{path}: {not_in_utf8(name)}") from None
     with open_atomically(path) as file:
         file.write(content)
 
@@ -151,9 +154,7 @@ def is_sealed(path: Path) -> bool | None:
         size = file.seek(0, os.SEEK_END) - len(MARK) - hashlib.blake2b().digest_size
         file.seek(max(size, 0))
         mark, digest = file.read(len(MARK)), file.read()
-        if size < 0 or mark != MARK:
-            return None
-        return _digest(file, size) == digest
+        return None if size < 0 or mark != MARK else _digest(file, size) == digest
 
 
 def _digest(file: BinaryIO, size: int) -> bytes:
@@ -213,8 +214,7 @@ def write_folder(folder: Path, fill: Callable[[Path], None]) -> Path:
         RunError: as `refuse_taken`, or another process writes the folder.
         OSError: it cannot be written; names the file.
     """
-    folder = user_path(folder)
-    refuse_taken(folder)
+    refuse_taken(folder := user_path(folder))
     folder.parent.mkdir(parents=True, exist_ok=True)
     new = folder.with_name(f".{folder.name}.{os.getpid()}.tmp")
     with locked(folder), named_errors(folder, new):

@@ -332,6 +332,17 @@ def test_a_name_that_is_not_utf8(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.skipif(os.name == "nt", reason="names of files are in UTF-8 there")
+def test_a_name_that_the_encoding_of_files_lacks_is_not_called_missing(tmp_path: Path) -> None:
+    """As in an experiment of another machine, read where `LC_ALL=C` and the UTF-8 mode of Python is off."""
+    (tmp_path / "é").mkdir()
+    command = [sys.executable, "-m", "gankit", "check", "wgan-gp", "data.name=folder", r'data.path="\u00e9"']
+    plain = {**os.environ, "LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
+    ended = subprocess.run(command, cwd=tmp_path, env=plain, capture_output=True, text=True, check=False)
+    assert ended.returncode == 2
+    assert r"\xe9: no file can have this name in ascii; set PYTHONUTF8=1" in ended.stderr
+
+
 def test_the_current_folder_is_not_replaced(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     for name in (".", "../" + tmp_path.name, str(tmp_path)):
