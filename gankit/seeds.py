@@ -2,7 +2,10 @@
 
 import contextlib
 import hashlib
+import os
 import random
+import signal
+import sys
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -15,7 +18,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from gankit.errors import PartError
+from gankit.errors import PartError, first_of
 
 Given = ParamSpec("Given")
 Result = TypeVar("Result")
@@ -60,6 +63,49 @@ def plain_torch() -> Iterator[None]:
             before = _plain.pop()
             if not _plain:
                 torch.set_default_dtype(before)
+
+
+def _stop_handlers() -> list[Any]:
+    """What signals that stop a program do; empty in threads that cannot set it."""
+    is_main = threading.current_thread() is threading.main_thread()
+    return [(kind, signal.getsignal(kind)) for kind in (signal.SIGINT, signal.SIGTERM) if is_main]
+
+
+_SHARED: dict[str, tuple[Callable[[], Any], Callable[[Any], Any]]] = {
+    "torch's default dtype": (torch.get_default_dtype, torch.set_default_dtype),
+    "torch's default device": (torch.get_default_device, lambda device: torch.set_default_device(None)),
+    "torch's number of CPU threads": (torch.get_num_threads, torch.set_num_threads),
+    "torch's deterministic mode": (torch.get_deterministic_debug_mode, torch.set_deterministic_debug_mode),
+    "torch's gradient mode": (torch.is_grad_enabled, torch.set_grad_enabled),
+    "NumPy's handling of errors": (np.geterr, lambda state: np.seterr(**state)),
+    "the working directory": (os.getcwd, os.chdir),
+    "what Ctrl-C does": (_stop_handlers, lambda handlers: [signal.signal(*each) for each in handlers]),
+}
+"""What all parts share: its name, the function that reads it, and the one that sets it."""
+
+
+@contextlib.contextmanager
+def unchanged_settings(name: str, seed: bool = True) -> Iterator[None]:
+    """Refuse a part that changes, in the block, what all others compute with; it is put back.
+
+    Args:
+        name: the part's.
+        seed: whether that of torch's global generator is watched too.
+
+    Raises:
+        PartError: names the part and the setting.
+    """
+    before, first = {what: read() for what, (read, _) in _SHARED.items()}, torch.initial_seed()
+    try:
+        yield
+    finally:
+        changed = [what for what, (read, _) in _SHARED.items() if read() != before[what]]
+        for what in changed:
+            _SHARED[what][1](before[what])
+        if seed and torch.initial_seed() != first:  # draws do not change it
+            changed.append("torch's seed")
+        if changed and not isinstance(sys.exception(), KeyboardInterrupt):
+            raise PartError(f"{name} changes {first_of(changed)}, which all parts share: leave it as it is")
 
 
 @contextlib.contextmanager

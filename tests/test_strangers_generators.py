@@ -248,7 +248,7 @@ class Keyless(Painter):
     ("kind", "message"),
     [
         (Halved, r"generator mine makes images of torch.bfloat16 from torch.float32: .* images.to\(z.dtype\)"),
-        (Doubling, "generator mine changes torch's default dtype, which other parts compute in too"),
+        (Doubling, "generator mine changes torch's default dtype, which all parts share"),
         (Growing, "generator mine gains or loses parameters or buffers in a step, or changes their shapes"),
         (Banking, "generator mine gains or loses parameters or buffers in a step, or changes their shapes"),
         (Filling, "generator mine gains or loses parameters or buffers in a step, or changes their shapes"),

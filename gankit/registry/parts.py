@@ -41,13 +41,17 @@ class Part(BaseModel):
     def build(self, argument: object = None) -> Any:
         """Build the part. `argument` is an `ImageSpec`; for a data set it is its (height, width) or None.
 
-        Raises PartError as `construct`, and if the part would load a program that the user has not named.
+        Raises PartError as `construct`, and if the part would load a program that the user has not named, or changes
+        what all parts share, such as torch's seed.
         """
+        from gankit.seeds import unchanged_settings  # loads torch, which lists of parts do not need
+
         # The name of the setting that takes a program file, for parts that have one (`Features.program`).
         setting = getattr(registry(self.kind).get(self.name), "program", None)
         if setting is not None and (file := getattr(self.settings, setting)) is not None:
             check_trust(file, f"{self.kind} {self.name}")
-        return construct(self.kind, self.name, argument, self.settings)
+        with unchanged_settings(f"{self.kind} {self.name}"):
+            return construct(self.kind, self.name, argument, self.settings)
 
     def names(self) -> list[str]:
         """Its own qualified name and those of the parts within its settings."""

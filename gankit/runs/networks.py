@@ -115,18 +115,16 @@ def call_part(name: str, part: Callable[..., Any], *inputs: Tensor | None) -> Te
     """The output of a part for these inputs, without gradients: a tensor of any shape.
 
     Raises:
-        PartError: it raises an error, returns something other than a tensor, or changes torch's default type; names
-            part, inputs and outcome. Errors of the machine, such as too little memory, stay as they are.
+        PartError: it raises an error, returns something other than a tensor, or changes what all parts share; names the
+            part, and its inputs and outcome. Errors of the machine, such as too little memory, stay as they are.
     """
-    arguments, default = describe_value([value for value in inputs if value is not None]), torch.get_default_dtype()
-    with blame(PartError, f"{name}, called with {arguments}, raised"), torch.no_grad():
+    arguments = describe_value([value for value in inputs if value is not None])
+    with torch.no_grad(), seeds.unchanged_settings(name), blame(PartError, f"{name}, called with {arguments}, raised"):
         output = part(*inputs)
     if not isinstance(output, Tensor):
         raise PartError(
             f"{name}, called with {arguments}, returned {describe_value(output)}; it must return one tensor"
         )
-    if torch.get_default_dtype() != default:
-        raise PartError(f"{name} changes torch's default dtype, which other parts compute in too: leave it as it is")
     return output
 
 

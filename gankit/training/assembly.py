@@ -80,9 +80,10 @@ def build(experiment: Experiment, image: ImageSpec) -> Gan:
         _check_fade(experiment, image, {"generator": generator, "critic": critic})
         _check_held_out(experiment, losses, augment)
         _check_shapes(experiment, generator, critic, augment, image)
-        mixes = mixes_samples(critic, image.shape, image)
+        mixes = mixes_samples(critic, image.shape, image, f"critic {experiment.critic.name}")
         if training.accumulate > 1:
-            _check_divisible(experiment, image, mixes, mixes_samples(generator, (generator.latent_dim,), image))
+            name = f"generator {experiment.generator.name}"
+            _check_divisible(experiment, image, mixes, mixes_samples(generator, (generator.latent_dim,), image, name))
     if mixes and not training.mixed_penalties:
         _check_penalties(experiment, image, losses)
     for side in ("critic", "generator"):

@@ -2,10 +2,11 @@
 
 from collections.abc import Iterator
 from contextlib import suppress
+from functools import partial
 from typing import Any, Literal, get_args, get_origin
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from gankit import seeds
 from gankit.errors import PartError, blame
@@ -14,8 +15,14 @@ from gankit.nn.copies import copied
 from gankit.registry.parts import Part
 from gankit.runs.networks import PROBE_BATCH, probe_labels
 
+UNSTEADY = (
+    "computes something else at every call for the same inputs and draws, as where a clock or random numbers of its "
+    "own take part: draw random numbers with torch"
+)
+_equal = partial(torch.allclose, rtol=1e-3, atol=1e-6)
 
-def mixes_samples(network: nn.Module, shape: tuple[int, ...], image: ImageSpec) -> bool:
+
+def mixes_samples(network: nn.Module, shape: tuple[int, ...], image: ImageSpec, name: str = "the network") -> bool:
     """Whether a network's output for a sample depends, in training mode, on the other samples of its batch.
 
     A copy of the network gets the same sample twice, with different others. Small noise is added to its weights, since
@@ -25,21 +32,31 @@ def mixes_samples(network: nn.Module, shape: tuple[int, ...], image: ImageSpec) 
         network: a critic or a generator.
         shape: of a sample that it takes: (c, h, w), or (z,) of latents.
         image: the images of the experiment.
+        name: the network's, for the error.
+
+    Raises:
+        PartError: its outputs differ even for the same batch.
     """
     probe = copied(network)
     probe.train()
     labels = probe_labels(PROBE_BATCH, image)
-    outputs = []
+
+    def output(scale: float) -> Tensor:
+        each = copied(probe)  # a pass may change buffers
+        seeds.manual_seed(2)  # dropout and other random layers draw the same at every call
+        return each(torch.cat([sample, scale * others]), labels)[0]  # type: ignore[no-any-return]
+
     with torch.no_grad(), seeds.own_draws([]):
         sample = torch.randn(1, *shape)
         for parameter in probe.parameters():
             parameter.add_(0.02 * torch.randn_like(parameter))
         others = torch.randn(PROBE_BATCH - 1, *shape)
-        for scale, each in ((0.1, copied(probe)), (3.0, probe)):  # a pass may change buffers
-            seeds.manual_seed(2)  # dropout and other random layers draw the same both times
-            outputs.append(each(torch.cat([sample, scale * others]), labels)[0])
-    first, second = outputs
-    return not torch.allclose(first, second, rtol=1e-3, atol=1e-6)
+        first = output(0.1)
+        if _equal(first, output(3.0)):
+            return False
+        if not _equal(first, output(0.1)):
+            raise PartError(f"{name} {UNSTEADY}")
+        return True
 
 
 def setting_without_mixing(part: Part, image: ImageSpec) -> str | None:

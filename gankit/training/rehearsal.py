@@ -28,13 +28,14 @@ from gankit.training.description import data_warnings, describe, summarise
 from gankit.training.execution.arithmetic import arithmetic, determinism_warnings
 from gankit.training.inputs import SIDES
 from gankit.training.log import TickLog
+from gankit.training.mixing import UNSTEADY
 from gankit.training.start import load_start_weights
 from gankit.training.step import Stepper
 from gankit.training.trial import attempt, drawn, gradient_warnings, modules, output, turn_of
 
 NUMBERS = (Tensor, np.ndarray, np.generic, int, float)
 SAVE_ADVICE = "keep what changes or is random in buffers, or in state_dict and load_state_dict"
-DIFFERS = f"computes something else once it is built anew with its saved state; {SAVE_ADVICE}"
+DIFFERS = f"computes something else once it is built anew with its saved state; {SAVE_ADVICE}, and draw with torch"
 
 
 @seeds.plain_torch()
@@ -175,8 +176,7 @@ def _check_export(stepper: Stepper) -> None:
         opened = build_network(stepper.experiment, kind, stepper.data.image)
         _load(opened, name, kind, state)
         place(name, opened, stepper.device, stepper.like.dtype)
-        if not _same(*(output(name, network, stepper, train=False) for network in (trained, opened))):
-            raise PartError(f"{name} {DIFFERS}")
+        _check_same_output(name, trained, opened, stepper, train=False)
 
 
 def _check_same_outputs(first: Stepper, second: Stepper) -> None:
@@ -184,9 +184,13 @@ def _check_same_outputs(first: Stepper, second: Stepper) -> None:
     for name, part in first.parts.items():
         if isinstance(part, Loss):
             continue
-        own, other = (output(name, each, first, train=True) for each in (part, second.parts[name]))  # on equal inputs
-        if not _same(own, other):
-            raise PartError(f"{name} {DIFFERS}; draw random numbers with torch")
+        _check_same_output(name, part, second.parts[name], first, train=True)
+
+
+def _check_same_output(name: str, part: Any, other: Any, stepper: Stepper, train: bool) -> None:
+    own, others = (output(name, each, stepper, train) for each in (part, other))  # on equal inputs
+    if not _same(own, others):
+        raise PartError(f"{name} {DIFFERS if _same(own, output(name, part, stepper, train)) else UNSTEADY}")
 
 
 def _check_features(stepper: Stepper) -> None:

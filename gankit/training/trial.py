@@ -31,7 +31,8 @@ def attempt(stepper: Stepper) -> None:
     """Do a step; an error inside a part becomes a PartError that names it, and the part that called it."""
     networks = {name: part for name, part in stepper.parts.items() if isinstance(part, (Generator, Critic))}
     shapes = _shapes(networks)
-    with _blaming(stepper.parts):
+    # A step seeds torch itself.
+    with seeds.unchanged_settings(f"one of {', '.join(stepper.parts)}", seed=False), _blaming(stepper.parts):
         try:
             stepper.advance()
         except (RuntimeError, ValueError) as error:
@@ -134,7 +135,8 @@ def _idle_losses(stepper: Stepper) -> list[str]:
             turn = turn_of(stepper, side)
             for term in stepper.objective.due(side, 0):
                 before = {name: getattr(turn, name).clone() for name in _READ}
-                value = getattr(term.loss, side)(turn)
+                with seeds.unchanged_settings(f"loss {term.name}"):
+                    value = getattr(term.loss, side)(turn)
                 if changed := [name for name in _READ if not _unchanged(getattr(turn, name), before[name])]:
                     raise PartError(f"loss {term.name} changes turn.{' and turn.'.join(changed)} in place: copy first")
                 own = term.loss.parameters() if isinstance(term.loss, nn.Module) else ()
