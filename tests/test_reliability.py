@@ -31,7 +31,7 @@ for script, more in (
 """
 
 
-@pytest.fixture(scope="module", params=["write", pytest.param("write,two", marks=pytest.mark.slow)])
+@pytest.fixture(scope="module", params=["again", pytest.param("write,two,again", marks=pytest.mark.slow)])
 def results(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     """What each script found, with these kinds of kills."""
     folder = tmp_path_factory.mktemp("results")

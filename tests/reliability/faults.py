@@ -391,9 +391,9 @@ def whole_run(words: list[str], place: Path, processes: int = 1) -> tuple[Path, 
     return out, ended
 
 
-def go_on(words: list[str], out: Path, place: Path, processes: int = 1) -> list[str]:
+def go_on(words: list[str], out: Path, place: Path, processes: int = 1, fault: Fault | None = None) -> list[str]:
     """Train or resume the run in a folder to its end; what was wrong."""
     begun = (out / "experiment.toml").is_file()
     command = ["resume", str(out)] if begun else ["train", *words, "--out", str(out)]
-    ended = gankit_process(command, place, processes=processes)
+    ended = gankit_process(command, place, fault, processes=processes)
     return [f"{command[0]} ended with {ended.code}: {ended.said[-300:]}"] if ended.code else []

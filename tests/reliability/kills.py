@@ -2,7 +2,8 @@
 
 Kinds: "write" is a kill before and halfway through every write, sync, rename, new folder and deletion. What a kill
 leaves is what the folder holds at that moment, so one training keeps each state that its folder has, and each different
-one is resumed. "two" does so with two processes, "moment" sends SIGKILL, SIGTERM, SIGINT or SIGHUP at random moments.
+one is resumed. "two" does so with two processes; with "again" the resumed training is killed at one of its changes, and
+resumed once more. "moment" sends SIGKILL, SIGTERM, SIGINT or SIGHUP at random moments.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ import shutil
 import signal
 from pathlib import Path
 
-from faults import States, Tally, arguments, differences, gankit_process, go_on, small, whole_run, workplace
+from faults import Fault, States, Tally, arguments, differences, gankit_process, go_on, small, whole_run, workplace
 
 SIGNALS = [signal.SIGKILL, signal.SIGTERM, signal.SIGINT, signal.SIGHUP]
 MOMENTS = 8  # of a recipe
@@ -41,8 +42,11 @@ def try_kind(kind: str, recipe: str, place: Path, tally: Tally, seed: int, count
         if recorded.code:
             raise RuntimeError(recorded.said)
         cases = sorted((path.name for path in states.kept.iterdir()), key=int)
-        tally.content.setdefault("kills", {})[f"{recipe} {kind}"] = recorded.events
+        if kind != "again":
+            tally.content.setdefault("kills", {})[f"{recipe} {kind}"] = recorded.events
         cases = draw.sample(cases, min(count or len(cases), len(cases)))
+        if kind == "again":
+            cases = [f"{case} {draw.randrange(1, recorded.events)}" for case in cases]
     for case in cases:
         name = f"{recipe} {kind} at {case}"
         if tally.is_done(name):
@@ -56,7 +60,10 @@ def try_kind(kind: str, recipe: str, place: Path, tally: Tally, seed: int, count
             if stopped.code not in (0, 130, 1, -send[0]):
                 wrong = [f"ended with {stopped.code}: {stopped.said[-300:]}"]
         else:
-            (place / "states" / case).rename(out)
+            state, *changes = case.split()
+            (place / "states" / state).rename(out)
+            for change in map(int, changes):
+                go_on(words, out, place, fault=Fault(out, change, half=change % 2 == 0))
         wrong += go_on(words, out, place, processes)
         tally.add(name, wrong or differences(whole, out))
     if count is None:
