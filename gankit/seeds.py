@@ -65,10 +65,9 @@ def plain_torch() -> Iterator[None]:
                 torch.set_default_dtype(before)
 
 
-def _stop_handlers() -> list[Any]:
-    """What signals that stop a program do; empty in threads that cannot set it."""
-    is_main = threading.current_thread() is threading.main_thread()
-    return [(kind, signal.getsignal(kind)) for kind in (signal.SIGINT, signal.SIGTERM) if is_main]
+def _on_interrupt() -> Any:
+    """What SIGINT does; None in threads that cannot set it."""
+    return signal.getsignal(signal.SIGINT) if threading.current_thread() is threading.main_thread() else None
 
 
 _SHARED: dict[str, tuple[Callable[[], Any], Callable[[Any], Any]]] = {
@@ -79,21 +78,15 @@ _SHARED: dict[str, tuple[Callable[[], Any], Callable[[Any], Any]]] = {
     "torch's gradient mode": (torch.is_grad_enabled, torch.set_grad_enabled),
     "NumPy's handling of errors": (np.geterr, lambda state: np.seterr(**state)),
     "the working directory": (os.getcwd, os.chdir),
-    "what Ctrl-C does": (_stop_handlers, lambda handlers: [signal.signal(*each) for each in handlers]),
-}
-"""What all parts share: its name, the function that reads it, and the one that sets it."""
+    "what Ctrl-C does": (_on_interrupt, lambda handler: signal.signal(signal.SIGINT, handler)),
+}  # What all parts share: its name, the function that reads it, and the one that sets it
 
 
 @contextlib.contextmanager
 def unchanged_settings(name: str, seed: bool = True) -> Iterator[None]:
-    """Refuse a part that changes, in the block, what all others compute with; it is put back.
+    """Raise a PartError, with the part's name, where the block changes what all parts share, which is put back.
 
-    Args:
-        name: the part's.
-        seed: whether that of torch's global generator is watched too.
-
-    Raises:
-        PartError: names the part and the setting.
+    `seed` tells whether that of torch's global generator belongs to it.
     """
     before, first = {what: read() for what, (read, _) in _SHARED.items()}, torch.initial_seed()
     try:

@@ -535,3 +535,15 @@ class ForgetsItsShare(Augment):
 
 class TestForgetsItsShare(gankit.testing.AugmentTests):
     part = ForgetsItsShare
+
+
+class SeedsTorch(Augment):
+    """Karras et al. 2020, with the same draws in every step."""
+
+    def forward(self, images: Tensor) -> Tensor:
+        torch.manual_seed(0)
+        return images * torch.rand(len(images), 1, 1, 1)
+
+
+class TestSeedsTorch(gankit.testing.AugmentTests):
+    part = SeedsTorch

@@ -100,7 +100,7 @@ class Timed(nn.Module):
         return self.inner(x) * (1 + time.perf_counter() % 1)
 
 
-UNSTEADY = "computes something else at every call for the same inputs and draws, as where a clock"
+UNSTEADY = "computes something else at every call for the same input and draws: use no clock"
 
 
 def test_a_clock_is_told_from_mixed_samples_and_from_constants_that_are_not_saved(trained: Trained) -> None:

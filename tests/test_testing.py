@@ -47,6 +47,7 @@ CAUGHT = {
     "ReturnsTwo": ("test_can_be_trained_saved_exported_and_resumed", "returned a tuple"),
     "ForgetsItsMean": ("test_can_be_trained_saved_exported_and_resumed", "in a second step on the critic's turn"),
     "ForgetsItsShare": ("test_can_be_trained_saved_exported_and_resumed", "computes something else"),
+    "SeedsTorch": ("test_can_be_trained_saved_exported_and_resumed", "changes torch's seed"),
     "TwoRecords": ("test_a_subset_keeps_what_is_known", "labels of a subset are others"),
 }
 RIGHT = ["PlainCritic", "PlainGenerator", "Brightness", "MeanDistance"]

@@ -48,8 +48,9 @@ POLL = 0.3  # Seconds between looks at the folder
 CLOCK_EVERY = 10.0  # Seconds between updates of `CLOCK`: so much of a killed job's time can go uncounted
 LATE = 60.0  # Seconds that a file may take to appear on a shared disk
 SILENCE = 180.0  # Seconds without a change of `ALIVE` after which the main process is taken for dead
-# The process that has started this worker on its machine, perhaps through a shell, and with which it ends
-PARENT: psutil.Process | None = None
+# The process that has started this worker on its machine, perhaps through a shell, and with which it ends; 0 in others
+PARENT = 0
+ORPHANED = threading.Event()  # Once that process has ended
 BUSY = threading.Lock()  # Held during a job by a worker that the main process has started
 
 
@@ -69,7 +70,7 @@ def run_job(job: Job, jobs: Path, threads: int, main: MainProcess | None) -> Non
 
     `main` is None in the main process itself. A worker changes its working directory, and prints into a file.
     """
-    watch, started_here = None, main is not None and _has_started(main)
+    watch, started_here = None, main is not None and main.process_id == PARENT
     if main is not None:
         _enter_directory(jobs, main)
         watch = _watch(jobs / ALIVE, main)
@@ -151,21 +152,10 @@ def _watch(alive: Path, main: MainProcess) -> Callable[[], bool]:
         if sign != last_sign:
             last_sign, unchanged_since = sign, time.monotonic()
         is_replaced = sign != "" and not sign.startswith(main.token)
-        return (_has_started(main) and _is_orphan()) or is_replaced or time.monotonic() - unchanged_since > SILENCE
+        is_orphan = main.process_id == PARENT and ORPHANED.is_set()
+        return is_orphan or is_replaced or time.monotonic() - unchanged_since > SILENCE
 
     return is_abandoned
-
-
-def _has_started(main: MainProcess) -> bool:
-    return PARENT is not None and PARENT.pid == main.process_id
-
-
-def _is_orphan() -> bool:
-    """Whether the process that has started this one has ended."""
-    try:
-        return PARENT is None or not PARENT.is_running() or PARENT.status() == psutil.STATUS_ZOMBIE
-    except psutil.NoSuchProcess:
-        return True
 
 
 def end_with(parent: int) -> None:
@@ -174,12 +164,14 @@ def end_with(parent: int) -> None:
     Called first of all: `parent` may end while this process still loads what its first job needs.
     """
     global PARENT
-    with contextlib.suppress(psutil.NoSuchProcess):
-        PARENT = psutil.Process(parent)
+    PARENT = parent
 
     def watch() -> None:
-        while not _is_orphan():
-            time.sleep(POLL)
+        with contextlib.suppress(psutil.NoSuchProcess):
+            process = psutil.Process(parent)
+            while process.is_running() and process.status() != psutil.STATUS_ZOMBIE:
+                time.sleep(POLL)
+        ORPHANED.set()
         with BUSY:
             os._exit(1)
 

@@ -14,7 +14,7 @@ GOOD = ("same", "whole already", "not noticed, and same", "noticed", "read", "re
 WHAT = {
     "write": "states that a kill at each change of a run's folder leaves, resumed",
     "two": "states that a kill at each change leaves under two processes, resumed",
-    "again": "such states, whose resumed training was killed at a random change, and resumed once more",
+    "again": "states that a kill leaves, whose resumed training was killed at a random change, and resumed once more",
     "drawn": "runs that were killed at a random write or moment, alone and under two processes, resumed",
     "moment": "runs that a signal stopped at some moment, resumed",
     "writes": "runs whose disk failed at a change of their folder, once or for good, resumed",
