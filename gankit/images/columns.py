@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gankit.errors import DataError
+from gankit.images.names import look, two_spellings, visible
 
 OWN = ("file", "label", "group", "agreement", "votes", "split")
 _WORDS = {
@@ -24,7 +25,8 @@ SPLITS = {
 _MEANS = {
     "file": "may name the image", "label": "may be the label", "group": "may say which images are of one patient",
 }  # fmt: skip
-_MISSING = ("None", "nan", "NaT", "<NA>")  # as Python, NumPy and pandas write it
+MISSING = ("nan", "NaN", "NaT", "<NA>", "#N/A")
+"""What NumPy, pandas and Excel write for a value that is missing."""
 _RATER = r"(vote|rater|reader|grader|annotator|observer|expert|doctor|physician)(?:[ _-]?\d+|[ _-][a-z])"
 
 
@@ -61,10 +63,21 @@ def find(titles: Iterable[str], role: str, where: str, own: str | None = None) -
 
 
 def first_missing(values: NDArray[Any]) -> int | None:
-    """The index of the first of (n,) values that is missing, or a blank text; None where all are there."""
-    items = [] if values.dtype.kind in "iub" else values.tolist()  # whole numbers cannot be missing
-    missing = (not item.strip() if isinstance(item, str) else str(item) in _MISSING for item in items)
-    return next((index for index, is_missing in enumerate(missing) if is_missing), None)
+    """The index of the first of (n,) values that is missing, or text that is blank or says so; None for none."""
+    texts = [] if values.dtype.kind in "iub" else map(str, values.tolist())  # whole numbers cannot be missing
+    return next((i for i, text in enumerate(texts) if text in (*MISSING, "None") or not visible(text)), None)
+
+
+def distinct(groups: NDArray[Any], where: str) -> NDArray[Any]:
+    """The (n,) groups themselves.
+
+    Raises:
+        DataError: two of them look alike, and would count as two patients; calls them `where`.
+    """
+    texts = {str(group) for group in groups.tolist()} if groups.dtype.kind in "OU" else ()
+    if alike := two_spellings(texts, look):
+        raise DataError(f"{where}: {alike} look alike, and would be two groups; use one spelling")
+    return groups
 
 
 def whole(values: NDArray[Any]) -> NDArray[Any]:

@@ -151,6 +151,8 @@ def _stored_form(picture: Image.Image, where: str) -> Form:
         )
     if mode not in _GREY | _COLOUR:
         raise DataError(f"{where} has colours that gankit does not read (Pillow mode {mode}); save it as RGB or grey")
+    if mode == "CMYK" and picture.format == "JPEG" and "adobe" not in picture.info:
+        raise DataError(f"{where} has CMYK colours and does not say whether 0 is no ink or all; save it as RGB")
     deep = mode.startswith("I")
     # 16-bit colour opens as 8-bit RGB. The 16 bits of a BMP file are those of all three channels together.
     if not deep and picture.format != "BMP" and any(";16" in str(tile[3]) for tile in getattr(picture, "tile", [])):
