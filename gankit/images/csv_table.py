@@ -11,7 +11,6 @@ from pathlib import Path
 
 from gankit.errors import DataError, first_of
 from gankit.files import open_ordinary
-from gankit.images.columns import MISSING
 from gankit.images.names import visible
 from gankit.terminal.text import from_cell
 
@@ -44,12 +43,6 @@ class CsvTable:
             return None if "_" in cell else float(cell)  # Python reads 1_2, which may be a name, as 12
         except ValueError:
             return None
-
-
-def _cell(text: str) -> str:
-    """A cell without white space round it; "" where nothing in it is seen, or it says that its value is missing."""
-    cell = from_cell(text.strip())
-    return "" if cell in MISSING or not visible(cell) else cell
 
 
 def read_csv(
@@ -88,7 +81,11 @@ def read_csv(
                 )
             reader = csv.reader(itertools.chain([header], file), delimiter=delimiter, strict=True)
             titles = [unify(visible(title)) for title in next(reader)]
-            rows = [(reader.line_num + above, list(map(_cell, cells))) for cells in reader if "".join(cells).strip()]
+            rows = [
+                (reader.line_num + above, [from_cell(cell.strip()) for cell in cells])
+                for cells in reader
+                if "".join(cells).strip()
+            ]
     except UnicodeDecodeError:
         raise DataError(f"{path} is not in UTF-8; save it as CSV UTF-8") from None
     except OSError as error:

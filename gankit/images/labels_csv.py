@@ -7,6 +7,7 @@ import re
 import unicodedata
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -17,7 +18,7 @@ from gankit.errors import DataError, counted
 from gankit.images import columns
 from gankit.images.csv_table import CsvTable, read_csv
 from gankit.images.known import Known
-from gankit.images.names import escaped, look, spelling, two_spellings
+from gankit.images.names import escaped, look, spelling, two_spellings, visible
 
 _BESIDE = (".csv", ".txt", ".json", ".md")
 _SYSTEM = ("Thumbs.db", "desktop.ini")  # files that a file manager leaves behind
@@ -49,6 +50,7 @@ def read_table(path: Path, files: Sequence[str], *, skip_unlisted: bool) -> Know
         DataError: one line with the file, the line and what to do.
     """
     rows = read_csv(path, "file", unify=_own_spelling, is_key=lambda title: columns.means(title, "file"))
+    rows = replace(rows, columns={title: [_said(cell) for cell in cells] for title, cells in rows.columns.items()})
     roles = _roles(rows)
     names = _listed_files(rows, roles["file"], files)
     unlisted = sorted(set(files) - set(names))
@@ -81,6 +83,11 @@ def read_table(path: Path, files: Sequence[str], *, skip_unlisted: bool) -> Know
         facts={title: _fact(rows, title) for title in rows.columns if title not in used},
         read_as={**read_as, **{title: "vote" for title in raters if not columns.is_vote(title)}},
     )
+
+
+def _said(cell: str) -> str:
+    """A cell, or "" for one in which nothing is seen, or a word for a missing value."""
+    return "" if cell in columns.MISSING or not visible(cell) else cell
 
 
 def find_table(folder: Path, table: Path | None) -> Path | None:
