@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from gankit.cache import fingerprint, user_path
 from gankit.errors import DataError, first_of
 from gankit.images.archive import Archive, Header
-from gankit.images.columns import distinct, find, first_missing, shares, whole
+from gankit.images.columns import complete, find, shares, whole
 from gankit.images.grey_levels import check_range
 from gankit.images.known import Columns, Known
 from gankit.images.labels_csv import number_classes
@@ -169,11 +169,8 @@ class Npz(DecodedDataset):
             hint = '; save classes, by .argmax(1) if they are one-hot, or set labels = "none"'
             hint = hint if name == self.names["labels"] else ""
             raise DataError(f"{self.archive.path}: {name!r} must be (n,) or (n, 1), its shape is {column.shape}{hint}")
-        column = column.reshape(-1)
-        if (i := first_missing(column)) is not None:
-            said = f"no value for image {i} ({column[i]})"
-            raise DataError(f"{self.archive.path}: {name!r} has {said}; give it one, or leave such images out")
-        return column
+        groups = name == self.names["groups"]
+        return complete(column.reshape(-1), f"{self.archive.path}: {name!r}", groups=groups)
 
     @property
     def image(self) -> ImageSpec:
@@ -250,9 +247,7 @@ class Npz(DecodedDataset):
                 [0, 1], or an image without a label, group or agreement.
         """
         labels, class_names = self._read_classes() or (None, ())
-        agreement, groups = self._flat("agreement"), self._flat(self.names["groups"])
-        if groups is not None:
-            groups = distinct(groups, f"{self.archive.path}: {self.names['groups']!r}")
+        agreement = self._flat("agreement")
         ends = np.cumsum((0, *self._counts))
         splits = {prefix[:-1]: np.arange(ends[i], ends[i + 1]) for i, prefix in enumerate(self._prefixes) if prefix}
         no_facts = {self.names["images"], self.names["groups"], "agreement", "class_names"}
@@ -261,7 +256,7 @@ class Npz(DecodedDataset):
         names = [key.removeprefix(first) for key in self.archive.headers if key.startswith(first)]
         facts = [name for name in names if name not in no_facts and self._is_fact(name)]
         return Known(
-            labels=labels, class_names=class_names, groups=groups, splits=splits,
+            labels=labels, class_names=class_names, groups=self._flat(self.names["groups"]), splits=splits,
             agreement=None if agreement is None else shares(agreement, f"{self.archive.path}: 'agreement'"),
             facts=Columns(facts, self._read_fact),
         )  # fmt: skip

@@ -62,22 +62,19 @@ def find(titles: Iterable[str], role: str, where: str, own: str | None = None) -
     return found[0] if found else None
 
 
-def first_missing(values: NDArray[Any]) -> int | None:
-    """The index of the first of (n,) values that is missing, or text that is blank or says so; None for none."""
-    texts = [] if values.dtype.kind in "iub" else map(str, values.tolist())  # whole numbers cannot be missing
-    return next((i for i, text in enumerate(texts) if text in (*MISSING, "None") or not visible(text)), None)
-
-
-def distinct(groups: NDArray[Any], where: str) -> NDArray[Any]:
-    """The (n,) groups themselves.
+def complete(values: NDArray[Any], where: str, *, groups: bool = False) -> NDArray[Any]:
+    """The (n,) values themselves.
 
     Raises:
-        DataError: two of them look alike, and would count as two patients; calls them `where`.
+        DataError: one is missing, or text that is blank or says so; or two `groups` look alike; calls them `where`.
     """
-    texts = {str(group) for group in groups.tolist()} if groups.dtype.kind in "OU" else ()
-    if alike := two_spellings(texts, look):
+    texts = [] if values.dtype.kind in "iub" else list(map(str, values.tolist()))  # whole numbers cannot be missing
+    for i, text in enumerate(texts):
+        if text in (*MISSING, "None") or not visible(text):
+            raise DataError(f"{where} has no value for image {i} ({text}); give it one, or leave such images out")
+    if groups and (alike := two_spellings(set(texts), look)):
         raise DataError(f"{where}: {alike} look alike, and would be two groups; use one spelling")
-    return groups
+    return values
 
 
 def whole(values: NDArray[Any]) -> NDArray[Any]:

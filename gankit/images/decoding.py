@@ -91,10 +91,10 @@ class Decoder:
         """
         with damage_as_data_error(where):
             stored = _stored_form(picture, where)
-            is_tiff = isinstance(picture, tiff.Picture)
-            orientation = 1 if is_tiff else picture.getexif().get(ExifTags.Base.Orientation, 1)
-            inverted = isinstance(picture, tiff.Picture) and tiff.white_is_zero(picture)
-            picture.load()  # which turns a TIFF upright
+            orientation, inverted = picture.getexif().get(ExifTags.Base.Orientation, 1), False
+            if isinstance(picture, tiff.Picture):  # loading turns it upright
+                orientation, inverted = 1, tiff.white_is_zero(picture)
+            picture.load()
             deep = stored.dtype.itemsize > 1
             array = _decode_16_bit(picture, where, inverted) if deep else self._decode_8_bit(picture, where)
             array = upright(array, orientation)
