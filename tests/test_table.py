@@ -62,6 +62,12 @@ class TestTable:
         assert data.labels is not None
         assert data.labels.tolist() == [0, 1, 2, 1]
 
+    def test_classes_with_signs_and_decimals_are_in_the_order_of_numbers(self, pictures: Path) -> None:
+        data = listed(pictures, "file,label\na.png,10.5\nb.png,-1\nc.png,2\nd/e.png,-10\n")
+        assert data.class_names == ("-10", "-1", "2", "10.5")
+        assert data.labels is not None
+        assert data.labels.tolist() == [3, 1, 2, 0]
+
     def test_names_with_digits_and_underscores_are_no_numbers(self, pictures: Path) -> None:
         data = listed(pictures, "file,visit\na.png,1_2\nb.png,1_3\nc.png,2_1\nd/e.png,12\n")
         assert data.facts["visit"].tolist() == ["1_2", "1_3", "2_1", "12"]

@@ -8,6 +8,7 @@ import unicodedata
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
+from decimal import Decimal
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -118,8 +119,8 @@ def number_classes(names: Sequence[str], where: str = "") -> tuple[NDArray[np.in
         DataError: two names are spellings of one; begins with `where`.
     """
     classes = sorted(set(names))
-    if all(name.isdecimal() and len(name) < 100 for name in classes):  # int() refuses thousands of digits
-        classes.sort(key=int)
+    if all(re.fullmatch(r"[+-]?\d+(\.\d*)?", name) for name in classes):
+        classes.sort(key=Decimal)
     if alike := two_spellings(classes):
         raise DataError(f"{where}the classes {alike} are one name in two spellings; use one for both")
     numbers = {name: number for number, name in enumerate(classes)}
