@@ -113,7 +113,8 @@ def text_tag(text: str) -> tuple[int, list[int]]:
 
 def test_a_page_that_is_one_image(tmp_path: Path) -> None:
     for said in ("ImageJ=1.54f\nimages=1\n", "ImageJ=1.54f\nmin=0.0\n", '{"shape": [4, 5]}', "images=7"):
-        np.testing.assert_array_equal(read(tmp_path, pixels(4, 5), tags={270: text_tag(said)})[0], pixels(4, 5))
+        tags = {270: text_tag(said), 33629: (4, [1])}
+        np.testing.assert_array_equal(read(tmp_path, pixels(4, 5), tags=tags)[0], pixels(4, 5))
 
 
 @pytest.mark.parametrize(

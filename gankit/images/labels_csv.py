@@ -51,7 +51,11 @@ def read_table(path: Path, files: Sequence[str], *, skip_unlisted: bool) -> Know
         DataError: one line with the file, the line and what to do.
     """
     rows = read_csv(path, "file", unify=_own_spelling, is_key=lambda title: columns.means(title, "file"))
-    rows = replace(rows, columns={title: [_said(cell) for cell in cells] for title, cells in rows.columns.items()})
+    cells_of = {
+        title: ["" if cell in columns.MISSING or not visible(cell) else cell for cell in cells]
+        for title, cells in rows.columns.items()
+    }
+    rows = replace(rows, columns=cells_of)
     roles = _roles(rows)
     names = _listed_files(rows, roles["file"], files)
     unlisted = sorted(set(files) - set(names))
@@ -84,11 +88,6 @@ def read_table(path: Path, files: Sequence[str], *, skip_unlisted: bool) -> Know
         facts={title: _fact(rows, title) for title in rows.columns if title not in used},
         read_as={**read_as, **{title: "vote" for title in raters if not columns.is_vote(title)}},
     )
-
-
-def _said(cell: str) -> str:
-    """A cell, or "" for one in which nothing is seen, or a word for a missing value."""
-    return "" if cell in columns.MISSING or not visible(cell) else cell
 
 
 def find_table(folder: Path, table: Path | None) -> Path | None:

@@ -13,13 +13,15 @@ Picture = TiffImagePlugin.TiffImageFile
 _SUBFILE, _WIDTH, _HEIGHT, _BITS, _PHOTOMETRIC, _FILL_ORDER = 254, 256, 257, 258, 262, 266
 _SAMPLES, _PLANES, _COLOR_MAP, _INK_SET, _DOT_RANGE = 277, 284, 320, 332, 336
 _CURVES = (291, 301, 433)  # GrayResponseCurve, TransferFunction and Decode
-_DESCRIPTION, _STRIPS, _TILES, _METAMORPH = 270, 273, 324, 33629
+_DESCRIPTION, _STRIPS, _TILES = 270, 273, 324
+_METAMORPH = 33629  # has a value for each image; Pillow gives a single one as a number
 _EXTRA_SAMPLES, _SAMPLE_FORMAT, _REFERENCE = 338, 339, 532
 _PALETTE, _CMYK, _YCBCR = 3, 5, 6
 _SEPARATE = 2
 _MASK = 4  # a bit of NewSubfileType
 _REFERENCES = ((0, 255) * 3, (0, 255, 128, 255, 128, 255))  # black and white as they are without the tag
 _STACKS = r'ImageJ=.*\nimages=(?!1\s)\d|\{"shape":.*"truncated": true'
+"""What ImageJ and tifffile say of images that follow each other under one directory, as those of MetaMorph do."""
 _ADVICE = "save it anew as plain 8-bit, or as 16-bit grey"
 
 
@@ -51,7 +53,7 @@ def _problem(picture: Picture) -> str | None:
     """What cannot be read as it is stored, and what to do; or None."""
     tags = picture.tag_v2
     kind, samples, bits = tags.get(_PHOTOMETRIC), tags.get(_SAMPLES, 1), set(tags.get(_BITS, (1,)))
-    if _is_stack(tags):
+    if re.match(_STACKS, str(tags.get(_DESCRIPTION, "")), re.DOTALL) or isinstance(tags.get(_METAMORPH), tuple):
         return "holds several images as one page, of which Pillow reads the first; save each as its own file"
     if kind is None:
         return "does not say which of its values is black (PhotometricInterpretation); save it anew"
@@ -79,12 +81,6 @@ def _problem(picture: Picture) -> str | None:
     if picture.info.get("compression") == "raw" and not _is_covered(picture):
         return "has no strips or tiles for some of its pixels; replace it or take it out"
     return None
-
-
-def _is_stack(tags: Any) -> bool:
-    """Whether images follow each other under one directory, as ImageJ, tifffile and MetaMorph write them."""
-    several = re.match(_STACKS, str(tags.get(_DESCRIPTION, "")), re.DOTALL)
-    return several is not None or len(tags.get(_METAMORPH, ())) > 1
 
 
 def _is_covered(picture: Picture) -> bool:
