@@ -34,7 +34,7 @@ PART = 2**20
 """Pixels that are converted at once: of the whole of a large picture, Pillow and NumPy would make several copies."""
 NAMED = 5  # pictures with a problem, at most, that a message names
 NO_PROGRESS_BAR = 500  # where there are no more pictures than this
-FORMAT = 4  # rises when decoding gives other arrays, so that those of older versions in the cache are not read
+FORMAT = 5  # rises when decoding gives other arrays, so that those of older versions in the cache are not read
 
 
 @dataclass(frozen=True)

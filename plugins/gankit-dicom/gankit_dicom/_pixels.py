@@ -28,7 +28,7 @@ from gankit_dicom._guard import Problem, guarded
 from gankit_dicom._header import GREY, PIXELS, decoders
 from gankit_dicom._tones import Function, Window, padding, read_table, stored_range, tones
 
-FORMAT = 3  # counts changes of what decoding gives, so that cached arrays of older versions are not read
+FORMAT = 4  # counts changes of what decoding gives, so that cached arrays of older versions are not read
 _STORED = ("ExtendedOffsetTable", "ExtendedOffsetTableLengths", "PixelData")
 _LOSSLESS = (
     HTJ2KLossless, HTJ2KLosslessRPCL, JPEG2000Lossless, JPEGLossless, JPEGLosslessSV1, JPEGLSLossless, RLELossless
