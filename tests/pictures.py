@@ -127,7 +127,7 @@ def tiff(
     at, listed, beyond = start + len(contents), b"", b""
     after = at + (8 if big else 2) + len(entries) * (20 if big else 12) + room
     for tag, (form, values) in entries.items():
-        raw = struct.pack(f"{order}{len(values)}{ {1: 'B', 3: 'H', 4: 'I'}[form] }", *values)
+        raw = struct.pack(f"{order}{len(values)}{ {1: 'B', 2: 'B', 3: 'H', 4: 'I'}[form] }", *values)
         listed += struct.pack(f"{order}HH{number}", tag, form, len(values))
         if len(raw) <= room:
             listed += raw.ljust(room, b"\0")

@@ -71,6 +71,17 @@ class TestFolder:
             assert data.images.shape[1:] == data.image.shape
             assert data.image.channels == (1 if mode in "1L" else 3)
 
+    def test_inks_of_a_jpeg_need_the_mark_that_says_which_way_they_go(self, tmp_path: Path) -> None:
+        save(tmp_path / "rgb.png", np.full((16, 16, 3), 40, np.uint8))
+        Image.open(tmp_path / "rgb.png").convert("CMYK").save(tmp_path / "a.jpg", quality=95)
+        (tmp_path / "rgb.png").unlink()
+        content = (tmp_path / "a.jpg").read_bytes()
+        assert np.abs(Folder(path=tmp_path).images.astype(int) - 40).max() < 6
+        start = content.index(b"\xff\xee")  # Adobe's segment, with its length behind the mark
+        length = 2 + int.from_bytes(content[start + 2 : start + 4], "big")
+        (tmp_path / "a.jpg").write_bytes(content[:start] + content[start + length :])
+        assert "does not say whether 0 is no ink or all" in error(lambda: Folder(path=tmp_path).images)
+
     def test_palette_keeps_its_colours(self, tmp_path: Path) -> None:
         array = np.repeat(np.repeat(pixels(2, 2, 3), 3, 0), 3, 1)
         picture = Image.fromarray(array).convert("P", palette=Image.Palette.ADAPTIVE)

@@ -195,6 +195,14 @@ class TestNpz:
             ({"images": pixels(3, 4, 4), "labels": ["a", "A", "a"]}, "the classes 'A' and 'a' are one name"),
             ({"images": pixels(3, 4, 4), "labels": ["a", " ", "a"]}, "'labels' has no value for image 1"),
             ({"images": pixels(3, 4, 4), "groups": [np.nan, 1, 2]}, "'groups' has no value for image 0"),
+            ({"images": pixels(3, 4, 4), "labels": ["a", "b", "nan"]}, "'labels' has no value for image 2 (nan)"),
+            ({"images": pixels(3, 4, 4), "groups": ["a", "None", "b"]}, "'groups' has no value for image 1 (None)"),
+            (
+                {"images": pixels(3, 4, 4), "groups": ["pe\u0301", "p\u00e9", "q"]},
+                r"'groups': 'pe\u0301' and 'p\xe9' look alike, and would be two groups; use one spelling",
+            ),
+            ({"images": pixels(3, 4, 4), "labels": [[0, 1, 0]]}, "'labels' has shape (1, 3), and there are 3 images"),
+            ({"images": pixels(8, 9, 3)}, "this may be one colour picture, or grey ones of 3 pixels width: (8, 9, 3)"),
             ({"images": pixels(3, 4, 4), "labels": [-1, 1, 0]}, "'labels' has the value -1, and classes are numbered"),
             (
                 {"images": pixels(3, 4, 4), "labels": [0, 1, 0], "class_names": ["exotropi\u0301a", "exotrop\u00eda"]},

@@ -62,6 +62,12 @@ class TestTable:
         assert data.labels is not None
         assert data.labels.tolist() == [0, 1, 2, 1]
 
+    def test_classes_with_signs_and_decimals_are_in_the_order_of_numbers(self, pictures: Path) -> None:
+        data = listed(pictures, "file,label\na.png,10.5\nb.png,-1\nc.png,2\nd/e.png,-10\n")
+        assert data.class_names == ("-10", "-1", "2", "10.5")
+        assert data.labels is not None
+        assert data.labels.tolist() == [3, 1, 2, 0]
+
     def test_names_with_digits_and_underscores_are_no_numbers(self, pictures: Path) -> None:
         data = listed(pictures, "file,visit\na.png,1_2\nb.png,1_3\nc.png,2_1\nd/e.png,12\n")
         assert data.facts["visit"].tolist() == ["1_2", "1_3", "2_1", "12"]
@@ -77,6 +83,12 @@ class TestTable:
         assert data.agreement.dtype == np.float64
         assert data.class_names == ("x", "y")
         assert data.facts == {}
+
+    def test_words_for_missing_votes_are_no_votes(self, pictures: Path) -> None:
+        text = "file,label,vote_1,vote_2\na.png,x,x,nan\nb.png,y,y,<NA>\nc.png,x,#N/A,y\nd/e.png,y,y,y\n"
+        data = listed(pictures, text)
+        assert data.agreement is not None
+        assert data.agreement.tolist() == [1, 1, 0, 1]
 
     def test_votes_in_one_column_without_label(self, pictures: Path) -> None:
         data = listed(pictures, "file,votes\na.png,x;y;x\nb.png,y|y\nc.png,x;\nd/e.png, y ; x; y ;y\n")
@@ -147,10 +159,13 @@ class TestTable:
             ("file,label,Label\na.png,x,x\n", "has the column 'label' more than once"),
             ("file,label\na.png,x\na.png,x\n", "line 3 names 'a.png' again, after line 2"),
             ("file,label\na.png,\nb.png,x\nc.png,x\nd/e.png,x\n", "line 2 has an empty label"),
+            ("file,label\na.png,x\nb.png,\u200b\nc.png,x\nd/e.png,x\n", "line 3 has an empty label"),
+            ("file,label\na.png,x\nb.png,x\nc.png,nan\nd/e.png,x\n", "line 4 has an empty label"),
             ("file,group\na.png,1\nb.png,\nc.png,x\nd/e.png,x\n", "line 3 has an empty group"),
+            ("file,group\na.png,1\nb.png,#N/A\nc.png,x\nd/e.png,x\n", "line 3 has an empty group"),
             ("file,agreement\na.png,1\nb.png,1.5\nc.png,1\nd/e.png,1\n", "line 3 has agreement '1.5'; it must be"),
             ("file,agreement\na.png,all\nb.png,1\nc.png,1\nd/e.png,1\n", "line 2 has agreement 'all'"),
-            ("file,agreement\na.png,nan\nb.png,1\nc.png,1\nd/e.png,1\n", "line 2 has agreement 'nan'"),
+            ("file,agreement\na.png,nan\nb.png,1\nc.png,1\nd/e.png,1\n", "line 2 has an empty agreement"),
             ("file,votes\na.png,x;y\nb.png,x\nc.png,x\nd/e.png,x\n", "line 2: the votes are tied between 'x' and 'y'"),
             ("file,votes\na.png,x\nb.png,;\nc.png,x\nd/e.png,x\n", "line 3 has no vote"),
             ("file,votes,vote_1\na.png,x,x\nb.png,x,x\nc.png,x,x\nd/e.png,x,x\n", "both `votes` and `vote_` columns"),

@@ -107,6 +107,16 @@ def test_palettes_of_any_map(tmp_path: Path, bits: int) -> None:
     assert "a palette of another length" in refusal(tmp_path, stored, bits, 3, tags={320: (3, short)})
 
 
+def text_tag(text: str) -> tuple[int, list[int]]:
+    return 2, list(text.encode() + b"\0")
+
+
+def test_a_page_that_is_one_image(tmp_path: Path) -> None:
+    for said in ("ImageJ=1.54f\nimages=1\n", "ImageJ=1.54f\nmin=0.0\n", '{"shape": [4, 5]}', "images=7"):
+        tags = {270: text_tag(said), 33629: (4, [1])}
+        np.testing.assert_array_equal(read(tmp_path, pixels(4, 5), tags=tags)[0], pixels(4, 5))
+
+
 @pytest.mark.parametrize(
     ("stored", "written", "tags", "reason"),
     [
@@ -128,7 +138,13 @@ def test_palettes_of_any_map(tmp_path: Path, bits: int) -> None:
         (pixels(4, 5), {}, {301: (3, list(range(65535, -1, -257)))}, "a curve of its values"),
         (pixels(4, 5), {}, {254: (4, [4])}, "a mask"),
         (pixels(4, 5, 3), {"photometric": 2}, {532: (4, [16, 235] * 3)}, "reference values"),
-        (pixels(4, 5), {"rows": 1}, {273: (4, [8, 14])}, "fewer strips"),
+        (pixels(4, 5), {"rows": 1}, {273: (4, [8, 14])}, "no strips or tiles for some"),
+        (pixels(4, 5), {"rows": 2}, {273: (4, [8, 0])}, "no strips or tiles for some"),
+        (pixels(20, 28), {"tile": 16}, {324: (4, [8, 0, 520, 776])}, "no strips or tiles for some"),
+        (pixels(4, 5), {}, {270: text_tag("ImageJ=1.54f\nimages=5\nslices=5\n")}, "several images as one page"),
+        (pixels(4, 5), {}, {270: text_tag("ImageJ=1.54f\nhyperstack=true\nimages=12\n")}, "several images as one page"),
+        (pixels(4, 5), {}, {270: text_tag('{"shape": [5, 4, 5], "truncated": true}')}, "several images as one page"),
+        (pixels(4, 5), {}, {33629: (4, [1] * 5)}, "several images as one page"),
         (pixels(4, 5), {}, {256: (4, [2**31 - 1]), 257: (4, [2**31 - 1])}, "million pixels"),
     ],
 )

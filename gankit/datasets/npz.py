@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from gankit.cache import fingerprint, user_path
 from gankit.errors import DataError, first_of
 from gankit.images.archive import Archive, Header
-from gankit.images.columns import find, first_missing, shares, whole
+from gankit.images.columns import complete, find, shares, whole
 from gankit.images.grey_levels import check_range
 from gankit.images.known import Columns, Known
 from gankit.images.labels_csv import number_classes
@@ -101,6 +101,11 @@ class Npz(DecodedDataset):
         path, shapes = self.archive.path, ", ".join(f"{header.shape} {header.dtype}" for header in headers)
         if any(len(header.shape) not in (3, 4) for header in headers):
             raise DataError(f"{path}: images must be (n, h, w), (n, h, w, c) or (n, c, h, w): {shapes}")
+        if any(len(header.shape) == 3 and header.shape[2] == 3 < header.shape[1] for header in headers):
+            raise DataError(
+                f"{path}: this may be one colour picture, or grey ones of 3 pixels width: {shapes}; save one as "
+                "images[None], or the others as images[..., None]"
+            )
         if len({(header.shape[1:], header.dtype) for header in headers}) > 1:
             raise DataError(f"{path}: images of the splits differ in shape or type: {shapes}")
         if sum(math.prod(header.shape) for header in headers) == 0:
@@ -158,14 +163,14 @@ class Npz(DecodedDataset):
 
     def _flat(self, name: str) -> NDArray[Any] | None:
         """A column with one value per image, stored as (n,) or (n, 1)."""
-        column = self._column(name)
-        if column is not None and column.size != len(column):
+        if (column := self._column(name)) is None:
+            return None
+        if column.size != len(column):
             hint = '; save classes, by .argmax(1) if they are one-hot, or set labels = "none"'
             hint = hint if name == self.names["labels"] else ""
             raise DataError(f"{self.archive.path}: {name!r} must be (n,) or (n, 1), its shape is {column.shape}{hint}")
-        if column is not None and (missing := first_missing(column.reshape(-1))) is not None:
-            raise DataError(f"{self.archive.path}: {name!r} has no value for image {missing}; leave such images out")
-        return None if column is None else column.reshape(-1)
+        groups = name == self.names["groups"]
+        return complete(column.reshape(-1), f"{self.archive.path}: {name!r}", groups=groups)
 
     @property
     def image(self) -> ImageSpec:
@@ -204,7 +209,8 @@ class Npz(DecodedDataset):
         present = [self.archive.headers[key].shape for key in keys if key in self.archive.headers]
         if not present and self._labels not in ("labels", "none"):
             self.archive.header(keys[0])  # raises, naming what there is
-        if not present or (self._labels == "labels" and any(math.prod(shape[1:]) > 1 for shape in present)):
+        several = any(math.prod(shape[1:]) > 1 and shape[0] in self._counts for shape in present)
+        if not present or (self._labels == "labels" and several):
             return None  # several labels per image are a fact
         labels = self._flat(name)
         assert labels is not None

@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gankit.errors import DataError
+from gankit.images.names import look, two_spellings, visible
 
 OWN = ("file", "label", "group", "agreement", "votes", "split")
 _WORDS = {
@@ -24,7 +25,8 @@ SPLITS = {
 _MEANS = {
     "file": "may name the image", "label": "may be the label", "group": "may say which images are of one patient",
 }  # fmt: skip
-_MISSING = ("None", "nan", "NaT", "<NA>")  # as Python, NumPy and pandas write it
+MISSING = ("nan", "NaN", "NaT", "<NA>", "#N/A")
+"""What NumPy, pandas and Excel write for a value that is missing."""
 _RATER = r"(vote|rater|reader|grader|annotator|observer|expert|doctor|physician)(?:[ _-]?\d+|[ _-][a-z])"
 
 
@@ -60,11 +62,19 @@ def find(titles: Iterable[str], role: str, where: str, own: str | None = None) -
     return found[0] if found else None
 
 
-def first_missing(values: NDArray[Any]) -> int | None:
-    """The index of the first of (n,) values that is missing, or a blank text; None where all are there."""
-    items = [] if values.dtype.kind in "iub" else values.tolist()  # whole numbers cannot be missing
-    missing = (not item.strip() if isinstance(item, str) else str(item) in _MISSING for item in items)
-    return next((index for index, is_missing in enumerate(missing) if is_missing), None)
+def complete(values: NDArray[Any], where: str, *, groups: bool = False) -> NDArray[Any]:
+    """The (n,) values themselves.
+
+    Raises:
+        DataError: one is missing, or text that is blank or says so; or two `groups` look alike; calls them `where`.
+    """
+    texts = [] if values.dtype.kind in "iub" else list(map(str, values.tolist()))  # whole numbers cannot be missing
+    for i, text in enumerate(texts):
+        if text in (*MISSING, "None") or not visible(text):
+            raise DataError(f"{where} has no value for image {i} ({text}); give it one, or leave such images out")
+    if groups and (alike := two_spellings(set(texts), look)):
+        raise DataError(f"{where}: {alike} look alike, and would be two groups; use one spelling")
+    return values
 
 
 def whole(values: NDArray[Any]) -> NDArray[Any]:

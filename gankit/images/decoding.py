@@ -34,7 +34,7 @@ PART = 2**20
 """Pixels that are converted at once: of the whole of a large picture, Pillow and NumPy would make several copies."""
 NAMED = 5  # pictures with a problem, at most, that a message names
 NO_PROGRESS_BAR = 500  # where there are no more pictures than this
-FORMAT = 4  # rises when decoding gives other arrays, so that those of older versions in the cache are not read
+FORMAT = 5  # rises when decoding gives other arrays, so that those of older versions in the cache are not read
 
 
 @dataclass(frozen=True)
@@ -91,10 +91,10 @@ class Decoder:
         """
         with damage_as_data_error(where):
             stored = _stored_form(picture, where)
-            is_tiff = isinstance(picture, tiff.Picture)
-            orientation = 1 if is_tiff else picture.getexif().get(ExifTags.Base.Orientation, 1)
-            inverted = isinstance(picture, tiff.Picture) and tiff.white_is_zero(picture)
-            picture.load()  # which turns a TIFF upright
+            orientation, inverted = picture.getexif().get(ExifTags.Base.Orientation, 1), False
+            if isinstance(picture, tiff.Picture):  # loading turns it upright
+                orientation, inverted = 1, tiff.white_is_zero(picture)
+            picture.load()
             deep = stored.dtype.itemsize > 1
             array = _decode_16_bit(picture, where, inverted) if deep else self._decode_8_bit(picture, where)
             array = upright(array, orientation)
@@ -151,6 +151,8 @@ def _stored_form(picture: Image.Image, where: str) -> Form:
         )
     if mode not in _GREY | _COLOUR:
         raise DataError(f"{where} has colours that gankit does not read (Pillow mode {mode}); save it as RGB or grey")
+    if mode == "CMYK" and picture.format == "JPEG" and "adobe" not in picture.info:
+        raise DataError(f"{where} has CMYK colours and does not say whether 0 is no ink or all; save it as RGB")
     deep = mode.startswith("I")
     # 16-bit colour opens as 8-bit RGB. The 16 bits of a BMP file are those of all three channels together.
     if not deep and picture.format != "BMP" and any(";16" in str(tile[3]) for tile in getattr(picture, "tile", [])):

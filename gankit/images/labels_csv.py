@@ -7,6 +7,8 @@ import re
 import unicodedata
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
+from decimal import Decimal
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -17,7 +19,7 @@ from gankit.errors import DataError, counted
 from gankit.images import columns
 from gankit.images.csv_table import CsvTable, read_csv
 from gankit.images.known import Known
-from gankit.images.names import escaped, look, spelling, two_spellings
+from gankit.images.names import escaped, look, spelling, two_spellings, visible
 
 _BESIDE = (".csv", ".txt", ".json", ".md")
 _SYSTEM = ("Thumbs.db", "desktop.ini")  # files that a file manager leaves behind
@@ -49,6 +51,11 @@ def read_table(path: Path, files: Sequence[str], *, skip_unlisted: bool) -> Know
         DataError: one line with the file, the line and what to do.
     """
     rows = read_csv(path, "file", unify=_own_spelling, is_key=lambda title: columns.means(title, "file"))
+    cells_of = {
+        title: ["" if cell in columns.MISSING or not visible(cell) else cell for cell in cells]
+        for title, cells in rows.columns.items()
+    }
+    rows = replace(rows, columns=cells_of)
     roles = _roles(rows)
     names = _listed_files(rows, roles["file"], files)
     unlisted = sorted(set(files) - set(names))
@@ -111,8 +118,8 @@ def number_classes(names: Sequence[str], where: str = "") -> tuple[NDArray[np.in
         DataError: two names are spellings of one; begins with `where`.
     """
     classes = sorted(set(names))
-    if all(name.isdecimal() and len(name) < 100 for name in classes):  # int() refuses thousands of digits
-        classes.sort(key=int)
+    if all(re.fullmatch(r"[+-]?\d+(\.\d*)?", name) for name in classes):
+        classes.sort(key=Decimal)
     if alike := two_spellings(classes):
         raise DataError(f"{where}the classes {alike} are one name in two spellings; use one for both")
     numbers = {name: number for number, name in enumerate(classes)}

@@ -2,21 +2,21 @@
 
 import re
 import unicodedata
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 _BETWEEN_WORDS = re.compile(r"[\s_\-\u2010-\u2015]+")
 _INVISIBLE = ("Cf", "Cc")  # categories of characters that take no room, such as the zero-width space
 
 
-def two_spellings(names: Iterable[str]) -> str | None:
+def two_spellings(names: Iterable[str], form: Callable[[str], str] | None = None) -> str | None:
     """The first two names that are spellings of one name, as text for messages; None if all names differ.
 
     Spellings of a name differ in letter case, in Unicode forms, in what stands between words (white space, hyphens,
-    underscores), in characters that are not seen, or in how a number is written.
+    underscores), in characters that are not seen, or in how a number is written; or in whatever `form` makes equal.
     """
     spellings: dict[str, str] = {}
     for name in sorted(names):
-        key = spelling(name)
+        key = (form or spelling)(name)
         if key in spellings:
             first = spellings[key]
             return f"{escaped(name)} twice" if first == name else f"{escaped(first)} and {escaped(name)}"

@@ -1,5 +1,6 @@
 """TIFF tags that change what stored numbers mean, where Pillow does not honour them: mended here, or refused."""
 
+import re
 from typing import Any
 
 from PIL import ImagePalette, TiffImagePlugin
@@ -12,11 +13,15 @@ Picture = TiffImagePlugin.TiffImageFile
 _SUBFILE, _WIDTH, _HEIGHT, _BITS, _PHOTOMETRIC, _FILL_ORDER = 254, 256, 257, 258, 262, 266
 _SAMPLES, _PLANES, _COLOR_MAP, _INK_SET, _DOT_RANGE = 277, 284, 320, 332, 336
 _CURVES = (291, 301, 433)  # GrayResponseCurve, TransferFunction and Decode
+_DESCRIPTION, _STRIPS, _TILES = 270, 273, 324
+_METAMORPH = 33629  # has a value for each image; Pillow gives a single one as a number
 _EXTRA_SAMPLES, _SAMPLE_FORMAT, _REFERENCE = 338, 339, 532
 _PALETTE, _CMYK, _YCBCR = 3, 5, 6
 _SEPARATE = 2
 _MASK = 4  # a bit of NewSubfileType
 _REFERENCES = ((0, 255) * 3, (0, 255, 128, 255, 128, 255))  # black and white as they are without the tag
+_STACKS = r'ImageJ=.*\nimages=(?!1\s)\d|\{"shape":.*"truncated": true'
+"""What ImageJ and tifffile say of images that follow each other under one directory, as those of MetaMorph do."""
 _ADVICE = "save it anew as plain 8-bit, or as 16-bit grey"
 
 
@@ -48,6 +53,8 @@ def _problem(picture: Picture) -> str | None:
     """What cannot be read as it is stored, and what to do; or None."""
     tags = picture.tag_v2
     kind, samples, bits = tags.get(_PHOTOMETRIC), tags.get(_SAMPLES, 1), set(tags.get(_BITS, (1,)))
+    if re.match(_STACKS, str(tags.get(_DESCRIPTION, "")), re.DOTALL) or isinstance(tags.get(_METAMORPH), tuple):
+        return "holds several images as one page, of which Pillow reads the first; save each as its own file"
     if kind is None:
         return "does not say which of its values is black (PhotometricInterpretation); save it anew"
     if len(bits) > 1 or not bits <= {1, 2, 4, 8, 16, 32}:
@@ -72,13 +79,15 @@ def _problem(picture: Picture) -> str | None:
     ):
         return "has a mask, a curve of its values or reference values that Pillow does not apply; " + _ADVICE
     if picture.info.get("compression") == "raw" and not _is_covered(picture):
-        return "lists fewer strips or tiles than its size needs; replace it or take it out"
+        return "has no strips or tiles for some of its pixels; replace it or take it out"
     return None
 
 
 def _is_covered(picture: Picture) -> bool:
-    """Whether the strips or tiles hold all pixels; Pillow leaves the others black."""
+    """Whether strips or tiles hold all pixels; Pillow leaves others black, and takes what is left out for a place."""
     width, height = stored_size(picture)
+    tags: Any = picture.tag_v2
     boxes: list[Any] = [tile[1] for tile in picture.tile]
-    layers = picture.tag_v2.get(_SAMPLES, 1) if picture.tag_v2.get(_PLANES, 1) == _SEPARATE else 1
-    return bool(sum((right - left) * (bottom - top) for left, top, right, bottom in boxes) == width * height * layers)
+    layers = tags.get(_SAMPLES, 1) if tags.get(_PLANES, 1) == _SEPARATE else 1
+    pixels = sum((right - left) * (bottom - top) for left, top, right, bottom in boxes)
+    return bool(pixels == width * height * layers and all((*tags.get(_STRIPS, ()), *tags.get(_TILES, ()))))

@@ -21,10 +21,12 @@ LARGEST_POOL = 7000
 
 
 def check_rows(values: ArrayLike, name: str) -> NDArray[Any]:
-    """The values as an (n, d) array; raises GankitError unless all are finite and at most `LARGEST` in size."""
+    """The values as an (n, d) array; raises GankitError unless all are real and at most `LARGEST` in size."""
     rows = np.asanyarray(values)
     if rows.ndim != 2 or rows.shape[1] == 0:
         raise GankitError(f"{name} must be (n, d), their shape is {rows.shape}")
+    if rows.dtype.kind not in "biuf" or np.ma.isMaskedArray(rows):
+        raise GankitError(f"{name} must be an array of real numbers, not {type(rows).__name__} of {rows.dtype}")
     for block in row_blocks(rows):
         if not np.isfinite(block).all():
             raise GankitError(f"{name} have values that are NaN or infinite; look for the images that cause them")

@@ -12,7 +12,7 @@ from PIL import Image
 from torch import Tensor
 
 from gankit.errors import DataError, blame, cause, counted, first_of, is_fault_of_machine
-from gankit.images.columns import first_missing, means, shares, whole
+from gankit.images.columns import complete, means, shares, whole
 from gankit.images.decoding import Decoder
 from gankit.images.grey_levels import check_range, valid_range
 from gankit.images.labels_csv import number_classes
@@ -112,10 +112,7 @@ def _column(values: Any, name: str, n: int) -> NDArray[Any]:
     array = as_array(values, name)
     if array.shape not in ((n,), (n, 1)):
         raise DataError(f"{name} has the shape {array.shape}; there are {n} images: {name} must be (n,)")
-    array = array.reshape(n)
-    if (missing := first_missing(array)) is not None:
-        raise DataError(f"{name} has no value for image {missing}: give it one, or leave such images out")
-    return array
+    return complete(array.reshape(n), name, groups=name == "groups")
 
 
 def _classes(labels: NDArray[Any], names: tuple[str, ...]) -> tuple[NDArray[np.int64], tuple[str, ...]]:

@@ -30,9 +30,9 @@ COLOUR = ("RGB", "YBR_FULL", "YBR_FULL_422", "YBR_ICT", "YBR_RCT", "PALETTE COLO
 PIXELS = (
     "BitsAllocated", "BitsStored", "Columns", "HighBit", "ModalityLUTSequence", "NumberOfFrames",
     "PerFrameFunctionalGroupsSequence", "PhotometricInterpretation", "PixelPaddingRangeLimit", "PixelPaddingValue",
-    "PixelRepresentation", "PlanarConfiguration",
-    "PresentationLUTShape", "RescaleIntercept", "RescaleSlope", "Rows", "SamplesPerPixel",
-    "SharedFunctionalGroupsSequence", "VOILUTFunction", "VOILUTSequence", "WindowCenter", "WindowWidth",
+    "PixelPresentation", "PixelRepresentation", "PlanarConfiguration", "PresentationLUTShape", "RescaleIntercept",
+    "RescaleSlope", "Rows", "SamplesPerPixel", "SharedFunctionalGroupsSequence", "VOILUTFunction", "VOILUTSequence",
+    "WindowCenter", "WindowWidth",
     *(f"{colour}PaletteColorLookupTableDescriptor" for colour in ("Red", "Green", "Blue")),
     *(f"{colour}PaletteColorLookupTableData" for colour in ("Red", "Green", "Blue")),
     *(f"Segmented{colour}PaletteColorLookupTableData" for colour in ("Red", "Green", "Blue")),
@@ -167,7 +167,10 @@ def _image(header: Dataset, size: int) -> Header:
     types = (0, 1) if samples == 1 else (0,)  # colours have no sign
     if not sizes or header.get("SamplesPerPixel") != samples or header.get("PixelRepresentation") not in types:
         raise Problem("has a header whose sizes, bits and colours do not fit each other; replace it or take it out")
-    if kind == "MONOCHROME2" and str(header.get("PresentationLUTShape") or "").strip().upper() == "INVERSE":
+    shape, shown = (str(header.get(n) or "").strip().upper() for n in ("PresentationLUTShape", "PixelPresentation"))
+    if not colour and shown in ("COLOR", "MIXED", "TRUE_COLOR"):
+        raise Problem("has colours beside its grey values (a supplemental palette); convert it to RGB, or take it out")
+    if (kind, shape) in (("MONOCHROME2", "INVERSE"), ("MONOCHROME1", "IDENTITY")):
         raise Problem("says of black that it is the smallest value, and the largest; convert it or take it out")
     if int(header.get("HighBit", stored - 1)) != stored - 1:
         raise Problem("keeps its values in the upper bits, as the standard no longer allows; convert it or take it out")

@@ -14,13 +14,25 @@ from numpy.typing import NDArray
 from pydicom import Dataset
 from pydicom.pixels.processing import apply_color_lut
 from pydicom.pixels.utils import pixel_array
+from pydicom.uid import (
+    HTJ2KLossless,
+    HTJ2KLosslessRPCL,
+    JPEG2000Lossless,
+    JPEGLossless,
+    JPEGLosslessSV1,
+    JPEGLSLossless,
+    RLELossless,
+)
 
 from gankit_dicom._guard import Problem, guarded
 from gankit_dicom._header import GREY, PIXELS, decoders
-from gankit_dicom._tones import Function, Window, padding, read_table, tones
+from gankit_dicom._tones import Function, Window, padding, read_table, stored_range, tones
 
-FORMAT = 3  # counts changes of what decoding gives, so that cached arrays of older versions are not read
+FORMAT = 4  # counts changes of what decoding gives, so that cached arrays of older versions are not read
 _STORED = ("ExtendedOffsetTable", "ExtendedOffsetTableLengths", "PixelData")
+_LOSSLESS = (
+    HTJ2KLossless, HTJ2KLosslessRPCL, JPEG2000Lossless, JPEGLossless, JPEGLosslessSV1, JPEGLSLossless, RLELossless
+)  # fmt: skip
 _LUMA = np.array([0.299, 0.587, 0.114])  # ITU-R BT.601, as DICOM's YBR_FULL
 
 
@@ -60,6 +72,10 @@ class Decoder:
 
     def _frame(self, header: Dataset, frame: int) -> NDArray[Any]:
         stored = _stored(header, frame)
+        if header.file_meta.TransferSyntaxUID in _LOSSLESS and header.SamplesPerPixel == 1:
+            low, high = stored_range(header)  # an encoder with loss may exceed it a little
+            if stored.min() < low or stored.max() > high:
+                raise Problem("holds values that its bits (BitsStored) cannot; convert it or take it out")
         shades = guarded(lambda: self._shades(header, stored, frame))
         image = shades.round().clip(0, np.iinfo(self.dtype).max).astype(self.dtype)
         return image if self.size is None else resized(image, self.size, self.fit)

@@ -199,11 +199,10 @@ def table(header: Dataset, name: str, *, signed: bool) -> Table | None:
         return None
     item = sequence[0]
     count, first, bits = (int(value) for value in item.LUTDescriptor)
-    if header.original_encoding[0]:
-        # Implicit VR does not say whether the first value is signed, and pydicom goes by the stored values: after a
-        # rescaling it is signed where the rescaled values may be negative (DICOM PS3.3 C.11.2.1.1).
-        first %= 2**16
-        first -= 2**16 if signed and first >= 2**15 else 0
+    # Implicit VR does not say whether the first value is signed, so pydicom and converters go by the stored values:
+    # after a rescaling it is signed where the rescaled values may be negative (DICOM PS3.3 C.11.2.1.1).
+    first = first % 2**16 if header.original_encoding[0] else first
+    first -= 2**16 if signed and first >= 2**15 else 0
     return read_table((count, first, bits), item.LUTData)
 
 

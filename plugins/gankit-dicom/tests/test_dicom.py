@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import logging
 import os
 from pathlib import Path
@@ -322,6 +323,13 @@ class TestStorage:
         [
             (pixels(4, 4), {"PresentationLUTShape": "INVERSE"}, "a says of black that it is the smallest value, and"),
             (
+                pixels(4, 4),
+                {"PhotometricInterpretation": "MONOCHROME1", "PresentationLUTShape": "IDENTITY"},
+                "a says of black that it is the smallest value, and",
+            ),
+            (pixels(4, 4), {"PixelPresentation": "MIXED"}, "a has colours beside its grey values"),
+            (pixels(4, 4), {"PixelPresentation": "COLOR"}, "a has colours beside its grey values"),
+            (
                 pixels(4, 4, 3),
                 {"PhotometricInterpretation": "RGB", "PixelRepresentation": 1},
                 "a has a header whose sizes, bits and colours do not fit each other",
@@ -339,9 +347,21 @@ class TestStorage:
         save(tmp_path / "a", np.array([[0, 2**31]], np.uint32))
         assert Dicom(path=tmp_path, window=(2**30, 2**31)).images[0, 0].tolist() == [[0, 65535]]
 
-    def test_jpeg(self, tmp_path: Path) -> None:
-        import io
+    @pytest.mark.parametrize("beyond", [False, True])
+    def test_compressed_values_beyond_their_bits(self, tmp_path: Path, beyond: bool) -> None:
+        stored = pixels(32, 32, high=4095, dtype="uint16")
+        content = io.BytesIO()
+        Image.fromarray(stored | (2**15 if beyond else 0)).save(content, "jpeg2000", no_jp2=True)
+        made = header(stored, BitsStored=12, TransferSyntaxUID=JPEG2000Lossless)
+        made.PixelData = encapsulate([content.getvalue()])
+        made["PixelData"].is_undefined_length = True
+        made.save_as(tmp_path / "a", enforce_file_format=True)
+        if beyond:
+            assert error(lambda: Dicom(path=tmp_path).images).startswith("a holds values that its bits (BitsStored)")
+        else:
+            np.testing.assert_array_equal(Dicom(path=tmp_path).images[0, 0], (stored * (65535 / 4095)).round())
 
+    def test_jpeg(self, tmp_path: Path) -> None:
         array = np.kron(np.array([[20, 200], [120, 60]], np.uint8), np.ones((8, 8), np.uint8))
         content = io.BytesIO()
         Image.fromarray(array).save(content, "jpeg", quality=95)

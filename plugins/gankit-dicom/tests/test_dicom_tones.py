@@ -219,14 +219,18 @@ def test_windows_that_are_none(tmp_path: Path) -> None:
 @pytest.mark.parametrize("syntax", [ExplicitVRLittleEndian, ImplicitVRLittleEndian, DeflatedExplicitVRLittleEndian])
 @pytest.mark.parametrize("signed", [False, True])
 @pytest.mark.parametrize("intercept", [-1024, 0, 40000])
-def test_tables_in_every_transfer_syntax(tmp_path: Path, syntax: UID, signed: bool, intercept: int) -> None:
+@pytest.mark.parametrize("converted", [False, True], ids=["as written", "by a converter that takes it for unsigned"])
+def test_tables_in_every_transfer_syntax(
+    tmp_path: Path, syntax: UID, signed: bool, intercept: int, converted: bool
+) -> None:
     """The first mapped value is signed where the rescaled values may be negative, whatever the stored ones are."""
     low, high = (-2048, 2047) if signed else (0, 4095)
     stored = pixels(16, 16, low=low, high=high, dtype="int16" if signed else "uint16")
     first = low + intercept
     shades = np.linspace(0, 65535, 4096).round().astype(np.uint16)
     item = Dataset()
-    item.add_new("LUTDescriptor", "SS" if first < 0 else "US", [4096, first, 16])
+    kind = "SS" if first < 0 and not converted else "US"
+    item.add_new("LUTDescriptor", kind, [4096, first % 2**16 if converted else first, 16])
     item.add_new("LUTData", "OW", shades.tobytes())
     save(
         tmp_path / "a", stored, BitsStored=12, TransferSyntaxUID=syntax, RescaleSlope=1, RescaleIntercept=intercept,
