@@ -18,11 +18,13 @@ test: .venv/.installed-test
 	$(RUN) pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 # Beside the trainings that take minutes: the trackers' own packages, the wheel and the source archive without the
-# repository, and every other Python that is here, with the newest and the oldest dependencies.
+# repository, published vulnerabilities of what is installed, and every other Python that is here, with the newest and
+# the oldest dependencies.
 test-slow: .venv/.installed-test .venv/.installed-trackers
 	$(RUN) pytest -m slow --timeout 3600
 	$(RUN) pytest tests/test_examples.py -k trackers
 	sh tests/without_repository.sh
+	$(BIN)/python tests/audit.py
 	sh tests/other_pythons.sh
 
 bench: .venv/.installed-test .bench/.installed

@@ -12,6 +12,7 @@ import tomllib
 import zipfile
 from pathlib import Path
 
+import audit
 import pytest
 import yaml
 from packaging.metadata import Metadata
@@ -143,3 +144,18 @@ def test_other_pythons_are_tested_where_they_are_installed(tmp_path: Path) -> No
     assert "python3.99 is not installed: skipped" in done.stdout
     ran = [line for line in done.stdout.splitlines() if line.startswith("ran -m")]
     assert [line.split()[2] for line in ran] == ["venv", "pip", "pytest"]
+
+
+def test_an_audit_counts_as_clean_only_what_was_looked_up() -> None:
+    known = {"name": "clean", "version": "1.0", "vulns": []}
+    vulnerable = {"name": "old", "version": "2.0", "vulns": [{"id": "PYSEC-1", "fix_versions": ["2.1"]}]}
+    unknown = {"name": "nowhere", "skip_reason": "not found"}
+    assert audit.report([known]) == (["published vulnerabilities: 0, in 1 packages"], True)
+    assert audit.report([known, vulnerable, unknown]) == (
+        [
+            "old 2.0: PYSEC-1, mended in 2.1",
+            "published vulnerabilities: 1, in 2 packages",
+            "not audited, since the index knows nothing of them: nowhere",
+        ],
+        False,
+    )

@@ -38,6 +38,8 @@ BLOCK = 2_000_000
 """Elements of the arrays that `trace_roots` works on at a time: 16 MB."""
 SPURIOUS = 1e-13
 """Eigenvalues below this share of the largest are rounding errors of zero."""
+LARGEST_WITHOUT_INTEGRAL = 64
+"""Up to this number of eigenvalues those of the matrix itself are taken: nearly as fast, and more accurate."""
 
 
 class FrechetResampling(Resampling):
@@ -136,8 +138,7 @@ def _mean_and_factor(rows: Matrix) -> tuple[Matrix, Matrix]:
 
 def _variance(products: Matrix) -> float:
     """tr(S) of (1) from the (n, n) inner products of n rows."""
-    n = len(products)
-    return float((np.trace(products) - products.sum() / n) / (n - 1))
+    return float((np.trace(products) - products.sum() / len(products)) / (len(products) - 1))
 
 
 def nuclear_norm(matrix: Matrix) -> float:
@@ -174,35 +175,34 @@ def _bases(x: Matrix, y: Matrix) -> list[tuple[Matrix, Matrix]]:
 def trace_roots(values: Matrix, removed: list[Matrix]) -> Matrix:
     """tr sqrt(diag(values) - Z'Z) of (q,) eigenvalues and each of some (k, q) matrices Z, by (2) and (3).
 
-    Each diag(values) - Z'Z must be positive semi-definite. Where few rows are removed, the error is some 1e-8 of the
-    change that removing them makes.
+    Each diag(values) - Z'Z must be positive semi-definite. Of few values the sum is as exact as they are. Of many it
+    errs by some 1e-8 of the largest root: Z may take a whole direction away, and the root of a rounding error remains.
     """
     kept = values > SPURIOUS * values.max(initial=0.0)
     values = values[kept]
     if not len(values):
         return np.zeros(len(removed))
-    whole = float(np.sqrt(values).sum())
     low, high = np.log(values.min()) / 2 - MARGIN, np.log(values.max()) / 2 + MARGIN
     nodes = np.exp(np.arange(low, high, STEP))  # the values of s
     inverse_roots = np.sqrt(1 / (values + nodes[:, None] ** 2))  # (nodes, q) diagonals of (B + s^2)^-1/2
     traces = []
     for rows in removed:
         z = rows[:, kept]
-        if 3 * len(z) > len(values):  # so many rows that the matrix itself is as cheap
+        if len(values) <= max(LARGEST_WITHOUT_INTEGRAL, 3 * len(z)):  # the matrix itself is as cheap
             eigenvalues = np.linalg.eigvalsh(np.diag(values) - z.T @ z)
-            traces.append(float(np.sqrt(eigenvalues.clip(min=0)).sum()))
+            traces.append(float(np.sqrt(eigenvalues[eigenvalues > rounding_threshold(values)]).sum()))
         else:
             at_once = max(1, BLOCK // z.size)
             blocks = [inverse_roots[start : start + at_once, None] for start in range(0, len(nodes), at_once)]
             logs = np.concatenate([_log_det(z * block) for block in blocks])
-            traces.append(whole + STEP / np.pi * float(np.dot(logs, nodes)))  # ds = s du
+            traces.append(float(np.sqrt(values).sum() + STEP / np.pi * np.dot(logs, nodes)))  # ds = s du
     return np.array(traces)
 
 
 def _log_det(rows: Matrix) -> Matrix:
-    """For (p, k, q) rows R, the p values log det(I - R R').
+    """For (p, k, q) rows R, the p values log det(I - R R'), also where R is so small that 1 - R R' would lose it.
 
-    Rows that span a whole direction leave an eigenvalue of 0, which rounding may make slightly negative: it is clipped.
+    Rows that span a whole direction have an eigenvalue of 1, which rounding may make slightly larger: it is clipped.
     """
-    eigenvalues = np.linalg.eigvalsh(np.eye(rows.shape[1]) - rows @ rows.transpose(0, 2, 1))
-    return cast(Matrix, np.log(eigenvalues.clip(min=np.finfo(np.float64).eps)).sum(1))
+    eigenvalues = np.linalg.eigvalsh(rows @ rows.transpose(0, 2, 1))
+    return cast(Matrix, np.log1p(-eigenvalues.clip(max=1 - np.finfo(np.float64).eps)).sum(1))
