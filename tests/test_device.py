@@ -311,7 +311,7 @@ class FailsLater(Loss):
 
 FAULTS = {
     "CUDA out of memory. Tried to allocate 20.00 MiB. GPU 0 has a total capacity of 9 GiB\nmore": (
-        r": not enough memory after step 3 \(it asked for another 20\.00 MiB\); the last checkpoint stays; lower "
+        r": not enough memory after step 3 \(it asked for another 20\.00 MiB\); checkpoints stay; lower "
         r"training\.batch \(4\), .* training\.graphs=false"
     ),
     "[enforce fail] DefaultCPUAllocator: can't allocate memory: you tried to allocate 64 bytes.": (
@@ -418,7 +418,7 @@ def test_a_checkpoint_that_the_device_cannot_take_is_not_called_damaged(
         "the device to this run alone, or use the CPU (CUDA_VISIBLE_DEVICES=)"
     )
     loading = refusal(TickLog, "load_state_dict", no_room)
-    assert "run: not enough memory while the run was loaded; the last checkpoint stays; " in loading
+    assert "run: not enough memory while the run was loaded; checkpoints stay; " in loading
     for place, name in ((torch, "load"), (TickLog, "load_state_dict")):
         told = refusal(place, name, failure)
         assert "run: the GPU failed while the run was loaded (" in told

@@ -243,8 +243,7 @@ class Trainer:
         if not_finite:
             raise RunError(
                 f"{self.folder}: the training diverged by step {self.stepper.step} ({first_of(not_finite)} "
-                "not finite); start anew with lower training.generator_lr and training.critic_lr; the last checkpoint "
-                "stays"
+                "not finite); start anew with lower training.generator_lr and training.critic_lr; checkpoints stay"
             )
 
     def _get_sampling_copy(self) -> Generator:

@@ -1,7 +1,7 @@
 """Damaged and hostile files of images: pictures, npz, CSV, statistics and DICOM files, read under limits.
 
-`python tests/reliability/image_files.py OUT.json` makes 6,000 pictures and 500 of each other kind, each a function of a
-seed and its number, opens each as a user would, and counts how it ended. It goes on where it was stopped.
+It makes 6,000 pictures and 500 of each other kind, each a function of a seed and its number, opens each as a user
+would, and counts how it ended. It goes on where it was stopped.
 
 Outcomes: "read" (images or statistics whose values are finite), "refused" (one line), and what must not be:
 "traceback", "lines" (a refusal of several lines), "slow" (over 5 s), "memory" (over 1 GB), "killed" (a signal).
@@ -35,6 +35,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 from pictures import tiff
 
 SEED = 0
+RESULTS = Path(__file__).parent / "results"
 COUNTS = {"picture": 6000, "npz": 500, "csv": 500, "statistics": 500, "dicom": 500}
 GOOD = ("read", "refused")
 SECONDS, BYTES, SHARE = 5, 2**30, 250  # limits of each file, and files that share a process
@@ -369,7 +370,7 @@ def main(out: Path) -> None:
 
 
 if __name__ == "__main__":
-    if sys.argv[1] == "--work":
+    if sys.argv[1:2] == ["--work"]:
         work(sys.argv[2], [int(number) for number in sys.argv[3:]])
     else:
-        main(Path(sys.argv[1]))
+        main(RESULTS / "image_files.json")

@@ -32,7 +32,7 @@ def device_faults(folder: Path, settings: Training, step: Callable[[], int] | No
         if is_short_of_memory(error):
             asked = ASKED.search(text)
             amount = f" (it asked for another {asked[1]})" if asked else ""
-            kept = "the last checkpoint stays; " if is_run else ""
+            kept = "checkpoints stay; " if is_run else ""
             raise RunError(
                 f"{folder}: not enough memory {when}{amount}; {kept}lower training.batch ({settings.batch}), the "
                 f"widths of both networks or data.size, raise training.accumulate ({settings.accumulate}), leave the "
