@@ -15,7 +15,9 @@ from rating_person import data_of
 from readers_data import SMALL, arrays, key_of, run, save, study
 
 from gankit.errors import DataError, SettingsError
-from gankit.ranking.key import new_ids
+from gankit.evaluation.sources import Drawn
+from gankit.ranking import write_page
+from gankit.ranking.key import Key, new_ids, read_key
 from gankit.studies.commands import own_options
 from gankit.studies.readers.blinding import seal_set
 
@@ -82,6 +84,20 @@ def test_real_images_of_a_run_are_its_held_out_ones(sources: list[str], tmp_path
     everything = study(f"readers.generated.gan={trained.path}", "readers.images=30")
     with pytest.raises(DataError, match="50 images of real are to be shown, and held-out images has"):
         _ = everything.opened
+
+
+def test_images_drawn_with_conditions_have_no_class(one_step_runs: dict[str, Any], tmp_path: Path) -> None:
+    """Their data have classes too, by which the real images are known."""
+    conditioned = one_step_runs["condition"]
+    run(tmp_path / "out", f"readers.generated.gan={conditioned.path}", *SMALL)
+    shown = [picture for image in key_of(tmp_path / "out").images for picture in image.pictures]
+    assert {picture.label for picture in shown if picture.source == "gan"} == {""}
+    assert {picture.label for picture in shown if picture.source == "real"} <= {"left", "right"}
+    for source, numbers in ((conditioned, True), (Drawn(conditioned, 6), False)):
+        page = write_page([source], tmp_path / f"page-{numbers}", 6, real=9, against=conditioned)
+        images = read_key(page.parent / "key.json", Key)[0].images
+        assert all(bool(image.label) == numbers for image in images if not image.real)
+        assert {image.label for image in images if image.real} <= {"left", "right"}
 
 
 @pytest.mark.parametrize(

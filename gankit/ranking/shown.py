@@ -125,7 +125,10 @@ def open_reals(opened: Sequence[Opened], against: Source | None) -> tuple[str, D
 
 
 def check_shapes(shapes: Sequence[tuple[str, tuple[int, ...]]]) -> None:
-    """Refuse sources, by name with the (channels, height, width) of their images, whose shapes tell them apart.
+    """Refuse images whose shapes tell where they are from.
+
+    Args:
+        shapes: the name of each source, with the (channels, height, width) of its images.
 
     Raises:
         DataError: two sources differ.
@@ -141,8 +144,8 @@ def check_shapes(shapes: Sequence[tuple[str, tuple[int, ...]]]) -> None:
 
 
 def class_texts(images: Dataset, indices: NDArray[np.int64]) -> tuple[str, ...]:
-    """(k,) names of the classes of images; "" where they have none."""
+    """(k,) names of the classes of images; "" where they have none, or a run drew them with conditions."""
     labels, names = images.labels, images.class_names
-    if labels is None or not names:
+    if labels is None or labels.ndim > 1 or not names:
         return ("",) * len(indices)
     return tuple(names[int(labels[index])] for index in indices)
