@@ -21,7 +21,7 @@ from gankit.files import is_sealed, open_atomically, seal
 from gankit.files import user_path as user_path  # parts import no `files`
 
 Folder = Literal["arrays", "features"]
-ABANDONED = 3600.0  # Seconds after which a temporary file is taken to be left by a process that has died
+ABANDONED = 3600.0  # seconds after which a temporary file is taken to be left by a process that has died
 
 
 def cache_folder() -> Path:

@@ -21,7 +21,7 @@ from torch.utils._pytree import tree_map_only
 from gankit.errors import GankitError, PartError, ProcessLostError, RunError, one_line
 
 Result = TypeVar("Result")
-PATIENCE = datetime.timedelta(minutes=30)  # How long a process waits for another, which may be computing metrics
+PATIENCE = datetime.timedelta(minutes=30)  # how long a process waits for another, which may be computing metrics
 START_OR_UNSET = "start all processes by torchrun, or unset RANK and WORLD_SIZE to train in one"
 
 

@@ -7,7 +7,7 @@ import sys
 from collections.abc import Collection, Iterator, Sequence
 from itertools import islice
 
-MOST_LISTED = 40  # The largest number of known names that an error lists
+MOST_LISTED = 40  # the largest number of known names that an error lists
 _LINE_END = re.compile("[\n-\r\x1c-\x1e\x85\u2028\u2029]")
 
 

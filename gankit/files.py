@@ -26,7 +26,7 @@ from gankit.terminal.text import harmless, say, to_cell
 LOCK, HOLDER = ".lock", ".lock-holder"
 OWN = re.compile(r"\..+\.\d+\.tmp|(\..+)?\.lock(-holder)?")
 """Names of what gankit puts into a folder while it writes: unfinished files and folders, and locks."""
-POLL, SIGNED = 0.2, 5.0  # Seconds between looks at a lock of another process, and until it has said which one it is
+POLL, SIGNED = 0.2, 5.0  # seconds between looks at a lock of another process, and until it has said which one it is
 MARK = b"gankit-digest:"
 
 

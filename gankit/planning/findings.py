@@ -12,9 +12,9 @@ from gankit.errors import counted, first_of, unbroken
 from gankit.interfaces import Dataset, Rows
 from gankit.metrics.leakage import NEAR_COPY, Thumbnail, duplicates, thumbnails
 
-MOST_COMPARED = 20_000  # The most images that are looked at; of larger sets the first ones
-BLANK = 0.02  # Standard deviation, as a share of the range from black to white, below which an image is near-blank
-NAMED = 5  # The most images that a finding names
+MOST_COMPARED = 20_000  # the most images that are looked at; of larger sets the first ones
+BLANK = 0.02  # standard deviation, as a share of the range from black to white, below which an image is near-blank
+NAMED = 5  # the most images that a finding names
 BATCH = 256
 
 

@@ -28,7 +28,7 @@ from gankit.runs.sampling import label_texts, parse_label
 
 __all__ = ["Finding", "Ranking", "rank", "realism_score", "write_page", "write_ranking"]
 
-KEEP = 10  # Images to keep by default, as in the founding paper
+KEEP = 10  # images to keep by default, as in the founding paper
 WAYS = ("critic", "realism", "label", "ratings")
 
 

@@ -15,7 +15,7 @@ from gankit.ranking.key import seal
 from gankit.ranking.shown import Sources, check_shapes, class_texts, common_count, open_reals, open_sources, side
 from gankit.report.pages import render
 
-RESERVED = "urgo"  # Keyboard keys that the page uses itself: undo, real, generated, other
+RESERVED = "urgo"  # keyboard keys that the page uses itself: undo, real, generated, other
 
 
 def write_page(

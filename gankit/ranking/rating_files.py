@@ -14,10 +14,10 @@ from gankit.files import open_ordinary
 from gankit.images.csv_table import read_csv
 from gankit.registry.messages import shown
 
-REAL, GENERATED = "real", "generated"  # Calls of one image
-LEFT, RIGHT = "left", "right"  # Calls of two side by side, of which one is real
+REAL, GENERATED = "real", "generated"  # calls of one image
+LEFT, RIGHT = "left", "right"  # calls of two side by side, of which one is real
 LONGEST_CELL = 1000
-LARGEST = 1e100  # Scores beyond it are mistakes, and their squares are beyond float64
+LARGEST = 1e100  # scores beyond it are mistakes, and their squares are beyond float64
 
 
 @final

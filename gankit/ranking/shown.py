@@ -18,9 +18,9 @@ from gankit.ranking.key import Origin
 from gankit.runs.run import Run
 from gankit.runs.sampling import label_texts, parse_label
 
-COUNT = 100  # Images of each source by default, as in the founding paper
+COUNT = 100  # images of each source by default, as in the founding paper
 
-Sources = Run | str | Path | Source | Sequence[Source]  # One source of images, or a list of several
+Sources = Run | str | Path | Source | Sequence[Source]  # one source of images, or a list of several
 
 
 @final

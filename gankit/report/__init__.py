@@ -23,12 +23,12 @@ from gankit.report.card import CARD, card, card_html, data_name
 from gankit.report.pages import draw_lines, render
 from gankit.runs.run import Run
 
-CLASSES = 20  # The most classes that are shown
-NEAREST = 8  # Samples that are shown above the nearest training images
-LARGE = 64  # Pixels of a side above which fewer images are shown
-COMPARED_SIDE = 16  # Pixels of a side at which `nearest_png` compares images, so that fine noise does not decide
-MOST_COMPARED = 20_000  # The most training images that it looks at, evenly spread over a larger set
-BATCH = 512  # Training images that are read at a time
+CLASSES = 20  # the most classes that are shown
+NEAREST = 8  # samples that are shown above the nearest training images
+LARGE = 64  # pixels of a side above which fewer images are shown
+COMPARED_SIDE = 16  # pixels of a side at which `nearest_png` compares images, so that fine noise does not decide
+MOST_COMPARED = 20_000  # the most training images that it looks at, evenly spread over a larger set
+BATCH = 512  # training images that are read at a time
 
 
 class Pictures(NamedTuple):

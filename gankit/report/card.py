@@ -15,7 +15,7 @@ from gankit.report.pages import render
 from gankit.runs.run import Run
 
 CARD = "card.md"
-FROM_STUDY = "privacy.json"  # In the run of a study's generator: a metrics file beside the images that the study kept
+FROM_STUDY = "privacy.json"  # in the run of a study's generator: a metrics file beside the images that the study kept
 
 
 def card(run: Run, metrics: dict[str, Any] | None) -> str:

@@ -24,7 +24,7 @@ FORMAT = 3
 Weights of format 1 lack the buffer with the influence that labels have while they fade in; `LabelLayer` supplies it.
 Files of formats 1 and 2 have no digest, and their checkpoints hold the log's sums of one process only.
 """
-KEPT = 2  # Checkpoints kept: the newest, and one before it in case the newest cannot be read
+KEPT = 2  # checkpoints kept: the newest, and one before it in case the newest cannot be read
 
 
 @dataclass(frozen=True)

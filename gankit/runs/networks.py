@@ -23,7 +23,7 @@ from gankit.terminal.text import progress_bar
 
 SAMPLE_BATCH = 64
 PROBE_BATCH = 4
-COPIES = 4  # How many times its weights a training keeps: themselves, their gradients, and the two moments of Adam
+COPIES = 4  # how many times its weights a training keeps: themselves, their gradients, and the two moments of Adam
 _known_to_fit: set[str] = set()  # networks that memory holds, since a training builds each several times
 
 

@@ -23,13 +23,13 @@ from gankit.runs.run import Run
 from gankit.runs.sampling import label_texts, parse_label
 from gankit.terminal.text import progress_bar
 
-ROWS = 4  # Rows of a run without classes
-MOST_CLASSES = 16  # The most rows of a run with classes
-STRIP_COLUMNS = 9  # Images in a row of `walk.png`
-SWEEP_COLUMNS = 8  # Latents in `truncation.png`
-SWEEP = (1.0, 0.85, 0.7, 0.5, 0.3, 0.0)  # Truncations in `truncation.png`, from 1 (none) to 0 (the mean image)
-MOST_GRIDS = 12  # The most columns of `progress.png`
-MILLISECONDS = 60  # How long a frame of the animation is shown
+ROWS = 4  # rows of a run without classes
+MOST_CLASSES = 16  # the most rows of a run with classes
+STRIP_COLUMNS = 9  # images in a row of `walk.png`
+SWEEP_COLUMNS = 8  # latents in `truncation.png`
+SWEEP = (1.0, 0.85, 0.7, 0.5, 0.3, 0.0)  # truncations in `truncation.png`, from 1 (none) to 0 (the mean image)
+MOST_GRIDS = 12  # the most columns of `progress.png`
+MILLISECONDS = 60  # how long a frame of the animation is shown
 
 
 @seeds.plain_torch()

@@ -11,7 +11,7 @@ from joblib.parallel import BACKENDS
 
 from gankit.errors import RunError, SettingsError, counted, one_line
 
-PATIENCE = 30  # Seconds to wait for the answer of a Dask scheduler
+PATIENCE = 30  # seconds to wait for the answer of a Dask scheduler
 
 
 @final

@@ -31,10 +31,10 @@ from gankit.runs.run import choose_device
 from gankit.seeds import Order
 from gankit.studies.study import Refuse
 
-CHECKPOINTS = "checkpoints"  # The sub-folder of a job in which `fit` keeps its state
-AT_ONCE = 256  # Images to which a network is applied at a time
-WARM_UP_STEPS, TIMED_STEPS = 1, 4  # Steps that `time_fit` does before it times, and those that it times
-SPANS = 20  # A training is divided into so many equal spans, and the mean loss of each is kept
+CHECKPOINTS = "checkpoints"  # the sub-folder of a job in which `fit` keeps its state
+AT_ONCE = 256  # images to which a network is applied at a time
+WARM_UP_STEPS, TIMED_STEPS = 1, 4  # steps that `time_fit` does before it times, and those that it times
+SPANS = 20  # a training is divided into so many equal spans, and the mean loss of each is kept
 Images = NDArray[Any]
 
 

@@ -7,7 +7,7 @@ from typing import Any
 from gankit.evaluation.latex import Table, tabular
 from gankit.files import write_atomically
 
-NONE = "-"  # Stands where there is no value
+NONE = "-"  # stands where there is no value
 
 
 def number(value: float | None, digits: int = 3) -> str:

@@ -27,14 +27,14 @@ from gankit.studies.worker import ALIVE, POLL, RESULT, STOP, MainProcess, end_wi
 from gankit.terminal.text import progress_bar, say
 from gankit.training.stopping import StopRequest
 
-SHOW_EVERY = 2.0  # Seconds between updates of the progress bar
-BEAT_EVERY = 5.0  # Seconds between signs of life for the workers
+SHOW_EVERY = 2.0  # seconds between updates of the progress bar
+BEAT_EVERY = 5.0  # seconds between signs of life for the workers
 NOTICE = "finishing the updates of all jobs, then saving; again to stop now and lose what they have not saved"
 LOST = (
     "stopped at once: what running jobs did since their last checkpoints is lost; run the same command again to "
     "continue"
 )
-RESTARTS = 2  # How often in a row jobs are started again where workers die before any job has ended
+RESTARTS = 2  # how often in a row jobs are started again where workers die before any job has ended
 
 
 @dataclass(frozen=True)

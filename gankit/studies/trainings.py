@@ -13,7 +13,7 @@ from gankit.training.data import prepare
 from gankit.training.timing import time_training as time_training  # for studies that are written as plug-ins, too
 from gankit.training.train import resume, train
 
-RUN = "run"  # The sub-folder of a job that holds the run of its training
+RUN = "run"  # the sub-folder of a job that holds the run of its training
 
 
 def train_or_resume(experiment: Experiment, folder: Path, data: Dataset | None = None) -> Run:

@@ -36,22 +36,22 @@ if TYPE_CHECKING:
     from gankit.studies.jobs import Job
 
 # Files in the folder of all jobs
-ALIVE = ".alive"  # Holds the token of the main process, and a number that grows while that process runs
-STOP = ".stop"  # Its presence asks the workers to stop
+ALIVE = ".alive"  # holds the token of the main process, and a number that grows while that process runs
+STOP = ".stop"  # its presence asks the workers to stop
 # Files in the folder of one job
-RESULT = "result.json"  # What the job returned, or why it failed
-CLOCK = "seconds.txt"  # How long the job has run so far
-OUTPUT = "output.txt"  # What the job printed in a worker
-INPUTS = "inputs.txt"  # In the study's folder: digests of what jobs read besides the settings
+RESULT = "result.json"  # what the job returned, or why it failed
+CLOCK = "seconds.txt"  # how long the job has run so far
+OUTPUT = "output.txt"  # what the job printed in a worker
+INPUTS = "inputs.txt"  # in the study's folder: digests of what jobs read besides the settings
 
-POLL = 0.3  # Seconds between looks at the folder
-CLOCK_EVERY = 10.0  # Seconds between updates of `CLOCK`: so much of a killed job's time can go uncounted
-LATE = 60.0  # Seconds that a file may take to appear on a shared disk
-SILENCE = 180.0  # Seconds without a change of `ALIVE` after which the main process is taken for dead
+POLL = 0.3  # seconds between looks at the folder
+CLOCK_EVERY = 10.0  # seconds between updates of `CLOCK`: so much of a killed job's time can go uncounted
+LATE = 60.0  # seconds that a file may take to appear on a shared disk
+SILENCE = 180.0  # seconds without a change of `ALIVE` after which the main process is taken for dead
 # The process that has started this worker on its machine, perhaps through a shell, and with which it ends; 0 in others
 PARENT = 0
-ORPHANED = threading.Event()  # Once that process has ended
-BUSY = threading.Lock()  # Held during a job by a worker that the main process has started
+ORPHANED = threading.Event()  # once that process has ended
+BUSY = threading.Lock()  # held during a job by a worker that the main process has started
 
 
 @dataclass(frozen=True)

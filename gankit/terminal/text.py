@@ -12,12 +12,12 @@ from typing import Any
 
 _UNSEEN = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069]")
 """Control characters except tab and line end, and characters that change the direction of text or break lines."""
-_UNDECODED = re.compile("[\udc80-\udcff]+")  # Bytes in names of files that are no letters, as Python keeps them
+_UNDECODED = re.compile("[\udc80-\udcff]+")  # bytes in names of files that are no letters, as Python keeps them
 _FORMULA = re.compile(r"'*[=+\-@\t\r]")
 _NUMBER = re.compile(r"[+-]?\d+(\.\d*)?([eE][+-]?\d+)?")
-_failures: list[OSError] = []  # What kept text from standard output since the last `end_output`
-NARROW_COLUMN = 20  # Characters: a column is wrapped to no less
-FIRST_LINE, LINE_EVERY = 5.0, 30.0  # Seconds to the first line of a delayed bar that cannot be drawn, and between lines
+_failures: list[OSError] = []  # what kept text from standard output since the last `end_output`
+NARROW_COLUMN = 20  # characters: a column is wrapped to no less
+FIRST_LINE, LINE_EVERY = 5.0, 30.0  # seconds to the first line of a delayed bar that cannot be drawn, and between lines
 
 
 def harmless(text: str) -> str:

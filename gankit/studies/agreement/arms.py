@@ -15,7 +15,7 @@ from gankit.studies.labelled import agreed_places
 if TYPE_CHECKING:
     from gankit.studies.agreement.study import Agreement
 
-FEWEST_TRAINING, FEWEST_HELD_OUT = 8, 4  # Images that each threshold must leave
+FEWEST_TRAINING, FEWEST_HELD_OUT = 8, 4  # images that each threshold must leave
 
 
 @dataclass(frozen=True)

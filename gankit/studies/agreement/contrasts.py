@@ -12,7 +12,7 @@ from gankit.studies.agreement.findings import Estimate, Findings, Where
 
 CANNOT = "cannot be told"
 
-Compared = Sequence[tuple[Estimate, Estimate]]  # The values of the first and of the second arm of each pair
+Compared = Sequence[tuple[Estimate, Estimate]]  # the values of the first and of the second arm of each pair
 
 
 @dataclass(frozen=True)

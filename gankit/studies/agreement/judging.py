@@ -28,16 +28,16 @@ if TYPE_CHECKING:
 # The metrics of all drawn images, the best and the worst, on which conclusions rest too. The Frechet distance of few
 # images has a bias, which may differ between generators; KID has none
 DISTANCES = ("frechet", "kid")
-EQUAL_METRICS = (*DISTANCES, "precision-recall")  # Where both sides have equal n
-KEPT_VALUES = ("frechet", "kid", "precision", "recall")  # One value per question: distances, quality, variety
-CHANCE_DRAWS = 100  # Random draws of `kept` images, which show how noisy values of so few images are
-REAL_DRAWS = 20  # Draws of real images, over which a value between reals is a mean
+EQUAL_METRICS = (*DISTANCES, "precision-recall")  # where both sides have equal n
+KEPT_VALUES = ("frechet", "kid", "precision", "recall")  # one value per question: distances, quality, variety
+CHANCE_DRAWS = 100  # random draws of `kept` images, which show how noisy values of so few images are
+REAL_DRAWS = 20  # draws of real images, over which a value between reals is a mean
 # The real images against which generated ones are judged at equal n, with their words in tables
 REFERENCES = {
     "subset": "own training images", "full": "all training images", "held-out": "held-out images",
     "held-out-same": "held-out images of this SR",
 }  # fmt: skip
-USEFUL = 0.3  # The least sensitivity plus specificity minus 1 (Youden's index) at which a measurement is used
+USEFUL = 0.3  # the least sensitivity plus specificity minus 1 (Youden's index) at which a measurement is used
 Values = dict[str, dict[str, Any]]
 
 

@@ -22,7 +22,7 @@ from gankit.training.progress import format_seconds
 if TYPE_CHECKING:
     from gankit.studies.agreement.study import Agreement
 
-SHOWN = 10  # Images in a row of the picture of reals, which has two
+SHOWN = 10  # images in a row of the picture of reals, which has two
 
 
 def write_report(study: "Agreement", results: Results) -> None:

@@ -28,8 +28,8 @@ from gankit.studies.privacy import judge_privacy
 from gankit.studies.study import JOBS, Refuse, Results, Study, Work, distinct
 from gankit.studies.trainings import RUN, finished_run, time_training, train_or_resume
 
-WARM_START, REALS = "warm-start", "reals"  # Names of jobs; each seed's warm start adds its seed
-UNAUGMENTED = "none"  # The scope of trainings without the augment
+WARM_START, REALS = "warm-start", "reals"  # names of jobs; each seed's warm start adds its seed
+UNAUGMENTED = "none"  # the scope of trainings without the augment
 
 if TYPE_CHECKING:
     ControlName = str

@@ -16,7 +16,7 @@ from gankit.studies.agreement.judging import DISTANCES, KEPT_VALUES, REFERENCES
 from gankit.studies.formats import write_latex
 from gankit.studies.privacy import privacy_rows
 
-EQUAL = "Equal n"  # What rows call the generated images that are judged against as many real ones
+EQUAL = "Equal n"  # what rows call the generated images that are judged against as many real ones
 
 
 @dataclass(frozen=True)

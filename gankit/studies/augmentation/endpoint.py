@@ -16,7 +16,7 @@ from gankit.studies.labelled import class_labels, groups_of
 if TYPE_CHECKING:
     from gankit.studies.augmentation.study import AugmentationStudy
 
-PRIOR_STRENGTHS = np.linspace(0, 2, 21)  # Multiples of the classes' log frequencies among which `adjustment` chooses
+PRIOR_STRENGTHS = np.linspace(0, 2, 21)  # multiples of the classes' log frequencies among which `adjustment` chooses
 
 
 class Endpoint:

@@ -15,10 +15,10 @@ from gankit.studies import labelled
 from gankit.studies.augmentation.arms import HELD_OUT
 from gankit.studies.augmentation.settings import AugmentationSettings
 
-TRIES = 50  # At most so many random divisions are tried until every part has every class
-TRIES_WITH_FEWER = 5  # At most so many for each smaller number of parts than the setting says
+TRIES = 50  # at most so many random divisions are tried until every part has every class
+TRIES_WITH_FEWER = 5  # at most so many for each smaller number of parts than the setting says
 
-Sides = tuple[Indices, Indices]  # Places of the cases outside a part, and of those in it
+Sides = tuple[Indices, Indices]  # places of the cases outside a part, and of those in it
 
 
 @dataclass(frozen=True)

@@ -84,7 +84,7 @@ def _adjust(endpoint: Endpoint, fold: Fold, of_validation: Floats, of_test: Floa
     return endpoint.gain(part, of_validation - strengths * log_prior), adjusted
 
 
-Cells = dict[tuple[int, str], Cell]  # By the number of the fold and the name of the variant
+Cells = dict[tuple[int, str], Cell]  # by the number of the fold and the name of the variant
 
 
 def read_cells(study: AugmentationStudy, outcomes: Mapping[str, Outcome], folder: Path) -> tuple[Cells, list[str]]:

@@ -25,7 +25,7 @@ from gankit.studies.worker import check_made
 if TYPE_CHECKING:
     from gankit.studies.augmentation.study import AugmentationStudy
 
-SHOWN = 8  # Images of a class in a picture
+SHOWN = 8  # images of a class in a picture
 
 
 def verdict_line(metrics: Mapping[str, Any]) -> str:

@@ -20,7 +20,7 @@ else:
 Factor = Annotated[float, Gt(0), Le(50)]
 Amount = Factor | Literal["fill"]
 
-EXPORTED = "exported"  # The source whose images come into the folder `export_folds`
+EXPORTED = "exported"  # the source whose images come into the folder `export_folds`
 
 
 class Other(Settings):

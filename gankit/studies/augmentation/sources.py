@@ -39,9 +39,9 @@ from gankit.studies.trainings import RUN, train_or_resume
 if TYPE_CHECKING:
     from gankit.studies.augmentation.study import AugmentationStudy
 
-CHANCE = 0.01  # Probability, at most, of an alarm by Fisher's test where there is no leak
-FAR = 8 * NEAR_COPY  # By chance hardly any image has a near copy, and no other image nearer than this
-PAIRS = 8  # The most pairs of a leak that are kept
+CHANCE = 0.01  # probability, at most, of an alarm by Fisher's test where there is no leak
+FAR = 8 * NEAR_COPY  # by chance hardly any image has a near copy, and no other image nearer than this
+PAIRS = 8  # the most pairs of a leak that are kept
 
 
 def folder_of(study: AugmentationStudy, source: str) -> Path | None:

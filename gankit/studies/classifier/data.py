@@ -18,7 +18,7 @@ from gankit.studies import labelled
 if TYPE_CHECKING:
     from gankit.studies.classifier.study import ClassifierStudy
 
-FEW_TEST_GROUPS = 10  # With fewer test groups of a class, intervals of its recall are very wide
+FEW_TEST_GROUPS = 10  # with fewer test groups of a class, intervals of its recall are very wide
 
 
 @dataclass(frozen=True)

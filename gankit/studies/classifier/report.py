@@ -26,9 +26,9 @@ from gankit.studies.trainings import finished_run
 if TYPE_CHECKING:
     from gankit.studies.classifier.study import ClassifierStudy
 
-SHOWN = 16  # Images of a class in a picture
+SHOWN = 16  # images of a class in a picture
 HEADLINES = (*SCORES, "AUC")
-PRESENCE = ("sensitivity", "specificity", "AUC")  # Scores of a grouping
+PRESENCE = ("sensitivity", "specificity", "AUC")  # scores of a grouping
 
 
 def score_rows(metrics: Mapping[str, Any], names: Collection[str]) -> list[list[str]]:

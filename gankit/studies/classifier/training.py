@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from gankit.studies.classifier.study import ClassifierStudy
 
 OUTPUTS = "logits.npy"
-REGRESSION = "regression"  # What jobs that learn a number are called, before their seed; others have an arm's name
+REGRESSION = "regression"  # what jobs that learn a number are called, before their seed; others have an arm's name
 
 
 def training_set(study: ClassifierStudy, arm: Arm, seed: int = 0, generator: Path | None = None) -> TrainingSet:

@@ -16,7 +16,7 @@ from gankit.studies.readers.answers import RATINGS, Answers, call_of, right_of_p
 from gankit.studies.readers.blinding import IMAGES, KEY, PAGE, SET, Shown
 from gankit.studies.study import Results, Study, write_page
 
-SHOWN = 8  # Images in a picture
+SHOWN = 8  # images in a picture
 
 
 def finding_rows(metrics: Mapping[str, Any]) -> list[list[str]]:
