@@ -21,7 +21,8 @@ from gankit.files import is_sealed, open_atomically, seal
 from gankit.files import user_path as user_path  # parts import no `files`
 
 Folder = Literal["arrays", "features"]
-ABANDONED = 3600.0  # seconds after which a temporary file is taken to be left by a process that has died
+ABANDONED = 3600.0
+"""Seconds after which a temporary file is taken to be left by a process that has died."""
 
 
 def cache_folder() -> Path:
@@ -71,8 +72,10 @@ def stored(key: str, make: Callable[[], NDArray[Any]], folder: Folder = "arrays"
     be written, the array stays in memory. Files end with a digest, which is checked whenever they are opened. If those
     of features take more than `feature_limit`, those that were unused for longest are deleted.
 
-    The key is a file name that differs whenever the content would; the array has any shape. The folder is "arrays" for
-    decoded or rendered images, "features" for features.
+    Args:
+        key: a file name that differs whenever the content would.
+        make: makes the array, of any shape.
+        folder: "arrays" for decoded or rendered images, "features" for features.
     """
     path = cache_folder() / folder / f"{key}.npy"
     limit = feature_limit()  # raises before time is spent on the array
@@ -108,8 +111,10 @@ def row_blocks(array: NDArray[Any], size: int = 4096) -> Iterator[NDArray[Any]]:
 def fingerprint(prefix: str, files: Iterable[Path], options: object) -> str:
     """A key for `stored` that changes with the path, size and modification time of every file, and with the options.
 
-    The prefix says what the array holds. The options, compared by their `repr`, are everything that its content depends
-    on beside the files, such as versions of decoders.
+    Args:
+        prefix: what the array holds, as the beginning of its file name.
+        files: the files that it is made from.
+        options: everything else that its content depends on, such as versions of decoders; compared by its `repr`.
     """
     digest = hashlib.sha256(repr(options).encode())
     for file in files:

@@ -7,7 +7,8 @@ import sys
 from collections.abc import Collection, Iterator, Sequence
 from itertools import islice
 
-MOST_LISTED = 40  # the largest number of known names that an error lists
+MOST_LISTED = 40
+"""The largest number of known names that an error lists."""
 _LINE_END = re.compile("[\n-\r\x1c-\x1e\x85\u2028\u2029]")
 
 
@@ -92,7 +93,10 @@ def not_in_utf8(name: str) -> str:
 def suggestion(name: str, known: Collection[str], *, list_all: bool = False) -> str:
     """What to say after an unknown name: the closest known one; where none is close, the first `MOST_LISTED`.
 
-    With `list_all` they are listed after the closest one too.
+    Args:
+        name: the unknown name.
+        known: the names that there are.
+        list_all: whether they are listed after the closest one too.
     """
     listing = f"known: {', '.join(islice(known, MOST_LISTED))}" if known else "there are none"
     if len(known) > MOST_LISTED:

@@ -97,6 +97,7 @@ class Npz(DecodedDataset):
 
     @cached_property
     def _counts(self) -> tuple[int, ...]:
+        """Number of images under each prefix."""
         headers = [self.archive.header(prefix + self.names["images"]) for prefix in self._prefixes]
         path, shapes = self.archive.path, ", ".join(f"{header.shape} {header.dtype}" for header in headers)
         if any(len(header.shape) not in (3, 4) for header in headers):

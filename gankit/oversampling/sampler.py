@@ -170,6 +170,7 @@ class GanOverSampler(OneToOneFeatureMixin, BaseEstimator):  # type: ignore[misc]
         return x.reshape(len(x), *self.image_shape)
 
     def _range(self, images: Array) -> tuple[float, float]:
+        """The values of black and white."""
         if (given := valid_range(self.value_range)) is not None:
             return given
         if images.dtype == np.uint8:

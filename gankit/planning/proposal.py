@@ -33,7 +33,7 @@ from gankit.training.description import describe, used_levels
 from gankit.training.timing import time_training
 
 FEWEST_STEPS = 500  # steps below which a training learns nothing
-FEWEST_HELD_OUT, FEWEST_PATIENTS = 20, 5  # held-out images, and patients, without which no image is held out
+FEWEST_HELD_OUT, FEWEST_PATIENTS = 20, 5  # fewest held-out images, and fewest patients, with which images are held out
 HELD_OUT = 0.2
 OPENED_FILES = 20  # files of a folder that are opened to see whether they are DICOM
 TRAINING_SHARE = 0.9  # the share of the given time that steps take; the rest is for reading, samples and checkpoints

@@ -186,7 +186,8 @@ def compare_sources(
     """The mean score of each source's images, how far those of each later source lie above the first's, and calls.
 
     Intervals are Student's over images: they hold for these raters, and say nothing of others. The (n,) scores are
-    means over raters, who rated all n images and, `with_calls`, called them real or generated.
+    means over raters, who rated all n images and, `with_calls`, called them real or generated. `images` are n names;
+    `sources` are n names too, that of each image's source.
     """
     result: list[Finding] = []
     groups = {name: np.array([source == name for source in sources]) for name in dict.fromkeys(sources)}
@@ -221,9 +222,9 @@ def _share(rater: str, what: str, outcomes: list[bool]) -> Finding:
 def krippendorff_alpha(ratings: ArrayLike, level: Literal["nominal", "ordinal", "interval"]) -> float | None:
     """Krippendorff's alpha: 1 for raters who agree, 0 for chance (Computing Krippendorff's Alpha-Reliability, 2011).
 
-    Of (raters, images) numbers, NaN where a rater has not rated an image. Two ratings are compared by whether they
-    differ ("nominal"), how many ratings lie between them ("ordinal"), or their squared difference ("interval"). It is
-    None where no image has two ratings, or all ratings are equal.
+    Ratings are (raters, images) numbers, NaN where a rater has not rated an image. Two of them are compared by whether
+    they differ ("nominal"), how many ratings lie between them ("ordinal"), or their squared difference ("interval").
+    Alpha is at most 1; it is None where no image has two ratings, or all ratings are equal.
     """
     table = np.asarray(ratings, dtype=np.float64)
     rated = ~np.isnan(table)

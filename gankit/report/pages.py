@@ -63,7 +63,10 @@ def draw_png(draw: Callable[..., None], size: tuple[float, float] = (7, 3.2), pa
 def draw_lines(
     lines: Mapping[str, Sequence[tuple[Any, ...]]], xlabel: str, ylabel: str, size: tuple[float, float] = (7, 3.2)
 ) -> bytes:
-    """Curves with a legend as the bytes of a PNG: by name in the legend, the x and y of each curve of one colour."""
+    """Curves with a legend as the bytes of a PNG; `size` is its width and height in inches.
+
+    `lines` has, for each name in the legend, curves of one colour: the x and y of each.
+    """
 
     def draw(axes: Any) -> None:
         for place, (name, curves) in enumerate(lines.items()):

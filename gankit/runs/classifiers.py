@@ -137,16 +137,19 @@ def load_weights(network: nn.Module, path: Path, name: str, table: str = "classi
 
 @final
 class Classifier(nn.Module):
-    """A trained classifier, and what its file says of it.
+    """A trained classifier.
 
-    Its facts are `class_names`, and the arguments of `make_network` (`name` as `network`).
+    Attributes:
+        class_names: one per class; empty where it gives a number.
+        image: channels, height and width of the images that it was trained on.
+        facts: what its file says of it: `class_names`, and the arguments of `make_network` (`name` as `network`).
     """
 
     def __init__(self, network: nn.Module, facts: dict[str, Any], grey_levels: bool = False) -> None:
         super().__init__()
         self.network, self.facts, self.grey_levels = network, facts, grey_levels
-        self.class_names: tuple[str, ...] = tuple(facts["class_names"])  # empty where it gives a number
-        self.image = ImageSpec(*facts["image"])  # of the images that it was trained on
+        self.class_names: tuple[str, ...] = tuple(facts["class_names"])
+        self.image = ImageSpec(*facts["image"])
 
     def forward(self, images: Tensor) -> Tensor:
         """(n, c, h, w) images in [-1, 1], or in [0, 255] if `grey_levels` was set, to (n, classes) logits.

@@ -20,8 +20,9 @@ Labels = int | str | Sequence[int] | Sequence[str] | Sequence[float] | NDArray[A
 def draw_labels(n: int, record: RunRecord, conditions: Tensor | None, seed: int) -> Tensor | None:
     """Labels as they occur in the training images; label i depends only on (seed, i).
 
-    These are (n,) int64 classes, (n, k) standardised conditions, or None for a run without labels. From the (m, k)
-    conditions of training images whole rows are drawn, so that conditions fit together.
+    These are (n,) int64 classes, (n, k) standardised conditions, or None for a run without labels. Classes are drawn as
+    often as the run's record counts them among the training images. Of the (m, k) conditions of training images whole
+    rows are drawn, so that conditions fit together.
     """
     if conditions is None and not record.image["classes"]:
         return None

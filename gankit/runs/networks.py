@@ -184,9 +184,9 @@ def generate_pixels(
 ) -> NDArray[Any]:
     """Draw images as `generate_batches` does, in the data's type; only one batch at a time is held as floats.
 
-    From a generator in evaluation mode, (n, latent_dim) latents, and None, (n,) int64 classes or (n, k) float
-    conditions: (n, channels, height, width) of the type "uint8", "uint16" or "float32", within `value_range`, black and
-    white. A short drawing shows no progress bar in any case.
+    The generator is in evaluation mode. From (n, latent_dim) latents, and None, (n,) int64 classes or (n, k) float
+    conditions, it makes (n, channels, height, width) images of the type "uint8", "uint16" or "float32", within
+    `value_range`, black and white. `quiet` hides the progress bar, which a short drawing never shows.
     """
     pixels = []
     with progress_bar(total=len(z), unit="image", desc="drawing", delay=2, disable=quiet) as bar:

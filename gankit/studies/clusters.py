@@ -62,6 +62,7 @@ def open_cluster(name: str, workers: int | None = None) -> Iterator[Cluster]:
 
 @contextlib.contextmanager
 def _registered_backend(name: str, workers: int | None) -> Iterator[Cluster]:
+    """A backend that the program has registered with joblib."""
     with joblib.parallel_config(name):
         yield Cluster(workers or joblib.cpu_count())
 

@@ -23,9 +23,10 @@ def estimate(
 ) -> tuple[list[Work], int | None]:
     """Time the steps of each kind of a study's work; unless `quiet`, print on stderr how long what is left takes.
 
-    `choose_threads` takes, in place of the given number of CPU threads of each job, the one that is fastest for the
-    kind of work of which what is left takes longest. That number is returned after all kinds that have jobs, whose
-    costs are now in seconds.
+    `workers` is the number of jobs at a time; `folder` is where finished jobs left their results. `choose_threads`
+    takes, in place of the given number of CPU threads of each job, the one that is fastest for the kind of work of
+    which what is left takes longest. All kinds that have jobs are returned, their costs now in seconds, and the number
+    of threads.
     """
     work = [kind for kind in work if kind.jobs]
     left = [(count, kind) for kind in work if kind.name and (count := len(unfinished(kind.jobs, folder)))]

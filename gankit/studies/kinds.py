@@ -75,10 +75,11 @@ class Examples(NamedTuple):
 def training_set(
     kind: Kind, learn: Dataset, classical: Classical, added: Examples | None = None, numbers: Floats | None = None
 ) -> TrainingSet:
-    """What a classifier of a kind learns from: the real images of `learn`, and those that a source has `added`.
+    """What a classifier of a kind learns from: the real images, those added, or both, as the kind says.
 
-    The classical augmentation is for kinds that have it. The (n,) numbers, known of the real images, are learnt in
-    place of the classes, standardised by their mean and deviation.
+    `learn` has the real images, `added` those of a source. The classical augmentation is for kinds that have it. If
+    there are (n,) numbers, which are known of the real images, they are learnt in place of the classes, standardised by
+    their mean and deviation.
     """
     real_values = np.zeros(len(learn)) if numbers is None else numbers
     mean, scale = float(real_values.mean()), float(real_values.std()) or 1.0

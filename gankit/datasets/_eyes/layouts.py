@@ -18,10 +18,10 @@ _SKIN_POINT = 0.55
 
 @dataclass(frozen=True)
 class Layout:
-    """A picture of two eyes, of so many pixels in all."""
+    """A picture of two eyes."""
 
-    height: int
-    width: int
+    height: int  # pixels of the whole picture
+    width: int  # pixels of the whole picture
     strip: bool  # whether one strip shows both eyes side by side; else the subject's right eye is above the left
 
     @property

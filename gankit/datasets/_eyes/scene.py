@@ -45,7 +45,17 @@ def _arc(t: Array, rise: Array | np.float32, fall: Array | np.float32) -> Array:
 class Scene:
     """A few subjects' eyes (m = 2 n of them, right and left in turn) on a grid of `finer` points per pixel.
 
-    Arrays of one row, (m, 1, w), depend on the column alone.
+    Attributes:
+        u: (m, 1, w) mm temporal of the projected rotation centre.
+        v: (m, h, w) mm up, along the head's own vertical.
+        x: (m, 1, w) mm towards the right of the picture.
+        y: (m, h, 1) mm up in the picture.
+        step: mm between points.
+        upper: (m, 1, w) v of the upper lid margin; both lids meet at and beyond the canthi.
+        lower: (m, 1, w) v of the lower lid margin.
+        crease: (m, 1, w) v of the upper lid's crease.
+        inside: (m, 1, w) mm from the nearer canthus, negative beyond it.
+        t: (m, 1, w) place between the canthi, below 0 nasal and above 1 temporal of them.
     """
 
     def __init__(self, subjects: Subjects, layout: Layout, finer: int) -> None:
@@ -53,7 +63,7 @@ class Scene:
         self.layout = layout
         self.finer = finer
         self.count = 2 * len(subjects["label"])
-        self.step = layout.pixel / finer  # mm between points
+        self.step = layout.pixel / finer
         self.temporal = self.column(np.tile(TEMPORAL, self.count // 2))
         self._place_points()
         self._place_eyes()
@@ -92,11 +102,9 @@ class Scene:
             middle = self.temporal * (self["fissure"] / 2 - self.nasal_canthus)
             across = x[None, None] + middle + self.column(framing[:, 0])
             down = y[None, :, None] + 0.6 + self.column(framing[:, 1])
-        # (m, 1, w) mm towards the right of the picture, and (m, h, 1) mm up in it
         self.x, self.y = across.astype(np.float32), down.astype(np.float32)
-        self.u = self.temporal * self.x  # (m, 1, w) mm temporal of the projected rotation centre
-        # (m, h, w) mm up, along the head's own vertical. A shear stands for the head's roll: within three degrees it
-        # equals it, and lids stay functions of columns.
+        self.u = self.temporal * self.x
+        # A shear stands for the head's roll: within three degrees it equals it, and lids stay functions of columns.
         self.v = self.y - np.tan(roll) * self.x
 
     def _place_eyes(self) -> None:
@@ -131,7 +139,7 @@ class Scene:
         nasal = self.nasal_canthus - 0.85 * fold
         length = self["fissure"] - 0.85 * fold
         slope = np.tan(np.radians(self["tilt"]))
-        self.t = (self.u + nasal) / length  # (m, 1, w) place between the canthi: 0 the nasal, 1 the temporal one
+        self.t = (self.u + nasal) / length
         self.nasal = nasal
         t = np.clip(self.t, 1e-4, 1 - 1e-4)
         axis = -1.7 + slope * (self.u + self.nasal_canthus)
@@ -141,11 +149,10 @@ class Scene:
         lower = self["lid_lower"] - 0.4 * self.lifted
         rise = 0.62 + 0.09 * fold
         peak_axis = -1.7 + slope * (self.nasal_canthus - nasal + length * rise / (rise + 0.72))
-        # (m, 1, w) v of the margins of both lids, which meet at and beyond the canthi; below, that of the upper crease
         self.upper = axis + (upper - peak_axis) * _arc(t, rise, np.float32(0.72))
         self.lower = axis - (lower + peak_axis) * _arc(t, np.float32(0.95), np.float32(0.62))
         wide = np.clip((self.u + nasal + 0.5) / (length + 4.0), 1e-4, 1 - 1e-4)
         height = upper - peak_axis + self["crease"]
         beyond = np.clip(self.t - 1, 0, 1) * length
         self.crease = axis + 0.3 - 0.5 * beyond + height * _arc(wide, np.float32(0.55), np.float32(0.6))
-        self.inside = np.minimum(self.t, 1 - self.t) * length  # (m, 1, w) mm from the nearer canthus, negative beyond
+        self.inside = np.minimum(self.t, 1 - self.t) * length

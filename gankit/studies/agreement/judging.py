@@ -82,7 +82,10 @@ class Estimator:
 
 @final
 class Judge:
-    """Judges generators against the real images of a study, which pass through the extractor once."""
+    """Judges generators against the real images of a study, which pass through the extractor once.
+
+    `full` and `held_out` are the features of all training images and of all held-out ones, with their groups if known.
+    """
 
     def __init__(self, study: "Agreement") -> None:
         self.study, self.settings, self.images = study, study.settings, study.images

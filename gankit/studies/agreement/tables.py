@@ -227,6 +227,7 @@ def write_tables(findings: Findings, folder: Path) -> None:
 
 
 def _write_table2_tex(findings: Findings, folder: Path) -> None:
+    """Write table2.tex as the paper's Table II with errors, and all other blocks as table2-controls.tex."""
     header = ["", "n", *(heading(threshold) for threshold in findings.images.thresholds), "Between trainings"]
     notes = render("gankit.studies", "agreement/notes.tex.j2")
     parts_by_file = defaultdict[str, list[tuple[str, Table]]](list)

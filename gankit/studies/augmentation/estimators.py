@@ -87,9 +87,12 @@ def _import_class(path: str) -> type:
 
 
 class FeatureLearner:
-    """An estimator on standardised features of images, as settings name them, of the size of a data set's images.
+    """An estimator on standardised features of images.
 
-    The seed is that of the estimator, and of classical augmentation.
+    Args:
+        settings: name the estimator and the features.
+        dataset: has images of the size that will be given.
+        seed: of the estimator, and of classical augmentation.
     """
 
     def __init__(self, settings: AugmentationSettings, dataset: Dataset, seed: int) -> None:

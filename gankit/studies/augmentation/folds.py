@@ -107,6 +107,7 @@ def _set_aside(
 def _check_groups(
     dataset: Dataset, labels: NDArray[np.int64], groups: NDArray[np.generic], settings: AugmentationSettings
 ) -> None:
+    """Refuse a class of too few groups to be in each test part and in all the other parts."""
     if (count := len(np.unique(groups))) < 2:
         raise DataError(
             f"augmentation: all {len(labels)} images are of {count} group (patient), which is never divided; correct "

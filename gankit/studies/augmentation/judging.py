@@ -42,7 +42,7 @@ class Cell:
 
 
 def _cell(endpoint: Endpoint, fold: Fold, variant: Variant, files: list[list[Path]]) -> Cell:
-    """From the files with the outputs of (generators, seeds) trainings."""
+    """The gains of a variant in a fold, from the files with the outputs of (generators, seeds) trainings."""
     validation, test, outputs = [], [], []
     for path in itertools.chain.from_iterable(files):
         check_made(path.parent, OUTPUTS)

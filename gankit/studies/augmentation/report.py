@@ -136,6 +136,7 @@ def write_report(study: AugmentationStudy, results: Results) -> None:
 
 
 def _pictures(study: AugmentationStudy, results: Results) -> dict[str, bytes]:
+    """Figures by their captions: the differences of all arms, and some images of each source."""
     metrics, figures = results.values, {}
     differences = [
         (name, entry, [row["difference"] for row in entry["chosen"]])

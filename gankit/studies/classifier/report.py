@@ -187,6 +187,7 @@ def _grids(study: ClassifierStudy, results: Results) -> dict[str, str]:
 
 
 def _pictures(study: ClassifierStudy, results: Results) -> dict[str, bytes]:
+    """Figures as PNG files, by their captions."""
     metrics, settings = results.values, study.settings
     arms, figures = metrics["arms"], {}
     if differences := [row for row in metrics["differences"] if row["score"] == "balanced accuracy"]:

@@ -142,6 +142,7 @@ def write_report(study: Study, results: Results) -> None:
 
 
 def _pictures(metrics: Mapping[str, Any], folder: Path) -> dict[str, bytes]:
+    """Figures by their captions."""
     figures = {}
     shares = [entry for entry in metrics["findings"] if entry["low"] is not None and entry["chance"] != 0]
     if shares:
