@@ -281,12 +281,14 @@ def write_ranking(ranking: Ranking, folder: Path) -> Path:
                 path = save_image(new / name / f"{number:05d}", ranking.images[number])
                 files[number] = path.relative_to(new).as_posix()
             write_atomically(new / f"{name}.png", grid_png(ranking.images[numbers], ranking.value_range))
-        header = ["rank", "image", "file", "score", "label", "seed", *(["source"] if ranking.sources else [])]
+        header = ["rank", "image", "file", "score", "label", "seed"]
         rows = [
-            [rank, number, files.get(number, ""), float(ranking.scores[number]), ranking.labels[number], ranking.seed,
-             *ranking.sources[number : number + 1]]
+            [rank, number, files.get(number, ""), float(ranking.scores[number]), ranking.labels[number], ranking.seed]
             for rank, number in enumerate(ranking.order.tolist(), 1)
-        ]  # fmt: skip
+        ]
+        if ranking.sources:
+            header.append("source")
+            rows = [[*row, ranking.sources[number]] for row, number in zip(rows, ranking.order.tolist(), strict=True)]
         write_csv(new / "ranking.csv", [header, *rows])
         if ranking.findings:
             titles = [column.name for column in fields(Finding)]

@@ -216,10 +216,15 @@ class Findings:
 
     def count_measured(self, arm: Arm, row: str | None) -> Count:
         """The sum over all trainings of the arm; for None the count of the real images."""
-        return Count(*map(sum, zip(Count(0, 0, 0), *self.measured_by_training(arm, row), strict=True)))
+        counts = self.measured_by_training(arm, row)
+        return Count(
+            positive=sum(count.positive for count in counts),
+            measured=sum(count.measured for count in counts),
+            n=sum(count.n for count in counts),
+        )
 
     def spread_of_shares(self, row: str) -> tuple[float, int]:
-        """As `pooled_variance`, that between trainings of an arm in the share of positive images."""
+        """Variance between trainings in the share of positives, and its degrees of freedom, as `pooled_variance`."""
         counts = [self.measured_by_training(arm, row) for arm in self.arms()]
         return pooled_variance([
             [count.positive / count.measured for count in of_arm if count.measured] for of_arm in counts

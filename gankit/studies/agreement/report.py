@@ -101,28 +101,34 @@ def _draw_by_threshold(findings: Findings) -> bytes | None:
 
 
 def _draw_lines(axes: Any, findings: Findings, lines: list[tuple[str, list[Arm], Where]], reals: str) -> None:
-    """Draw the values for each (label, arms, where): those of the first seed that all arms have as a line with errors.
+    """Draw a line for each (label, arms, where).
 
-    Those of others are crosses. A dashed line, labelled `reals`, shows the values of real images in the place of the
-    first line's generated ones.
+    A dashed line, labelled `reals`, shows the values of real images in the place of the first line's generated ones.
     """
     for number, (label, arms, where) in enumerate(lines):
         shift = 0.8 * (number - (len(lines) - 1) / 2)  # So that bars of different lines do not cover each other
-        known = [arm for arm in arms if findings.by_seed(arm, where)]
-        seeds, color = findings.common_seeds(known, where)[:1], f"C{number}"
-        points = [(100 * arm.threshold + shift, arm, findings.estimate(arm, where, seeds or None)) for arm in known]
-        values = [(x, estimate.value, estimate.error or 0.0) for x, _, estimate in points if estimate]
-        if values:
-            axes.errorbar(*zip(*values, strict=True), label=label, color=color, marker="o", capsize=3, linewidth=1.2)
-        for x, arm, _ in points:
-            others = [value for seed, value in findings.by_seed(arm, where).items() if seed not in seeds]
-            axes.plot([x] * len(others), others, "x", color=color, alpha=0.6)
+        _draw_line(axes, findings, label, arms, where, shift, f"C{number}")
     _, arms, where = lines[0]
     between = [(100 * arm.threshold, entry["mean"]) for arm in arms if (entry := findings.between_reals(arm, where))]
     if between:
         axes.plot(*zip(*between, strict=True), "--", color="0.4", linewidth=1, label=reals)
     axes.set(xlabel="selection rate, %", ylabel=findings.metric_name("frechet"))
     axes.legend(frameon=False, fontsize=8)
+
+
+def _draw_line(
+    axes: Any, findings: Findings, label: str, arms: list[Arm], where: Where, shift: float, color: str
+) -> None:
+    """Draw the values of the first seed that all arms have as a line with errors, and those of others as crosses."""
+    known = [arm for arm in arms if findings.by_seed(arm, where)]
+    seeds = findings.common_seeds(known, where)[:1]
+    points = [(100 * arm.threshold + shift, arm, findings.estimate(arm, where, seeds or None)) for arm in known]
+    values = [(x, estimate.value, estimate.error or 0.0) for x, _, estimate in points if estimate]
+    if values:
+        axes.errorbar(*zip(*values, strict=True), label=label, color=color, marker="o", capsize=3, linewidth=1.2)
+    for x, arm, _ in points:
+        others = [value for seed, value in findings.by_seed(arm, where).items() if seed not in seeds]
+        axes.plot([x] * len(others), others, "x", color=color, alpha=0.6)
 
 
 def _draw_losses(runs: list[Run]) -> bytes | None:

@@ -113,7 +113,7 @@ class Agreement(Study):
         super().__init__(experiment, **settings)
         dataset = registry("dataset").get(experiment.data.name)
         self.measurement = dataset.measurement if isinstance(dataset, MeasuresFacts) else None
-        limit = self.measurement and (self.settings.measured_limit or self.measurement.limit)
+        limit = None if self.measurement is None else self.settings.measured_limit or self.measurement.limit
         self.settings = self.settings.model_copy(update={"measured_limit": limit})
 
     def check_settings(self, refuse: Refuse) -> None:
@@ -159,8 +159,9 @@ class Agreement(Study):
         """The training seeds of an arm: `seeds_at_ends` at the ends, where those are more."""
         lowest, highest = self.settings.thresholds[0], self.settings.thresholds[-1]
         at_end = arm.threshold == highest or (arm.threshold == lowest and not arm.control)
-        more = self.settings.seeds_at_ends if at_end and not arm.scope else 0
-        return self.seeds(max(self.settings.seeds, more))
+        if at_end and not arm.scope:
+            return self.seeds(max(self.settings.seeds, self.settings.seeds_at_ends))
+        return self.seeds(self.settings.seeds)
 
     def experiment_of(self, arm: Arm, seed: int, **training: Any) -> Experiment:
         """The experiment of one training; `training` changes settings of that table."""
