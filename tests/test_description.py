@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -43,7 +44,7 @@ def said(**table: object) -> list[str]:
 def test_a_folder_is_described(photos: Path) -> None:
     assert said(name="folder", path=str(photos), size=8) == [
         "data folder: 12 images of 20 x 24 pixels (height x width), resized to 8 x 8, colour, 8 bits",
-        "  classes: cat: 4, dog: 4, owl: 4 (column `class`); data.conditional=true gives them to the networks",
+        "  classes: cat: 4, dog: 4, owl: 4 (column `class`)",
         "  patients: 2, with 6 images each (column `patient_id`)",
         "  raters: 2 (columns `rater1`, `rater2`); on average 67% agree with the label, and all of them on 4 images",
         "  unused: age, site (kept as facts; numbers can be conditions: data.conditional=[NAME])",
@@ -124,7 +125,7 @@ def test_arrays_and_torchvision_s_sets_are_described_alike(tmp_path: Path) -> No
              test_labels=np.zeros(3, int), train_groups=np.arange(6), test_groups=np.arange(3) + 9)  # fmt: skip
     assert said(name="npz", path=str(tmp_path / "a.npz"), size=4) == [
         "data npz: 9 images of 6 x 6 pixels (height x width), resized to 4 x 4, grey, 16 bits",
-        "  classes: 0: 6, 1: 3; data.conditional=true gives them to the networks",
+        "  classes: 0: 6, 1: 3",
         "  patients: 9, with 1 image each",
         "  splits: train 6, test 3",
     ]
@@ -154,7 +155,26 @@ def test_what_networks_are_trained_on_is_one_line(photos: Path) -> None:
     line = summarise(prepare(table, 0))
     assert line.startswith("20 x 24 pixels; 9 images (cat: ")
     assert "of 9 patients; held out: 3 images (cat: " in line
-    assert "gives them to the networks" not in said(name="folder", path=str(photos), conditional=True)[1]
+
+
+@pytest.mark.parametrize(
+    ("settings", "possible"),
+    [
+        ({}, True),
+        ({"held_out": 0.1}, True),
+        ({"held_out": 0.3}, False),  # 9 of a class are left to train on
+        ({"subset": 15}, False),
+        ({"conditional": True}, False),
+        ({"conditional": ["age"]}, False),
+        ({"split": "test"}, False),  # which is refused where the images are selected
+    ],
+)
+def test_classes_are_offered_to_the_networks_where_each_has_enough_images(
+    settings: dict[str, Any], possible: bool, tmp_path: Path
+) -> None:
+    np.savez(tmp_path / "a.npz", images=pixels(26, 6, 6), labels=np.arange(26) % 2, age=np.arange(26.0))
+    line = said(name="npz", path=str(tmp_path / "a.npz"), **settings)[1]
+    assert line == "  classes: 0: 13, 1: 13" + "; data.conditional=true gives them to the networks" * possible
 
 
 def test_every_damaged_picture_is_named(photos: Path) -> None:

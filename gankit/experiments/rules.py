@@ -1,11 +1,9 @@
 """Recipes that compute settings from the images: opening the images, and filling in the settings."""
 
 import copy
-from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 from pydantic import Field
 
 from gankit import recipes
@@ -86,12 +84,18 @@ def _refuse_size(name: str, sides: tuple[int, int], image: ImageSpec) -> None:
         )
 
 
-def _refuse_rare_class(labels: NDArray[np.int64], class_names: Sequence[str]) -> None:
-    counts = np.bincount(labels, minlength=len(class_names))
-    rare = int(counts.argmin())
-    if counts[rare] < MIN_IMAGES_OF_CLASS:
+def rarest_class(training: Dataset) -> tuple[int, int]:
+    """The class with the fewest training images, and how many it has; conditional training needs enough of each."""
+    assert training.labels is not None
+    counts = np.bincount(training.labels, minlength=training.image.classes)
+    return int(counts.argmin()), int(counts.min())
+
+
+def _refuse_rare_class(training: Dataset) -> None:
+    rare, count = rarest_class(training)
+    if count < MIN_IMAGES_OF_CLASS:
         raise DataError(
-            f"data.conditional: class {class_names[rare]} has {counts[rare]} images to train on, fewer "
+            f"data.conditional: class {training.class_names[rare]} has {count} images to train on, fewer "
             f"than {MIN_IMAGES_OF_CLASS}: merge it with another, or set data.conditional=false"
         )
 
@@ -116,7 +120,7 @@ def recipe_tables(
     _refuse_size(name, recipe.sides, image)
     refuse_few(len(training), "data")
     if classes and training.labels is not None:
-        _refuse_rare_class(training.labels, training.class_names[:classes])
+        _refuse_rare_class(training)
     spec = ImageSpec(image.channels, image.height, image.width, classes, conditions)
     images = TrainingImages(spec, len(training), training.dtype == np.uint8, batch, steps)
     with blame(PartError, f"recipe {name} failed to compute settings for {images}:"):

@@ -18,7 +18,7 @@ from gankit.errors import DataError, GankitError, PartError, RunError, counted
 from gankit.experiments.document import FORMATS
 from gankit.experiments.experiment import load
 from gankit.experiments.recipe_files import recipe_names
-from gankit.experiments.rules import MIN_IMAGES_OF_CLASS, recipe_tables, refuse_few
+from gankit.experiments.rules import MIN_IMAGES_OF_CLASS, rarest_class, recipe_tables, refuse_few
 from gankit.experiments.selection import open_dataset, select_images, split_indices
 from gankit.experiments.values import parse_table
 from gankit.files import refuse_unwritable, sole_output, user_path, write_atomically
@@ -177,16 +177,14 @@ def _choose_data(
     if known.labels is not None and len(known.class_names) > 1:
         counts = np.bincount(known.labels[split_indices(dataset, split)], minlength=len(known.class_names))
         training, _ = select_images(load({"data": {**table, "held_out": held_out.value}}).data, 0, dataset)
-        assert training.labels is not None
-        left = np.bincount(training.labels, minlength=len(counts))
-        if left.min() >= MIN_IMAGES_OF_CLASS:
+        rare, left = rarest_class(training)
+        if left >= MIN_IMAGES_OF_CLASS:
             choices["conditional"] = Choice(True, "every class has enough images")
             if counts.max() > 3 * counts.min():
                 choices["balance"] = Choice(
                     0.5, f"classes have {counts.min()} to {counts.max()} images: rare ones are drawn more often"
                 )
         else:
-            rare = int(left.argmin())
             few = f"fewer than {MIN_IMAGES_OF_CLASS} images to train on ({counts[rare]} in all)"
             choices["conditional"] = Choice(False, f"class {known.class_names[rare]} has {few}: merge it")
     return {key: choice for key, choice in choices.items() if key not in table or key == "held_out"}

@@ -6,6 +6,8 @@ from pathlib import Path
 import numpy as np
 
 from gankit.errors import DataError, counted, first_of, unbroken
+from gankit.experiments.rules import MIN_IMAGES_OF_CLASS, rarest_class
+from gankit.experiments.selection import select_images
 from gankit.experiments.tables import DataTable
 from gankit.images.known import Known
 from gankit.interfaces import Dataset
@@ -16,13 +18,15 @@ MOST_NAMES = 8
 """A list shows at most this many names."""
 
 
-def describe(table: DataTable, dataset: Dataset) -> Iterator[str]:
+def describe(table: DataTable, dataset: Dataset, seed: int = 0) -> Iterator[str]:
     """One line on the images, all of which are read for it, then one line for each other known fact.
+
+    The seed is that of the training, which may decide which images are held out.
 
     Raises DataError if images cannot be read; the lines that need no pixels are yielded before.
     """
     start = f"data {table.name}: {len(dataset)} images"
-    lines = [f"  {what}: {text}" for what, text in _facts_in_words(dataset.known, table) if text]
+    lines = [f"  {what}: {text}" for what, text in _facts_in_words(dataset, table, seed) if text]
     try:
         pixels = _pixels(dataset)
     except DataError:
@@ -103,8 +107,19 @@ def used_levels(dataset: Dataset) -> tuple[int, int] | None:
     return (brightest, 2 ** brightest.bit_length() - 1) if 0 < brightest <= dataset.value_range[1] / 2 else None
 
 
-def _facts_in_words(known: Known, table: DataTable) -> Iterator[tuple[str, str]]:
+def _could_be_conditional(table: DataTable, dataset: Dataset, seed: int) -> bool:
+    """Whether networks could be trained on classes that they are not given: each class has enough training images."""
+    if table.conditional or dataset.image.classes < 2:
+        return False
+    try:
+        return rarest_class(select_images(table, seed, dataset)[0])[1] >= MIN_IMAGES_OF_CLASS
+    except DataError:  # told where the training images are selected, which is after this
+        return False
+
+
+def _facts_in_words(dataset: Dataset, table: DataTable, seed: int) -> Iterator[tuple[str, str]]:
     """Headings and their texts; an empty text is not shown."""
+    known = dataset.known
     if known.labels is None:
         folders = sorted({Path(name).parts[0] for name in known.files if len(Path(name).parts) > 1})
         if len(folders) > 1:
@@ -113,8 +128,8 @@ def _facts_in_words(known: Known, table: DataTable) -> Iterator[tuple[str, str]]
             advice = "sub-folders, a column `label` in labels.csv, or an array `labels` name them"
         yield "classes", f"none ({advice})"
     else:
-        unused = len(known.class_names) > 1 and not table.conditional
-        hint = "; data.conditional=true gives them to the networks" if unused else ""
+        possible = _could_be_conditional(table, dataset, seed)
+        hint = "; data.conditional=true gives them to the networks" if possible else ""
         yield "classes", _classes(known) + _columns(known, "label") + hint
     if known.groups is None:
         source = "a column `patient` in labels.csv, or an array `groups`, says which patient each is of"

@@ -99,7 +99,7 @@ def check(recipe_or_path: str, *overrides: str) -> Iterator[str]:
     """
     experiment = load(recipe_or_path, *overrides)
     dataset = open_dataset(experiment.data)
-    yield from describe(experiment.data, dataset)
+    yield from describe(experiment.data, dataset, experiment.training.seed)
     data = prepare(experiment.data, experiment.training.seed, dataset)
     yield f"training: {summarise(data)}"
     stepper = Stepper(experiment, data, TickLog(Path(), tensorboard=False))
