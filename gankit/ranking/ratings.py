@@ -186,8 +186,8 @@ def compare_sources(
     """The mean score of each source's images, how far those of each later source lie above the first's, and calls.
 
     Intervals are Student's over images: they hold for these raters, and say nothing of others. The (n,) scores are
-    means over raters, who rated all n images and, `with_calls`, called them real or generated. `images` are n names;
-    `sources` are n names too, that of each image's source.
+    means over raters, who rated all n images and, if `with_calls`, called each real or generated. `images` are n names;
+    `sources` are n names too, one per image: that of its source.
     """
     result: list[Finding] = []
     groups = {name: np.array([source == name for source in sources]) for name in dict.fromkeys(sources)}

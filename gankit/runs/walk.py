@@ -56,9 +56,9 @@ def write_walk(
     sample. Halfway along a straight line latents are shorter, and images more typical, than those of samples.
 
     The walk visits `stops` latents, at least 2, with so many frames from one to the next. The label is one class, or
-    conditions separated by commas, for all rows; None for every class. The seed is that of the latents, `truncation`
-    that of the walk, as of `Run.sample`, and `animation` the format of the animated file. What is returned is one line
-    for each file, with what it shows.
+    conditions separated by commas, for all rows; None for every class. The seed is that of the latents. The
+    truncation, as of `Run.sample`, is that of the walk. `animation` is the format of the animated file. One line for
+    each file is returned, with what it shows.
 
     Raises:
         RunError: the folder is taken, the label does not fit the run, its generator cannot truncate, or Pillow cannot

@@ -12,9 +12,8 @@ from typing import Any
 
 _UNSEEN = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069]")
 """Control characters except tab and line end, and characters that change the direction of text or break lines."""
-_UNDECODED = re.compile(
-    "[\udc80-\udcff]+"
-)  # bytes in names of files that are no letters of the locale, as Python keeps them
+_UNDECODED = re.compile("[\udc80-\udcff]+")
+"""Bytes in names of files that are not letters of the locale, as Python keeps them."""
 _FORMULA = re.compile(r"'*[=+\-@\t\r]")
 _NUMBER = re.compile(r"[+-]?\d+(\.\d*)?([eE][+-]?\d+)?")
 _failures: list[OSError] = []  # what kept text from standard output since the last `end_output`

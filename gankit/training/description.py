@@ -14,16 +14,14 @@ from gankit.interfaces import Dataset
 from gankit.interfaces.dataset import View
 from gankit.training.data import TrainingData
 
-MOST_NAMES = 8
-"""A list shows at most this many names."""
+MOST_NAMES = 8  # a list shows at most so many
 
 
 def describe(table: DataTable, dataset: Dataset, seed: int = 0) -> Iterator[str]:
     """One line on the images, all of which are read for it, then one line for each other known fact.
 
-    The seed is that of the training, which may decide which images are held out.
-
-    Raises DataError if images cannot be read; the lines that need no pixels are yielded before.
+    The seed is that of the training: it may decide which images are held out. Raises DataError if images cannot be
+    read; the lines that need no pixels are yielded before.
     """
     start = f"data {table.name}: {len(dataset)} images"
     lines = [f"  {what}: {text}" for what, text in _facts_in_words(dataset, table, seed) if text]
