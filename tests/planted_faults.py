@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -204,6 +204,20 @@ class WrongPenalty(PlainCritic):
 
 class TestWrongPenalty(gankit.testing.CriticTests):
     part = WrongPenalty
+
+
+class FailsOnGrey(PlainCritic):
+    """Takes a channel that grey images lack."""
+
+    def __init__(self, image: ImageSpec) -> None:
+        super().__init__(image)
+        self.green = range(image.channels)[1]
+
+
+class TestFailsOnGrey(gankit.testing.LossTests):
+    part = UndetachedFakes
+    critic = FailsOnGrey
+    critic_settings: ClassVar[Mapping[str, Any]] = {}
 
 
 class WithoutSource(PlainCritic):

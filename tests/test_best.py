@@ -171,6 +171,16 @@ def test_an_evaluation_that_cannot_be_is_refused_before_training(
     assert not (tmp_path / "run").exists()
 
 
+def test_features_that_cannot_be_built_are_refused_before_images_are_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    table = {"features": {"name": "torchscript", "path": "nowhere.pt"}, "metrics": ["frechet"]}
+    settings = gankit.load({"data": {"name": "eyes"}, "evaluation": table}).evaluation
+    images = np.zeros((20, 1, 6, 6), dtype=np.uint8)
+    dataset = gankit.wrap("dataset", images)
+    monkeypatch.setattr(type(dataset), "digest", lambda self: pytest.fail("the images are read"))
+    with pytest.raises(GankitError, match=r"nowhere\.pt"):
+        MetricsWhileTraining(settings, dataset, (0, 255)).values(images, None)
+
+
 def test_values_that_fail_later_cost_no_training(
     small: Small, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:

@@ -5,8 +5,10 @@ from __future__ import annotations
 import re
 import xml.etree.ElementTree as ElementTree
 from pathlib import Path
+from typing import Any, ClassVar
 
 import processes
+import pydantic
 import pytest
 
 import gankit.interfaces
@@ -27,6 +29,7 @@ CAUGHT = {
     "UnusedLayer": ("test_every_parameter_gets_a_finite_gradient[grey]", "no gradient reaches forgotten.weight"),
     "IgnoresLabels": ("test_labels_matter[classes]", "other labels change nothing"),
     "WrongPenalty": ("test_has_finite_first_and_second_derivatives", "the gradient penalty: derivatives differ"),
+    "FailsOnGrey": ("test_takes_every_kind_of_image[grey-critic]", "FailsOnGrey'> cannot be built: IndexError"),
     "WithoutSource": ("test_cites_its_source", "cites no source"),
     "Unbounded": ("test_makes_images_of_the_right_shape_and_range[colour]", "end on tanh"),
     "HiddenState": ("test_state_survives_a_checkpoint", "a buffer is missing"),
@@ -98,6 +101,16 @@ def test_suites_are_found_from_the_registries() -> None:
 def test_a_change_of_no_class_is_refused() -> None:
     with pytest.raises(ValueError, match="no part is tested by TestNothing; there are TestDcganGenerator"):
         gankit.testing.suites("gankit", TestNothing={})
+
+
+def test_a_suite_may_validate_settings_by_another_model() -> None:
+    class Suite(gankit.testing.CriticTests):
+        part = "resnet"
+        settings_model = pydantic.create_model("Narrow", width=(int, 6), __config__={"extra": "forbid"})  # type: ignore
+        files: ClassVar[dict[str, Any]] = {}
+
+    with pytest.raises(gankit.GankitError, match="spectral: Extra inputs are not permitted"):
+        Suite().build(spectral=True)
 
 
 def test_a_metric_of_the_old_style_is_told_what_to_do() -> None:

@@ -102,8 +102,8 @@ class ResNetCritic(Critic):
             raise PartError("critic resnet would ignore the labels: set critic.projection or critic.class_head")
         self.projection = LabelEmbedding(image, dim, None) if image.conditional and projection else None
         self.logits = ClassLogits(image, dim) if class_head else None
-        if class_head:  # only then is it a ClassHead; `setattr` would register the layer a second time
-            vars(self)["class_logits"] = self.logits
+        if class_head:
+            self.class_logits = self._class_logits  # only then is it a ClassHead
         if spectral:
             with_spectral_norm(self)
 
@@ -128,3 +128,8 @@ class ResNetCritic(Critic):
             return scores
         projected: Tensor = self.projection(labels) * features
         return scores + projected.sum(1)
+
+    def _class_logits(self, features: Tensor) -> Tensor:
+        assert self.logits is not None
+        logits: Tensor = self.logits(features)
+        return logits

@@ -97,7 +97,9 @@ class Estimate:
 def wilson(hits: float, n: float) -> tuple[float, float]:
     """The 95 % score interval of a share (Wilson 1927, J. Am. Stat. Assoc. 22, 209).
 
-    It is that of `hits`, 0 to n, in n independent cases, neither necessarily whole; of no cases it is (0, 1).
+    Args:
+        hits: cases that count, 0 to n, not necessarily whole.
+        n: independent cases, not necessarily whole; of none the interval is (0, 1).
     """
     if not n:
         return 0.0, 1.0

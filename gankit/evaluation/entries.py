@@ -69,8 +69,11 @@ def evaluate_metric(
 ) -> tuple[dict[str, dict[str, Any]], list[str]]:
     """The entries of a metrics file for one metric, by the names of its values, and the warnings that belong to them.
 
-    `seed` is that of groups, splits and permutations, of which 0 make no permutation test. Raises GankitError if the
-    metric cannot judge these images.
+    `pool` has the real and generated images with what the metric needs. `seed` is that of groups, splits and
+    permutations; `permutations` are those of a permutation test, 0 for none.
+
+    Raises:
+        GankitError: the metric cannot judge these images.
     """
     metric: Metric = part.build()
     statistics = pool.real.statistics

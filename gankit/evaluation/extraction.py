@@ -40,7 +40,11 @@ MEMORY_MAP_ABOVE_BYTES = 2**28
 
 
 def as_part(kind: str, value: str | dict[str, Any] | Part) -> Part:
-    """A part with valid settings, from its name or a table; raises PartError for an unknown name or other settings."""
+    """A part with validated settings, from its name, or from a table with its name and settings.
+
+    Raises:
+        PartError: an unknown name, or settings that are not valid.
+    """
     if isinstance(value, Part):
         return value
     try:
@@ -129,7 +133,11 @@ def features(
 ) -> NDArray[np.float32]:
     """(n, dim) float32 features, read from the cache or computed; a large array is memory-mapped.
 
-    Arguments and errors are those of `rows`.
+    Arguments are those of `rows`.
+
+    Raises:
+        DataError: images differ in shape, or features are not finite.
+        PartError: the network rejects the images.
     """
     chunks = [np.arange(start, min(start + CHUNK, len(images))) for start in range(0, len(images), CHUNK)]
     title = f"features of {harmless(name)}"
@@ -162,6 +170,7 @@ class _Pass:
     def __init__(self, images: Dataset, network: Features, name: str, content: str | None, bar: Any) -> None:
         self.images, self.network, self.name, self.bar = images, network, name, bar
         self.device = device_of(network)
+        # How many threads torch uses, chosen by how long batches take.
         self.thread_choice = ThreadChoice(thread_options() if self.device.type == "cpu" else [own_threads()])
         # The images' digest. Without a hash of the weights nothing tells whether features on disk are of this network.
         self.content = content if "weights_sha256" in network.protocol else None
@@ -188,7 +197,8 @@ class _Pass:
                 torch.set_num_threads(self.thread_choice.threads)
                 start = perf_counter()
                 vectors = call_part(who, self.network, batch.to(self.device))
-                if vectors.shape != (needed := (len(batch), self.network.dim)):
+                needed = (len(batch), self.network.dim)
+                if vectors.shape != needed:
                     raise PartError(f"{who} gave {tuple(vectors.shape)} for {len(batch)} images; {needed} is needed")
                 batches.append(vectors.float().cpu().numpy())
                 self.thread_choice.note(perf_counter() - start)

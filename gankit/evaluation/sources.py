@@ -38,8 +38,9 @@ def open_source(place: Place, window: Window = None) -> Run | Dataset | Statisti
     """A run folder, a folder of images, an npz file of images or of statistics, or a data set by name.
 
     A table, or its text in TOML such as `{name = "npz", path = "a.npz", split = "test"}`, is a data set with its
-    settings; `size` resizes its images, and `split` chooses one of its splits. Raises GankitError for what is none of
-    these, or broken, or deeper than 8 bits without a window, the values of black and white.
+    settings; `size` resizes its images, and `split` chooses one of its splits. A window is the values of black and
+    white, of files that are not 8-bit. Raises GankitError for what is none of these, or broken, or deeper than 8 bits
+    without a window.
     """
     if (table := _table(place)) is not None:
         return _open_table(table, window)

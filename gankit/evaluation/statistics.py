@@ -25,11 +25,16 @@ class Statistics:
 
     The file is an npz archive with `mu` (d,) and `sigma` (d, d), which is all that clean-fid (Parmar et al. 2022) and
     pytorch-fid need, and `n` and `protocol`, which their files lack.
+
+    Attributes:
+        name: what results call the source; for a file its path.
+        moments: mean, covariance and number of images.
+        protocol: "features", "features_dim", "features_protocol" and "content" as in a metrics file; empty where the
+            file is not gankit's.
     """
 
-    name: str  # what results call the source; for a file its path
+    name: str
     moments: Moments
-    # "features", "features_dim", "features_protocol" and "content" as in a metrics file; empty if not gankit's file
     protocol: dict[str, Any] = field(default_factory=dict)
 
     @staticmethod
@@ -43,7 +48,11 @@ class Statistics:
 
     @classmethod
     def read(cls, path: str | Path) -> Statistics:
-        """From a file of gankit, clean-fid or pytorch-fid; raises DataError if it is missing, damaged or another."""
+        """Statistics from a file of gankit, clean-fid or pytorch-fid.
+
+        Raises:
+            DataError: the file is missing, damaged, or holds no such statistics.
+        """
         archive = Archive(Path(path))
         try:
             mean, covariance = (archive.read(key).astype(np.float64) for key in ("mu", "sigma"))
@@ -67,8 +76,11 @@ class Statistics:
     def check_features(self, features: dict[str, Any]) -> list[str]:
         """Warnings if the file does not say what features it is of, or if versions differ from those here.
 
-        `features` has the "features", "features_dim" and "features_protocol" that generated images are given. Raises
-        DataError if the statistics are of others.
+        Args:
+            features: the "features", "features_dim" and "features_protocol" that generated images are given.
+
+        Raises:
+            DataError: the statistics are of other features.
         """
         different = [
             f"{key}: {self.protocol[key]} in the file, {value} here"
@@ -96,7 +108,8 @@ class Statistics:
     def check_output(path: str | Path) -> Path:
         """The path of a file, once it is clear that statistics may be written to it.
 
-        Raises DataError if it is no .npz file in a folder that exists, or holds something else, such as the images.
+        Raises:
+            DataError: it is no .npz file in a folder that exists, or it holds something else, such as the images.
         """
         target = user_path(path)
         if target.suffix != ".npz" or not target.absolute().parent.is_dir():
@@ -107,7 +120,11 @@ class Statistics:
         return target
 
     def write(self, path: str | Path) -> Path:
-        """Write the file, as a whole or not at all; raises as `check_output`."""
+        """Write the file, as a whole or not at all.
+
+        Raises:
+            DataError: as `check_output`.
+        """
         target = self.check_output(path)
         buffer = io.BytesIO()
         arrays: dict[str, Any] = {"mu": self.moments.mean, "sigma": self.moments.covariance}

@@ -30,7 +30,10 @@ def standard_errors(
 ) -> dict[str, float | None]:
     """The standard error of each value: in closed form if there is one and images are independent, else a jackknife's.
 
-    `variances` are those of the real and of the generated side, from `variances_of`, where they are known.
+    Args:
+        resampling: the metric's, of all images.
+        values: the metric's values of all images, by name.
+        variances: of the real and of the generated side, from `variances_of`, where they are known.
     """
     if closed := closed_form(resampling):
         return {name: closed.get(name) for name in values}

@@ -56,15 +56,15 @@ class MetricsWhileTraining:
 
     @cached_property
     def _real_rows(self) -> Rows:
-        reals, training = self._rows(self._reals, self._reals.digest()), self._training
+        reals, training = self._rows(self._reals), self._training
         if training is None or "training" not in self._needs:
             return reals
-        return dataclasses.replace(reals, training=self._rows(training, training.digest()))
+        return dataclasses.replace(reals, training=self._rows(training))
 
     def values(self, fake: NDArray[Any], labels: NDArray[Any] | None) -> dict[str, float]:
         """The metrics' values of (count, c, h, w) generated images, in the settings' order; raises as `evaluate`."""
         reals = self._real_rows
-        fakes = self._rows(wrap("dataset", fake, value_range=self.value_range), None)
+        fakes = self._rows(wrap("dataset", fake, value_range=self.value_range), keep=False)
         fakes = dataclasses.replace(fakes, labels=labels, class_names=reals.class_names)
         values: dict[str, float] = {}
         for metric in self._metrics:
@@ -72,5 +72,7 @@ class MetricsWhileTraining:
                 values[free_name(name, values)] = value
         return values
 
-    def _rows(self, images: Dataset, content: str | None) -> Rows:
-        return extraction.rows(images, self._network, self._needs, content=content, quiet=True)
+    def _rows(self, images: Dataset, keep: bool = True) -> Rows:
+        network = self._network  # made before the digest reads all images: it may be refused
+        content = images.digest() if keep else None
+        return extraction.rows(images, network, self._needs, content=content, quiet=True)

@@ -36,7 +36,7 @@ class SettingsDocument:
 
     label: str  # how errors name the file
     values: dict[str, Any]  # its content, which overrides change
-    text: str = ""  # of the file, without overrides
+    text: str = ""  # the file's text, without overrides
     format: str = ".toml"  # or ".json" or ".yaml"
     default_tables: set[str] = field(default_factory=set)  # names of those that were taken from the default recipe
     overridden: dict[KeyPath, str] = field(default_factory=dict)  # the text of each override, by the setting's path

@@ -110,7 +110,8 @@ def recipe_tables(
 
     Raises:
         DataError: the images are too few, too small or too large for the recipe, or a class has too few of them.
-        PartError: the recipe raised an error, or returned something other than tables.
+        PartError: the recipe returned something other than tables, or raised an error that is neither a `GankitError`
+            nor a fault of the machine, such as too little memory; these stay as they are.
     """
     recipe = recipes.get(name)
     training, _ = select_images(table, seed, data)

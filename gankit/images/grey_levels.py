@@ -14,7 +14,13 @@ Images = TypeVar("Images", NDArray[Any], Tensor)
 def rescale(images: Images, source: tuple[float, float], target: tuple[float, float]) -> Images:
     """Bring images from one range to another, in place and in their own type; nothing is clipped.
 
-    A floating-point array or tensor of any shape is overwritten and returned. A range is the values of black and white.
+    Args:
+        images: floating-point array or tensor of any shape, which is overwritten.
+        source: the values of black and white now.
+        target: the values of black and white wanted.
+
+    Returns:
+        The same array or tensor.
     """
     # Python's floats leave the type of arrays as it is; those of NumPy would not.
     (low, high), (black, white) = map(float, source), map(float, target)
@@ -27,7 +33,8 @@ def rescale(images: Images, source: tuple[float, float], target: tuple[float, fl
 def check_range(images: NDArray[Any], value_range: tuple[float, float] | None, where: str) -> None:
     """Refuse images of any shape with values that are NaN or outside the declared range, where one is declared.
 
-    The DataError calls the images `where`. Raises as `valid_range` too.
+    Raises:
+        DataError: there are such values; the error calls the images `where`. Also as `valid_range`.
     """
     if (value_range := valid_range(value_range)) is None:
         return

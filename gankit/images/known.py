@@ -16,7 +16,12 @@ GRID = "grid.png"
 
 @final
 class Columns(Mapping[str, NDArray[Any]]):
-    """Arrays by name, each of any shape and read at first use by `read`, which takes its name."""
+    """Arrays by name, each of any shape and read at first use.
+
+    Args:
+        names: of the arrays.
+        read: reads the array of a name.
+    """
 
     def __init__(self, names: Iterable[str], read: Callable[[str], NDArray[Any]]) -> None:
         self._names, self._read = dict.fromkeys(names), read

@@ -103,11 +103,12 @@ class _Side:
         self.total_scatter = sum_of_squares(centred)
 
     @classmethod
-    def pair(cls, *rows: Matrix) -> "list[_Side]":
+    def pair(cls, x: Matrix, y: Matrix) -> "tuple[_Side, _Side]":
         """Both sides, from their (n, d) and (m, d) rows."""
-        means = [side.mean(0) for side in rows]
-        centred = [side - mean for side, mean in zip(rows, means, strict=True)]
-        return [cls(*side) for side in zip(means, centred, _bases(*centred), strict=True)]
+        means = x.mean(0), y.mean(0)
+        centred = x - means[0], y - means[1]
+        bases = _bases(*centred)
+        return cls(means[0], centred[0], bases[0]), cls(means[1], centred[1], bases[1])
 
     def distances_without(self, parts: Sequence[Indices], other: "_Side") -> Matrix:
         """(k,) distances (1) to the other side where each of k parts of the rows, given by indices, is left out.

@@ -79,7 +79,8 @@ class Frechet(Metric):
     def compute(self, real: Rows, fake: Rows) -> Result:
         """`frechet`, at least 0.
 
-        Raises GankitError as `frechet_distance`, or as `frechet_distance_from_moments` for statistics.
+        Raises:
+            GankitError: as `frechet_distance`, or as `frechet_distance_from_moments` for statistics.
         """
         first, second = _Gaussian.of(real, "real"), _Gaussian.of(fake, "generated")
         dim = len(first.mean)

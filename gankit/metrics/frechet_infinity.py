@@ -34,7 +34,8 @@ class FrechetInfinity(Metric):
     def compute(self, real: Rows, fake: Rows) -> Result:
         """`frechet-infinity`, which may be negative.
 
-        Raises GankitError if a side has fewer than 4 images, or than twice as many as dimensions.
+        Raises:
+            GankitError: either side has fewer than 4 images, or than twice as many as dimensions.
         """
         # Shuffled by content: the first rows are a random sample, whatever order the rows arrived in. Rows common to
         # both sides come in the same order on both, so that the first n of either side overlap in the same proportion

@@ -63,7 +63,8 @@ class InceptionScore(Metric):
     def compute(self, real: Rows, fake: Rows) -> Result:
         """`inception-score` of the generated images; `inception-score of reals` where there are any.
 
-        Raises GankitError without generated images or logits; for logits not finite, or of several numbers of classes.
+        Raises:
+            GankitError: no generated images or no logits; or logits not finite, or of different numbers of classes.
         """
         return self.resampling(Pool(real, fake)).whole()
 

@@ -106,7 +106,10 @@ def _places_by_class(rows: Rows, side: str, name_lists: NameLists) -> dict[Key, 
 
 
 def _combine(outcomes: Mapping[Key, Outcome], average: Callable[[list[float]], Any] = np.mean) -> dict[str, float]:
-    """The unweighted mean (or `average`, of standard errors) of the metric's first values, then each class's value."""
+    """The unweighted mean over the classes of the metric's first value, then its value in each class.
+
+    `average` replaces the mean where the outcomes are standard errors.
+    """
     named_values = {
         key: next(iter(values.items())) for key, values in outcomes.items() if not isinstance(values, GankitError)
     }

@@ -60,7 +60,11 @@ class Kid(Metric):
     meanings: ClassVar = {"kid": Meaning("squared kernel distance, without bias: it may be below 0", "lower")}
 
     def compute(self, real: Rows, fake: Rows) -> Result:
-        """`kid`, whose mean is 0 for equal distributions: values may be negative. Raises as `kernel_distance`."""
+        """`kid`, whose mean is 0 for equal distributions, so that single values may be negative.
+
+        Raises:
+            GankitError: as `kernel_distance`.
+        """
         return self.resampling(Pool(real, fake)).whole()
 
     def resampling(self, pool: Pool) -> Resampling:

@@ -83,7 +83,8 @@ class Mind(Metric):
     def compute(self, real: Rows, fake: Rows) -> dict[str, float]:
         """`mind`, at least 0; its mean is above 0 for equal distributions, the more so the fewer images there are.
 
-        Raises as `monge_distance`.
+        Raises:
+            GankitError: as `monge_distance`.
         """
         return {"mind": monge_distance(*feature_pair(real, fake, min_rows=1), projections=self.projections)}
 

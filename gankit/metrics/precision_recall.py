@@ -242,7 +242,8 @@ class PrecisionRecall(Metric):
     def compute(self, real: Rows, fake: Rows) -> Result:
         """`precision`, `recall`, `density`, `coverage`, with the larger side cut to the size of the smaller one.
 
-        Raises as `precision_recall`.
+        Raises:
+            GankitError: as `precision_recall`.
         """
         x, y = feature_pair(real, fake, min_rows=3)
         n = min(len(x), len(y))

@@ -63,7 +63,8 @@ class VarianceRatio(Metric):
     def compute(self, real: Rows, fake: Rows) -> dict[str, float]:
         """`variance-ratio`, at least 0 and ideally 1.
 
-        Raises GankitError as `variance_ratio`, and for statistics that are not finite.
+        Raises:
+            GankitError: as `variance_ratio`, or statistics that are not finite.
         """
         (real_dim, real_variance), (fake_dim, fake_variance) = (
             _dimension_and_variance(rows, side) for rows, side in ((real, "real"), (fake, "generated"))

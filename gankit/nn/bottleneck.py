@@ -23,7 +23,10 @@ def stage_widths(levels: int, width: int, widths: list[int] | None, part: str) -
     """Channels of the stages, from the smallest level to the image's.
 
     Without `widths`, stages have `width` channels up to the level of 32 to 63 pixels, and each doubling beyond halves
-    them (appendix, table 9). Raises PartError if `widths` has not one number for each level.
+    them (appendix, table 9).
+
+    Raises:
+        PartError: `widths` has not one number for each level; the error names `part`.
     """
     if widths is None:
         return [max(width >> max(level - 3, 0), 1) for level in range(levels + 1)]

@@ -24,7 +24,8 @@ class _Detached(TorchFunctionMode):
 def copied(part: Part) -> Part:
     """A deep copy; a tensor that a part keeps from its last call, as weight normalisation does, is copied as it is.
 
-    Raises an Exception of any type for what Python cannot copy, such as a lock or an open file.
+    Raises:
+        Exception: of any type; the part holds what Python cannot copy, such as a lock or an open file.
     """
     modules = part.modules() if isinstance(part, nn.Module) else ()
     hooks = [value for module in modules for value in vars(module).values() if type(value) is OrderedDict and not value]

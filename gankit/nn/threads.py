@@ -80,9 +80,11 @@ def thread_options() -> list[int]:
 
 
 def fastest(options: Sequence[int], seconds: Callable[[int], float]) -> int:
-    """The number of threads, of rising options, beyond which more are no longer faster.
+    """The number of threads beyond which more are no longer faster.
 
-    `seconds` does a piece of work with so many threads and says what it took.
+    Args:
+        options: numbers of threads, rising.
+        seconds: does a piece of work with so many threads and says what it took.
     """
     best, least = options[0], seconds(options[0]) if len(options) > 1 else 0.0
     for threads in options[1:]:

@@ -28,7 +28,11 @@ _NO_LABELS = '; labels = "none" leaves out those that images come with'
 
 
 def as_array(values: Any, name: str) -> NDArray[Any]:
-    """Values of any shape as an array of that shape; raises DataError if some are masked out, or fit no array."""
+    """Values of any shape as an array of that shape.
+
+    Raises:
+        DataError: some are masked out, or NumPy cannot hold them; the error calls the values `name`.
+    """
     if isinstance(values, np.ma.MaskedArray):
         if np.ma.is_masked(values):
             raise DataError(f"{name} has values that are masked out: fill them, or leave such images out")

@@ -41,8 +41,9 @@ class Part(BaseModel):
     def build(self, argument: object = None) -> Any:
         """Build the part. `argument` is an `ImageSpec`; for a data set it is its (height, width) or None.
 
-        Raises PartError as `construct`, and if the part would load a program that the user has not named, or changes
-        what all parts share, such as torch's seed.
+        Raises:
+            PartError: as `construct`; or the part would load a program that the user has not named, or changes what all
+                parts share, such as torch's seed.
         """
         from gankit.seeds import unchanged_settings  # loads torch, which lists of parts do not need
 
@@ -73,7 +74,11 @@ def _parts_in(value: Any) -> Iterator[Part]:
 
 
 def registry(kind: str) -> Registry:
-    """The registry of a kind, of which there is one per process; raises PartError for an unknown kind."""
+    """The registry of a kind; there is one per process.
+
+    Raises:
+        PartError: there is no such kind.
+    """
     if kind not in KINDS:
         raise PartError(f"there is no kind of part named {kind!r}; {suggestion(kind, KINDS)}")
     return _registry(kind)
@@ -107,8 +112,10 @@ def read_part(kind: str, value: object, may_be_missing: bool = False) -> Part:
     """A validated part from its name or from a table with a name, for pydantic's validators.
 
     With `may_be_missing`, a part that cannot be found is kept as it is written, and refused only when it is built.
-    Raises a PydanticCustomError of the type "part" for a name that is missing or cannot be used, and a
-    `ValidationError` for settings that are not valid.
+
+    Raises:
+        PydanticCustomError: of the type "part": no name, or a name that cannot be used.
+        pydantic.ValidationError: a setting is not valid.
     """
     if isinstance(value, Part):
         return value
@@ -125,7 +132,11 @@ def read_part(kind: str, value: object, may_be_missing: bool = False) -> Part:
 
 
 def name_and_settings(kind: str, value: object) -> tuple[str, dict[str, Any]]:
-    """A part's name and its settings, not validated, from its name or a table with one; else raises PartError."""
+    """A part's name and its settings, not validated, from its name or from a table with a name.
+
+    Raises:
+        PartError: the value is neither.
+    """
     table = {"name": value} if isinstance(value, str) else value
     if not isinstance(table, Mapping):
         raise PartError(f"a name, or a table with a name, is needed, not {shown(value)}")
@@ -135,9 +146,10 @@ def name_and_settings(kind: str, value: object) -> tuple[str, dict[str, Any]]:
 
 
 def valid_part(kind: str, name: str, settings: Mapping[str, Any]) -> Part:
-    """A validated part, for code outside pydantic's validators.
+    """A validated part, for code outside pydantic's validators: it raises `PartError`, never a `ValidationError`.
 
-    It raises a PartError for an unknown name and for settings that are not valid, never a `ValidationError`.
+    Raises:
+        PartError: an unknown name, or settings that are not valid.
     """
     try:
         return _validate(kind, name, settings)
@@ -241,9 +253,14 @@ def build(kind: str, name: str, image: Any = None, **settings: Any) -> Any:
 def list_parts(kind: str | None = None, load: bool = False) -> tuple[list[str], int]:
     """The lines that `gankit list` prints, and how many parts failed.
 
-    A line holds name, kind and distribution of a part, and the other names that gankit knows it by. `load` imports
-    every part, and ends its line with "ok", or "fails:" and the reason. A kind may be in the singular or plural; None
-    stands for all kinds. Raises PartError for an unknown kind.
+    A line holds name, kind and distribution of a part, and the other names that gankit knows it by.
+
+    Args:
+        kind: the kind of parts to list, in the singular or plural; None for all kinds.
+        load: whether to import every part and end its line with "ok", or "fails:" and the reason.
+
+    Raises:
+        PartError: there is no such kind.
     """
     singular = {plural(name): name for name in KINDS}
     registries = [registry(singular.get(kind, kind))] if kind else map(registry, KINDS)

@@ -10,7 +10,7 @@ from gankit.errors import GankitError
 from gankit.interfaces import Dataset, ImageSpec
 from gankit.registry import registry
 from gankit.registry.settings import takes_positional
-from gankit.testing._suite import Suite, assert_one_line, build_part
+from gankit.testing._suite import Suite, assert_one_line
 
 
 class DatasetTests(Suite):
@@ -129,7 +129,7 @@ class DatasetTests(Suite):
         if not takes_positional(registry(self.kind).get(self.part)):
             pytest.skip("it takes no size")
         try:
-            dataset = build_part(self.kind, self.part, self.size, {**self.settings, **self.files})
+            dataset = self._construct(self.size, {**self.settings, **self.files})
         except GankitError as error:
             assert_one_line(error)
             pytest.skip(f"refused: {error}")

@@ -13,7 +13,7 @@ import torch
 
 from gankit.errors import GankitError
 from gankit.interfaces import ImageSpec, Metric, Pool, Resampling, Result, Rows
-from gankit.testing._suite import Suite, assert_one_line, build_part
+from gankit.testing._suite import Suite, assert_one_line
 
 FIELDS = ("features", "logits", "images", "labels", "groups")  # ids are always known
 
@@ -57,7 +57,7 @@ class MetricTests(Suite):
 
     def test_gives_finite_values_by_name(self) -> None:
         """`compute` gives one float a name, at the default settings too."""
-        for metric in (self.build(), build_part(self.kind, self.part, self.given(None), self.files)):
+        for metric in (self.build(), self._construct(self.given(None), self.files)):
             values = self.compute(self.pool(), metric).values
             assert values, "compute gives no value"
             for name, value in values.items():

@@ -96,7 +96,10 @@ class Suite:
         Raises:
             PartError: it refuses the image or the settings.
         """
-        return build_part(self.kind, self.part, self.given(image), {**self.settings, **self.files, **settings})
+        return self._construct(self.given(image), {**self.settings, **self.files, **settings})
+
+    def _construct(self, given: Any, settings: Mapping[str, Any]) -> Any:
+        return build_part(self.kind, self.part, given, settings, self.settings_model)
 
     def given(self, image: ImageSpec | None) -> Any:
         """The value for the constructor's positional parameter."""
@@ -120,8 +123,7 @@ class Suite:
 
     def test_builds_from_defaults(self) -> None:
         """It needs no setting but the files that `write` names."""
-        part = build_part(self.kind, self.part, self.given(None), self.files)
-        assert isinstance(part, registry(self.kind).interface())
+        assert isinstance(self._construct(self.given(None), self.files), registry(self.kind).interface())
 
     def test_settings_refuse_unknown_keys(self) -> None:
         """A misspelt key must not be ignored."""
@@ -147,10 +149,16 @@ class Suite:
         )
 
 
-def build_part(kind: str, part: str | type, given: Any, settings: Mapping[str, Any]) -> Any:
-    """A part, by its name or its class; raises PartError where it refuses the settings, or what it is given."""
+def build_part(
+    kind: str, part: str | type, given: Any, settings: Mapping[str, Any], model: type[BaseModel] | None = None
+) -> Any:
+    """A part, by its name or its class, with settings that its own model or another validates.
+
+    Raises:
+        PartError: it refuses the settings or what it is given; or its constructor raised another error, the cause.
+    """
     try:
-        validated = registry(kind).settings(part).model_validate(settings)
+        validated = (model or registry(kind).settings(part)).model_validate(settings)
     except ValidationError as error:
         reasons = "; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors())
         raise PartError(f"{kind} {part}: {reasons}") from error

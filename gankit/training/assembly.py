@@ -38,10 +38,10 @@ class LossTerm:
 
 @dataclass(frozen=True)
 class Gan:
-    """The parts of an experiment that take part in training, built, checked and freshly initialised from the seed."""
+    """The parts of an experiment that take part in training, built and checked."""
 
-    generator: Generator
-    critic: Critic
+    generator: Generator  # freshly initialised from the seed
+    critic: Critic  # freshly initialised from the seed
     losses: tuple[LossTerm, ...]  # in the experiment's order
     augment: Augment | None
     critic_mixes_samples: bool  # whether a sample's score depends on the other samples of its batch
@@ -201,6 +201,7 @@ def _check_held_out(experiment: Experiment, losses: tuple[LossTerm, ...], augmen
 
 
 def _check_penalties(experiment: Experiment, image: ImageSpec, losses: tuple[LossTerm, ...]) -> None:
+    """Refuse losses that differentiate sample by sample, beside a critic that mixes samples."""
     for term in losses:
         if term.loss.per_sample:
             setting = setting_without_mixing(experiment.critic.part, image)
@@ -298,6 +299,7 @@ def _takes(network: nn.Module, *inputs: Tensor | None) -> bool:
 
 
 def _check_divisible(experiment: Experiment, image: ImageSpec, critic_mixes: bool, generator_mixes: bool) -> None:
+    """Refuse to compute a batch in pieces if that would give other gradients than the whole batch."""
     if experiment.training.compile:
         raise PartError("training.accumulate: training.compile works on whole batches; set one of the two")
     for kind, mixes in (("critic", critic_mixes), ("generator", generator_mixes)):

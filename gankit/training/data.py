@@ -29,15 +29,25 @@ ROUNDING = 1e-13
 
 @dataclass(frozen=True)
 class TrainingData:
-    """The images of a training, their labels, and the probability with which each is drawn."""
+    """The images of a training, their labels, and the probability with which each is drawn.
+
+    Attributes:
+        dataset: the images.
+        held_out: the images kept from training, or None; their conditions are standardised like the training images'.
+        image: specification of the images that networks make or see, with the classes or conditions of the training.
+        labels: (n,) int64 classes, (n, k) float32 standardised conditions, or None.
+        probabilities: (n,) probability of each image to be drawn, or None where each epoch shows every image once.
+        condition_mean: mean of each of the k conditions in the training images.
+        condition_scale: standard deviation of each of the k conditions in the training images.
+    """
 
     dataset: Dataset
-    held_out: TrainingData | None  # images kept from training; conditions are standardised as in the training images
-    image: ImageSpec  # of the images that networks make or see, with the classes or conditions of the training
-    labels: Tensor | None  # (n,) int64 classes, or (n, k) float32 standardised conditions
-    probabilities: NDArray[np.float64] | None  # (n,) of each image to be drawn; None: each epoch shows each image once
-    condition_mean: list[float]  # of each of the k conditions in the training images
-    condition_scale: list[float]  # standard deviation of each of them there
+    held_out: TrainingData | None
+    image: ImageSpec
+    labels: Tensor | None
+    probabilities: NDArray[np.float64] | None
+    condition_mean: list[float]
+    condition_scale: list[float]
     _placed: dict[torch.device, Pixels] = dataclasses.field(default_factory=dict, init=False, repr=False, compare=False)
 
     def order(self, seed: int, stream: str) -> Order:
@@ -74,7 +84,12 @@ class TrainingData:
 
 
 def prepare(table: DataTable, seed: int, data: Dataset | None = None) -> TrainingData:
-    """The images that `select_images` selects for these arguments, with encoded labels and probabilities.
+    """Select the images of a data table, encode their labels and compute the probability of each to be drawn.
+
+    Args:
+        table: the experiment's data table.
+        seed: of the run, as for `select_images`.
+        data: a data set of the calling program, in place of the one that the table names.
 
     Raises:
         DataError: what the table asks for is not in the data; one line that names the setting.

@@ -35,9 +35,16 @@ def is_number(value: object) -> bool:
 
 
 class TickLog:
-    """Averages values between ticks, and writes a JSON line per tick to a file, for TensorBoard too if asked.
+    """Averages values between ticks, and writes a JSON line per tick, for TensorBoard too if asked.
 
-    Values stay on the device until a tick reads their mean. Raises a RunError if TensorBoard is wanted and missing.
+    Values stay on the device until a tick reads their mean.
+
+    Args:
+        path: of the log, `log.jsonl` in the run's folder.
+        tensorboard: whether to write for TensorBoard too.
+
+    Raises:
+        RunError: TensorBoard is wanted and missing.
     """
 
     def __init__(self, path: Path, tensorboard: bool) -> None:
@@ -54,7 +61,11 @@ class TickLog:
             self._writer_class = SummaryWriter
 
     def add(self, name: str, value: Tensor) -> None:
-        """Add a scalar to the running mean of this name; raises PartError for other tensors, and for `OWN_NAMES`."""
+        """Add a scalar tensor to the running mean of this name.
+
+        Raises:
+            PartError: it is no scalar, or the name is one of `OWN_NAMES`.
+        """
         check_name(name)
         if value.numel() != 1:
             raise PartError(f"{name} was logged with shape {tuple(value.shape)}: log one number, such as a mean")

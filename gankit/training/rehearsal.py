@@ -134,13 +134,13 @@ def _resume(first: Stepper, second: Stepper) -> None:
                 f"the state of {name} holds {' and '.join(broken) or 'something'} that a checkpoint cannot restore: "
                 "hold tensors, numbers and text, in dicts and lists"
             ) from None
-        _load(second.stateful()[name], name, name, state)
+        _load(second.stateful()[name], name, state)
     second.go_to(first.step)
 
 
-def _load(part: Any, name: str, key: str, state: Any) -> None:
+def _load(part: Any, name: str, state: Any) -> None:
     try:
-        load_state(part, key, {key: state}, Path("trial"))
+        load_state(part, name, {name: state}, Path("trial"))
     except RunError as error:
         reason = typed_line(error.__cause__ or error, 200)
         raise PartError(f"{name} cannot load its own saved state: {reason}") from error
@@ -174,7 +174,7 @@ def _check_export(stepper: Stepper) -> None:
                 f"the state of {name} cannot be exported: {typed_line(error, 200)}; hold tensors in buffers"
             ) from error
         opened = build_network(stepper.experiment, kind, stepper.data.image)
-        _load(opened, name, kind, state)
+        _load(opened, name, state)
         place(name, opened, stepper.device, stepper.like.dtype)
         _check_same_output(name, trained, opened, stepper, train=False)
 

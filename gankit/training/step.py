@@ -33,7 +33,12 @@ from gankit.training.optimizers import build_optimizer, move_rate
 
 @final
 class Stepper:
-    """A GAN with its optimisers, trained step by step; `log` gathers the value of every loss.
+    """A GAN with its optimisers, trained step by step.
+
+    Args:
+        experiment: the settings.
+        data: the images.
+        log: gathers the value of every loss.
 
     Attributes:
         step: generator updates done.
@@ -137,7 +142,9 @@ class Stepper:
     def go_to(self, step: int) -> None:
         """Set the number of generator updates done, and call `before_step` of every part.
 
-        Raises PartError if one returns something other than numbers by name or None, or a name of `log.OWN_NAMES`.
+        Raises:
+            PartError: one of them returns something other than numbers by name, or None; or a name is one of
+                `log.OWN_NAMES`.
         """
         self.step, self.hook_values = step, {}
         self.objective.go_to(step)
@@ -190,7 +197,8 @@ class Stepper:
     def update(self, side: Side, batch: int, index: int) -> None:
         """Do the `index`-th update of one side, on `batch` samples over all processes, if any loss has a value.
 
-        Raises PartError if losses have a value in other processes, but not in this one.
+        Raises:
+            PartError: losses have a value in other processes, but not in this one.
         """
         last_turn: Turn | None = None
         parameters = list(getattr(self, side).parameters())

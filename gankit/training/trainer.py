@@ -223,7 +223,10 @@ class Trainer:
             on_tick(row)
 
     def _evaluate(self, bar: Progress, stop: StopRequest) -> dict[str, Any]:
-        """Evaluate the generator, and keep it if it is the best so far; returns its metrics for the log."""
+        """Evaluate the generator, and keep it if it is the best so far; returns its metrics for the log.
+
+        Raises BrokenOff at a stop.
+        """
         generator = self._get_sampling_copy()
         try:
             # With several processes a stop breaks nothing off: the others would wait for this one.

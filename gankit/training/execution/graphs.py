@@ -298,8 +298,11 @@ def choose(
 ) -> Eager | Graphs:
     """The way that the settings ask for; eager with `training.graphs="auto"` where turns cannot be recorded.
 
-    With `training.graphs=true` a PartError then names the part or the reason. `parts` are networks, losses and the
-    augment, by the name that errors use; for `log` and `report` see `Graphs`.
+    `parts` are networks, losses and the augment, by the name that errors use; for `log` and `report` see `Graphs`.
+    `compilation` is used where the settings ask for it.
+
+    Raises:
+        PartError: `training.graphs=true`, and turns cannot be recorded; names the part or the reason.
     """
     obstacle = _obstacle(settings, device, parts)
     if settings.graphs is True and obstacle:
