@@ -14,7 +14,7 @@ from typing import Any
 
 import gankit
 from gankit.errors import GankitError
-from gankit.experiments.recipe_files import recipe_names
+from gankit.experiments.recipe_files import fixed_recipe_names
 from gankit.registry import value_at
 from gankit.studies.trainings import train_or_resume
 
@@ -66,7 +66,7 @@ def main() -> None:
     parser.add_argument("out", nargs="?", type=Path, default=Path("runs/divergence"))
     parser.add_argument("overrides", nargs="*", help="settings of all trainings, as key.path=value")
     parser.add_argument("--npz", type=Path, nargs="+", default=[], help="further data sets beside the eyes")
-    parser.add_argument("--recipes", nargs="+", default=sorted([*recipe_names(), *gankit.recipes.names()]))
+    parser.add_argument("--recipes", nargs="+", default=sorted([*fixed_recipe_names(), *gankit.recipes.names()]))
     parser.add_argument("--sides", type=int, nargs="+", default=[32, 64, 128])
     parser.add_argument("--steps", type=int, default=2000)
     parser.add_argument("--seeds", type=int, default=3)

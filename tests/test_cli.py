@@ -20,7 +20,7 @@ from PIL import Image
 
 import gankit
 from gankit import cli
-from gankit.experiments.recipe_files import recipe_names
+from gankit.experiments.recipe_files import fixed_recipe_names
 from gankit.terminal.text import as_columns
 
 call = command_line.call
@@ -227,7 +227,7 @@ def test_check(call: Call, small: Small) -> None:
 
 def test_recipes_are_listed_with_what_they_are_for(call: Call) -> None:
     head, *lines = call("list", "recipes").out.splitlines()
-    assert [line.split()[0] for line in lines] == sorted([*recipe_names(), *gankit.recipes.names()])
+    assert [line.split()[0] for line in lines] == sorted([*fixed_recipe_names(), *gankit.recipes.names()])
     (demo,) = (line for line in lines if line.startswith("demo "))
     assert [demo[head.index(column) :].partition("  ")[0] for column in ("sizes", "time", "for")] == [
         "32x32", "5 to 8 minutes on two CPU cores", "first pictures, of the eyes or of your own photographs",
@@ -248,7 +248,7 @@ def test_tables_on_a_narrow_terminal_have_no_broken_rows(
     for narrow in (call("list", "recipes").out, call("list").out):
         assert max(map(len, narrow.splitlines())) <= columns
     lines = call("list", "recipes").out.splitlines()
-    names = sorted([*recipe_names(), *gankit.recipes.names()])
+    names = sorted([*fixed_recipe_names(), *gankit.recipes.names()])
     assert [line.split()[0] for line in lines[1:] if not line.startswith(" ")] == names
     assert sorted(" ".join(lines).replace(" | ", " ").split()) == sorted(wide.split()), "no word is lost"
 

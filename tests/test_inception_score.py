@@ -13,6 +13,8 @@ from numpy.typing import NDArray
 from resamplings import assert_computed_anew
 
 from gankit import GankitError, build
+from gankit.evaluation.entries import evaluate_metric
+from gankit.evaluation.extraction import as_part
 from gankit.interfaces import Pool, Result, Rows
 from gankit.metrics.inception_score import InceptionScore, inception_score
 
@@ -114,6 +116,13 @@ def test_sure_predictions_left_out() -> None:
     pool = Pool(Rows(logits=sure), Rows(logits=sure))
     left = InceptionScore().resampling(pool).values_without([pool.fake_places[:7], pool.fake_places[7:]])
     assert [each["inception-score"] for each in left] == pytest.approx([2, 1])
+
+
+def test_the_baseline_says_of_how_many_images_it_is() -> None:
+    """Also the score of generated images, which uses no reals: a half of the reals takes their place."""
+    pool = Pool(Rows(logits=logits(24, 3)), Rows(logits=logits(14, 3, seed=1)))
+    entries, _ = evaluate_metric(as_part("metric", "inception-score"), pool, 0)
+    assert [entry["real_vs_real"]["n"] for entry in entries.values()] == [12, 12]
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,7 @@ from settings_texts import errors, write
 
 import gankit
 from gankit.errors import SettingsError
-from gankit.experiments.recipe_files import recipe_names, recipe_text
+from gankit.experiments.recipe_files import fixed_recipe_names, recipe_text
 from gankit.experiments.schema import schema
 from gankit.registry import registry
 from gankit.studies.reading import load_study, packaged_text, study_schema
@@ -64,7 +64,7 @@ def made() -> dict[str, Any]:
 
 
 def test_the_schema_accepts_every_recipe(made: dict[str, Any]) -> None:
-    for name in recipe_names():
+    for name in fixed_recipe_names():
         assert valid(tomllib.loads(recipe_text(name)), made, made["$defs"]), name
         assert valid(gankit.load(name).tables(), made, made["$defs"]), name
     none = {
@@ -122,7 +122,7 @@ def of_study(request: pytest.FixtureRequest) -> tuple[str, dict[str, Any]]:
 def test_nothing_of_the_eyes_is_left_where_other_data_are_named() -> None:
     of_eyes = re.compile(r"eyes|tropia|strabismus|deviation|right eye")
     own = ["data.name=npz", "data.path=x.npz", "data.held_out=0.2"]
-    for name in recipe_names():
+    for name in fixed_recipe_names():
         assert not of_eyes.search(gankit.load(name, *own).toml()), name
     for name in PACKAGED:
         assert of_eyes.search(load_study(name).toml()), name

@@ -185,7 +185,7 @@ class Scorer:
         }
 
     def difference(self, logits: Floats, against: Floats, label: int) -> dict[str, Values]:
-        """Each score, and the recall of one class, minus the other classifier's; both are (seeds, n, k) logits."""
+        """Each score, and the recall of one class, minus the other classifier's; both arguments are (seeds, n, k)."""
         scores = {**SCORES, f"recall of {self.names[label]}": recall_of(label)}
         sides = self.counts(logits), self.counts(against)
         return {name: vars(paired_difference(self.cases, *sides, score)) for name, score in scores.items()}

@@ -170,8 +170,8 @@ def variance_split(values: Floats) -> dict[str, float | None]:
         values: (folds, generator seeds, classifier seeds), as for `cross_validated`.
 
     Returns:
-        "folds", "generators" and "classifiers", at least 0. None for a source of which there is one: the component
-        above it then includes its variance. Approximate where cells failed, since g and c count these too.
+        "folds", "generators" and "classifiers", at least 0. None for a source of which there is one: the next outer
+        component then includes its variance. Approximate where cells failed, since g and c count these too.
     """
     table = np.asarray(values, np.float64)
     _, g, c = table.shape

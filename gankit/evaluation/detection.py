@@ -129,8 +129,8 @@ def agreement_interval(
 
     A jackknife over groups, as the part "cases" of `crossed_estimate`, with Student's t; for a share
     `Estimate.share_interval`. Near the ends of their range values are skewed. So the lower end is computed for
-    log(1 - value), the upper one for log(value - least), and transformed back; both lie farther out than the value's
-    own. The least value is -1 / (answers - 1), of the case with the fewest answers.
+    log(1 - value), the upper one for log(value - least), and transformed back; both lie farther out than ends
+    computed for the value itself. The least value is -1 / (answers - 1), of the case with the fewest answers.
 
     Args:
         agreement: from (readers, n) answers to a value of at most 1; None where it is not defined.
@@ -161,14 +161,14 @@ def agreement_interval(
 def _farther(distance: float, half_width: float) -> float:
     """The upper end of the interval of a distance from an end of its range, computed for its logarithm.
 
-    Where the interval is many times the distance, the logarithm says nothing: then a multiple of the half-width.
+    Where the half-width is over 3 times the distance, the logarithm says nothing: then it is linear, continuous at 3.
     """
     relative = half_width / max(distance, ROUNDING)
     return distance * math.exp(relative) if relative < 3 else distance + half_width * math.expm1(3) / 3
 
 
 def fleiss_kappa(calls: ArrayLike) -> float | None:
-    """Fleiss' kappa of (readers, images) calls, numbers of categories (Fleiss 1971, Psychological Bulletin 76:378).
+    """Fleiss' kappa of (readers, images) calls, each a category's number (Fleiss 1971, Psychological Bulletin 76:378).
 
     1 for readers who agree, 0 for chance. Images that a reader did not call (NaN) do not count. None where no image is
     left, with fewer than two readers, and where all calls are equal.

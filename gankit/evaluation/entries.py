@@ -139,7 +139,8 @@ def _baseline(found: dict[str, Any] | None, n: int | None, m: int) -> dict[str, 
     """The result of `real_against_real` for a value; "n" is at most what the value uses, n real and m generated."""
     if found is None or n is None or n + m == 0:
         return found
-    used = min(found["n"], max(n // 2, 1))  # a half has at most n // 2 of these reals
+    # Of a value of reals, a half has at most n // 2.
+    used = min(found["n"], max(n // 2, 1)) if n else found["n"]
     return found | {"n": min(used, m) if m else used}
 
 

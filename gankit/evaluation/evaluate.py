@@ -137,7 +137,7 @@ def evaluate(
 
 
 def cost_of_features(experiment: Experiment) -> tuple[int, float]:
-    """How many images pass through the features when a run is evaluated, and the seconds this takes, by one batch."""
+    """How many images pass through the features when a run is evaluated, and the seconds, estimated from one batch."""
     training, held_out = select_images(experiment.data, experiment.training.seed)
     needs = _needs(experiment.evaluation.metrics)
     sets = [training] if held_out is None else [training, held_out] if "training" in needs else [held_out]

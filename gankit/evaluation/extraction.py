@@ -158,7 +158,7 @@ def features(
                 text = f"{title}: interrupted; the same command {kept if is_alone else 'goes on'}"
                 say(text, error=True)
                 interrupt.args = (text,)
-            raise  # of its own kind: a training that is stopped breaks off its evaluation alone
+            raise  # with its own type: where a training is being stopped, only its evaluation ends by it
     # Chunk i was the turn of process i % n.
     in_order = (by_process[i % len(by_process)][i // len(by_process)] for i in range(len(chunks)))
     return _join(in_order, len(images), network.dim)
@@ -247,7 +247,7 @@ def _logits(features: NDArray[np.float32], network: Features) -> NDArray[np.floa
     with torch.no_grad(), exact(device):
         chunks = [
             network.logits(torch.tensor(features[start : start + CHUNK], device=device)).float().cpu().numpy()
-            for start in range(0, max(len(features), 1), CHUNK)  # no images still have the shape (0, classes)
+            for start in range(0, max(len(features), 1), CHUNK)  # without images one empty chunk: (0, classes)
         ]
     return np.concatenate(chunks)
 

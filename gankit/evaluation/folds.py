@@ -57,7 +57,7 @@ def fold_folders(source: object) -> list[Path]:
 
     Empty for anything else.
     """
-    # Unlike Path.is_dir, this is False for what is too long for a name, such as a table.
+    # Unlike Path.is_dir, this is False for what is too long for a name, such as a data set's table.
     if not isinstance(source, (str, Path)) or not os.path.isdir(folder := user_path(source)):
         return []
     folds = [path for path in folder.iterdir() if FOLD.fullmatch(path.name) and (path / LIST).is_file()]

@@ -75,10 +75,10 @@ def attack(
     choices: a smaller area can come from the division of the data alone.
 
     Args:
-        members: (n,) scores of training images; a larger one says "member".
-        others: (m,) scores of held-out images.
-        member_groups: (n,) groups (patients), or None.
-        other_groups: (m,) the same.
+        members: (images,) scores of training images; a larger one says "member".
+        others: (other images,) scores of held-out images.
+        member_groups: (images,) groups (patients), or None.
+        other_groups: (other images,) the same.
 
     Returns:
         `{"area", "low", "high", "control", "members", "others"}`; the last two are numbers of patients. An area of 0.5

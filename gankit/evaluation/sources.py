@@ -296,7 +296,7 @@ class Drawn(Dataset):
     def digest(self, indices: Indices | None = None) -> str:
         """A hash of the images at (k,) indices, or of all images.
 
-        All images of a built-in generator need not be drawn: weights, count, seed, type and versions determine them.
+        For all images of a built-in generator none is drawn: weights, count, seed, type and versions determine them.
         """
         if indices is not None or self._run.experiment.generator.name not in registry("generator").built_in():
             # The code of other packages may change without a change of version.

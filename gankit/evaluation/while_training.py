@@ -20,8 +20,8 @@ from gankit.registry.wrapping import wrap
 class MetricsWhileTraining:
     """Evaluates a generator in training: metrics against a fixed subset of the reals, whose features are computed once.
 
-    `reference` are the real images, and `training` the training images where these are others. `value_range` is black
-    and white of reals and fakes, and `device` that of the features' network.
+    `reference` are the real images, and `training` the training images where they differ from these. `value_range` is
+    black and white of reals and fakes, and `device` that of the features' network.
 
     Attributes:
         count: number of images to generate for an evaluation.

@@ -17,7 +17,7 @@ from gankit import recipes
 from gankit.errors import SettingsError, meant_by
 from gankit.experiments.lines import KeyPath, json_lines, toml_lines, yaml_lines
 from gankit.experiments.overrides import Override, names_first, parse_override
-from gankit.experiments.recipe_files import DEFAULT_RECIPE, recipe_names, recipe_text
+from gankit.experiments.recipe_files import DEFAULT_RECIPE, fixed_recipe_names, recipe_text
 from gankit.experiments.values import MAX_FILE, copy_values, parse_text
 from gankit.files import user_path
 from gankit.registry import registry
@@ -40,7 +40,7 @@ class SettingsDocument:
     format: str = ".toml"  # or ".json" or ".yaml"
     default_tables: set[str] = field(default_factory=set)  # names of those that were taken from the default recipe
     overridden: dict[KeyPath, str] = field(default_factory=dict)  # the text of each override, by the setting's path
-    widened: set[KeyPath] = field(default_factory=set)  # of parts written as a bare name, made a table by an override
+    widened: set[KeyPath] = field(default_factory=set)  # paths of parts: a bare name that an override made a table
     computed_by: str = ""  # the recipe that computes the settings from the images, if one does
     is_recipe: bool = False  # with fixed or with computed settings
     chosen_by_recipe: Collection[tuple[str, str]] = ()  # of `DATA_SPECIFIC`, for a document made from an `Experiment`
@@ -68,11 +68,11 @@ class SettingsDocument:
 
     @classmethod
     def _read_recipe(cls, name: str) -> SettingsDocument:
-        meant = meant_by(name, {*recipe_names(), *recipes.names()})
+        meant = meant_by(name, {*fixed_recipe_names(), *recipes.names()})
         name = meant[0] if len(meant) == 1 else name
-        if name in recipes.names() or (name in registry("recipe") and name not in recipe_names()):
+        if name in recipes.names() or (name in registry("recipe") and name not in fixed_recipe_names()):
             return cls(f"recipe {name}", {"data": dict(recipes.get(name).data)}, computed_by=name, is_recipe=True)
-        if name not in recipe_names():
+        if name not in fixed_recipe_names():
             _refuse_path_or_setting(name)
         text = recipe_text(name)  # its error for an unknown name lists the recipes
         return cls(f"recipe {name}", tomllib.loads(text), text, is_recipe=True)
@@ -93,7 +93,7 @@ class SettingsDocument:
         return cls(str(path), values, text, format)
 
     def fill_from_default(self) -> None:
-        """Fill in the tables that are missing, from the default recipe, which has no augment."""
+        """Fill in the tables that are missing, from the default recipe; it has no augment, so none is added."""
         for table, values in tomllib.loads(recipe_text(DEFAULT_RECIPE)).items():
             if table not in self.values:
                 self.values[table] = values
@@ -111,7 +111,7 @@ class SettingsDocument:
         settings = names_first([parse_override(text) for text in overrides])
         for override in settings:
             trust(override.value)
-        changed = copy.deepcopy(self)
+        changed = copy.deepcopy(self)  # a trial, which tells whether the overrides name another data set
         for override in settings:
             changed._set(override)
         if data_specific and not _is_same_name(changed._data_set_name(), self._data_set_name()):
@@ -212,7 +212,7 @@ class SettingsDocument:
             return f"override {shown(self.overridden[path])}"
         path_and_parents = [path[:length] for length in range(len(path), 0, -1)]
         tables = [keys for keys in path_and_parents if keys in self.overridden]
-        if tables or path in self.widened:
+        if tables or path in self.widened:  # of a widened part, only settings in it were overridden
             table = tables[0] if tables else path
             texts = {text for keys, text in self.overridden.items() if _is_within(keys, table)}
             if len(texts) > 1:
@@ -257,7 +257,7 @@ def _refuse_path_or_setting(name: str) -> None:
 
 
 def _texts(value: Any, path: KeyPath) -> Iterator[tuple[KeyPath, str]]:
-    """Every setting that is a text, with its path. Entries of lists are left out: they name columns and classes."""
+    """Every setting that is a text, with its path. Texts in lists are left out: they name columns and classes."""
     if isinstance(value, str):
         yield path, value
     elif isinstance(value, dict):

@@ -1,4 +1,4 @@
-"""The line of a TOML, JSON or YAML file on which a setting is written; the parsers that read values keep no lines."""
+"""The line of a TOML, JSON or YAML file on which a setting stands, which the parsers that read values do not tell."""
 
 import re
 from typing import Any, final

@@ -48,8 +48,8 @@ def _error_lines(document: SettingsDocument, errors: list[ErrorDetails]) -> list
 def _path_in_document(values: Any, location: tuple[str | int, ...], error_type: str) -> KeyPath:
     """The path of the setting at pydantic's `location`.
 
-    Keys that the document lacks are left out, such as the union member that pydantic tried. Only the name of a missing
-    setting is kept.
+    Keys that the document lacks are left out, such as the union member that pydantic tried, but not the name of a
+    missing setting.
     """
     keys: list[str | int] = []
     for key in location:

@@ -13,22 +13,22 @@ DEFAULT_RECIPE = "wgan-gp"
 """The recipe that supplies the tables missing from an experiment."""
 
 
-def recipe_names() -> list[str]:
+def fixed_recipe_names() -> list[str]:
     """The names of the recipes with fixed settings, which are files."""
     return sorted(file.name.removesuffix(".toml") for file in RECIPES.iterdir() if file.name.endswith(".toml"))
 
 
 def recipe_text(name: str) -> str:
     """The TOML text of a recipe with fixed settings; raises SettingsError if there is none of this name."""
-    if name not in recipe_names():
-        reason = shipped_hint("recipe", name) or suggestion(name, [*recipe_names(), *recipes.names()])
+    if name not in fixed_recipe_names():
+        reason = shipped_hint("recipe", name) or suggestion(name, [*fixed_recipe_names(), *recipes.names()])
         raise SettingsError(f"there is no recipe or file {shown(name)}; {reason}")
     return (RECIPES / f"{name}.toml").read_text(encoding="utf-8")
 
 
 def recipe_facts(name: str) -> dict[str, str]:
     """Facts about a recipe by key: its purpose ("For"), its image sizes ("Sizes"), the time of a training ("Time")."""
-    if name not in recipe_names():
+    if name not in fixed_recipe_names():
         recipe = recipes.get(name)
         least, most = recipe.sides
         return {"For": recipe.purpose, "Sizes": f"{least}x{least} to {most}x{most}", "Time": recipe.time}
@@ -40,7 +40,7 @@ def recipe_facts(name: str) -> dict[str, str]:
 def recipe_lines() -> list[str]:
     """A table in text with one line per recipe: its name and its `recipe_facts`."""
     rows = [("recipe", "sizes", "time of the whole training", "for")]
-    for name in sorted([*recipe_names(), *recipes.names()]):
+    for name in sorted([*fixed_recipe_names(), *recipes.names()]):
         try:
             facts = recipe_facts(name)
         except PartError as error:  # of a plug-in

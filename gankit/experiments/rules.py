@@ -39,7 +39,7 @@ def fill_from_recipe(document: SettingsDocument, overrides: tuple[str, ...], dat
         DataError: as `recipe_tables`; or the images cannot be opened.
     """
     decisive = _decisive_settings(document, overrides, data is not None)
-    # Other values are refused later, with the errors of all settings.
+    # What is no whole number above 0 is left out; if it is wrong, it is refused later, with all errors of settings.
     given = {key: decisive.training.get(key) for key in DECISIVE}
     training = {key: value for key, value in given.items() if type(value) is int and value > 0}
     tables = recipe_tables(document.computed_by, decisive.data, data, **training)

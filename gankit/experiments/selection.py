@@ -24,7 +24,7 @@ MAX_VALUES_PER_BLOCK = 2**26
 
 
 def is_agreed(agreement: NDArray[np.float64], share: float) -> NDArray[np.bool_]:
-    """Whether at least this share of an image's raters agrees, from (n,) shares that do."""
+    """Whether at least `share` of each image's raters agree; `agreement` holds the (n,) shares that do."""
     return agreement >= share - 1e-9  # 7 of 10 votes may fall short of 0.7 by rounding
 
 

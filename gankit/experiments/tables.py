@@ -45,7 +45,7 @@ class PartTable(Settings):
 
     @classmethod
     def __pydantic_init_subclass__(cls, **_: Any) -> None:
-        # Parts of this kind may have no settings of these names.
+        # No part of this kind may have a setting of one of these names.
         registry(cls.kind).reserve(key for key in cls.model_fields if key != "part")
 
     @property

@@ -65,7 +65,7 @@ class Dataset(ABC):
             text = f"{kind}: {len(self)} images of {' x '.join(map(str, spec.shape))}"
         except GankitError as error:
             return f"{kind}: {error}"
-        if labels is None or labels.ndim > 1:
+        if labels is None or labels.ndim > 1:  # not as they should be: refused where they are used
             return text
         # Not strict: a data set of the user's own may have too few names.
         counts = zip(np.bincount(labels, minlength=spec.classes), self.class_names, strict=False)
@@ -135,7 +135,7 @@ class Dataset(ABC):
     def known(self) -> Known:
         """What is known of the images besides their pixels, as one record; by default gathered from the properties.
 
-        `remarks` are not gathered: a record derives its remarks from its `left_out`.
+        `remarks` are not gathered: `Known` derives them from its own `left_out`.
         """
         names = ("labels", "class_names", "groups", "agreement", "splits", "facts", "changed_by_mirror")
         return Known(**{name: getattr(self, name) for name in names})

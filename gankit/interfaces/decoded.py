@@ -52,7 +52,7 @@ class DecodedDataset(Dataset):
 
     @property
     def reads_without_decoding(self) -> bool:
-        """Whether to read rows from `images`, in memory or in the cache on disk, and not to decode them one by one.
+        """Whether rows are read from `images`, in memory or in the cache on disk, instead of being decoded one by one.
 
         If the cache is still empty, the first read fills it with all images.
         """

@@ -15,8 +15,8 @@ class Features(nn.Module, ABC):
         dim: length of a feature vector.
         limits: a note for tables on what the features cannot see, or empty.
         program: name of the setting whose value is a file with executable code, such as a TorchScript archive; None
-            if there is none. The file is loaded only if the user has named it; an experiment file that names it is not
-            enough.
+            if there is none. The file is loaded only if the user has named it in Python, on the command line or in
+            `GANKIT_TRUST`; an experiment file that names it is not enough.
     """
 
     dim: int

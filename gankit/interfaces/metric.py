@@ -25,7 +25,7 @@ class Meaning(NamedTuple):
     """How to read a value.
 
     Attributes:
-        words: what it is, in a few words; empty where that is clear from other rows.
+        words: what it is, in a few words; empty where that is clear from other rows of the table.
         better: "lower", "higher", or the best value, such as "1"; empty where none of these applies.
         share: whether it is a mean of numbers in [0, 1]; the variance of these numbers is then at most
             value * (1 - value).
@@ -77,7 +77,12 @@ class Result:
         values: Any = result.values
         try:
             floats = {str(name): float(value) for name, value in values.items()}
-        except (AttributeError, TypeError, ValueError, RuntimeError):  # RuntimeError: float() of a long tensor
+        except (
+            AttributeError,
+            TypeError,
+            ValueError,
+            RuntimeError,
+        ):  # RuntimeError: float() of a tensor of many values
             floats = {}
         if not floats:
             raise PartError(
@@ -118,7 +123,7 @@ class Resampling:
         """The values when one part of the pool is left out, for each part in turn.
 
         Args:
-            parts: the (k,) places of each part, all of one side; at least two images of each side must remain.
+            parts: the (k,) places of each part, all on one side; at least two images of each side must remain.
         """
         # A part is of one side; setdiff1d leaves the other as it is.
         real, fake = self.pool.real_places, self.pool.fake_places

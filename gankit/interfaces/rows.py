@@ -176,7 +176,7 @@ class Pool:
         return np.arange(self.real.count, self.real.count + self.fake.count)
 
     def rows(self, places: Indices) -> Rows:
-        """The images at these (k,) places as one set, with the training images of the real ones.
+        """The images at these (k,) places as one set, with the real side's `training`.
 
         Real images come first, whatever the order of the places.
 

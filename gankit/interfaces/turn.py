@@ -198,7 +198,7 @@ class Turn:
         return self._score(self._real_and_fake, lambda: self._real_and_fake_features, labels).chunk(2)
 
     def _score(self, images: Tensor, features: Callable[[], FeatureTensors], labels: Tensor | None) -> Tensor:
-        """The critic's scores of images; only a `FeatureCritic` calls `features`, and scores what that returns."""
+        """The critic's scores of `images`, or, for a `FeatureCritic` only, of what the call `features()` returns."""
         if isinstance(self.critic, FeatureCritic):
             return at_least_float32(call(self.critic.score, features(), labels))
         return at_least_float32(call(self.critic, images, labels))

@@ -25,9 +25,9 @@ def gradient_penalty(
     """How far the critic's slope is from `target`, at one point between each real and its fake.
 
     With x = alpha real + (1 - alpha) fake, the penalty is (norm of d critic(x) / dx - target)^2, where the norm is
-    taken over all elements of a sample. It can be differentiated with respect to the critic's parameters only, even
-    where the slope is zero; images are detached. The norm and the penalty are computed in float32 or finer:
-    `score_gradients` turns off autocast to float16, not to bfloat16.
+    taken over all elements of a sample. It can be differentiated with respect to the critic's parameters, even where
+    the slope is zero, but not to images, which are detached. The norm and the penalty are computed in float32 or finer;
+    the critic may run in bfloat16, since `score_gradients` turns off autocast to float16 only.
 
     Args:
         critic: any callable or module that scores each sample without looking at the others (so without batch

@@ -74,7 +74,7 @@ def covariance_term(a: Matrix, b: Matrix) -> float:
     if singular_values is None:
         singular_values = np.linalg.svd(product, compute_uv=False).astype(np.float64, copy=False)
     else:
-        # The errors of roots of eigenvalues, see `_singular_values`, added in quadrature.
+        # Twice the errors of roots of eigenvalues (`_singular_values`), added in quadrature: the sum counts twice.
         bound += EPS * singular_values[-1] ** 2 * float(np.sqrt((1 / singular_values**2).sum()))
     term = traces - 2 * float(singular_values.sum())
     return 0.0 if term <= bound else term

@@ -5,8 +5,8 @@ The equations that the code refers to, of which (2) to (4) are our own derivatio
 (1) The squared distance is |mean x - mean y|^2 + tr(Sx) + tr(Sy) - 2 tr sqrt(Sx Sy). With (n, d) and (m, d) centred
     rows X and Y the last trace is the nuclear norm of M = X Y', tr sqrt(M'M), divided by sqrt((n - 1) (m - 1)).
 (2) For positive semi-definite A and B, tr sqrt(A) - tr sqrt(B) is 1 / pi times the integral over s > 0 of
-    log det(A + s^2) - log det(B + s^2): both are 0 for A = B and have the derivative 1 / (2 sqrt(a)) in an eigenvalue a
-    of A, since the integral of 1 / (a + s^2) is pi / (2 sqrt(a)).
+    log det(A + s^2) - log det(B + s^2): both sides are 0 for A = B and have the derivative 1 / (2 sqrt(a)) in an
+    eigenvalue a of A, since the integral of 1 / (a + s^2) is pi / (2 sqrt(a)).
 (3) Where B is diagonal and A = B - Z'Z, and Z has few rows, the difference of the logarithms is
     log det(I - Z (B + s^2)^-1 Z'), the determinant of a matrix with only as many rows as Z.
 (4) Leaving r rows R of X out, whose sum is t, moves the mean by -t / (n - r) and takes R'R + t't / (n - r) from X'X.
@@ -43,7 +43,7 @@ LARGEST_WITHOUT_INTEGRAL = 64
 
 
 class FrechetResampling(Resampling):
-    """Values on subsets of a pool come from inner products of features, values without a part from eigenvalues."""
+    """Values on subsets come from inner products or covariance factors, those with a part left out from eigenvalues."""
 
     def __init__(self, metric: Metric, pool: Pool) -> None:
         super().__init__(metric, pool)

@@ -35,7 +35,7 @@ class FrechetInfinity(Metric):
         """`frechet-infinity`, which may be negative.
 
         Raises:
-            GankitError: either side has fewer than 4 images, or than twice as many as dimensions.
+            GankitError: either side has fewer than 4 images, or fewer than twice the number of dimensions.
         """
         # Shuffled by content: the first rows are a random sample, whatever order the rows arrived in. Rows common to
         # both sides come in the same order on both, so that the first n of either side overlap in the same proportion

@@ -146,7 +146,7 @@ def _blocks(rows: Matrix, shuffle: str) -> list[Matrix]:
 
 
 class Terms(NamedTuple):
-    """The estimate from one block of either side, and unbiased estimates of what its variance is made of.
+    """The estimate from one block of each side, and unbiased estimates of what its variance is made of.
 
     The variance of `estimate` is 4 row_variance_x / n + 4 row_variance_y / m
     + 2 pair_variance_x / (n (n - 1)) + 2 pair_variance_y / (m (m - 1)) + 4 cross_variance / (n m).
@@ -158,7 +158,7 @@ class Terms(NamedTuple):
     second_block: int  # index of the second side's block; terms that share it are not independent
     row_variance_x: float  # variance of a row's mean contribution, the term of first order; its estimate may be below 0
     row_variance_y: float  # the same of the second side
-    pair_variance_x: float  # variance of the kernel within the first side, centred in either argument
+    pair_variance_x: float  # variance of the kernel within the first side, centred in both arguments
     pair_variance_y: float  # the same of the second side
     cross_variance: float  # the same between the sides
 
@@ -215,7 +215,7 @@ def mean_and_standard_error(terms: Sequence[Terms]) -> tuple[float, float]:
     """The mean of the blocks' estimates, and its standard error: rows of different blocks are independent.
 
     The variance of the mean is a sum over the blocks: each one's part in `Terms`, times its squared share of the mean.
-    With k terms, a block of the first side has the share 1 / k, and one of the second side that is in j terms j / k.
+    With k terms, a block of the first side has the share 1 / k; one of the second side has j / k if j terms use it.
     """
     count = len(terms)
     mean = Terms(*np.mean(terms, axis=0))

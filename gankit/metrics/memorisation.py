@@ -113,7 +113,7 @@ def _values(distances: _Distances, left_one_out: bool) -> dict[str, float]:
 
 
 def _beyond_chance(memorisation: float, near_copies: float, n_tested: float, n_held: float) -> tuple[bool, bool]:
-    """Whether each share is flagged, for the effective numbers of tested (generated) and of held-out images."""
+    """Whether each share is flagged, for effective numbers of tested and held-out images (halved if leave-one-out)."""
     from scipy.stats import hypergeom  # a second to load
 
     deviation = math.sqrt((n_tested + n_held + 1) / (12 * n_tested * n_held))  # of Mann and Whitney's U / (m n)

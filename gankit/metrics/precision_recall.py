@@ -232,7 +232,7 @@ class PrecisionRecall(Metric):
     meanings: ClassVar = {
         "precision": Meaning("share of generated images that are near real ones: quality", "higher", share=True),
         "recall": Meaning("share of real images that are near generated ones: variety", "higher", share=True),
-        "density": Meaning("how many real images each generated one is near, beside the expected number", "higher"),
+        "density": Meaning("how many real images a generated one is near, relative to the expected number", "higher"),
         "coverage": Meaning("share of real images with a generated one nearby: variety", "higher", share=True),
     }
 

@@ -17,7 +17,7 @@ from gankit import recipes
 from gankit.errors import DataError, GankitError, PartError, RunError, counted
 from gankit.experiments.document import FORMATS
 from gankit.experiments.experiment import load
-from gankit.experiments.recipe_files import recipe_names
+from gankit.experiments.recipe_files import fixed_recipe_names
 from gankit.experiments.rules import MIN_IMAGES_OF_CLASS, rarest_class, recipe_tables, refuse_few
 from gankit.experiments.selection import open_dataset, select_images, split_indices
 from gankit.experiments.values import parse_table
@@ -121,7 +121,7 @@ def _check_options(minutes: float, out: Path, recipe: str | None) -> None:
     _check_free(out)
     if FORMATS.get(out.suffix.lower(), ".toml") != ".toml" or not out.absolute().parent.is_dir():
         raise GankitError(f"--out: {out} must be a .toml file in a folder that exists")
-    if recipe in recipe_names():
+    if recipe in fixed_recipe_names():
         following = ", ".join(recipes.names())
         raise GankitError(f"--recipe {recipe}: its settings are fixed; take one that follows the images: {following}")
 
@@ -147,7 +147,7 @@ def _table(place: str) -> dict[str, Any]:
         )
     if place in registry("dataset").names():
         return {"name": place}
-    if place in [*recipes.names(), *recipe_names()]:
+    if place in [*recipes.names(), *fixed_recipe_names()]:
         raise DataError(f"{place}: it is a recipe, and a plan starts from images: name a folder of pictures")
     raise DataError(f"{shown(place)}: there is no folder, npz file or data set of this name")
 

@@ -93,7 +93,7 @@ def _image_and_label(item: Any, number: int) -> tuple[Any, Any, list[str]]:
         return item[key], item.get(label_key), [str(other) for other in others if other != label_key]
     is_pair = isinstance(item, tuple) and bool(item)
     if isinstance(item, list) and len(item) == 2:
-        # Two numbers, rows or channels of an image are alike; an image and its label are not.
+        # An image, or a pair? Two numbers, rows or channels of an image are alike; an image and its label are not.
         first, second = (getattr(part, "shape", ()) for part in item)
         is_pair = isinstance(item[0], (Image.Image, str, Path)) or (len(first) > 1 and first != second)
     return (item[0], item[1] if len(item) > 1 else None, []) if is_pair else (item, None, [])
@@ -203,9 +203,9 @@ class Arrays(Dataset):
             items are pictures, pairs of picture and label, or dictionaries with the keys "image" and "label" (or one of
             "labels", "class", "target" and "y"). Pictures are read as those of a folder: palettes become colours. A
             memory-mapped array is not read into memory.
-        labels: (n,) whole numbers from 0, (n,) names, or None for those of the items. "none" leaves these out, which
-            masks and boxes need. Or (n, k) zeros and ones where an image can have several of k labels: these become
-            facts, which can condition a training.
+        labels: (n,) whole numbers from 0, (n,) names, or None for those of the items. "none" leaves these out, as
+            is necessary where they are masks or boxes. Or (n, k) zeros and ones where an image can have several of k
+            labels: these become facts, which can condition a training.
         class_names: one per class; by default their numbers. Where labels are (n, k), one per column; by default
             "label-0" and so on.
         groups: (n,) group of each image, or None.

@@ -53,7 +53,7 @@ def reword_errors(
         value: what is validated.
         handler: pydantic's own validation, as a validator of mode "wrap" gets it.
         reserved: keys that the table has besides the model's settings, for "did you mean".
-        hint_for: maps the name of an unknown setting to a hint that names other parts with it, or to "".
+        hint_for: maps the name of an unknown setting to a hint that names the parts or tables that have it, or to "".
 
     Raises:
         ValidationError: each error's context holds gankit's text as `sentence` and pydantic's type as `pydantic_type`.
@@ -113,7 +113,7 @@ def _leaves(value: Any) -> list[Any]:
 def _may_be_thousands(value: Any) -> bool:
     """Whether a value such as 1.000, which pydantic reads as 1, may stand for 1000.
 
-    A float from 1000 on, such as 1e5, may not: as thousands it would have two dots, 1.000.000, and be read as a text.
+    A float from 1000 on, such as 1e5, cannot: with dots for thousands it would be 1.000.000, which is read as a text.
     """
     if isinstance(value, str):
         return re.fullmatch(r"\s*[+-]?\d+\.0*\s*", value) is not None
@@ -140,7 +140,7 @@ def _error(sentence: str, error_type: str, location: tuple[str | int, ...], valu
 
 
 def _sentence(error: ErrorDetails, known: Collection[str], hint_for: Callable[[str], str]) -> str:
-    """What gankit says in place of pydantic's message; its own where that is plain. `known` serves unknown settings."""
+    """Our sentence for an error, or pydantic's where that is plain; `known` are names to suggest for unknown ones."""
     message, value, context = error["msg"], error["input"], error.get("ctx", {})
     match error["type"]:
         case "extra_forbidden":

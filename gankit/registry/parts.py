@@ -95,7 +95,7 @@ def nested_part(kind: str) -> Any:
     schema = {"description": f"one of {plural(kind)}", "anyOf": [{"type": "string"}, table]}
 
     def validate(value: object, info: ValidationInfo) -> Part:
-        # A run's parts may have been registered in another program.
+        # The parts of a recorded run may be missing here: another program may have registered them.
         return read_part(kind, value, may_be_missing=bool(info.context and info.context["may_be_missing"]))
 
     read = BeforeValidator(validate)
@@ -246,7 +246,7 @@ def build(kind: str, name: str, image: Any = None, **settings: Any) -> Any:
         raise PartError(
             f"{kind} {name}: {first} is not a setting: give it before the settings, build({kind!r}, {name!r}, {first})"
         )
-    trust(settings)
+    trust(settings)  # the user's own program names these files
     return valid_part(kind, name, settings).build(image)
 
 

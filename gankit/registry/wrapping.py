@@ -122,7 +122,7 @@ def _part_class(kind: str, module: type, make: Callable[..., Any], properties: d
         for name in ("latent_dim", "dim", "channels_last", "capturable"):
             if hasattr(self.part, name):
                 setattr(self, name, getattr(self.part, name))
-        # Only what the part got from its module, which is in its `vars`; methods of its own class are not.
+        # Only what `self.part` got from its module, which is in the `vars` of `self.part`; its class's methods are not.
         _expose(self, self.part, *(name for name in ABILITIES if name in vars(self.part)))
 
     def forward(self: Any, *inputs: Any) -> Tensor:

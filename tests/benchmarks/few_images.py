@@ -40,7 +40,7 @@ from few_images_peers import PEERS, clock
 import gankit
 from gankit import seeds
 from gankit.errors import GankitError, RunError
-from gankit.experiments.recipe_files import recipe_facts, recipe_names
+from gankit.experiments.recipe_files import fixed_recipe_names, recipe_facts
 from gankit.experiments.selection import select_images
 from gankit.images.pictures import grid_png
 from gankit.interfaces import Dataset
@@ -328,7 +328,7 @@ def main(arguments: list[str] | None = None) -> Values:
 
 def everyone() -> list[str]:
     """All recipes, and what is trained beside them."""
-    return sorted([*PEERS, *recipe_names(), *gankit.recipes.names()])
+    return sorted([*PEERS, *fixed_recipe_names(), *gankit.recipes.names()])
 
 
 if __name__ == "__main__":

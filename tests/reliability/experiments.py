@@ -35,7 +35,7 @@ import tomlkit
 
 import gankit
 from gankit.errors import GankitError, plain_words
-from gankit.experiments.recipe_files import recipe_names, recipe_text
+from gankit.experiments.recipe_files import fixed_recipe_names, recipe_text
 from gankit.ranking import ratings
 from gankit.ranking.key import Key, Origin, Shown
 from gankit.ranking.rating_files import read_ratings
@@ -152,7 +152,7 @@ def overrides_of(draw: random.Random) -> list[str]:
 def try_experiment(number: int, folder: Path) -> str:
     """Read one mutated experiment file, and check it where it is one in `CHECKED`."""
     draw = generator_of("experiment", number)
-    tables: dict[str, Any] = gankit.load(draw.choice(recipe_names())).tables()
+    tables: dict[str, Any] = gankit.load(draw.choice(fixed_recipe_names())).tables()
     if draw.random() < 0.3:
         tables = {name: table for name, table in tables.items() if draw.random() < 0.5}
     format = draw.choice([".toml", ".toml", ".json", ".yaml"])
@@ -161,7 +161,7 @@ def try_experiment(number: int, folder: Path) -> str:
         mutate_tables(tables, draw)
     text = written(tables, format)
     if format == ".toml" and how > 0.9:
-        text = recipe_text(draw.choice(recipe_names()))
+        text = recipe_text(draw.choice(fixed_recipe_names()))
     if how >= 0.6:
         text = mutate_text(text, draw)
     if format == ".yaml" and draw.random() < 0.2:

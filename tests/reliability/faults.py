@@ -33,7 +33,7 @@ import torch
 import gankit
 from gankit import cli
 from gankit import recipes as computed
-from gankit.experiments.recipe_files import recipe_names
+from gankit.experiments.recipe_files import fixed_recipe_names
 from gankit.training import trainer
 
 ROOT = Path(__file__).parents[2]
@@ -311,7 +311,7 @@ def draw_images(place: Path) -> None:
 
 def recipes() -> list[str]:
     """All recipes but those that differ from another in sizes alone, and the plug-ins that train."""
-    fixed = (name for name in recipe_names() if name not in ("demo", "wgan-gp-64"))
+    fixed = (name for name in fixed_recipe_names() if name not in ("demo", "wgan-gp-64"))
     return [*fixed, *computed.names(), *PLUGINS]
 
 

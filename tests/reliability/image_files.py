@@ -32,6 +32,7 @@ import numpy as np
 from PIL import Image
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
+sys.path.insert(0, str(Path(__file__).parents[2] / "plugins" / "gankit-dicom"))
 from pictures import tiff
 
 SEED = 0
