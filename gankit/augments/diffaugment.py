@@ -64,7 +64,7 @@ def color(images: Tensor) -> Tensor:
     Brightness adds U(-0.5, 0.5), saturation scales the distance from the mean of the channels by U(0, 2) (one channel
     stays as it is), contrast the distance from the image's mean by U(0.5, 1.5).
     """
-    # In float32 whatever the type of the images: half precision would give only some hundred different values.
+    # Draws are float32 whatever the type of the images: half precision would give only some hundred different values.
     colour = images.shape[1] > 1
     draws = torch.rand(3 if colour else 2, len(images), 1, 1, 1, device=images.device)
     images = images + (draws[0] - 0.5).to(images.dtype)
@@ -78,12 +78,12 @@ def translation(images: Tensor) -> Tensor:
     n, _, height, width = images.shape
     most = _eighth(height), _eighth(width)
     down, right = (torch.randint(-m, m + 1, (n, 1), device=images.device) for m in most)
-    # Pixels are counted in images with a margin, in which a shift is a distance.
+    # Pixels are numbered in images with a margin, where a shift changes all numbers by the same distance.
     across = width + 2 * most[1]
     pixels = torch.arange((height + 2 * most[0]) * across, device=images.device).view(-1, across)
     pixels = pixels[most[0] : most[0] + height, most[1] : most[1] + width].reshape(1, -1)
     distances = torch.add(right, down, alpha=across)
-    if uses_torch():
+    if uses_torch():  # no other function is allowed now, or no graph is made
         return _shifted(images, pixels - distances)
     moved: Tensor = _Shifted.apply(images, pixels, distances)
     return moved
@@ -94,7 +94,7 @@ def _eighth(size: int) -> int:
 
 
 def _shifted(images: Tensor, sources: Tensor) -> Tensor:
-    """Images (n, c, h, w) of the pixels (n, h w) of themselves with a margin of zeros."""
+    """(n, c, h, w) images gathered from these images with a margin of zeros, by pixel numbers `sources` (n, h w)."""
     n, channels, height, width = images.shape
     rows, columns = _eighth(height), _eighth(width)
     padded = F.pad(images, (columns, columns, rows, rows)).flatten(2)
@@ -102,9 +102,9 @@ def _shifted(images: Tensor, sources: Tensor) -> Tensor:
 
 
 class _Shifted(torch.autograd.Function):
-    """Images shifted by distances (n, 1) of pixels; a gradient is shifted back, where torch would add pixel by pixel.
+    """Images shifted by `distances` (n, 1), differences of pixel numbers; their gradient is shifted back.
 
-    On a GPU torch sorts all indices first for that, so that sums are always the same.
+    Torch would add gradients pixel by pixel, and on a GPU sort all indices first, so that sums are always the same.
     """
 
     @staticmethod

@@ -19,9 +19,9 @@ class Sometimes(Augment):
     """Another augment, applied to each sample with a probability, which a schedule may move.
 
     A critic does not need augmentation before it overfits: R3GAN raises the probability from 0 over the first part of a
-    training (Huang et al. 2024, arXiv 2501.05441, appendix D). The plug-in `gankit-adaptive-augment` follows how much
-    the critic overfits in its place. Coins come from torch's global generator. `inner` is always computed, so that
-    nothing is read back from the device.
+    training (Huang et al. 2024, arXiv 2501.05441, appendix D). The plug-in `gankit-adaptive-augment` replaces the
+    schedule: it follows how much the critic overfits. Coins come from torch's global generator. `inner` is always
+    computed, so that nothing is read back from the device.
 
     Args:
         inner: the augment, as a name or a table.

@@ -28,7 +28,7 @@ class R3GANGenerator(Generator):
         widths: channels of the smallest level and after each of the k doublings, k + 1 numbers.
         blocks: residual blocks of each level.
         expansion: channels inside a block, as a multiple of those outside.
-        group_width: channels of each group of the 3x3 convolutions, or the next number that divides all.
+        group_width: channels per group of the 3x3 convolutions, or the next larger number that divides all channels.
 
     Raises:
         PartError: the size does not fit, or `widths` has the wrong length.

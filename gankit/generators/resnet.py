@@ -54,8 +54,9 @@ class ResNetGenerator(Generator):
         channels = widths or [width] * (levels + 1)
         if len(channels) != levels + 1:
             doublings = len(channels) - 1
-            smallest = [max(round(side / 2**doublings), 4) for side in (image.height, image.width)]
-            fitting = [side << doublings for side in ((height, width_) if levels > doublings else smallest)]
+            # Advise the image's size halved, if widths are too few; else the nearest that starts from 4 pixels or more.
+            nearest = [max(round(side / 2**doublings), 4) for side in (image.height, image.width)]
+            fitting = [side << doublings for side in ((height, width_) if levels > doublings else nearest)]
             size = str(fitting) if image.height != image.width else fitting[0]
             raise PartError(
                 f"generator.widths has {len(channels)} numbers; a {image.height}x{image.width} image takes "

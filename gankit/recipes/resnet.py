@@ -26,7 +26,7 @@ class ResNet(Recipe):
     translation_only: ClassVar[bool] = False
 
     def critic_blocks(self, images: TrainingImages, widths: list[int]) -> dict[str, Any]:
-        """The generator's widths in reverse, without the last, down to 4 to 7 pixels; and one more block there."""
+        """The generator's widths without its last, in reverse, down to 4 to 7 pixels; and one more block there."""
         return {"widths": widths[:-1][::-1], "flat_blocks": 1}
 
     def settings(self, images: TrainingImages) -> dict[str, Any]:

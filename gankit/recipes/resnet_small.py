@@ -22,7 +22,10 @@ class SmallResNet(ResNet):
     translation_only = True
 
     def critic_blocks(self, images: TrainingImages, widths: list[int]) -> dict[str, Any]:
-        """The generator's widths in reverse, down to 2 or 3 pixels; the last block does not halve an odd side."""
+        """The generator's widths in reverse, down to 2 or 3 pixels.
+
+        If the last block would halve an odd side, they are without the generator's first, and that block is flat.
+        """
         if all(side % 2 ** len(widths) == 0 for side in (images.image.height, images.image.width)):
             return {"widths": widths[::-1], "flat_blocks": 0}
         return {"widths": widths[1:][::-1], "flat_blocks": 1}

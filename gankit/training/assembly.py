@@ -47,7 +47,7 @@ class Gan:
     critic_mixes_samples: bool  # whether a sample's score depends on the other samples of its batch
 
     def lazy_scale(self, side: Side) -> float:
-        """What `training.lazy_scaling` sets: k / (k + 1), as in StyleGAN2, for the longest interval k > 1; else 1."""
+        """`scale` of `move_rate` with lazy scaling: k / (k + 1) (StyleGAN2) for the longest interval k > 1; else 1."""
         longest = max((term.every for term in self.losses if term.trains(side)), default=1)
         return longest / (longest + 1) if longest > 1 else 1.0
 
@@ -149,7 +149,7 @@ def _freeze(critic: Critic, experiment: Experiment) -> None:
 
 
 def _in_order(module: nn.Module) -> Iterator[nn.Parameter]:
-    """Parameters layer by layer: what a module holds itself follows the layers in it, as a bias its computed weight."""
+    """Parameters layer by layer: a module's own follow its children's, as a bias follows a parametrized weight."""
     for child in module.children():
         yield from _in_order(child)
     yield from module.parameters(recurse=False)
@@ -253,7 +253,7 @@ def _checked_images(
                 "with z = z[:, :, None, None]"
             ) from error
         raise
-    # One fewer, since samples are drawn in other numbers than training draws.
+    # One latent fewer: sampling uses other batch sizes than training.
     fewer = call_part(name, copy, z[1:], None if labels is None else labels[1:])
     for n, shape in ((len(z), tuple(images.shape)), (len(z) - 1, tuple(fewer.shape))):
         if shape != (n, *image.shape):

@@ -13,7 +13,7 @@ def new_average(generator: Generator, decay: float) -> AveragedModel | None:
     if not decay:
         return None
     average = AveragedModel(nn.Identity())
-    average.module = copied(generator)  # torch's own copy is slow, and cannot copy tensors that are results of others
+    average.module = copied(generator)  # torch's own copy is slow, and cannot copy non-leaf tensors
     return average
 
 

@@ -128,7 +128,7 @@ def _training_data(dataset: Dataset, table: DataTable, training: TrainingData | 
 
 
 def _numeric_column(dataset: Dataset, key: str, name: str) -> NDArray[np.float64]:
-    """(n,) values of a numeric fact, or of "agreement", by name; `key` is the setting of [data] that errors mention."""
+    """The numeric column `name`, a fact or "agreement", as (n,) numbers; errors name the setting `key` of [data]."""
     columns = dict(dataset.facts)
     if dataset.agreement is not None:
         columns["agreement"] = dataset.agreement

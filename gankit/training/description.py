@@ -111,7 +111,7 @@ def _could_be_conditional(table: DataTable, dataset: Dataset, seed: int) -> bool
         return False
     try:
         return rarest_class(select_images(table, seed, dataset)[0])[1] >= MIN_IMAGES_OF_CLASS
-    except DataError:  # told where the training images are selected, which is after this
+    except DataError:  # reported later, when the training images are selected
         return False
 
 

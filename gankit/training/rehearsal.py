@@ -50,7 +50,7 @@ def rehearse(experiment: Experiment, data: TrainingData) -> list[str]:
         What the user should know about the parts and the labels, one line each.
 
     Raises:
-        PartError: a part cannot be trained, saved, exported or resumed, keeps gradients from a network, or changes its
+        PartError: a part cannot be trained, saved, exported or resumed, blocks gradients to a network, or changes its
             inputs in place; one line that names it.
     """
     simple = {"critic_steps": 1, "compile": False, "graphs": False, "tensorboard": False}
@@ -287,8 +287,8 @@ def _network_warnings(stepper: Stepper) -> list[str]:
     if not _same(made[0], with_others[0]):
         lines.append(
             f"generator {tables.generator.name} uses batch statistics in evaluation mode too, or changes its state "
-            "there: an image then depends on those drawn with it, not on its seed and label alone; let it keep running "
-            "statistics"
+            "there: an image then depends on those drawn with it, not on its seed and label alone; let it use running "
+            "statistics in that mode"
         )
     if scores.min() >= 0 and 0.25 < scores.max() <= 1 and scores.std() > 0:  # at first, sigmoids are near 0.5
         lines.append(

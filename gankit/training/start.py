@@ -19,12 +19,12 @@ Layers = dict[int, frozenset[str]]
 NUMBER = re.compile(r"(?<![^.])\d+(?![^.])")
 """A layer's place in a list, in the name of a tensor."""
 SHIFTS = (-1, 1, -2, 2)
-"""By how many layers those of equal shape may lie apart: at 28 and at 64 pixels other levels have the same widths."""
+"""By how many places equal layers may be shifted: networks for 28 and 64 pixels have equal widths at other levels."""
 SINGULAR_VECTORS = {
     ".parametrizations.weight.original": (".parametrizations.weight.0._u", ".parametrizations.weight.0._v"),
     ".weight_orig": (".weight_u", ".weight_v"),
 }
-"""The names of both, by that of the spectrally normalised weight, in either of torch's forms."""
+"""The names of the left and right singular vector, by that of the normalised weight, in both of torch's forms."""
 NORMALISED = re.compile(f"({'|'.join(map(re.escape, SINGULAR_VECTORS))})$")
 
 
@@ -119,18 +119,18 @@ def _load_matching(network: nn.Module, name: str, states: Mapping[str, Any], fol
 def _take_fitting(
     network: nn.Module, saved: Mapping[str, Any], critic: bool, from_end: bool, shift: int
 ) -> dict[str, Tensor]:
-    """The saved tensors that fit, by the names in the network."""
+    """The saved tensors that fit, by the network's names; such a name is translated to a saved one part by part."""
     own, names = network.state_dict(), {NORMALISED.sub(".weight", key): key for key in saved}
     # Embeddings are taken to be indexed by class, as all of gankit's are.
     class_tables = tuple(f"{key}." for key, module in network.named_modules() if isinstance(module, nn.Embedding))
-    lists, taken = (_lists(own), _lists(saved)), {}
+    own_lists, saved_lists, taken = _lists(own), _lists(saved), {}
     for key, value in own.items():
-        place = saved_name = ""
+        own_prefix = saved_prefix = ""
         for part in NORMALISED.sub(".weight", key).split("."):
-            alike = lists[0].get(place, {}), lists[1].get(saved_name, {})
-            counterpart = _counterpart(*alike, int(part), critic, from_end, shift) if part.isdecimal() else part
-            place, saved_name = f"{place}{part}.", f"{saved_name}{counterpart}."
-        saved_name = saved_name[:-1]
+            layer_lists = own_lists.get(own_prefix, {}), saved_lists.get(saved_prefix, {})
+            saved_part = _counterpart(*layer_lists, int(part), critic, from_end, shift) if part.isdecimal() else part
+            own_prefix, saved_prefix = f"{own_prefix}{part}.", f"{saved_prefix}{saved_part}."
+        saved_name = saved_prefix.removesuffix(".")
         weight = _weight(network, key, saved, names.get(saved_name, ""))
         candidates = [_fit(weight, value, by_label=key.startswith(class_tables))]
         candidates += [_fit(saved.get(other), value, by_label=True) for other in _norm_aliases(saved_name)]
@@ -147,7 +147,7 @@ def _weight(network: nn.Module, key: str, saved: Mapping[str, Any], saved_key: s
     weight: Any = saved.get(saved_key)
     if (ending := NORMALISED.search(saved_key)) and not NORMALISED.search(key):
         left, right = (saved.get(saved_key[: ending.start()] + name, Tensor()) for name in SINGULAR_VECTORS[ending[0]])
-        # Torch takes the second dimension of these as a matrix's rows.
+        # Torch takes the second dimension of a transposed convolution as the matrix's rows.
         by_input = isinstance(network.get_submodule(key.rpartition(".")[0]), nn.modules.conv._ConvTransposeNd)
         matrix = (weight.transpose(0, 1) if by_input else weight).flatten(1)
         return weight / (left @ matrix @ right) if matrix.shape == left.shape + right.shape else None
@@ -177,7 +177,7 @@ def _norm_aliases(key: str) -> list[str]:
 
 
 def _lists(state: Mapping[str, Any]) -> dict[str, Layers]:
-    """The lists of layers, by their names and a point."""
+    """The lists of layers, each by what precedes the numbers in the names of its tensors, such as "blocks."."""
     lists: dict[str, Layers] = {}
     for key, value in state.items():
         plain = NORMALISED.sub(".weight", key)
@@ -190,18 +190,19 @@ def _lists(state: Mapping[str, Any]) -> dict[str, Layers]:
 
 
 def _counterpart(own: Layers, saved: Layers, number: int, critic: bool, from_end: bool, shift: int) -> int:
-    """The number of a list's layer in the saved list; -1 for none.
+    """The number of the layer in the saved list that corresponds to layer `number` of the network's; -1 for none.
 
-    Layers are counted among those that share names of weights. Where those with fewer weights all lie nearer to the
-    smallest map, as blocks that keep the size do beside those that halve it, each kind is counted for itself; a kind
-    that the other list lacks, among all such kinds.
+    A layer's kind is the set of the names of its weights. A layer is counted among those whose kind shares a name with
+    its own. But if in both lists none of these has more weights than one farther from the smallest map, as where blocks
+    that keep the size follow those that halve it, each kind is counted alone. Kinds that only one of the lists has are
+    then counted together.
     """
-    sought = {kind for kind in [*own.values(), *saved.values()] if kind & own[number]}
-    sizes = [[len(layers[key]) for key in sorted(layers) if layers[key] in sought] for layers in (own, saved)]
-    if all(each == sorted(each, reverse=critic) for each in sizes):
-        sought = {own[number]} if own[number] in saved.values() else {*own.values()} ^ {*saved.values()}
-    alike, others = (sorted(key for key in layers if layers[key] in sought) for layers in (own, saved))
-    longer = len(others) - len(alike)
-    # Lists of one length share each layer's place, so that one with other widths fits nowhere.
-    position = alike.index(number) + (from_end * longer + shift if longer else 0)
-    return others[position] if 0 <= position < len(others) else -1
+    kinds = {kind for kind in [*own.values(), *saved.values()] if kind & own[number]}
+    counts = [[len(layers[key]) for key in sorted(layers) if layers[key] in kinds] for layers in (own, saved)]
+    if all(each == sorted(each, reverse=critic) for each in counts):
+        kinds = {own[number]} if own[number] in saved.values() else {*own.values()} ^ {*saved.values()}
+    own_numbers, saved_numbers = (sorted(key for key in layers if layers[key] in kinds) for layers in (own, saved))
+    surplus = len(saved_numbers) - len(own_numbers)
+    # Lists of equal length are matched place by place, so that a layer with other widths fits nowhere.
+    position = own_numbers.index(number) + (from_end * surplus + shift if surplus else 0)
+    return saved_numbers[position] if 0 <= position < len(saved_numbers) else -1

@@ -57,7 +57,7 @@ class Stepper:
         execution: how turns are executed.
 
     Raises:
-        PartError: the parts do not fit together, or the device has no such numbers or memory layouts.
+        PartError: the parts do not fit together, or cannot have the device, precision or memory layout of the settings.
     """
 
     def __init__(self, experiment: Experiment, data: TrainingData, log: TickLog) -> None:
@@ -225,7 +225,7 @@ class Stepper:
         pieces = share.parts(self.settings.accumulate)
         modules = [part for part in self.parts.values() if isinstance(part, nn.Module)] if len(pieces) > 1 else []
         before = buffers_of(modules)
-        # A buffer that is not finite yet, as a maximum that begins at -inf, has no difference from its next value.
+        # A value that is not finite yet, such as a maximum that begins at -inf, allows no difference: 0 replaces it.
         bases = [old.where(old.isfinite(), 0) for old in before]
         means = [base.clone() for base in bases]
         for number, piece in enumerate(pieces):

@@ -20,8 +20,8 @@ class BrokenOff(KeyboardInterrupt):
 class StopRequest:
     """A context in which the first interrupt only requests a stop, and says so; a later one interrupts at once.
 
-    Interrupts are Ctrl-C, SIGTERM, and a terminal that is closed; but none that the process was started to ignore, as
-    by `nohup`, or Ctrl-C by a shell's script that starts it in the background.
+    Interrupts are Ctrl-C, SIGTERM and a closed terminal, except those that the process was started to ignore: a closed
+    terminal under `nohup`, Ctrl-C in the background of a shell script.
 
     A terminal and a wrapper such as `timeout` or make may both pass on the same interrupt. A second one within `GRACE`
     seconds is therefore ignored. A notice is printed at once on the error stream at the first interrupt.

@@ -44,7 +44,7 @@ def time_training(
 
 
 def _kinds(stepper: Stepper) -> list[tuple[range, int]]:
-    """The steps of each kind, one in each period, and how many of its kind there are in a period.
+    """For each kind of step, a range with one such step from every period, and how many of them a period has.
 
     Steps are of one kind if their updates, in any order, have the same losses due.
     """

@@ -119,8 +119,8 @@ def _threads_and_random_state(experiment: Experiment) -> Iterator[Sequence[int]]
     """
     threads, record = experiment.training.threads, experiment.run
     computing = arithmetic(experiment.training, choose_device(experiment.training.device))
-    # `torch_threads(None)` only restores the caller's number at the end. It comes first: `own_draws` may wait for
-    # another training of this process, which sets a number too.
+    # `torch_threads(None)` only restores the caller's number at the end. It comes before `own_draws`, which may wait
+    # for another training of this process: after the wait, that one's number could be taken for the caller's.
     with torch_threads(None), seeds.own_draws(), seeds.plain_torch(), computing:
         may_choose = threads == "auto" and distributed.size() == 1 and not experiment.training.compile
         options = thread_options() if may_choose else []  # first: once a number is set, it is the only option

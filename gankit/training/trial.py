@@ -70,7 +70,7 @@ def _blaming(parts: dict[str, Any]) -> Iterator[None]:
 
 
 def _broken_gradient(stepper: Stepper, error: Exception) -> str | None:
-    """What changed values in place, or kept a gradient from a failed step, by its error; None where none is found."""
+    """What changed values in place or blocked gradients in a step that raised `error`, in words; else None."""
     try:
         if not re.search("in-?place operation", str(error)):
             return _blocking_part(stepper) or next(iter(_idle_losses(stepper)), None)
@@ -90,7 +90,7 @@ def gradient_warnings(stepper: Stepper) -> list[str]:
     """The losses that train nothing, one line each; parts change their state as in a turn.
 
     Raises:
-        PartError: a network or the augment keeps gradients from a network, a loss changes what others read, or a part
+        PartError: a network or the augment blocks gradients to a network, a loss changes what others read, or a part
             raises an error.
     """
     with _blaming(stepper.parts):
@@ -149,9 +149,9 @@ def _idle_losses(stepper: Stepper) -> list[str]:
 
 
 def _blocking_part(stepper: Stepper) -> str | None:
-    """The network or augment that lets no gradient from scores to the generator, or to the critic; and what to do."""
+    """The network or augment that blocks gradients from scores to a network, and what to do; None if there is none."""
     turn = turn_of(stepper, "generator")
-    generator, critic, *_, last = stepper.parts  # the augment, where there is one
+    generator, critic, *_, last = stepper.parts  # the augment; or a loss, never named since fake is raw_fake then
     graph = (
         (generator, turn.raw_fake, stepper.generator.parameters()),
         (last, turn.fake, [turn.raw_fake]),

@@ -69,7 +69,7 @@ def determinism_warnings(
     """One line that names the parts and their operations without a deterministic form; no line if there are none.
 
     Parts come by name, each with its inputs: (n, latent_dim) latents or (n, c, h, w) images, and labels. `step` does a
-    step with all of them: what else it does is done by losses.
+    step with all of them; operations found only there are the losses'.
     """
     with deterministic(), noting_nondeterminism() as operations:
         step()

@@ -187,7 +187,8 @@ class Graphs:
         def replay() -> str | None:
             work.seed()
             recorded[0].replay()
-            if not torch.equal(torch.default_generator.get_state(), states[0]):  # replays would repeat its draws
+            # Where only the eager turn has drawn from it, each replay would repeat the recorded draws.
+            if not torch.equal(torch.default_generator.get_state(), states[0]):
                 return DRAWS
             exact = self._exact and not operations
             difference = _difference(work.network, eager, recorded[0].results, exact)
@@ -272,7 +273,7 @@ def _difference(network: nn.Module, eager: _Results, replayed: _Results, exact: 
 def _first_unequal(
     names: list[str], expected: Sequence[Tensor | None], found: Sequence[Tensor | None], exact: bool
 ) -> str | None:
-    """The first tensor of a replay that is not as expected, unless `exact` up to rounding, in words; or None."""
+    """The first tensor of a replay that is not as expected (if not `exact`, beyond rounding), in words; or None."""
     # Compare with the largest norm: some tensors, such as gradients of a last bias, are zero but for rounding.
     largest = max((float(tensor.double().norm()) for tensor in expected if tensor is not None), default=0.0)
     for name, a, b in zip(names, expected, found, strict=True):
