@@ -13,7 +13,7 @@ Part = TypeVar("Part")
 
 
 class _Detached(TorchFunctionMode):
-    """Copies tensors that are results of others, which torch refuses to copy, without their history."""
+    """Copies non-leaf tensors, which torch refuses to copy, without their history."""
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         if func is Tensor.__deepcopy__ and not args[0].is_leaf:
