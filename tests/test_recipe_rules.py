@@ -155,6 +155,9 @@ def test_images_of_the_program_are_followed_or_the_experiment_is_refused(tmp_pat
     for experiment in (gankit.load("resnet"), gankit.load(gankit.load("resnet"), "training.steps=1")):
         with pytest.raises(SettingsError, match="settings of recipe resnet follow from the images"):
             gankit.train(experiment, tmp_path / "run", data=data)
+        with pytest.raises(SettingsError, match=r"gankit\.load\('resnet', data=\.\.\.\)"):
+            gankit.load(experiment, "training.steps=2", data=data)
+    assert gankit.load(given, "training.steps=2", data=data).generator == given.generator
     assert not (tmp_path / "run").exists()
 
 

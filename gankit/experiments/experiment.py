@@ -219,7 +219,7 @@ class Experiment(Settings):
     _computed_by: str = PrivateAttr("")
 
     def tables(self) -> dict[str, Any]:
-        """The experiment as nested tables, as a file holds it; settings that are None by default are left out."""
+        """The experiment as nested tables, as a file holds it; settings left at a default of None are left out."""
         tables = {
             "data": self.data.table(),
             "generator": self.generator.table(),
@@ -267,8 +267,8 @@ class Experiment(Settings):
         """
         if self._computed_by:
             raise SettingsError(
-                f"the settings of recipe {self._computed_by} follow from the images: give them to gankit.load as "
-                "data=..."
+                f"the settings of recipe {self._computed_by} follow from the images: give it the data set too, "
+                f"gankit.load({self._computed_by!r}, data=...)"
             )
         changed: dict[str, Settings] = {}
         for name, key in self._chosen_by_recipe:
@@ -294,8 +294,8 @@ def load(
 ) -> Experiment:
     """Read an experiment.
 
-    If a recipe's settings follow from the images, the images are read too. Overrides of an `Experiment` change only the
-    settings that they name; others that a recipe computed stay as they are.
+    If a recipe's settings follow from the images, the images are read too. Overrides of an `Experiment` do not compute
+    them anew: they stay, unless an override names them or drops them as described below.
 
     Args:
         recipe_or_path: a recipe's name, a TOML, JSON or YAML file, a run folder, a mapping of tables, or an experiment.
@@ -306,7 +306,8 @@ def load(
         data: a data set of the calling program, in place of the one that is named. Give it to `gankit.train` too.
 
     Raises:
-        SettingsError: the file is missing or not valid; one line per error, with its place and what to do.
+        SettingsError: the file is missing or not valid; one line per error, with its place and what to do. Or `data` is
+            given for an `Experiment` whose settings a recipe computed from other images.
         DataError: a recipe's settings cannot follow from the images, which are too few, too small or too large.
     """
     if isinstance(recipe_or_path, Experiment):
@@ -325,9 +326,8 @@ def load(
     document.override(overrides, document.recipe_settings())
     experiment = read_settings(Experiment, document)
     experiment._chosen_by_recipe = document.recipe_settings()  # now without those that were overridden
-    if data is not None:
-        return experiment.for_given_data()  # `_computed_by` stays empty: the settings follow from `data` itself
-    experiment._computed_by = document.computed_by
     if isinstance(recipe_or_path, Experiment):
         experiment._computed_by = recipe_or_path._computed_by
-    return experiment
+    elif data is None:  # else the settings follow from `data` itself
+        experiment._computed_by = document.computed_by
+    return experiment if data is None else experiment.for_given_data()

@@ -20,7 +20,7 @@ from gankit.interfaces.dataset import View
 from gankit.registry.messages import shown
 
 MAX_VALUES_PER_BLOCK = 2**26
-"""The most pixel values that are resized at a time, 256 MB in float32."""
+"""The most pixel values that `Resized.images` takes or makes at a time, 256 MB in float32."""
 
 
 def is_agreed(agreement: NDArray[np.float64], share: float) -> NDArray[np.bool_]:
@@ -101,7 +101,8 @@ class Resized(View):
         if reason := too_many(len(images), self.image.shape, images.dtype.itemsize):
             raise DataError(f"data.size: {reason}")
         result = np.empty((len(images), self.image.channels, *self.size), images.dtype)
-        block = max(min(256, MAX_VALUES_PER_BLOCK // math.prod(self.image.shape)), 1)
+        values = max(math.prod(self.whole.image.shape), math.prod(self.image.shape))
+        block = max(min(256, MAX_VALUES_PER_BLOCK // values), 1)
         for start in range(0, len(images), block):
             result[start : start + block] = self._resize(images[start : start + block])
         return result

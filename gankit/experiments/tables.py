@@ -95,7 +95,7 @@ class DataTable(PartTable):
         size: pixels, a number for squares or [height, width]; None keeps the data set's own.
         conditional: what the networks are conditioned on: nothing (false), the class (true), or numeric columns of the
             data set (a list of their names).
-        split: the named split to train on; by default "train" where there are splits, else everything.
+        split: the named split to train on; by default "train" where there is one, else everything.
         held_out: the share of images kept from training: whole groups, or a share of each class if there are none.
         min_agreement: keeps images on which at least this share of raters agrees.
         subset: keeps this many images, drawn by `subset_seed`.

@@ -65,7 +65,7 @@ class Dataset(ABC):
             text = f"{kind}: {len(self)} images of {' x '.join(map(str, spec.shape))}"
         except GankitError as error:
             return f"{kind}: {error}"
-        if labels is None or labels.ndim > 1:  # not as they should be: refused where they are used
+        if labels is None or labels.ndim > 1:  # the latter are refused where they are used
             return text
         # Not strict: a data set of the user's own may have too few names.
         counts = zip(np.bincount(labels, minlength=spec.classes), self.class_names, strict=False)

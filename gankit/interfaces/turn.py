@@ -78,7 +78,7 @@ class Turn:
 
     On the critic's turn fakes carry no graph; on the generator's turn the critic is frozen by the trainer. Each of
     `real`, `fake`, `held_out`, their scores and features is computed once, when first asked for. The augment is applied
-    inside the turn, as its scope says, so that a loss or a penalty never knows about augmentation.
+    inside the turn, as its scope says, so that a loss or a penalty need not know about augmentation.
 
     Args:
         real: reads the (n, c, h, w) real images in [-1, 1].
@@ -279,7 +279,8 @@ class Loss(ABC):  # noqa: B024 - a subclass need not define both methods
     Attributes:
         needs: abilities (Protocols or interfaces) that one of the experiment's parts must have.
         per_sample: whether the loss differentiates each sample's score with respect to that sample. A critic whose
-            scores depend on the rest of the batch, as with batch normalisation, is then refused.
+            scores depend on the rest of the batch, as with batch normalisation, is then refused, unless
+            `training.mixed_penalties` allows it.
         default_weight: the factor of this loss where the experiment states none.
         needs_held_out: whether it reads `Turn.held_out`; an experiment without held-out images is then refused.
         positive_for_reals: what the critic learns to make positive, for augments that adapt to its sign. With "scores"

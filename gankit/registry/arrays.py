@@ -206,8 +206,8 @@ class Arrays(Dataset):
         labels: (n,) whole numbers from 0, (n,) names, or None for those of the items. "none" leaves these out, as
             is necessary where they are masks or boxes. Or (n, k) zeros and ones where an image can have several of k
             labels: these become facts, which can condition a training.
-        class_names: one per class; by default their numbers. Where labels are (n, k), one per column; by default
-            "label-0" and so on.
+        class_names: one per class; by default the names in `labels`, or the numbers. Where labels are (n, k), one per
+            column; by default "label-0" and so on.
         groups: (n,) group of each image, or None.
         agreement: (n,) share of the raters who chose the image's label, in [0, 1], or None.
         facts: further values of each image, such as its patient's age: (n, ...) arrays by name.
@@ -274,7 +274,7 @@ class Arrays(Dataset):
 
     @property
     def known(self) -> Known:
-        """The labels, class names, groups, agreement and facts as given; without class names, classes are numbered."""
+        """The labels, class names, groups, agreement and facts as given; by default labels name the classes."""
         return self._known
 
     @property

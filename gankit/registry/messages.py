@@ -113,7 +113,7 @@ def _leaves(value: Any) -> list[Any]:
 def _may_be_thousands(value: Any) -> bool:
     """Whether a value such as 1.000, which pydantic reads as 1, may stand for 1000.
 
-    A float from 1000 on, such as 1e5, cannot: with dots for thousands it would be 1.000.000, which is read as a text.
+    A float from 1000 on, such as 1e5, cannot: at most three digits come before the first dot for thousands.
     """
     if isinstance(value, str):
         return re.fullmatch(r"\s*[+-]?\d+\.0*\s*", value) is not None

@@ -90,7 +90,7 @@ class Registry:
         return rows + [Listing(name, self.kind, self.IN_PROCESS) for name in self._registered]
 
     def names(self) -> builtins.list[str]:
-        """Every name that `get` takes, as `list` spells it."""
+        """The name of every part, as `list` spells it."""
         return [row.name for row in self.list()]
 
     def register(self, name: str) -> Callable[[PartOrClass], PartOrClass]:
