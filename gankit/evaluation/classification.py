@@ -194,7 +194,7 @@ class Scorer:
         """Errors of (seeds, n) predicted numbers, in the units of the (n,) true ones, and the correlation of both.
 
         Where an interval is not known, its ends are 0 and None for an error, and -1 and 1 for a correlation. A seed
-        that predicts one number for all has None as its correlation.
+        that predicts one number for all has None as its correlation; so have the mean over seeds and its interval.
         """
         errors, seeds = np.abs(predicted - true), len(predicted)
         squares = errors**2

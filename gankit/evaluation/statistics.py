@@ -29,8 +29,8 @@ class Statistics:
     Attributes:
         name: what results call the source; for a file its path.
         moments: mean, covariance and number of images.
-        protocol: "features", "features_dim", "features_protocol" and "content" as in a metrics file; empty where the
-            file is not gankit's.
+        protocol: "features", "features_dim" and "features_protocol" as in a metrics file, "content" (the images'
+            digest) and "warnings" if there are any; empty where the file is not gankit's.
     """
 
     name: str

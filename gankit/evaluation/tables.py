@@ -123,7 +123,7 @@ def cells(report: dict[str, Any]) -> list[list[str]]:
 
     Its columns are the name, which values are better, the value with its standard error, the baselines "real-real" and
     "fake-real", their number of images ("at n"), those of the value ("n fake", "n real"), and the p-value. A number of
-    images has a column only where rows differ in it: `heading` and `notes` give numbers that all rows share.
+    images has no column where `heading` (for "at n": `notes`) gives it for all rows.
     """
     values, protocol = rows(report), report["protocol"]
     columns: dict[str, list[str]] = {

@@ -22,7 +22,7 @@ BallCounts = tuple[NDArray[np.bool_], NDArray[np.int64]]
 LISTED = 16
 """An image's list holds (k + 1) times this many of its nearest images; for larger balls all distances are computed."""
 LARGEST_RATIO = 20
-"""Above this ratio of the sides' sizes no lists are made, since each value uses few images of the larger side."""
+"""Above this ratio of all images to the smaller side's no lists are made: a value uses few of the larger side's."""
 CENTRES, COLUMNS = 512, 2048
 """Rows and columns of the distances that are held in memory at a time."""
 SATURATED = 0.98

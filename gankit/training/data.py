@@ -22,7 +22,7 @@ from gankit.training.pixels import Pixels, place
 
 DTYPES = ("uint8", "uint16", "float32")
 LARGEST = 1e100
-"""Column values above this, and weights below 1 / this, must be mistakes: their powers overflow float64."""
+"""Column values above this, and weights below 1 / this, must be mistakes: powers of larger ones overflow float64."""
 ROUNDING = 1e-13
 """Values that differ by less, relative to their mean, are equal but for rounding."""
 
@@ -141,7 +141,7 @@ def _numeric_column(dataset: Dataset, key: str, name: str) -> NDArray[np.float64
     if len(values) != len(dataset):
         raise DataError(f"data.{key}: {name} has {len(values)} values for {len(dataset)} images")
     if (np.abs(values[np.isfinite(values)]) > LARGEST).any():
-        raise DataError(f"data.{key}: {name} has values beyond {LARGEST:g}, whose squares overflow")
+        raise DataError(f"data.{key}: {name} has values beyond {LARGEST:g}, too large to compute with")
     return values
 
 

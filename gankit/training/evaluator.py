@@ -68,7 +68,7 @@ class Evaluator:
     @cached_property
     def _metrics(self) -> MetricsWhileTraining:
         dataset, held_out = self._stepper.data.dataset, self._stepper.data.held_out
-        # Without held-out images the reals are the training images themselves: copies of these cannot be looked for.
+        # Without held-out images the reals are the training images: given as both, each would be its own copy.
         reals, training_images = (dataset, None) if held_out is None else (held_out.dataset, dataset)
         features = self._settings.features or self._record.features
         return MetricsWhileTraining(

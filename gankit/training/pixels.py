@@ -19,8 +19,8 @@ MEMORY_SHARE = 0.25
 """Images stay on the GPU if they take at most this share of its free memory."""
 CHUNK = 256
 """Images that are copied to the GPU at a time."""
-MOST_AHEAD = 8
-"""Most batches read ahead: one each for the reals and the held-out images of both sides, and some to spare."""
+MOST_AHEAD = 32
+"""Most batches read ahead: one for each side, or for each of its parts (`training.accumulate`), and some to spare."""
 
 
 class Pixels(Protocol):
@@ -76,7 +76,7 @@ class Host:
 
 @final
 class Resident:
-    """Images on the GPU, in the data set's own type."""
+    """Images on the GPU, 16-bit ones as int16."""
 
     def __init__(self, dataset: Dataset, device: torch.device) -> None:
         self._device = device

@@ -115,7 +115,8 @@ class Trainer:
 
         Raises:
             RunError: the training diverges, or its device fails or has too little memory.
-            KeyboardInterrupt: it was interrupted; a checkpoint was written first.
+            KeyboardInterrupt: it was interrupted; a checkpoint was written first, unless no update was done or a second
+                interrupt came.
         """
         settings, stepper, is_writer = self.settings, self.stepper, distributed.rank() == 0
         images = settings.batch * settings.critic_steps
@@ -150,7 +151,7 @@ class Trainer:
         """Do the remaining steps, each with what is due after it; returns why it stopped, or None at the end.
 
         Stops after the present update at an interrupt, and after the present step past `deadline` (of
-        `time.monotonic`); saves a checkpoint in both cases.
+        `time.monotonic`); saves a checkpoint in both cases, unless it was stopped before the first update.
         """
         settings, stepper = self.settings, self.stepper
 
