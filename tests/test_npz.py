@@ -196,7 +196,7 @@ class TestNpz:
             ({"images": pixels(3, 4, 4), "labels": ["a", " ", "a"]}, "'labels' has no value for image 1"),
             ({"images": pixels(3, 4, 4), "groups": [np.nan, 1, 2]}, "'groups' has no value for image 0"),
             ({"images": pixels(3, 4, 4), "labels": ["a", "b", "nan"]}, "'labels' has no value for image 2 (nan)"),
-            ({"images": pixels(3, 4, 4), "groups": ["a", "None", "b"]}, "'groups' has no value for image 1 (None)"),
+            ({"images": pixels(3, 4, 4), "groups": ["a", "<NA>", "b"]}, "'groups' has no value for image 1 (<NA>)"),
             (
                 {"images": pixels(3, 4, 4), "groups": ["pe\u0301", "p\u00e9", "q"]},
                 r"'groups': 'pe\u0301' and 'p\xe9' look alike, and would be two groups; use one spelling",
@@ -298,6 +298,13 @@ class TestNpz:
         assert data.class_names == ("9", "10")
         assert data.labels is not None
         assert data.labels.tolist() == [1, 0, 1, 0]
+
+    def test_none_is_a_name(self, tmp_path: Path) -> None:
+        names = ["None", "Mild", "None"]
+        data = Npz(path=self.write(tmp_path, images=pixels(3, 3, 3), labels=names, groups=names))
+        assert data.class_names == ("Mild", "None")
+        assert data.groups is not None
+        assert data.groups.tolist() == names
 
     def test_labels_can_be_left_out(self, tmp_path: Path) -> None:
         path = self.write(tmp_path, images=pixels(3, 3, 3), labels=[0.5, 1, 2])

@@ -13,6 +13,9 @@ from PIL import Image
 
 import gankit
 from gankit.errors import DataError, GankitError
+from gankit.experiments.tables import DataTable
+from gankit.training.data import prepare
+from gankit.training.description import summarise
 
 Small = Callable[..., list[str]]
 
@@ -108,6 +111,8 @@ class Unreadable:
         (images(), {"labels": [0, 1] * 6, "class_names": ("a", "A")}, "class_names has 'A' and 'a'"),
         (images(), {"groups": [1.0, np.nan] * 6}, r"groups has no value for image 1 \(nan\)"),
         (images(), {"groups": ["a", "nan"] * 6}, r"groups has no value for image 1 \(nan\)"),
+        (images(), {"groups": np.array(["a", None] * 6, object)}, r"groups has no value for image 1 \(None\)"),
+        (images(), {"labels": np.array(["a", np.nan] * 6, object), "class_names": ("a", "nan")}, "no value for"),
         (images(), {"groups": ["a", "a\u200b"] * 6}, r"groups: 'a' and 'a\\u200b' look alike"),
         (images(), {"agreement": ["high"] * 12}, r"agreement has values outside \[0, 1\]"),
         (images(), {"facts": {"age": None}}, r"age has the shape \(\)"),
@@ -244,6 +249,32 @@ def test_labels_of_items_that_are_no_classes_can_be_left_out(label: Any) -> None
     given = gankit.wrap("dataset", items, labels=np.arange(12.0) % 3).labels
     assert given is not None
     assert given.tolist() == [0, 1, 2] * 4
+
+
+def test_words_for_missing_values_that_are_classes() -> None:
+    assert gankit.wrap("dataset", images(), labels=["None", "Mild"] * 6).class_names == ("Mild", "None")
+    for label in ("None", "nan"):
+        data = gankit.wrap(
+            "dataset", images(), labels=np.array([label, "Mild"] * 6, object), class_names=(label, "Mild")
+        )
+        assert data.labels is not None
+        assert data.labels.tolist() == [0, 1] * 6
+
+
+@pytest.mark.parametrize(
+    ("groups", "read"),
+    [
+        ([2, "1", 2.0], ["2", "1", "2"]),
+        ([101, "102A", 101], ["101", "102A", "101"]),
+        ([b"p1", "p1", b"p\xff"], ["p1", "p1", "p\\xff"]),
+    ],
+)
+def test_groups_of_several_types_are_text(groups: list[Any], read: list[str]) -> None:
+    data = gankit.wrap("dataset", images(), groups=np.array(groups * 4, object))
+    assert data.groups is not None
+    assert data.groups.tolist() == read * 4
+    assert "12 images of 2 patients" in summarise(prepare(DataTable(name="eyes"), 0, data))
+    assert "held out" in summarise(prepare(DataTable(name="eyes", held_out=0.5), 0, data))
 
 
 def test_keys_that_may_be_labels_are_named() -> None:

@@ -62,19 +62,33 @@ def find(titles: Iterable[str], role: str, where: str, own: str | None = None) -
     return found[0] if found else None
 
 
-def complete(values: NDArray[Any], where: str, *, groups: bool = False) -> NDArray[Any]:
-    """The (n,) values themselves.
+def is_missing(text: str) -> bool:
+    """Whether a text is blank, or stands for a value that is missing."""
+    return text in MISSING or not visible(text)
+
+
+def complete(values: NDArray[Any], where: str, *, groups: bool = False, names: Sequence[str] = ()) -> NDArray[Any]:
+    """The (n,) values themselves; `groups` that are Python objects or bytes as text.
 
     Raises:
-        DataError: one is missing, or text that is blank or says so; or two `groups` look alike; calls them `where`.
+        DataError: one is missing, or text that is blank or says so and is none of the `names`; or two `groups` look
+            alike; calls them `where`.
     """
-    texts = [] if values.dtype.kind in "iub" else list(map(str, values.tolist()))  # whole numbers cannot be missing
-    for i, text in enumerate(texts):
-        if text in (*MISSING, "None") or not visible(text):
+    items = [] if values.dtype.kind in "iub" else values.tolist()  # whole numbers cannot be missing
+    texts = [_text(item) for item in items]
+    for i, (item, text) in enumerate(zip(items, texts, strict=True)):
+        if item is None or (is_missing(text) and not (isinstance(item, (str, bytes)) and text in names)):
             raise DataError(f"{where} has no value for image {i} ({text}); give it one, or leave such images out")
     if groups and (alike := two_spellings(set(texts), look)):
         raise DataError(f"{where}: {alike} look alike, and would be two groups; use one spelling")
-    return values
+    return np.array(texts) if groups and values.dtype.kind in "OS" else values
+
+
+def _text(item: Any) -> str:
+    """An item of a column as text; a whole number alike, whether it is kept as an integer or as a float."""
+    if isinstance(item, bytes):
+        return item.decode(errors="backslashreplace")
+    return str(int(item)) if isinstance(item, float) and item.is_integer() else str(item)
 
 
 def whole(values: NDArray[Any]) -> NDArray[Any]:

@@ -111,12 +111,12 @@ def _channels_first(item: Any, where: str) -> NDArray[Any]:
     return array[None] if array.ndim == 2 else array
 
 
-def _column(values: Any, name: str, n: int) -> NDArray[Any]:
-    """(n,) values of n images, none of them missing; (n, 1) is accepted too."""
+def _column(values: Any, name: str, n: int, names: tuple[str, ...] = ()) -> NDArray[Any]:
+    """(n,) values of n images, none of them missing but for texts that are `names`; (n, 1) is accepted too."""
     array = as_array(values, name)
     if array.shape not in ((n,), (n, 1)):
         raise DataError(f"{name} has the shape {array.shape}; there are {n} images: {name} must be (n,)")
-    return complete(array.reshape(n), name, groups=name == "groups")
+    return complete(array.reshape(n), name, groups=name == "groups", names=names)
 
 
 def _classes(labels: NDArray[Any], names: tuple[str, ...]) -> tuple[NDArray[np.int64], tuple[str, ...]]:
@@ -160,7 +160,7 @@ def _read_labels(n: int, labels: Any, names: tuple[str, ...]) -> Known:
             raise DataError(f"class_names has {counted(len(names), 'name')} for {columns} columns of labels")
         titles = names or [f"label-{column}" for column in range(columns)]
         return Known(facts={title: labels[:, column].astype(np.float64) for column, title in enumerate(titles)})
-    classes, names = _classes(_column(labels, "labels", n), names)
+    classes, names = _classes(_column(labels, "labels", n, names), names)
     return Known(labels=classes, class_names=names)
 
 
