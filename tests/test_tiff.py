@@ -111,6 +111,48 @@ def text_tag(text: str) -> tuple[int, list[int]]:
     return 2, list(text.encode() + b"\0")
 
 
+FIRST_OF_FIVE = {257: (4, [20]), 278: (4, [20]), 279: (4, [20 * 28])}
+"""Tags of a page of 20 rows of 28 pixels, with room for more where more rows are stored."""
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        "ImageJ=1.54f\nimages=5\nslices=5\n",
+        "ImageJ=1.54f\nhyperstack=true\nimages=5",
+        '{"shape": [5, 20, 28], "truncated": true}',
+    ],
+)
+def test_stacks_in_one_page(tmp_path: Path, said: str) -> None:
+    stack, tags = pixels(100, 28), {270: text_tag(said)}
+    assert "several images as one page" in refusal(tmp_path, stack, tags=FIRST_OF_FIVE | tags)
+    for order, big in (("<", False), ("<", True), (">", False)):
+        assert "one page" in refusal(
+            tmp_path,
+            stack.astype(np.uint16),
+            16,
+            tags={**FIRST_OF_FIVE, 279: (4, [20 * 56]), **tags},
+            order=order,
+            big=big,
+        )
+    np.testing.assert_array_equal(read(tmp_path, stack[:20], tags=tags)[0], stack[:20])  # an image that was taken out
+    Image.fromarray(stack[:20]).save(tmp_path / "a.tif", compression="tiff_lzw", description=said)
+    with (tmp_path / "a.tif").open("ab") as file:
+        file.write(bytes(5 * 20 * 28))
+    np.testing.assert_array_equal(Folder(path=tmp_path).images[0, 0], stack[:20])
+
+
+@pytest.mark.parametrize("said", ["ImageJ=1.54f\nimages=1", '{"shape": [1, 20, 28], "truncated": true}', "images=5"])
+def test_room_for_more_than_the_one_image(tmp_path: Path, said: str) -> None:
+    stored = pixels(100, 28)
+    np.testing.assert_array_equal(read(tmp_path, stored, tags=FIRST_OF_FIVE | {270: text_tag(said)})[0], stored[:20])
+
+
+def test_colours_that_imagej_counts_as_images(tmp_path: Path) -> None:
+    stored, said = pixels(20, 28, 3), text_tag("ImageJ=1.54f\nimages=3\nchannels=3\n")
+    np.testing.assert_array_equal(read(tmp_path, stored, 8, 2, tags={270: said}), stored.transpose(2, 0, 1))
+
+
 def test_a_page_that_is_one_image(tmp_path: Path) -> None:
     for said in ("ImageJ=1.54f\nimages=1\n", "ImageJ=1.54f\nmin=0.0\n", '{"shape": [4, 5]}', "images=7"):
         tags = {270: text_tag(said), 33629: (4, [1])}
@@ -141,9 +183,6 @@ def test_a_page_that_is_one_image(tmp_path: Path) -> None:
         (pixels(4, 5), {"rows": 1}, {273: (4, [8, 14])}, "no strips or tiles for some"),
         (pixels(4, 5), {"rows": 2}, {273: (4, [8, 0])}, "no strips or tiles for some"),
         (pixels(20, 28), {"tile": 16}, {324: (4, [8, 0, 520, 776])}, "no strips or tiles for some"),
-        (pixels(4, 5), {}, {270: text_tag("ImageJ=1.54f\nimages=5\nslices=5\n")}, "several images as one page"),
-        (pixels(4, 5), {}, {270: text_tag("ImageJ=1.54f\nhyperstack=true\nimages=12\n")}, "several images as one page"),
-        (pixels(4, 5), {}, {270: text_tag('{"shape": [5, 4, 5], "truncated": true}')}, "several images as one page"),
         (pixels(4, 5), {}, {33629: (4, [1] * 5)}, "several images as one page"),
         (pixels(4, 5), {}, {256: (4, [2**31 - 1]), 257: (4, [2**31 - 1])}, "million pixels"),
     ],

@@ -1,5 +1,6 @@
 """TIFF tags that change what stored numbers mean, where Pillow does not honour them: mended here, or refused."""
 
+import math
 import re
 from typing import Any
 
@@ -13,14 +14,14 @@ Picture = TiffImagePlugin.TiffImageFile
 _SUBFILE, _WIDTH, _HEIGHT, _BITS, _PHOTOMETRIC, _FILL_ORDER = 254, 256, 257, 258, 262, 266
 _SAMPLES, _PLANES, _COLOR_MAP, _INK_SET, _DOT_RANGE = 277, 284, 320, 332, 336
 _CURVES = (291, 301, 433)  # GrayResponseCurve, TransferFunction and Decode
-_DESCRIPTION, _STRIPS, _TILES = 270, 273, 324
+_COMPRESSION, _DESCRIPTION, _STRIPS, _TILES = 259, 270, 273, 324
 _METAMORPH = 33629  # has a value for each image; Pillow gives a single one as a number
 _EXTRA_SAMPLES, _SAMPLE_FORMAT, _REFERENCE = 338, 339, 532
 _PALETTE, _CMYK, _YCBCR = 3, 5, 6
 _SEPARATE = 2
 _MASK = 4  # a bit of NewSubfileType
 _REFERENCES = ((0, 255) * 3, (0, 255, 128, 255, 128, 255))  # black and white as they are without the tag
-_STACKS = r'ImageJ=.*\nimages=(?!1\s)\d|\{"shape":.*"truncated": true'
+_STACKS = r'ImageJ=.*?\nimages=(\d{1,18})\b|\{"shape": \[([\d, ]{1,200})\].*"truncated": true'
 """What ImageJ and tifffile say of images that follow each other under one directory, as those of MetaMorph do."""
 _ADVICE = "save it anew as plain 8-bit, or as 16-bit grey"
 
@@ -53,7 +54,7 @@ def _problem(picture: Picture) -> str | None:
     """What cannot be read as it is stored, and what to do; or None."""
     tags = picture.tag_v2
     kind, samples, bits = tags.get(_PHOTOMETRIC), tags.get(_SAMPLES, 1), set(tags.get(_BITS, (1,)))
-    if re.match(_STACKS, str(tags.get(_DESCRIPTION, "")), re.DOTALL) or isinstance(tags.get(_METAMORPH), tuple):
+    if isinstance(tags.get(_METAMORPH), tuple) or _is_stack(picture):
         return "holds several images as one page, of which Pillow reads the first; save each as its own file"
     if kind is None:
         return "does not say which of its values is black (PhotometricInterpretation); save it anew"
@@ -81,6 +82,27 @@ def _problem(picture: Picture) -> str | None:
     if picture.info.get("compression") == "raw" and not _is_covered(picture):
         return "has no strips or tiles for some of its pixels; replace it or take it out"
     return None
+
+
+def _is_stack(picture: Picture) -> bool:
+    """Whether further images follow the page's own, by its description and by the room for them in the file.
+
+    Single images, such as those of a stack that was split, often keep the description of where they come from.
+    """
+    tags: Any = picture.tag_v2
+    said = re.match(_STACKS, str(tags.get(_DESCRIPTION, "")), re.DOTALL)
+    offsets = (*tags.get(_STRIPS, ()), *tags.get(_TILES, ()))
+    if not said or not offsets or tags.get(_COMPRESSION, 1) != 1:
+        return False
+    width, height = stored_size(picture)
+    values = width * tags.get(_SAMPLES, 1)
+    page = (values * max(tags.get(_BITS, (1,))) + 7) // 8 * height  # bytes
+    images = int(said[1] or math.prod(map(int, re.findall(r"\d+", said[2]))) // max(1, values * height))
+    file: Any = picture.fp
+    place = file.tell()
+    length = file.seek(0, 2)
+    file.seek(place)
+    return images > 1 and length >= offsets[0] + images * page
 
 
 def _is_covered(picture: Picture) -> bool:
