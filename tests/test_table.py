@@ -90,6 +90,12 @@ class TestTable:
         assert data.agreement is not None
         assert data.agreement.tolist() == [1, 1, 0, 1]
 
+    def test_words_for_missing_votes_in_one_column(self, pictures: Path) -> None:
+        data = listed(pictures, "file,votes\na.png,nan;nan;y\nb.png,x|<NA>\nc.png,\u200b;x\nd/e.png,y\n")
+        assert data.class_names == ("x", "y")
+        assert data.agreement is not None
+        assert data.agreement.tolist() == [1, 1, 1, 1]
+
     def test_votes_in_one_column_without_label(self, pictures: Path) -> None:
         data = listed(pictures, "file,votes\na.png,x;y;x\nb.png,y|y\nc.png,x;\nd/e.png, y ; x; y ;y\n")
         assert data.labels is not None
@@ -158,16 +164,16 @@ class TestTable:
             ("file,label\na.png\n", "line 2 has 1 cells where the header has 2"),
             ("file,label,Label\na.png,x,x\n", "has the column 'label' more than once"),
             ("file,label\na.png,x\na.png,x\n", "line 3 names 'a.png' again, after line 2"),
-            ("file,label\na.png,\nb.png,x\nc.png,x\nd/e.png,x\n", "line 2 has an empty label"),
+            ("file,label\na.png,\nb.png,x\nc.png,x\nd/e.png,x\n", "line 2 has an empty label; fill"),
             ("file,label\na.png,x\nb.png,\u200b\nc.png,x\nd/e.png,x\n", "line 3 has an empty label"),
-            ("file,label\na.png,x\nb.png,x\nc.png,nan\nd/e.png,x\n", "line 4 has an empty label"),
+            ("file,label\na.png,x\nb.png,x\nc.png,nan\nd/e.png,x\n", "line 4 has an empty label ('nan'); fill"),
             ("file,group\na.png,1\nb.png,\nc.png,x\nd/e.png,x\n", "line 3 has an empty group"),
-            ("file,group\na.png,1\nb.png,#N/A\nc.png,x\nd/e.png,x\n", "line 3 has an empty group"),
+            ("file,group\na.png,1\nb.png,#N/A\nc.png,x\nd/e.png,x\n", "line 3 has an empty group ('#N/A'); fill"),
             ("file,agreement\na.png,1\nb.png,1.5\nc.png,1\nd/e.png,1\n", "line 3 has agreement '1.5'; it must be"),
             ("file,agreement\na.png,all\nb.png,1\nc.png,1\nd/e.png,1\n", "line 2 has agreement 'all'"),
             ("file,agreement\na.png,nan\nb.png,1\nc.png,1\nd/e.png,1\n", "line 2 has an empty agreement"),
             ("file,votes\na.png,x;y\nb.png,x\nc.png,x\nd/e.png,x\n", "line 2: the votes are tied between 'x' and 'y'"),
-            ("file,votes\na.png,x\nb.png,;\nc.png,x\nd/e.png,x\n", "line 3 has no vote"),
+            ("file,votes\na.png,x\nb.png,;nan\nc.png,x\nd/e.png,x\n", "line 3 has no vote"),
             ("file,votes,vote_1\na.png,x,x\nb.png,x,x\nc.png,x,x\nd/e.png,x,x\n", "both `votes` and `vote_` columns"),
             ("file,votes,agreement\na.png,x,1\nb.png,x,1\nc.png,x,1\nd/e.png,x,1\n", "both votes and `agreement`"),
             ("file,label\na.png,x\nb.png,X\nc.png,x\nd/e.png,x\n", "line 3 says 'X' where others say 'x'"),

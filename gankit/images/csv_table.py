@@ -24,12 +24,14 @@ class CsvTable:
         lines: the number of each row's line.
         columns: the cells of each column, one per row, by title; without white space round them.
         delimiter: between cells.
+        written: the columns as the file has them.
     """
 
     path: Path
     lines: list[int]
     columns: dict[str, list[str]]
     delimiter: str
+    written: dict[str, list[str]]
 
     def where(self, row: int) -> str:
         """The file and the line of a row, for messages."""
@@ -106,4 +108,4 @@ def read_csv(
     if not rows:
         raise DataError(f"{path} has a header and no rows; add one row per image, or remove the file")
     columns = {title: [cells[i] for _, cells in rows] for i, title in enumerate(titles)}
-    return CsvTable(path, [line for line, _ in rows], columns, delimiter)
+    return CsvTable(path, [line for line, _ in rows], columns, delimiter, columns)

@@ -19,7 +19,7 @@ from gankit.errors import DataError, counted
 from gankit.images import columns
 from gankit.images.csv_table import CsvTable, read_csv
 from gankit.images.known import Known
-from gankit.images.names import escaped, look, spelling, two_spellings, visible
+from gankit.images.names import escaped, look, spelling, two_spellings
 
 _BESIDE = (".csv", ".txt", ".json", ".md")
 _SYSTEM = ("Thumbs.db", "desktop.ini")  # files that a file manager leaves behind
@@ -52,8 +52,7 @@ def read_table(path: Path, files: Sequence[str], *, skip_unlisted: bool) -> Know
     """
     rows = read_csv(path, "file", unify=_own_spelling, is_key=lambda title: columns.means(title, "file"))
     cells_of = {
-        title: ["" if cell in columns.MISSING or not visible(cell) else cell for cell in cells]
-        for title, cells in rows.columns.items()
+        title: ["" if columns.is_missing(cell) else cell for cell in cells] for title, cells in rows.columns.items()
     }
     rows = replace(rows, columns=cells_of)
     roles = _roles(rows)
@@ -261,7 +260,8 @@ def _cells_without_gaps(rows: CsvTable, column: str) -> list[str]:
     cells = rows.columns[column]
     for row, cell in enumerate(cells):
         if not cell:
-            raise DataError(f"{rows.where(row)} has an empty {column}; fill it in or remove the row")
+            written = f" ({rows.written[column][row]!a})" if rows.written[column][row] else ""
+            raise DataError(f"{rows.where(row)} has an empty {column}{written}; fill it in or remove the row")
     return cells
 
 
@@ -276,7 +276,7 @@ def _votes(rows: CsvTable, roles: Mapping[str, str]) -> Calls:
         cells = [list(row) for row in zip(*separate, strict=True)]
     else:
         return None
-    votes = [[call for call in row if call] for row in cells]
+    votes = [[call for call in row if not columns.is_missing(call)] for row in cells]
     if "agreement" in rows.columns:
         raise DataError(f"{rows.path} has both votes and `agreement`; keep one, for they may contradict each other")
     for row, calls in enumerate(votes):
