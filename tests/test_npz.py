@@ -225,6 +225,19 @@ class TestNpz:
                 {"train_images": pixels(3, 4, 4), "test_images": pixels(2, 4, 4), "train_labels": [0, 1, 0]},
                 "no array 'test_labels'",
             ),
+            (
+                {
+                    "train_images": pixels(4, 4, 4),
+                    "test_images": pixels(1, 4, 4),
+                    "train_labels": [[0, 1, 0, 1]],
+                    "test_labels": [[1, 0, 1, 0]],
+                },
+                "'train_labels' has shape (1, 4), and there are 4 images",
+            ),
+            (
+                {"train_images": pixels(3, 4, 4), "test_images": pixels(2, 4, 4), "train_labels": [[0, 1]] * 3},
+                "no array 'test_labels'",
+            ),
         ],
     )
     def test_refused(self, tmp_path: Path, arrays: dict[str, Any], message: str) -> None:
@@ -372,6 +385,10 @@ class TestNpz:
         lines = check("wgan-gp", "data.name=npz", f"data.path={tmp_path / 'a.npz'}", "generator.width=2",
                       "critic.width=2", "training.batch=2", "training.generator_batch=2")  # fmt: skip
         assert f"warning: data: {remark}" in lines
+        np.savez(tmp_path / "c.npz", images=images, labels=np.zeros((10, 2), complex))
+        data = Npz(path=tmp_path / "c.npz")
+        assert data.labels is None
+        assert data.remarks[0].startswith("labels (10, 2): no facts")
         parts = {f"{split}_{name}": np.zeros(5) for split in ("train", "test") for name in ("labels", "age")}
         np.savez(tmp_path / "b.npz", train_images=images[:5], test_images=images[5:], **parts, test_x=np.zeros(5))
         assert Npz(path=tmp_path / "b.npz", labels="none").remarks[0].startswith("test_x (5,): no facts")

@@ -206,11 +206,12 @@ class Npz(DecodedDataset):
     def _read_classes(self) -> tuple[NDArray[np.int64], tuple[str, ...]] | None:
         """(n,) classes and their names; classes without an image are left out, so that numbers have no gaps."""
         name, path = self.names["labels"], self.archive.path
-        keys = [prefix + name for prefix in self._prefixes]
-        present = [self.archive.headers[key].shape for key in keys if key in self.archive.headers]
+        headers, keys = self.archive.headers, [prefix + name for prefix in self._prefixes]
+        present = [(headers[key].shape, n) for key, n in zip(keys, self._counts, strict=True) if key in headers]
         if not present and self._labels not in ("labels", "none"):
             self.archive.header(keys[0])  # raises, naming what there is
-        several = any(math.prod(shape[1:]) > 1 and shape[0] in self._counts for shape in present)
+        fitting = len(present) == len(keys) and all(shape[:1] == (n,) for shape, n in present)  # else told below
+        several = fitting and any(math.prod(shape[1:]) > 1 for shape, _ in present)
         if not present or (self._labels == "labels" and several):
             return None  # several labels per image are a fact
         labels = self._flat(name)
@@ -265,7 +266,8 @@ class Npz(DecodedDataset):
     @property
     def remarks(self) -> list[str]:
         """Arrays that are nothing of the above, other than the moments of statistics files."""
-        of_images = [*self.names.values(), "groups", "agreement", *self.facts]
+        read = [self.names["images"], self.names["groups"], *([] if self.labels is None else [self.names["labels"]])]
+        of_images = [*read, "agreement", *self.facts]
         used = {"class_names", "mu", "sigma", *(prefix + name for prefix in self._prefixes for name in of_images)}
         odd = [f"{name} {header.shape}" for name, header in self.archive.headers.items() if name not in used]
         reason = f"no facts, which have numbers or a text for each of the {len(self)} images"
