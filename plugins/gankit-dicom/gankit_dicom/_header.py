@@ -171,7 +171,10 @@ def _image(header: Dataset, size: int) -> Header:
     if not colour and shown in ("COLOR", "MIXED", "TRUE_COLOR"):
         raise Problem("has colours beside its grey values (a supplemental palette); convert it to RGB, or take it out")
     if (kind, shape) in (("MONOCHROME2", "INVERSE"), ("MONOCHROME1", "IDENTITY")):
-        raise Problem("says of black that it is the smallest value, and the largest; convert it or take it out")
+        raise Problem(
+            "has a PhotometricInterpretation and a PresentationLUTShape that contradict each other; see which is true "
+            "and remove PresentationLUTShape"
+        )
     if int(header.get("HighBit", stored - 1)) != stored - 1:
         raise Problem("keeps its values in the upper bits, as the standard no longer allows; convert it or take it out")
     if size < _least_size(header.file_meta.TransferSyntaxUID, frames, height * width * samples, allocated, kind):

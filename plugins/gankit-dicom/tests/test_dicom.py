@@ -279,13 +279,14 @@ class TestStorage:
     @pytest.mark.parametrize("syntax", [ImplicitVRLittleEndian, ExplicitVRBigEndian, RLELossless])
     def test_transfer_syntaxes(self, tmp_path: Path, syntax: str) -> None:
         stored = pixels(6, 6, high=4095, dtype="uint16")
-        made = header(stored, BitsStored=12)
+        filled = stored | 2**15  # a bit that is not used
+        made = header(filled, BitsStored=12)
         if syntax == RLELossless:
             made.compress(RLELossless, encoding_plugin="pydicom")
         else:
             made.file_meta.TransferSyntaxUID = syntax
             if syntax == ExplicitVRBigEndian:
-                made.PixelData = stored.astype(">u2").tobytes()
+                made.PixelData = filled.astype(">u2").tobytes()
         made.save_as(tmp_path / "a", enforce_file_format=True)
         np.testing.assert_array_equal(Dicom(path=tmp_path).images[0, 0], (stored * (65535 / 4095)).round())
 
@@ -321,11 +322,15 @@ class TestStorage:
     @pytest.mark.parametrize(
         ("array", "tags", "message"),
         [
-            (pixels(4, 4), {"PresentationLUTShape": "INVERSE"}, "a says of black that it is the smallest value, and"),
+            (
+                pixels(4, 4),
+                {"PresentationLUTShape": "INVERSE"},
+                "a has a PhotometricInterpretation and a PresentationLUTShape that contradict",
+            ),
             (
                 pixels(4, 4),
                 {"PhotometricInterpretation": "MONOCHROME1", "PresentationLUTShape": "IDENTITY"},
-                "a says of black that it is the smallest value, and",
+                "a has a PhotometricInterpretation and a PresentationLUTShape that contradict",
             ),
             (pixels(4, 4), {"PixelPresentation": "MIXED"}, "a has colours beside its grey values"),
             (pixels(4, 4), {"PixelPresentation": "COLOR"}, "a has colours beside its grey values"),
