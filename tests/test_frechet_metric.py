@@ -140,13 +140,23 @@ class TestParts:
     @pytest.mark.parametrize(("n", "m", "d"), [(30, 25, 50), (40, 45, 10), (60, 20, 30), (20, 60, 30), (9, 8, 4)])
     @pytest.mark.parametrize("size", [1, 4])
     @pytest.mark.parametrize(
-        ("integral_from", "error"), [(_frechet_resampling.LARGEST_WITHOUT_INTEGRAL, 1e-9), (0, 1e-6)]
-    )
+        ("integral_from", "decay", "error"),
+        [(_frechet_resampling.LARGEST_WITHOUT_INTEGRAL, 0.6, 1e-9), (0, 0.6, 1e-6),
+         (_frechet_resampling.LARGEST_WITHOUT_INTEGRAL, 2.0, 1e-7)],
+    )  # fmt: skip
     def test_parts_equal_the_distance_of_their_rows(
-        self, n: int, m: int, d: int, size: int, integral_from: int, error: float, monkeypatch: pytest.MonkeyPatch
+        self,
+        n: int,
+        m: int,
+        d: int,
+        size: int,
+        integral_from: int,
+        decay: float,
+        error: float,
+        monkeypatch: pytest.MonkeyPatch,
     ) -> None:
         monkeypatch.setattr(_frechet_resampling, "LARGEST_WITHOUT_INTEGRAL", integral_from)
-        x, y = rows(n, d, 1, decay=0.6) + 7, rows(m, d, 2, decay=0.6) * 1.3
+        x, y = rows(n, d, 1, decay=decay) + 7, rows(m, d, 2, decay=decay) * 1.3
         x[:, 0] *= 30  # as the brightness of pixels, beside all else that they show
         y[:, 0] *= 30
         pool = Pool(Rows(features=x.astype(np.float32)), Rows(features=y.astype(np.float32)))
