@@ -68,6 +68,14 @@ class TestTable:
         assert data.labels is not None
         assert data.labels.tolist() == [3, 1, 2, 0]
 
+    def test_numbers_of_classes_are_those_of_facts(self, pictures: Path) -> None:
+        for mark, numbers in ((",", ["-10", "\u22122", ".5", "1e3"]), (";", ["-0,5", "1,5", "2", "10,25"])):
+            rows = zip(("a.png", "b.png", "c.png", "d/e.png"), reversed(numbers), reversed(numbers), strict=True)
+            data = listed(pictures, "\n".join(map(mark.join, [("file", "label", "severity"), *rows])))
+            assert data.class_names == tuple(numbers)
+            assert sorted(data.facts["severity"]) == list(reversed(data.facts["severity"]))
+            assert data.facts["severity"].dtype == np.float64
+
     def test_names_with_digits_and_underscores_are_no_numbers(self, pictures: Path) -> None:
         data = listed(pictures, "file,visit\na.png,1_2\nb.png,1_3\nc.png,2_1\nd/e.png,12\n")
         assert data.facts["visit"].tolist() == ["1_2", "1_3", "2_1", "12"]

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from gankit.errors import DataError, first_of
 from gankit.files import open_ordinary
-from gankit.images.names import visible
+from gankit.images.names import as_number, visible
 from gankit.terminal.text import from_cell
 
 
@@ -39,12 +39,7 @@ class CsvTable:
 
     def number(self, cell: str) -> float | None:
         """A cell as a number, or None; where semicolons separate cells, a comma may be the decimal point."""
-        if self.delimiter == ";" and re.fullmatch(r"[+-]?\d+,\d+", cell):
-            cell = cell.replace(",", ".")
-        try:
-            return None if "_" in cell else float(cell)  # Python reads 1_2, which may be a name, as 12
-        except ValueError:
-            return None
+        return as_number(cell, comma=self.delimiter == ";")
 
 
 def read_csv(

@@ -8,7 +8,6 @@ import unicodedata
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
-from decimal import Decimal
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -19,7 +18,7 @@ from gankit.errors import DataError, counted
 from gankit.images import columns
 from gankit.images.csv_table import CsvTable, read_csv
 from gankit.images.known import Known
-from gankit.images.names import escaped, look, spelling, two_spellings
+from gankit.images.names import as_number, escaped, look, spelling, two_spellings
 
 _BESIDE = (".csv", ".txt", ".json", ".md")
 _SYSTEM = ("Thumbs.db", "desktop.ini")  # files that a file manager leaves behind
@@ -71,7 +70,7 @@ def read_table(path: Path, files: Sequence[str], *, skip_unlisted: bool) -> Know
     _refuse_two_forms(rows, [*enumerate(classes or []), *calls], spelling)
     _refuse_two_forms(rows, enumerate(splits or []), spelling)
     _refuse_two_forms(rows, enumerate(groups or []), look)
-    labels, class_names = (None, ()) if classes is None else number_classes(classes)
+    labels, class_names = (None, ()) if classes is None else number_classes(classes, number=rows.number)
     raters = _raters(rows)
     used = {*roles.values(), *raters}
     read_as = {title: role for role, title in roles.items() if title != role}
@@ -108,17 +107,20 @@ def tables_in(folder: Path) -> list[Path]:
     return sorted(file for file in folder.iterdir() if file.suffix.casefold() == ".csv" and file.is_file())
 
 
-def number_classes(names: Sequence[str], where: str = "") -> tuple[NDArray[np.int64], tuple[str, ...]]:
+def number_classes(
+    names: Sequence[str], where: str = "", number: Callable[[str], float | None] = as_number
+) -> tuple[NDArray[np.int64], tuple[str, ...]]:
     """(n,) labels of images whose classes have these n names, and the name of each class.
 
-    Classes are in the order of numbers where all their names are numbers, else of text.
+    Classes are in the order of numbers where all their names are numbers by `number`, else of text.
 
     Raises:
         DataError: two names are spellings of one; begins with `where`.
     """
     classes = sorted(set(names))
-    if all(re.fullmatch(r"[+-]?\d+(\.\d*)?", name) for name in classes):
-        classes.sort(key=Decimal)
+    numbers_of = {name: value for name in classes if (value := number(name)) is not None and not math.isnan(value)}
+    if len(numbers_of) == len(classes):
+        classes.sort(key=numbers_of.__getitem__)
     if alike := two_spellings(classes):
         raise DataError(f"{where}the classes {alike} are one name in two spellings; use one for both")
     numbers = {name: number for number, name in enumerate(classes)}

@@ -39,6 +39,17 @@ def visible(text: str) -> str:
     return "".join(letter for letter in text if unicodedata.category(letter) not in _INVISIBLE).strip()
 
 
+def as_number(text: str, *, comma: bool = False) -> float | None:
+    """A text as a number, or None; with `comma` a comma may be the decimal point."""
+    if comma and re.fullmatch(r"[+\-\u2212]?\d+,\d+", text):
+        text = text.replace(",", ".")
+    try:
+        # Python reads 1_2, which may be a name, as 12.
+        return None if "_" in text else float(text.replace("\u2212", "-"))  # the minus sign
+    except ValueError:
+        return None
+
+
 def spelling(name: str) -> str:
     """A form that is the same for all spellings of a name."""
     text = unicodedata.normalize("NFC", look(name).casefold()).replace("\u2212", "-")  # the minus sign
