@@ -18,14 +18,14 @@ test: .venv/.installed-test
 	$(RUN) pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 # Beside the trainings that take minutes: the trackers' own packages, the wheel and the source archive without the
-# repository, published vulnerabilities of what is installed, and every other Python that is here, with the newest and
-# the oldest dependencies.
+# repository, every other Python that is here, with the newest and the oldest dependencies, and published vulnerabilities
+# of what is installed.
 test-slow: .venv/.installed-test .venv/.installed-trackers
 	$(RUN) pytest -m slow --timeout 3600
 	$(RUN) pytest tests/test_examples.py -k trackers
 	sh tests/without_repository.sh
-	$(BIN)/python tests/audit.py
 	sh tests/other_pythons.sh
+	$(BIN)/python tests/audit.py
 
 bench: .venv/.installed-test .bench/.installed
 	OMP_NUM_THREADS=2 $(BIN)/python tests/benchmarks/metrics.py

@@ -31,8 +31,8 @@ def report(packages: list[dict[str, Any]]) -> tuple[list[str], bool]:
 def main() -> int:
     home = Path(sys.prefix, "audit")
     python = home / "bin" / "python"
-    if not python.exists():
-        venv.create(home, with_pip=True)
+    if not python.exists() or subprocess.run([python, "-m", "pip", "--version"], capture_output=True).returncode:
+        venv.create(home, with_pip=True, clear=True)  # one without pip was cut off
     if subprocess.run([python, "-m", "pip", "install", "--quiet", "pip-audit>=2.7"]).returncode:
         print("not audited: pip-audit cannot be installed")
         return 0
@@ -46,7 +46,8 @@ def main() -> int:
         command = [python, "-m", "pip_audit", "--requirement", packages, *options, *sys.argv[1:]]
         audit = subprocess.run(command, capture_output=True, text=True)
         if not found.exists():
-            print(f"not audited: {audit.stderr.strip().splitlines()[-1]}")
+            reason = (audit.stderr.strip() or f"pip-audit ended with {audit.returncode}").splitlines()[-1]
+            print(f"not audited: {reason}")
             return 0
         lines, clean = report(json.loads(found.read_text())["dependencies"])
     print("\n".join(lines))
