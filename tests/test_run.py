@@ -165,6 +165,9 @@ def test_conditions_in_their_own_units(small: Small, tmp_path: Path) -> None:
     other = record.model_copy(update={"condition_mean": [], "condition_scale": []})
     with pytest.raises(RunError, match=r"condition_mean was \[.+\], is \[\]"):
         check_same_data(run.path, record, other)
+    turned = record.model_copy(update={"class_names": record.class_names[::-1]})
+    with pytest.raises(RunError, match=r"class_names was \[.+\], is \[.+\] \(the same in another order\)\); put"):
+        check_same_data(run.path, record, turned)
     for wrong in ("severe", [math.nan], [None]):
         with pytest.raises(RunError, match="conditions must be 1 finite numbers"):
             run.sample(2, labels=wrong)  # type: ignore[arg-type]

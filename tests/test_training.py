@@ -116,6 +116,25 @@ def test_networks_of_another_size_share_the_layers_at_the_smallest_maps(small: S
     assert "freshly drawn: blocks.1." in told["generator"]
 
 
+@pytest.mark.parametrize("conditional", [False, True])
+def test_classes_in_another_order_are_told(small: Small, arrays: Path, tmp_path: Path, conditional: bool) -> None:
+    with np.load(arrays) as stored:
+        kept = {name: stored[name] for name in stored.files}
+    paths = []
+    for names in (["a", "b", "c"], ["a", "c", "b"]):
+        paths.append(tmp_path / f"{''.join(names)}.npz")
+        np.savez(paths[-1], **{**kept, "labels": np.arange(len(kept["images"])) % 3, "class_names": names})
+    first, second = ((f"data.path={path}", f"data.conditional={str(conditional).lower()}") for path in paths)
+    _, stepper = start(small, tmp_path, first, second)
+    told = [line for line in stepper.warnings if "in another order" in line]
+    assert len(told) == conditional
+    assert all(line.endswith("goes to the one in its place: of b to c, c to b") for line in told)
+    repeated = gankit.load("wgan-gp", *small(*first, f"training.start_from={tmp_path / 'first'}"))
+    same = Trainer(repeated, tmp_path / "third", None).stepper
+    load_start_weights(same)
+    assert not [line for line in same.warnings if "in another order" in line]
+
+
 def test_layers_that_the_other_run_does_not_have_are_not_frozen(small: Small, tmp_path: Path) -> None:
     run = gankit.train(gankit.load("wgan-gp", *small("data.size=8")), tmp_path / "first")
     other = small("data.size=32", f"training.start_from={run.path}", "training.freeze=5")

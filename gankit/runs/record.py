@@ -78,7 +78,9 @@ def check_same_data(folder: Path, before: RunRecord, now: RunRecord) -> None:
     rounded = ("condition_mean", "condition_scale")
     different += [name for name in rounded if len(old[name]) != len(new[name]) or not np.allclose(old[name], new[name])]
     if different:
-        differences = "; ".join(f"{name} was {old[name]}, is {new[name]}" for name in different)
+        order = sorted(old["class_names"]) == sorted(new["class_names"])
+        notes = {"class_names": " (the same in another order)"} if order else {}
+        differences = "; ".join(f"{name} was {old[name]}, is {new[name]}{notes.get(name, '')}" for name in different)
         raise RunError(
             f"{folder}: the data are not those that the run started with ({differences}); put them back, or "
             "train another run"

@@ -37,7 +37,8 @@ def load_start_weights(stepper: Stepper) -> None:
     if not stepper.settings.start_from:
         return
     try:
-        folder = open_run(stepper.settings.start_from).path
+        run = open_run(stepper.settings.start_from)
+        folder = run.path
         restored = checkpoint.restore(
             folder / "checkpoints", stepper.device, lambda state: load_networks(stepper, state, folder)
         )
@@ -51,6 +52,13 @@ def load_start_weights(stepper: Stepper) -> None:
     if restored.skipped:
         stepper.warnings.append(
             f"training.start_from: {'; '.join(restored.skipped)}; starting from step {restored.step} of that run"
+        )
+    names = list(stepper.data.dataset.class_names)
+    moved = [f"{old} to {new}" for old, new in zip(run.class_names, names, strict=False) if old != new]
+    if moved and set(run.class_names) == set(names) and run.image.classes and stepper.data.image.classes:
+        stepper.warnings.append(
+            f"training.start_from: {folder} has the same classes in another order, and what it learnt of a class goes "
+            f"to the one in its place: of {first_of(moved)}"
         )
 
 
