@@ -43,9 +43,8 @@ def as_number(text: str, *, comma: bool = False) -> float | None:
     """A text as a number, or None; with `comma` a comma may be the decimal point."""
     if comma and re.fullmatch(r"[+\-\u2212]?\d+,\d+", text):
         text = text.replace(",", ".")
-    try:
-        # Python reads 1_2, which may be a name, as 12.
-        return None if "_" in text else float(text.replace("\u2212", "-"))  # the minus sign
+    try:  # Python reads 1_2, which may be a name, as 12
+        return None if "_" in text else float(text.replace("\u2212", "-"))
     except ValueError:
         return None
 

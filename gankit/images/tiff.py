@@ -85,24 +85,17 @@ def _problem(picture: Picture) -> str | None:
 
 
 def _is_stack(picture: Picture) -> bool:
-    """Whether further images follow the page's own, by its description and by the room for them in the file.
-
-    Single images, such as those of a stack that was split, often keep the description of where they come from.
-    """
+    """Whether further images follow the page's own, by its description (which single ones may keep) and the room."""
     tags: Any = picture.tag_v2
     said = re.match(_STACKS, str(tags.get(_DESCRIPTION, "")), re.DOTALL)
-    offsets = (*tags.get(_STRIPS, ()), *tags.get(_TILES, ()))
-    if not said or not offsets or tags.get(_COMPRESSION, 1) != 1:
+    if not said or tags.get(_COMPRESSION, 1) != 1:
         return False
     width, height = stored_size(picture)
     values = width * tags.get(_SAMPLES, 1)
     page = (values * max(tags.get(_BITS, (1,))) + 7) // 8 * height  # bytes
     images = int(said[1] or math.prod(map(int, re.findall(r"\d+", said[2]))) // max(1, values * height))
-    file: Any = picture.fp
-    place = file.tell()
-    length = file.seek(0, 2)
-    file.seek(place)
-    return images > 1 and length >= offsets[0] + images * page
+    start, file = min((*tags.get(_STRIPS, ()), *tags.get(_TILES, ())), default=0), picture.fp
+    return images > 1 and file is not None and file.seek(0, 2) >= start + images * page
 
 
 def _is_covered(picture: Picture) -> bool:

@@ -78,9 +78,10 @@ def check_same_data(folder: Path, before: RunRecord, now: RunRecord) -> None:
     rounded = ("condition_mean", "condition_scale")
     different += [name for name in rounded if len(old[name]) != len(new[name]) or not np.allclose(old[name], new[name])]
     if different:
-        order = sorted(old["class_names"]) == sorted(new["class_names"])
-        notes = {"class_names": " (the same in another order)"} if order else {}
-        differences = "; ".join(f"{name} was {old[name]}, is {new[name]}{notes.get(name, '')}" for name in different)
+        note = " (the same in another order)" if sorted(old["class_names"]) == sorted(new["class_names"]) else ""
+        differences = "; ".join(
+            f"{name} was {old[name]}, is {new[name]}{note * (name == 'class_names')}" for name in different
+        )
         raise RunError(
             f"{folder}: the data are not those that the run started with ({differences}); put them back, or "
             "train another run"

@@ -37,8 +37,7 @@ def load_start_weights(stepper: Stepper) -> None:
     if not stepper.settings.start_from:
         return
     try:
-        run = open_run(stepper.settings.start_from)
-        folder = run.path
+        folder = (run := open_run(stepper.settings.start_from)).path
         restored = checkpoint.restore(
             folder / "checkpoints", stepper.device, lambda state: load_networks(stepper, state, folder)
         )
