@@ -140,23 +140,13 @@ class TestParts:
     @pytest.mark.parametrize(("n", "m", "d"), [(30, 25, 50), (40, 45, 10), (60, 20, 30), (20, 60, 30), (9, 8, 4)])
     @pytest.mark.parametrize("size", [1, 4])
     @pytest.mark.parametrize(
-        ("integral_from", "decay", "error"),
-        [(_frechet_resampling.LARGEST_WITHOUT_INTEGRAL, 0.6, 1e-9), (0, 0.6, 1e-6),
-         (_frechet_resampling.LARGEST_WITHOUT_INTEGRAL, 2.0, 1e-7)],
-    )  # fmt: skip
+        ("integral_from", "error"), [(_frechet_resampling.LARGEST_WITHOUT_INTEGRAL, 1e-9), (0, 1e-6)]
+    )
     def test_parts_equal_the_distance_of_their_rows(
-        self,
-        n: int,
-        m: int,
-        d: int,
-        size: int,
-        integral_from: int,
-        decay: float,
-        error: float,
-        monkeypatch: pytest.MonkeyPatch,
+        self, n: int, m: int, d: int, size: int, integral_from: int, error: float, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.setattr(_frechet_resampling, "LARGEST_WITHOUT_INTEGRAL", integral_from)
-        x, y = rows(n, d, 1, decay=decay) + 7, rows(m, d, 2, decay=decay) * 1.3
+        x, y = rows(n, d, 1, decay=0.6) + 7, rows(m, d, 2, decay=0.6) * 1.3
         x[:, 0] *= 30  # as the brightness of pixels, beside all else that they show
         y[:, 0] *= 30
         pool = Pool(Rows(features=x.astype(np.float32)), Rows(features=y.astype(np.float32)))
@@ -177,6 +167,17 @@ class TestParts:
         assert resampling.values_without([]) == []
         with pytest.raises(AssertionError, match="each part must be of one side"):
             resampling.values_without([np.array([0, n])])
+
+    def test_small_eigenvalues_are_kept(self) -> None:
+        draw, spread = np.random.default_rng(0), np.arange(1.0, 51) ** -2
+        x, y = draw.normal(size=(30, 50)) * spread, (1.3 * draw.normal(size=(25, 50)) + 0.1) * spread
+        pool = Pool(Rows(features=x), Rows(features=y))
+        parts = [np.array([place]) for place in (*pool.real_places, *pool.fake_places)]
+        exact = [found["frechet"] for found in Resampling(Frechet(), pool).values_without(parts)]
+        found = [each["frechet"] for each in Frechet().resampling(pool).values_without(parts)]
+        np.testing.assert_allclose(found, exact, rtol=1e-7)
+        for side in (slice(30), slice(30, None)):
+            assert np.std(found[side]) == pytest.approx(np.std(exact[side]), rel=1e-8)
 
     def test_dead_and_repeated_features(self) -> None:
         x, y = rows(40, 12, 1), rows(30, 12, 2)
