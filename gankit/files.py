@@ -40,7 +40,8 @@ def user_path(path: str | Path) -> Path:
         os.fsencode(path)
         return Path(path).expanduser()
     except UnicodeEncodeError as error:
-        raise GankitError(f"{path}: no file can have this name in {error.encoding}; set PYTHONUTF8=1") from None
+        advice = "write it in other letters" if error.encoding == "utf-8" else "set PYTHONUTF8=1"
+        raise GankitError(f"{str(path)!a}: no file can have this name in {error.encoding}; {advice}") from None
     except RuntimeError:
         raise GankitError(f"{path}: ~ does not stand for a home folder here; write the path in full") from None
 

@@ -5,7 +5,6 @@ import hashlib
 import os
 import random
 import signal
-import sys
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -18,7 +17,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from gankit.errors import PartError, first_of
+from gankit.errors import PartError, first_of, is_fault_of_machine, typed_line
 
 Given = ParamSpec("Given")
 Result = TypeVar("Result")
@@ -66,39 +65,69 @@ def plain_torch() -> Iterator[None]:
 
 
 def _on_interrupt() -> Any:
-    """What SIGINT does; None in threads that cannot set it."""
+    """What SIGINT does; None in threads that cannot set it, and where no Python code has set it."""
     return signal.getsignal(signal.SIGINT) if threading.current_thread() is threading.main_thread() else None
 
 
+def _read(setting: Callable[[], Any]) -> Any:
+    """A setting; None where it cannot be read, such as the working directory when it is deleted."""
+    try:
+        return setting()
+    except Exception:
+        return None
+
+
+# What all parts share: its name, the function that reads it, and the one that sets it. Of a thread:
 _SHARED: dict[str, tuple[Callable[[], Any], Callable[[Any], Any]]] = {
-    "torch's default dtype": (torch.get_default_dtype, torch.set_default_dtype),
     "torch's default device": (torch.get_default_device, lambda device: torch.set_default_device(None)),
     "torch's number of CPU threads": (torch.get_num_threads, torch.set_num_threads),
-    "torch's deterministic mode": (torch.get_deterministic_debug_mode, torch.set_deterministic_debug_mode),
     "torch's gradient mode": (torch.is_grad_enabled, torch.set_grad_enabled),
     "NumPy's handling of errors": (np.geterr, lambda state: np.seterr(**state)),
+}
+# Of the program:
+_GLOBAL: dict[str, tuple[Callable[[], Any], Callable[[Any], Any]]] = {
+    "torch's default dtype": (torch.get_default_dtype, torch.set_default_dtype),
+    "torch's deterministic mode": (torch.get_deterministic_debug_mode, torch.set_deterministic_debug_mode),
     "the working directory": (os.getcwd, os.chdir),
     "what Ctrl-C does": (_on_interrupt, lambda handler: signal.signal(signal.SIGINT, handler)),
-}  # What all parts share: its name, the function that reads it, and the one that sets it
+    # Draws do not change it; `own_draws` puts the state back, too.
+    "torch's seed": (torch.initial_seed, torch.default_generator.manual_seed),
+}
 
 
 @contextlib.contextmanager
 def unchanged_settings(name: str, seed: bool = True) -> Iterator[None]:
     """Raise a PartError, with the part's name, where the block changes what all parts share, which is put back.
 
-    `seed` tells whether that of torch's global generator belongs to it.
+    Settings of the whole program are watched only where this thread has the turn to draw: else another thread, such as
+    one that trains, may be the one that changes them. `seed` tells whether torch's seed is among them.
     """
-    before, first = {what: read() for what, (read, _) in _SHARED.items()}, torch.initial_seed()
+    watched = dict(_SHARED)
+    if torch._C._len_torch_function_stack():  # perhaps a default of the program's own, which torch nests in its order
+        del watched["torch's default device"]
+    if _turns[-1:] == [threading.get_ident()]:
+        watched |= _GLOBAL
+        if not seed:
+            del watched["torch's seed"]
+        if torch.cuda.is_initialized():  # type: ignore[no-untyped-call]
+            del watched["torch's deterministic mode"]  # features that another thread computes on a GPU set it
+    before = {what: value for what, (read, _) in watched.items() if (value := _read(read)) is not None}
+    raised: BaseException | None = None
     try:
         yield
+    except BaseException as error:
+        raised = error
+        raise
     finally:
-        changed = [what for what, (read, _) in _SHARED.items() if read() != before[what]]
+        changed = [what for what, value in before.items() if _read(watched[what][0]) != value]
         for what in changed:
-            _SHARED[what][1](before[what])
-        if seed and torch.initial_seed() != first:  # draws do not change it
-            changed.append("torch's seed")
-        if changed and not isinstance(sys.exception(), KeyboardInterrupt):
-            raise PartError(f"{name} changes {first_of(changed)}, which all parts share: leave it as it is")
+            with contextlib.suppress(Exception):  # one that cannot be put back keeps no other from it
+                watched[what][1](before[what])
+        if changed and (raised is None or (isinstance(raised, Exception) and not is_fault_of_machine(raised))):
+            then = "" if raised is None else f"; then it raised {typed_line(raised, 300)}"
+            raise PartError(
+                f"{name} changes {first_of(changed)}, which all parts share: leave it as it is{then}"
+            ) from raised
 
 
 @contextlib.contextmanager

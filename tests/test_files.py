@@ -122,7 +122,7 @@ def test_a_whole_folder_whose_name_the_disk_may_lose_is_kept_with_a_warning(
 def test_a_writer_that_has_just_begun_is_named_too(tmp_path: Path) -> None:
     facts = {"pid": 7, "command": "gankit train", "host": "atlas"}
     with filelock.FileLock(tmp_path / LOCK):
-        threading.Timer(0.5, (tmp_path / HOLDER).write_text, [json.dumps(facts)]).start()
+        threading.Timer(0.5, write_atomically, [tmp_path / HOLDER, json.dumps(facts)]).start()
         with pytest.raises(BusyError, match=r"process 7 on atlas \(gankit train\) is writing"), sole_writer(tmp_path):
             pass
 
@@ -340,7 +340,15 @@ def test_a_name_that_the_encoding_of_files_lacks_is_not_called_missing(tmp_path:
     plain = {**os.environ, "LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
     ended = subprocess.run(command, cwd=tmp_path, env=plain, capture_output=True, text=True, check=False)
     assert ended.returncode == 2
-    assert r"\xe9: no file can have this name in ascii; set PYTHONUTF8=1" in ended.stderr
+    assert r"'\xe9': no file can have this name in ascii; set PYTHONUTF8=1" in ended.stderr
+
+
+@pytest.mark.skipif(os.name == "nt", reason="such names can be written there")
+def test_half_a_letter_is_no_name_in_any_encoding() -> None:
+    said = r"^'a\\ud800': no file can have this name in utf-8; write it in other letters$"
+    with pytest.raises(GankitError, match=said) as caught:
+        user_path("a\ud800")
+    assert str(caught.value).encode()
 
 
 def test_the_current_folder_is_not_replaced(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

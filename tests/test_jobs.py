@@ -144,6 +144,31 @@ run_jobs([Job(name, slow) for name in ("idle", "a", "b")], Path({str(tmp_path)!r
     assert not alive
 
 
+@pytest.mark.skipif(os.name == "nt", reason="a process does not learn there that its parent has ended")
+def test_a_look_at_the_parent_that_fails_is_neither_its_end_nor_the_last() -> None:
+    script = """
+import errno, psutil, sys, time
+from gankit.studies.worker import end_with
+status, failures = psutil.Process.status, [psutil.AccessDenied(), OSError(errno.EMFILE, "Too many open files")]
+def look(process):
+    if failures:
+        raise failures.pop()
+    print("seen", flush=True)
+    return status(process)
+psutil.Process.status = look
+end_with(int(sys.argv[1]))
+time.sleep(30)
+"""
+    wait = [sys.executable, "-c", "import sys; sys.stdin.read()"]
+    with subprocess.Popen(wait, stdin=subprocess.PIPE) as parent:
+        command = [sys.executable, "-c", script, str(parent.pid)]
+        with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as worker:
+            assert worker.stdout is not None
+            assert worker.stdout.readline() == "seen\n"
+            parent.kill()
+            assert worker.wait(timeout=60) == 1
+
+
 @pytest.mark.slow
 @pytest.mark.skipif(os.name == "nt", reason="a process does not learn there that its parent has ended")
 def test_workers_that_still_load_when_their_parent_is_killed_end_too(tmp_path: Path) -> None:

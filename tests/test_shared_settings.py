@@ -4,19 +4,24 @@ from __future__ import annotations
 
 import os
 import signal
+import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import strangers
 import torch
-from strangers import Painter, Scoring, Trained
+from strangers import IMAGES, Painter, Scoring, Trained
 from torch import Tensor, nn
 
 import gankit
+from gankit import seeds
 from gankit.errors import PartError
+from gankit.runs.networks import call_part
 
 trained = strangers.trained
 CHANGES: dict[str, Callable[[], Any]] = {
@@ -39,8 +44,13 @@ def shared() -> list[Any]:
     ]  # fmt: skip
 
 
+@pytest.mark.cpu
 @pytest.mark.parametrize("what", CHANGES)
-def test_a_part_that_changes_what_all_share_is_refused(what: str, trained: Trained) -> None:
+def test_a_part_that_changes_what_all_share_is_refused(
+    what: str, trained: Trained, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.cuda, "is_initialized", lambda: False)  # an earlier test may have used a GPU
+
     class Changing(Painter):
         def forward(self, z: Tensor) -> Any:
             CHANGES[what]()
@@ -76,6 +86,168 @@ def test_a_part_that_ends_the_making_of_gradients_is_refused(trained: Trained) -
     with pytest.raises(PartError, match=r"critic mine, .*changes torch's gradient mode, which all parts share"):
         trained(critic=gankit.wrap("critic", Graphless))
     assert torch.is_grad_enabled()
+
+
+def test_a_seed_is_put_back_so_that_a_second_build_is_refused_too(trained: Trained) -> None:
+    class Seeding(Scoring):
+        def __init__(self) -> None:
+            super().__init__()
+            torch.manual_seed(0)
+
+    class Nested(gankit.Loss):
+        def __init__(self, *, augment: gankit.Augment) -> None:
+            pass
+
+    for kind, made in ("critic", gankit.wrap("critic", Seeding)), ("augment", gankit.wrap("augment", Seeding)):
+        getattr(gankit, f"{kind}s").register("seeding")(made)
+    gankit.losses.register("nested")(Nested)
+    image, state = gankit.ImageSpec(3, 16, 16), torch.get_rng_state()
+    for _ in range(2):
+        with seeds.own_draws([]):
+            with pytest.raises(PartError, match=r"^critic seeding changes torch's seed"):
+                gankit.build("critic", "seeding", image)
+            with pytest.raises(PartError, match=r"^augment seeding changes torch's seed, [^;]*$"):
+                gankit.build("loss", "nested", image, augment="seeding")
+        assert torch.equal(torch.get_rng_state(), state)
+
+
+def test_the_device_is_not_watched_where_the_program_has_a_default_of_its_own() -> None:
+    def moving(images: Tensor) -> Tensor:
+        torch.set_default_device("meta" if torch.get_default_device().type == "cpu" else "cpu")
+        return images
+
+    image = torch.ones(1)
+    try:
+        torch.set_default_device("meta")
+        assert call_part("features mine", moving, image) is image
+        assert torch.get_default_device().type == "cpu"
+    finally:
+        torch.set_default_device(None)
+    with pytest.raises(PartError, match="features mine changes torch's default device"):
+        call_part("features mine", moving, image)
+    assert torch.zeros(1).device.type == "cpu"
+
+
+class Averages(gankit.Features):
+    dim = 3
+
+    def forward(self, images: Tensor) -> Tensor:
+        time.sleep(0.001)  # so that others run meanwhile
+        return images.mean((2, 3))
+
+
+@contextmanager
+def restless() -> Iterator[None]:
+    """Another thread that seeds torch, as a training does in each step, and changes all other settings."""
+    over, begun = threading.Event(), threading.Event()
+
+    def change() -> None:
+        with seeds.own_draws():
+            for step in range(10**9):
+                if over.is_set():
+                    return
+                seeds.seed_torch(0, "step", step)
+                torch.set_default_dtype((torch.float32, torch.float64)[step % 2])
+                torch.set_deterministic_debug_mode(step % 2)
+                os.chdir(("/", home)[step % 2])
+                begun.set()
+
+    home, dtype = os.getcwd(), torch.get_default_dtype()
+    thread = threading.Thread(target=change)
+    thread.start()
+    try:
+        assert begun.wait(60)
+        yield
+    finally:
+        over.set()
+        thread.join()
+        torch.set_default_dtype(dtype)
+        torch.set_deterministic_debug_mode(0)
+        os.chdir(home)
+
+
+def test_no_part_is_blamed_for_what_another_thread_changes() -> None:
+    gankit.features.register("averages")(Averages)
+    image, images = gankit.ImageSpec(3, 16, 16), torch.ones(2, 3, 16, 16)
+    with restless():
+        for _ in range(100):
+            features = gankit.build("features", "averages", image)
+            assert call_part("features averages", features, images).shape == (2, 3)
+            gankit.build("metric", "frechet")
+
+
+class Generated(gankit.Dataset):
+    """Images that are drawn when they are read, from torch's generator, whose state is put back."""
+
+    image, value_range, dtype = gankit.ImageSpec(3, 16, 16), (0.0, 255.0), np.dtype(np.uint8)
+
+    @property
+    def images(self) -> Any:
+        return self.read(np.arange(len(self)))
+
+    def __len__(self) -> int:
+        return 512
+
+    def read(self, indices: Any) -> Any:
+        state = torch.get_rng_state()
+        torch.manual_seed(int(indices[0]))
+        time.sleep(0.01)
+        drawn = torch.randint(256, (len(indices), *self.image.shape), dtype=torch.uint8).numpy()
+        torch.set_rng_state(state)
+        return drawn
+
+
+def test_a_data_set_may_seed_torch_to_draw_and_put_it_back() -> None:
+    state = torch.get_rng_state()
+    data = Generated()
+    assert gankit.evaluate(data, data, features=Averages(), metrics=["frechet"])
+    assert torch.equal(torch.get_rng_state(), state)
+
+
+@pytest.mark.skipif(os.name == "nt", reason="the working directory cannot be deleted there")
+def test_a_working_directory_that_is_gone_stops_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def leaving(images: Tensor) -> Tensor:
+        torch.set_grad_enabled(True)
+        os.chdir("/")
+        return images
+
+    (tmp_path / "gone").mkdir()
+    monkeypatch.chdir(tmp_path / "gone")
+    (tmp_path / "gone").rmdir()
+    with seeds.own_draws([]):
+        assert gankit.build("critic", "dcgan", gankit.ImageSpec(3, 16, 16), width=4) is not None
+    assert gankit.evaluate(IMAGES, IMAGES, features="pixels", metrics=["frechet"])
+    (tmp_path / "soon").mkdir()
+    os.chdir(tmp_path / "soon")
+
+    def deleting(images: Tensor) -> Tensor:
+        (tmp_path / "soon").rmdir()
+        return leaving(images)
+
+    said = "^augment mine changes torch's gradient mode, the working directory, which all parts share"
+    with seeds.own_draws([]), pytest.raises(PartError, match=said):
+        call_part("augment mine", deleting, torch.ones(1))
+    assert torch.is_grad_enabled()
+
+
+def test_an_error_beside_a_change_is_named_and_one_of_the_machine_stays() -> None:
+    def failing(error: Exception) -> Callable[[Tensor], Tensor]:
+        def call(images: Tensor) -> Tensor:
+            np.seterr(invalid="raise")
+            raise error
+
+        return call
+
+    before = np.geterr()
+    said = (
+        r"^critic mine changes NumPy's handling of errors, .*; then it raised PartError: critic mine, .*: no such layer"
+    )
+    with pytest.raises(PartError, match=said):
+        call_part("critic mine", failing(ValueError("no such layer")), torch.ones(1))
+    for error in MemoryError("of the machine"), RuntimeError("CUDA error: of the machine"):
+        with pytest.raises(type(error), match=r"of the machine$"):
+            call_part("critic mine", failing(error), torch.ones(1))
+    assert np.geterr() == before
 
 
 class Constant(Scoring):

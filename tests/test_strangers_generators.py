@@ -289,6 +289,12 @@ class Drawing(Painter):
         return super().inner(random.random() * z + torch.from_numpy(np.random.normal(size=z.shape)).float())
 
 
+class DrawingCritic(Scoring):
+    def forward(self, images: Tensor) -> Any:
+        weights = torch.from_numpy(np.random.normal(size=images.shape)).float()
+        return super().forward(images + random.random() * weights)
+
+
 def test_draws_of_numpy_and_python_follow_the_seed_and_a_resume(trained: Trained) -> None:
     np.random.seed(0)
     random.seed(0)
@@ -307,6 +313,8 @@ def test_draws_of_numpy_and_python_follow_the_seed_and_a_resume(trained: Trained
         assert run.steps == 3
         assert all(torch.equal(value, expected[name]) for name, value in run.generator.state_dict().items())
         assert np.array_equal(run.sample(4), runs[0].sample(3 + 1))
+    run = trained(critic=gankit.wrap("critic", DrawingCritic), name="critic")
+    assert run.finished, "draws of a critic are not taken for a clock"
     assert random.getstate() == state, "the calling program's own draws go on as they were"
     assert np.array_equal(np.random.get_state()[1], numbers)
 

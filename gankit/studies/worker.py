@@ -167,10 +167,16 @@ def end_with(parent: int) -> None:
     PARENT = parent
 
     def watch() -> None:
-        with contextlib.suppress(psutil.NoSuchProcess):
-            process = psutil.Process(parent)
-            while process.is_running() and process.status() != psutil.STATUS_ZOMBIE:
-                time.sleep(POLL)
+        process = None
+        while True:
+            with contextlib.suppress(psutil.Error, OSError):  # too many open files, for one, say nothing of the parent
+                try:
+                    process = process or psutil.Process(parent)
+                    if not process.is_running() or process.status() == psutil.STATUS_ZOMBIE:
+                        break
+                except psutil.NoSuchProcess:
+                    break
+            time.sleep(POLL)
         ORPHANED.set()
         with BUSY:
             os._exit(1)

@@ -40,7 +40,7 @@ def mixes_samples(network: nn.Module, shape: tuple[int, ...], image: ImageSpec, 
 
     def output(scale: float) -> Tensor:
         each = copied(probe)  # a pass may change buffers
-        seeds.manual_seed(2)  # dropout and other random layers draw the same at every call
+        seeds.seed_torch(2, "mixing")  # dropout and other random layers draw the same at every call
         return each(torch.cat([sample, scale * others]), labels)[0]  # type: ignore[no-any-return]
 
     with torch.no_grad(), seeds.own_draws([]):

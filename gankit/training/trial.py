@@ -135,7 +135,8 @@ def _idle_losses(stepper: Stepper) -> list[str]:
             turn = turn_of(stepper, side)
             for term in stepper.objective.due(side, 0):
                 before = {name: getattr(turn, name).clone() for name in _READ}
-                with seeds.unchanged_settings(f"loss {term.name}"):
+                # On a GPU a thread may read images ahead, and a data set may seed torch to make them.
+                with seeds.unchanged_settings(f"loss {term.name}", seed=stepper.device.type != "cuda"):
                     value = getattr(term.loss, side)(turn)
                 if changed := [name for name in _READ if not _unchanged(getattr(turn, name), before[name])]:
                     raise PartError(f"loss {term.name} changes turn.{' and turn.'.join(changed)} in place: copy first")

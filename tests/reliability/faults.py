@@ -391,9 +391,14 @@ def whole_run(words: list[str], place: Path, processes: int = 1) -> tuple[Path, 
     return out, ended
 
 
-def go_on(words: list[str], out: Path, place: Path, processes: int = 1, fault: Fault | None = None) -> list[str]:
-    """Train or resume the run in a folder to its end; what was wrong."""
+def resume(words: list[str], out: Path, place: Path, processes: int = 1, fault: Fault | None = None) -> Ended:
+    """Train or resume the run in a folder to its end."""
     begun = (out / "experiment.toml").is_file()
     command = ["resume", str(out)] if begun else ["train", *words, "--out", str(out)]
-    ended = gankit_process(command, place, fault, processes=processes)
-    return [f"{command[0]} ended with {ended.code}: {ended.said[-300:]}"] if ended.code else []
+    return gankit_process(command, place, fault, processes=processes)
+
+
+def go_on(words: list[str], out: Path, place: Path, processes: int = 1) -> list[str]:
+    """As `resume`; what was wrong."""
+    ended = resume(words, out, place, processes)
+    return [f"it went on, and ended with {ended.code}: {ended.said[-300:]}"] if ended.code else []
