@@ -101,16 +101,17 @@ _GLOBAL: dict[str, tuple[Callable[[], Any], Callable[[Any], Any]]] = {
 
 
 @contextlib.contextmanager
-def unchanged_settings(name: str, seed: bool = True) -> Iterator[None]:
+def unchanged_settings(name: str, seed: bool = True, alone: bool = True) -> Iterator[None]:
     """Raise a PartError, with the part's name, where the block changes what all parts share, which is put back.
 
     Settings of the whole program are watched only where this thread has the turn to draw: else another thread, such as
-    one that trains, may be the one that changes them. `seed` tells whether torch's seed is among them.
+    one that trains, may be the one that changes them. `seed` tells whether torch's seed is among them. `alone` is false
+    where a thread of gankit reads images meanwhile, as their data set asks for.
     """
     watched = dict(_SHARED)
     if torch._C._len_torch_function_stack():  # perhaps a default of the program's own, which torch nests in its order
         del watched["torch's default device"]
-    if _turns[-1:] == [threading.get_ident()]:
+    if alone and _turns[-1:] == [threading.get_ident()]:
         watched |= _GLOBAL
         if not seed:
             del watched["torch's seed"]

@@ -190,6 +190,7 @@ class Generated(gankit.Dataset):
         return 512
 
     def read(self, indices: Any) -> Any:
+        time.sleep(0.005)  # features of the images before begin meanwhile
         state = torch.get_rng_state()
         torch.manual_seed(int(indices[0]))
         time.sleep(0.01)
@@ -203,6 +204,25 @@ def test_a_data_set_may_seed_torch_to_draw_and_put_it_back() -> None:
     data = Generated()
     assert gankit.evaluate(data, data, features=Averages(), metrics=["frechet"])
     assert torch.equal(torch.get_rng_state(), state)
+
+
+def test_such_a_data_set_is_read_while_features_are_computed_in_a_training(tmp_path: Path) -> None:
+    """The training has the turn to draw, and the next images are read in another thread."""
+
+    class Slow(Averages):
+        def forward(self, images: Tensor) -> Tensor:
+            time.sleep(0.01)  # ends while the next images are drawn
+            return super().forward(images)
+
+    gankit.features.register("slow")(Slow)
+    experiment = gankit.load(
+        "wgan-gp", "generator.width=2", "critic.width=2", "training.steps=2", "training.batch=2",
+        "training.generator_batch=2", "training.critic_steps=1", "training.tick_every=1", "training.device=cpu",
+        "evaluation.every=1", "evaluation.count=256", "evaluation.subset=256", "evaluation.features=slow",
+        'evaluation.metrics=["frechet"]',
+    )  # fmt: skip
+    run = gankit.train(experiment, tmp_path / "run", data=Generated())
+    assert [sorted(row["metrics"]) for row in run.log] == [["frechet"]] * 2
 
 
 @pytest.mark.skipif(os.name == "nt", reason="the working directory cannot be deleted there")

@@ -184,6 +184,7 @@ def test_a_page_that_is_one_image(tmp_path: Path) -> None:
         (pixels(4, 5), {"rows": 2}, {273: (4, [8, 0])}, "no strips or tiles for some"),
         (pixels(20, 28), {"tile": 16}, {324: (4, [8, 0, 520, 776])}, "no strips or tiles for some"),
         (pixels(4, 5), {}, {33629: (4, [1] * 5)}, "several images as one page"),
+        (pixels(4, 5), {}, {32997: (4, [5])}, "several images as one page"),
         (pixels(4, 5), {}, {256: (4, [2**31 - 1]), 257: (4, [2**31 - 1])}, "million pixels"),
     ],
 )

@@ -265,6 +265,7 @@ def test_words_for_missing_values_that_are_classes() -> None:
     ("groups", "read"),
     [
         ([2, "1", 2.0], ["2", "1", "2"]),
+        ([2, "1", np.float32(2)], ["2", "1", "2"]),
         ([101, "102A", 101], ["101", "102A", "101"]),
         ([b"p1", "p1", b"p\xff"], ["p1", "p1", "p\\xff"]),
     ],

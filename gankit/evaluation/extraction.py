@@ -196,7 +196,7 @@ class _Pass:
             for batch in read_ahead:
                 torch.set_num_threads(self.thread_choice.threads)
                 start = perf_counter()
-                vectors = call_part(who, self.network, batch.to(self.device))
+                vectors = call_part(who, self.network, batch.to(self.device), alone=False)
                 needed = (len(batch), self.network.dim)
                 if vectors.shape != needed:
                     raise PartError(f"{who} gave {tuple(vectors.shape)} for {len(batch)} images; {needed} is needed")

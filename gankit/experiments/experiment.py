@@ -307,7 +307,7 @@ def load(
 
     Raises:
         SettingsError: the file is missing or not valid; one line per error, with its place and what to do. Or `data` is
-            given for an `Experiment` whose settings a recipe computed from other images.
+            given for an `Experiment` whose settings a recipe computed from the images that it names.
         DataError: a recipe's settings cannot follow from the images, which are too few, too small or too large.
     """
     if isinstance(recipe_or_path, Experiment):

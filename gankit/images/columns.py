@@ -88,7 +88,7 @@ def _text(item: Any) -> str:
     """An item of a column as text; a whole number alike, whether it is kept as an integer or as a float."""
     if isinstance(item, bytes):
         return item.decode(errors="backslashreplace")
-    return str(int(item)) if isinstance(item, float) and item.is_integer() else str(item)
+    return str(int(item)) if isinstance(item, (float, np.floating)) and item.is_integer() else str(item)
 
 
 def whole(values: NDArray[Any]) -> NDArray[Any]:

@@ -15,6 +15,7 @@ _SUBFILE, _WIDTH, _HEIGHT, _BITS, _PHOTOMETRIC, _FILL_ORDER = 254, 256, 257, 258
 _SAMPLES, _PLANES, _COLOR_MAP, _INK_SET, _DOT_RANGE = 277, 284, 320, 332, 336
 _CURVES = (291, 301, 433)  # GrayResponseCurve, TransferFunction and Decode
 _COMPRESSION, _DESCRIPTION, _STRIPS, _TILES = 259, 270, 273, 324
+_DEPTH = 32997  # ImageDepth: how many images a page holds
 _METAMORPH = 33629  # has a value for each image; Pillow gives a single one as a number
 _EXTRA_SAMPLES, _SAMPLE_FORMAT, _REFERENCE = 338, 339, 532
 _PALETTE, _CMYK, _YCBCR = 3, 5, 6
@@ -54,7 +55,7 @@ def _problem(picture: Picture) -> str | None:
     """What cannot be read as it is stored, and what to do; or None."""
     tags = picture.tag_v2
     kind, samples, bits = tags.get(_PHOTOMETRIC), tags.get(_SAMPLES, 1), set(tags.get(_BITS, (1,)))
-    if isinstance(tags.get(_METAMORPH), tuple) or _is_stack(picture):
+    if isinstance(tags.get(_METAMORPH), tuple) or tags.get(_DEPTH, 1) != 1 or _is_stack(picture):
         return "holds several images as one page, of which Pillow reads the first; save each as its own file"
     if kind is None:
         return "does not say which of its values is black (PhotometricInterpretation); save it anew"

@@ -178,9 +178,9 @@ def trace_roots(values: Matrix, removed: list[Matrix]) -> Matrix:
     """tr sqrt(diag(values) - Z'Z) of (q,) eigenvalues and each of some (k, q) matrices Z, by (2) and (3).
 
     Each diag(values) - Z'Z must be positive semi-definite. Of up to 64 eigenvalues none is left out but rounding errors
-    of zero: standard errors of the distance are exact to some 1e-7 or better, unless spreads of features decay faster
-    than with the square of their place (1e-6 with the cube). Of more the sum errs by some 1e-8 of the largest root: Z
-    may take a whole direction away, and the root of a rounding error remains.
+    of zero: standard errors of the distance are exact to some 1e-6 or better, and to some 1e-4 where spreads of
+    features decay faster than with the power 1.5 of their place. Of more the sum errs by some 1e-8 of the largest
+    root: Z may take a whole direction away, and the root of a rounding error remains.
     """
     if not (values > 0).any():
         return np.zeros(len(removed))

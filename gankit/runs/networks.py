@@ -111,15 +111,18 @@ def probe_inputs(network: nn.Module, image: ImageSpec) -> tuple[Tensor, Tensor |
     return torch.randn(PROBE_BATCH, *sizes), probe_labels(PROBE_BATCH, image)
 
 
-def call_part(name: str, part: Callable[..., Any], *inputs: Tensor | None) -> Tensor:
+def call_part(name: str, part: Callable[..., Any], *inputs: Tensor | None, alone: bool = True) -> Tensor:
     """The output of a part for these inputs, without gradients: a tensor of any shape.
+
+    `alone` is as for `seeds.unchanged_settings`.
 
     Raises:
         PartError: it raises an error, returns something other than a tensor, or changes what all parts share; names the
             part, and its inputs and outcome. Errors of the machine, such as too little memory, stay as they are.
     """
     arguments = describe_value([value for value in inputs if value is not None])
-    with torch.no_grad(), seeds.unchanged_settings(name), blame(PartError, f"{name}, called with {arguments}, raised"):
+    unchanged = seeds.unchanged_settings(name, alone=alone)
+    with torch.no_grad(), unchanged, blame(PartError, f"{name}, called with {arguments}, raised"):
         output = part(*inputs)
     if not isinstance(output, Tensor):
         raise PartError(
