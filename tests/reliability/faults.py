@@ -24,6 +24,7 @@ import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -39,6 +40,7 @@ from gankit.training import trainer
 ROOT = Path(__file__).parents[2]
 RESULTS = Path(__file__).parent / "results"
 PLUGINS = ("gankit-adaptive-augment", "gankit-dicom", "gankit-fastgan", "gankit-stylegan2")
+OF_PLUGINS = {"r3gan-ada": PLUGINS[0], "fastgan": PLUGINS[2], "stylegan2": PLUGINS[3]}  # their recipes
 SIZES = {"width": 4, "widths": "[4,4,4]", "max_width": 4, "latent_dim": 8, "style_dim": 8, "group_width": 2}
 TIMES = ("seconds", "images_per_second")
 DEADLINE = 300.0  # Seconds of one process
@@ -253,7 +255,9 @@ def _rows(content: bytes) -> list[dict[str, Any]]:
 
 def small(recipe: str, place: Path) -> list[str]:
     """The words of a training of a second, whose images stand in `place`; of a recipe, or of the file of a plug-in."""
-    source = register(recipe) if recipe in PLUGINS else recipe
+    plugin = recipe if recipe in PLUGINS else OF_PLUGINS.get(recipe)
+    example = register(plugin) if plugin else recipe
+    source = recipe if recipe in OF_PLUGINS else example
     images = place / ("scans" if recipe == "gankit-dicom" else "images.npz")
     if not images.exists():
         draw_images(images)
@@ -276,6 +280,7 @@ def small(recipe: str, place: Path) -> list[str]:
     ]  # fmt: skip
 
 
+@cache
 def register(plugin: str) -> str:
     """Let this process have the parts of a plug-in; its experiment file."""
     folder = ROOT / "plugins" / plugin
@@ -310,9 +315,9 @@ def draw_images(place: Path) -> None:
 
 
 def recipes() -> list[str]:
-    """All recipes but those that differ from another in sizes alone, and the plug-ins that train."""
+    """All recipes but those that differ from another in sizes alone, and the examples and recipes of plug-ins."""
     fixed = (name for name in fixed_recipe_names() if name not in ("demo", "wgan-gp-64"))
-    return [*fixed, *computed.names(), *PLUGINS]
+    return [*fixed, *computed.names(), *PLUGINS, *OF_PLUGINS]
 
 
 class Tally:
