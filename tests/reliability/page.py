@@ -93,7 +93,9 @@ def render(results: Path) -> str:
             compared = ", ".join(f"{name} {value:+d}" if isinstance(value, int) else f"{name} {value:.3f}"
                                  for name, value in values.items())  # fmt: skip
             what = f"{found['tried']:,} {found['what']}, the last tenth compared with the second tenth"
-            notes.append(f"Of {what} (ratios; open files: difference): {compared}.\n")
+            notes.append(
+                f"Of {what} (ratios; open files: difference; time: beside work that stays the same): {compared}.\n"
+            )
     return HEAD + "\n".join(lines) + "\n" + "".join(f"\n{note}" for note in notes) + TAIL
 
 
