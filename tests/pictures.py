@@ -16,6 +16,8 @@ from PIL import Image
 from gankit.errors import DataError
 
 Array = NDArray[Any]
+TYPES = {1: "B", 2: "B", 3: "H", 4: "I", 7: "B", 9: "i", 12: "d", 16: "Q", 17: "q"}
+"""How struct packs numbers of TIFF's types."""
 
 
 def pixels(*shape: int, seed: int = 0, dtype: Any = np.uint8) -> Array:
@@ -40,9 +42,9 @@ def error(make: Callable[[], object]) -> str:
     return text
 
 
-def _png(header: tuple[int, ...], *chunks: tuple[bytes, bytes]) -> bytes:
+def png(header: tuple[int, ...], *chunks: tuple[bytes, bytes], interlaced: bool = False) -> bytes:
     """A PNG of a header (width, height, bits, kind of colour) and chunks, which Pillow may not be able to write."""
-    parts = [(b"IHDR", struct.pack(">IIBBBBB", *header, 0, 0, 0)), *chunks, (b"IEND", b"")]
+    parts = [(b"IHDR", struct.pack(">IIBBBBB", *header, 0, 0, interlaced)), *chunks, (b"IEND", b"")]
     return b"\x89PNG\r\n\x1a\n" + b"".join(
         struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
         for kind, content in parts
@@ -52,13 +54,13 @@ def _png(header: tuple[int, ...], *chunks: tuple[bytes, bytes]) -> bytes:
 def sixteen_bit_colour_png(array: Array) -> bytes:
     """Of (h, w, 3) uint16."""
     lines = b"".join(b"\0" + row.astype(">u2").tobytes() for row in array)
-    return _png((array.shape[1], array.shape[0], 16, 2), (b"IDAT", zlib.compress(lines)))
+    return png((array.shape[1], array.shape[0], 16, 2), (b"IDAT", zlib.compress(lines)))
 
 
 def palette_png(colours: list[tuple[int, int, int]], bits: int, row: bytes) -> bytes:
     """One row of packed pixels, which may point beyond the colours."""
     palette = bytes(value for colour in colours for value in colour)
-    return _png((len(row) * 8 // bits, 1, bits, 3), (b"PLTE", palette), (b"IDAT", zlib.compress(b"\0" + row)))
+    return png((len(row) * 8 // bits, 1, bits, 3), (b"PLTE", palette), (b"IDAT", zlib.compress(b"\0" + row)))
 
 
 def palette_bmp(colours: list[tuple[int, int, int]], bits: int, row: bytes) -> bytes:
@@ -127,7 +129,7 @@ def tiff(
     at, listed, beyond = start + len(contents), b"", b""
     after = at + (8 if big else 2) + len(entries) * (20 if big else 12) + room
     for tag, (form, values) in entries.items():
-        raw = struct.pack(f"{order}{len(values)}{ {1: 'B', 2: 'B', 3: 'H', 4: 'I'}[form] }", *values)
+        raw = struct.pack(f"{order}{len(values)}{TYPES[form]}", *values)
         listed += struct.pack(f"{order}HH{number}", tag, form, len(values))
         if len(raw) <= room:
             listed += raw.ljust(room, b"\0")

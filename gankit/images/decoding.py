@@ -18,7 +18,7 @@ from PIL import ExifTags, Image, UnidentifiedImageError
 from PIL import __version__ as PIL_VERSION
 
 from gankit.errors import DataError, GankitError, cause
-from gankit.images import tiff
+from gankit.images import png, tiff
 from gankit.images.resizing import Fit, Size, resized
 from gankit.images.room import room_for, too_many
 from gankit.terminal.text import progress_bar
@@ -34,7 +34,7 @@ PART = 2**20
 """Pixels that are converted at once: of the whole of a large picture, Pillow and NumPy would make several copies."""
 NAMED = 5  # pictures with a problem, at most, that a message names
 NO_PROGRESS_BAR = 500  # where there are no more pictures than this
-FORMAT = 5  # rises when decoding gives other arrays, so that those of older versions in the cache are not read
+FORMAT = 6  # rises when decoding gives other arrays, so that those of older versions in the cache are not read
 
 
 @dataclass(frozen=True)
@@ -163,10 +163,14 @@ def _stored_form(picture: Image.Image, where: str) -> Form:
     if (mode == "L" or deep) and "transparency" in picture.info:
         # Pillow does not scale the transparent value of less than 8 bits as it scales the pixels.
         raise DataError(f"{where} has a transparent grey value; save it without transparency")
+    if picture.format == "PNG":
+        png.load(picture)  # as asking for its EXIF would
     pages, orientation = getattr(picture, "n_frames", 1), picture.getexif().get(ExifTags.Base.Orientation)
     # The second picture of an MPO file (some cameras' .jpg) is a preview; other files with many pages hold many images.
     if pages > 1 and picture.format != "MPO":
         raise DataError(f"{where} holds {pages} pages or frames; save each as its own file")
+    if isinstance(orientation, (bytes, str)):
+        raise DataError(f"{where} says in text or bytes how it lies (Orientation), which Pillow ignores; save it anew")
     width, height = picture.size
     if isinstance(picture, tiff.Picture):
         tiff.prepare(picture, where)

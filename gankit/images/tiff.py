@@ -2,6 +2,7 @@
 
 import math
 import re
+import struct
 from typing import Any
 
 from PIL import ImagePalette, TiffImagePlugin
@@ -15,15 +16,23 @@ _SUBFILE, _WIDTH, _HEIGHT, _BITS, _PHOTOMETRIC, _FILL_ORDER = 254, 256, 257, 258
 _SAMPLES, _PLANES, _COLOR_MAP, _INK_SET, _DOT_RANGE = 277, 284, 320, 332, 336
 _CURVES = (291, 301, 433)  # GrayResponseCurve, TransferFunction and Decode
 _COMPRESSION, _DESCRIPTION, _STRIPS, _TILES = 259, 270, 273, 324
+_ORIENTATION, _STRIP_SIZES, _TILE_WIDTH, _TILE_SIZES, _SUB_IMAGES = 274, 279, 322, 325, 330
 _DEPTH = 32997  # ImageDepth: how many images a page holds
 _METAMORPH = 33629  # has a value for each image; Pillow gives a single one as a number
 _EXTRA_SAMPLES, _SAMPLE_FORMAT, _REFERENCE = 338, 339, 532
+_NUMBERS = {
+    _SUBFILE, _BITS, _PHOTOMETRIC, _FILL_ORDER, _SAMPLES, _PLANES, _INK_SET, _DOT_RANGE, _COMPRESSION, _STRIPS, _TILES,
+    _DEPTH, _METAMORPH, _EXTRA_SAMPLES, _SAMPLE_FORMAT, _REFERENCE, _ORIENTATION, _STRIP_SIZES, _TILE_SIZES, *_CURVES,
+}  # fmt: skip
+"""Tags whose values Pillow ignores, or gives as text, where they are of a type that is no number's."""
 _PALETTE, _CMYK, _YCBCR = 3, 5, 6
-_SEPARATE = 2
-_MASK = 4  # a bit of NewSubfileType
+_SEPARATE, _JPEG = 2, 7
+_PREVIEW, _MASK = 1, 4  # bits of NewSubfileType
 _REFERENCES = ((0, 255) * 3, (0, 255, 128, 255, 128, 255))  # black and white as they are without the tag
-_STACKS = r'ImageJ=.*?\nimages=(\d{1,18})\b|\{"shape": \[([\d, ]{1,200})\].*"truncated": true'
-"""What ImageJ and tifffile say of images that follow each other under one directory, as those of MetaMorph do."""
+_IMAGEJ = re.compile(r"^(images|channels|slices|frames)=(\d{1,18})\s*$", re.MULTILINE)
+_OME = re.compile(r'\bSize[ZCT]="(\d{1,18})"')
+_TIFFFILE = re.compile(r'\{"shape": \[([\d, ]{1,200})\].*"truncated": true', re.DOTALL)
+_JPEG_END = 64  # bytes in which the mark of the end is looked for; zeros may follow it
 _ADVICE = "save it anew as plain 8-bit, or as 16-bit grey"
 
 
@@ -54,6 +63,8 @@ def prepare(picture: Picture, where: str) -> None:
 def _problem(picture: Picture) -> str | None:
     """What cannot be read as it is stored, and what to do; or None."""
     tags = picture.tag_v2
+    if odd := sorted(tag for tag in _listed(picture) & _NUMBERS if not _is_number(tags.get(tag))):
+        return f"has tags of a type that Pillow does not read as a number ({', '.join(map(str, odd))}); save it anew"
     kind, samples, bits = tags.get(_PHOTOMETRIC), tags.get(_SAMPLES, 1), set(tags.get(_BITS, (1,)))
     if isinstance(tags.get(_METAMORPH), tuple) or tags.get(_DEPTH, 1) != 1 or _is_stack(picture):
         return "holds several images as one page, of which Pillow reads the first; save each as its own file"
@@ -76,34 +87,94 @@ def _problem(picture: Picture) -> str | None:
         return "has a palette of another length than its depth needs; save it as RGB"
     if (
         any(tag in tags for tag in _CURVES)
-        or tags.get(_SUBFILE, 0) & _MASK
+        or int(tags.get(_SUBFILE, 0)) & _MASK
         or tuple(tags.get(_REFERENCE, ())) not in ((), *_REFERENCES)
     ):
         return "has a mask, a curve of its values or reference values that Pillow does not apply; " + _ADVICE
+    if int(tags.get(_SUBFILE, 0)) & _PREVIEW and _SUB_IMAGES in tags:
+        return "is a preview of larger images inside it (SubIFDs), which Pillow does not read; save these as own files"
+    if _is_cut_off(picture):
+        return "says that its strips or tiles end before their last row, or they do; replace it or take it out"
     if picture.info.get("compression") == "raw" and not _is_covered(picture):
         return "has no strips or tiles for some of its pixels; replace it or take it out"
     return None
 
 
+def _is_number(value: Any) -> bool:
+    values = value if isinstance(value, tuple) else (value,)
+    return not any(each is None or isinstance(each, (str, bytes)) for each in values)
+
+
+def _listed(picture: Picture) -> set[int]:
+    """All tags that the page's directory lists; Pillow leaves out those of types that it does not know."""
+    tags, file = picture.tag_v2, picture.fp
+    if file is None or tags.offset is None:
+        return set()
+    order = "<" if tags.prefix == b"II" else ">"
+    file.seek(2)
+    big = file.read(2) == struct.pack(order + "H", 43)
+    counter, length, entry = ("Q", "Q", 20) if big else ("H", "I", 12)
+    file.seek(tags.offset)
+    (count,) = struct.unpack(order + counter, file.read(struct.calcsize(counter)))
+    entries = file.read(entry * min(count, 2**16))
+    found = (struct.unpack_from(order + "HH" + length, entries, place) for place in range(0, len(entries), entry))
+    return {tag for tag, _, values in found if values}
+
+
+def _is_cut_off(picture: Picture) -> bool:
+    """Whether strips or tiles of a page without compression say that they are too short, or JPEG ones have no end.
+
+    Pillow would read what follows in the place of the first; libtiff fills the second with grey.
+    """
+    tags: Any = picture.tag_v2
+    places = tags.get(_STRIPS) or tags.get(_TILES, ())
+    sizes = tags.get(_STRIP_SIZES) or tags.get(_TILE_SIZES, ())
+    if picture.info.get("compression") == "raw":
+        bits = tags.get(_BITS, (1,))
+        pixel = bits[0] if tags.get(_PLANES, 1) == _SEPARATE else bits[0] * tags.get(_SAMPLES, 1)
+        boxes, tile = _boxes(picture), tags.get(_TILE_WIDTH)
+        needed = (((tile or right - left) * pixel + 7) // 8 * (bottom - top) for left, top, right, bottom in boxes)
+        return any(0 < size < least for size, least in zip(sizes, needed, strict=False))  # libtiff, too, computes for 0
+    if tags.get(_COMPRESSION) == _JPEG and (file := picture.fp) is not None:
+        for place, size in zip(places, sizes, strict=False):
+            file.seek(place + max(0, size - _JPEG_END))
+            if size and not file.read(min(size, _JPEG_END)).rstrip(b"\0").endswith(b"\xff\xd9"):
+                return True
+    return False
+
+
+def _boxes(picture: Picture) -> list[Any]:
+    return [tile[1] for tile in picture.tile]
+
+
 def _is_stack(picture: Picture) -> bool:
     """Whether further images follow the page's own, by its description (which single ones may keep) and the room."""
     tags: Any = picture.tag_v2
-    said = re.match(_STACKS, str(tags.get(_DESCRIPTION, "")), re.DOTALL)
-    if not said or tags.get(_COMPRESSION, 1) != 1:
+    file, places = picture.fp, (*tags.get(_STRIPS, ()), *tags.get(_TILES, ()))
+    if file is None or not places or tags.get(_COMPRESSION, 1) != 1:
         return False
     width, height = stored_size(picture)
     values = width * tags.get(_SAMPLES, 1)
     page = (values * max(tags.get(_BITS, (1,))) + 7) // 8 * height  # bytes
-    images = int(said[1] or math.prod(map(int, re.findall(r"\d+", said[2]))) // max(1, values * height))
-    start, file = min((*tags.get(_STRIPS, ()), *tags.get(_TILES, ())), default=0), picture.fp
-    return images > 1 and file is not None and file.seek(0, 2) >= start + images * page
+    end = tags.offset if tags.offset > min(places) else file.seek(0, 2)
+    return end - min(places) >= 2 * page and _images(tags.get(_DESCRIPTION, ""), values * height) > 1
+
+
+def _images(text: str | bytes, values: int) -> int:
+    """How many images, of so many values each, ImageJ, OME or tifffile say that there are."""
+    text = text.decode("latin-1") if isinstance(text, bytes) else str(text)
+    if text.startswith("ImageJ="):
+        said = dict(_IMAGEJ.findall(text))
+        return int(said.pop("images", 0)) or math.prod(map(int, said.values()))
+    if shape := _TIFFFILE.match(text):
+        return math.prod(map(int, re.findall(r"\d+", shape[1]))) // max(1, values)
+    return math.prod(map(int, _OME.findall(text))) if "<OME" in text else 1
 
 
 def _is_covered(picture: Picture) -> bool:
     """Whether strips or tiles hold all pixels; Pillow leaves others black, and takes what is left out for a place."""
     width, height = stored_size(picture)
     tags: Any = picture.tag_v2
-    boxes: list[Any] = [tile[1] for tile in picture.tile]
     layers = tags.get(_SAMPLES, 1) if tags.get(_PLANES, 1) == _SEPARATE else 1
-    pixels = sum((right - left) * (bottom - top) for left, top, right, bottom in boxes)
+    pixels = sum((right - left) * (bottom - top) for left, top, right, bottom in _boxes(picture))
     return bool(pixels == width * height * layers and all((*tags.get(_STRIPS, ()), *tags.get(_TILES, ()))))

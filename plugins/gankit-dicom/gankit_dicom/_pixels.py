@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,9 +19,10 @@ from pydicom.uid import HTJ2KLossless, HTJ2KLosslessRPCL, JPEG2000Lossless, JPEG
 
 from gankit_dicom._guard import Problem, guarded
 from gankit_dicom._header import GREY, PIXELS, decoders
+from gankit_dicom._stream import by_adobe, check_count, check_frame
 from gankit_dicom._tones import Function, Window, padding, read_table, stored_range, tones
 
-FORMAT = 4  # counts changes of what decoding gives, so that cached arrays of older versions are not read
+FORMAT = 5  # counts changes of what decoding gives, so that cached arrays of older versions are not read
 _STORED = ("ExtendedOffsetTable", "ExtendedOffsetTableLengths", "PixelData")
 _KEEPS_ALL_BITS = (HTJ2KLossless, HTJ2KLosslessRPCL, JPEG2000Lossless, JPEGLSLossless)
 """Lossless syntaxes of which pydicom gives values as they were encoded; in all others it clears the unused bits."""
@@ -59,6 +61,10 @@ class Decoder:
             Problem: the file cannot be read; the text holds neither its name nor any of its values.
         """
         header = guarded(lambda: pydicom.dcmread(path, specific_tags=[*PIXELS, *_STORED]))
+        if "PixelData" not in header:
+            raise Problem("has no pixels; replace it or take it out")
+        guarded(lambda: check_count(header))
+        guarded(lambda: by_adobe(header))
         return [self._frame(header, frame) for frame in frames]
 
     def _frame(self, header: Dataset, frame: int) -> NDArray[Any]:
@@ -92,14 +98,21 @@ class Decoder:
 
 def _stored(header: Dataset, frame: int) -> NDArray[Any]:
     """(height, width) stored values or (height, width, 3) RGB of one frame, without what unused bits hold."""
-    if "PixelData" not in header:
-        raise Problem("has no pixels; replace it or take it out")
+    guarded(lambda: check_frame(header, frame))
     try:
-        return guarded(lambda: pixel_array(header, index=frame))
+        return guarded(lambda: _decoded(header, frame))
     except Problem:
         advice = decoders(header)
     more = f", or decode more files of its kind: {advice}" if advice else ""
     raise Problem(f"has pixels that cannot be decoded: they are cut off or damaged; replace it{more}")
+
+
+def _decoded(header: Dataset, frame: int) -> NDArray[Any]:
+    """As pydicom gives it, which ends a frame of RLE after Rows x Columns; one byte more may fill it up."""
+    size = header.Rows * header.Columns
+    warnings.filterwarnings("error", "The decoded RLE segment")
+    warnings.filterwarnings("ignore", f"The decoded RLE segment.* {size + 1} vs. {size} bytes")
+    return pixel_array(header, index=frame)
 
 
 def _from_palette(header: Dataset, stored: NDArray[Any]) -> NDArray[np.float64]:

@@ -1,0 +1,131 @@
+"""Whether the pixels in a file are those of which its header speaks (DICOM PS3.5, 8.2 and annex A)."""
+
+from __future__ import annotations
+
+import re
+import struct
+from io import BytesIO
+from typing import NamedTuple
+
+from pydicom import Dataset
+from pydicom.encaps import generate_fragments, get_frame, parse_basic_offsets
+from pydicom.uid import (
+    DeflatedExplicitVRLittleEndian,
+    JPEG2000TransferSyntaxes,
+    JPEGBaseline8Bit,
+    JPEGExtended12Bit,
+    JPEGLSNearLossless,
+    JPEGTransferSyntaxes,
+    RLELossless,
+)
+
+from gankit_dicom._guard import Problem
+
+_UNSIGNED = (JPEGBaseline8Bit, JPEGExtended12Bit)
+"""Syntaxes whose values have no sign; as those of lossy JPEG-LS, none of their bits can be cleared."""
+_JPEG, _JPEG_2000, _JP2 = b"\xff\xd8", b"\xff\x4f\xff\x51", b"\0\0\0\x0cjP"
+_FRAME_HEADERS = {*range(0xFFC0, 0xFFD0), 0xFFF7} - {0xFFC4, 0xFFC8, 0xFFCC}  # of JPEG; the last one of JPEG-LS
+_ADOBE = re.compile(rb"\xff\xee(\0\x0eAdobe.{6}\x01)", re.DOTALL)
+_YBR = ("YBR_FULL", "YBR_FULL_422")
+_ADVICE = "; see which is true, or take it out"
+
+
+class _Stream(NamedTuple):
+    """What the compressed pixels of a frame say of themselves."""
+
+    height: int
+    width: int
+    samples: int
+    bits: int
+    mixed: bool | None = None  # JPEG 2000: whether decoding makes RGB of the components
+    adobe: int | None = None  # JPEG: 0 where Adobe's mark says that the components are RGB, 1 where YCbCr
+
+
+def by_adobe(header: Dataset) -> None:
+    """Change a JPEG file whose colours are YCbCr by Adobe's mark such that all decoders make RGB of it once.
+
+    Pillow would do so and leave the header as it is; others look at the header alone.
+    """
+    if header.file_meta.TransferSyntaxUID not in JPEGTransferSyntaxes or header.SamplesPerPixel != 3:
+        return
+    pixels, found = _ADOBE.subn(lambda mark: b"\xff\xfe" + mark[1], header.PixelData)
+    if found:
+        header.PixelData = pixels
+        header.PhotometricInterpretation = _YBR[0]
+
+
+def check_count(header: Dataset) -> None:
+    """
+    Raises:
+        Problem: there are more pixels than the header's sizes and number of frames need.
+    """
+    frames, syntax = int(header.get("NumberOfFrames") or 1), header.file_meta.TransferSyntaxUID
+    if syntax.is_compressed and syntax != DeflatedExplicitVRLittleEndian:
+        buffer = BytesIO(header.PixelData)
+        parse_basic_offsets(buffer)
+        found = sum(
+            syntax == RLELossless or part.startswith((_JPEG, _JPEG_2000, _JP2)) for part in generate_fragments(buffer)
+        )
+        if found > frames:
+            raise Problem(f"holds more images than its header says (NumberOfFrames){_ADVICE}")
+        return
+    pixel = header.SamplesPerPixel * header.BitsAllocated  # bits
+    needed = (frames * header.Rows * header.Columns * pixel + 7) // 8
+    if header.PhotometricInterpretation == "YBR_FULL_422":
+        needed = needed * 2 // 3
+    # Some programs fill up the end, but with less than a row or a column.
+    if len(header.PixelData) - needed >= max(2, min(header.Rows, header.Columns) * pixel // 8):
+        raise Problem(f"holds more pixels than its header says (Rows, Columns, NumberOfFrames, BitsAllocated){_ADVICE}")
+
+
+def check_frame(header: Dataset, frame: int) -> None:
+    """
+    Raises:
+        Problem: a compressed frame says other things of its pixels than the header does.
+    """
+    syntax, kind = header.file_meta.TransferSyntaxUID, header.PhotometricInterpretation
+    mixes = kind in ("YBR_ICT", "YBR_RCT")
+    if mixes and syntax not in JPEG2000TransferSyntaxes:
+        raise Problem(f"has colours of JPEG 2000 (PhotometricInterpretation), which it is not{_ADVICE}")
+    if not syntax.is_encapsulated or (stream := _stream(header, frame)) is None:
+        return
+    said = int(header.Rows), int(header.Columns), int(header.SamplesPerPixel)
+    if said != stream[:3]:
+        names = "Rows, Columns, SamplesPerPixel"
+        raise Problem(f"has compressed pixels of other sizes than its header says ({names}){_ADVICE}")
+    signed = syntax in _UNSIGNED and header.PixelRepresentation == 1
+    if signed or (syntax in (*_UNSIGNED, JPEGLSNearLossless) and stream.bits != header.BitsStored):
+        names = "BitsStored, PixelRepresentation"
+        raise Problem(f"has compressed pixels of other bits than its header says ({names}){_ADVICE}")
+    is_rgb = stream.adobe == 0 or stream.mixed  # as decoders give it; JPEG 2000 does not know 4:2:2
+    if (mixes and not stream.mixed) or (kind in _YBR and (is_rgb or (stream.mixed is False and kind == _YBR[1]))):
+        raise Problem(
+            f"has compressed pixels of other colours than its header says (PhotometricInterpretation){_ADVICE}"
+        )
+
+
+def _stream(header: Dataset, frame: int) -> _Stream | None:
+    """None where a frame is not in a JPEG format, or its beginning is damaged: the decoder says so."""
+    tables = [header.get(name) for name in ("ExtendedOffsetTable", "ExtendedOffsetTableLengths")]
+    count = int(header.get("NumberOfFrames") or 1)
+    try:
+        offsets = (tables[0], tables[1]) if all(tables) else None
+        content = get_frame(header.PixelData, frame, number_of_frames=count, extended_offsets=offsets)
+        begins = max(content.find(_JPEG_2000, 0, 2**16), 0)
+        place, stream, adobe = begins + 2, None, None
+        while True:
+            marker, length = struct.unpack_from(">HH", content, place)
+            if marker in _FRAME_HEADERS and content.startswith(_JPEG):
+                bits, height, width, samples = struct.unpack_from(">BHHB", content, place + 4)
+                return _Stream(height, width, samples, bits, adobe=adobe)
+            if marker == 0xFFEE and content[place + 4 : place + 9] == b"Adobe":
+                adobe = content[place + 15]
+            if marker == 0xFF51:
+                right, bottom, left, top = struct.unpack_from(">4I", content, place + 6)
+                samples, bits = struct.unpack_from(">HB", content, place + 38)
+                stream = _Stream(bottom - top, right - left, samples, (bits & 127) + 1)
+            if marker == 0xFF52 and stream is not None:
+                return stream._replace(mixed=bool(content[place + 8]))
+            place += 1 if marker == 0xFFFF else 2 + length  # bytes of 255 may stand before a mark
+    except (struct.error, ValueError, IndexError):
+        return None

@@ -1,0 +1,176 @@
+"""Pictures whose data end early in a file that is whole: refused, where Pillow would fill the rest without a word."""
+
+from __future__ import annotations
+
+import io
+import struct
+import zlib
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from pictures import Array, error, pixels, png, save, tiff
+from PIL import Image
+
+from gankit.datasets.folder import Folder
+from gankit.images.decoding import Decoder
+
+KINDS = [(0, bits) for bits in (1, 2, 4, 8, 16)] + [(2, 8), (3, 1), (3, 2), (3, 4), (3, 8), (4, 8), (6, 8)]
+PASSES = [(0, 0, 8, 8), (4, 0, 8, 8), (0, 4, 4, 8), (2, 0, 4, 4), (0, 2, 2, 4), (1, 0, 2, 2), (0, 1, 1, 2)]
+CUT_OFF = "its data end before its last row"
+
+
+def lines(array: Array, bits: int, interlaced: bool) -> list[bytes]:
+    """The rows of (h, w, c) numbers as a PNG holds them, without filters; those of Adam7 pass by pass."""
+    made = []
+    for left, top, across, down in PASSES if interlaced else [(0, 0, 1, 1)]:
+        part = array[top::down, left::across]
+        for row in part if part.size else ():
+            ones = (row.reshape(-1, 1) >> np.arange(bits)[::-1]) & 1
+            made.append(b"\0" + np.packbits(ones.astype(bool)).tobytes())
+    return made
+
+
+@pytest.mark.parametrize(("kind", "bits"), KINDS)
+@pytest.mark.parametrize("interlaced", [False, True])
+def test_rows_that_a_png_lacks(tmp_path: Path, kind: int, bits: int, interlaced: bool) -> None:
+    channels = {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}[kind]
+    colours = [(b"PLTE", pixels(2**bits, 3).tobytes())] if kind == 3 else []
+    for (height, width), black in [((1, 1), False), ((9, 1), True), ((5, 3), False), ((13, 11), True)]:
+        stored = pixels(height, width, channels, dtype=np.uint32) % 2**bits
+        stored[height // 2 :] *= not black
+        if channels in (2, 4):
+            stored[..., -1] = 255
+        rows = lines(stored, bits, interlaced)
+        header = (width, height, bits, kind)
+        for kept in sorted({0, len(rows) // 2, len(rows) - 1, len(rows)}):
+            data = (b"IDAT", zlib.compress(b"".join(rows[:kept])))
+            (tmp_path / "a.png").write_bytes(png(header, *colours, data, interlaced=interlaced))
+            if kept < len(rows):
+                text = error(lambda: Folder(path=tmp_path).images)
+                assert CUT_OFF in text or "truncated" in text
+            else:
+                image = Folder(path=tmp_path).images[0]
+                assert image.shape[1:] == (height, width)
+                if kind == 0:
+                    top = 2**bits - 1
+                    np.testing.assert_array_equal(image[0], stored[..., 0] * (255 // top if bits < 16 else 1))
+
+
+def cut_png(rows: int) -> bytes:
+    """20 rows of 28 pixels, in several chunks, of which so many are there."""
+    packed = zlib.compress(b"".join(lines(pixels(20, 28, 1).astype(int), 8, False)[:rows]))
+    return png((28, 20, 8, 0), *((b"IDAT", packed[i : i + 50]) for i in range(0, len(packed), 50)))
+
+
+def test_pictures_that_are_no_files(tmp_path: Path) -> None:
+    for source in (io.BytesIO(cut_png(12)), tmp_path / "a.png"):
+        (tmp_path / "a.png").write_bytes(cut_png(12))
+        with Image.open(source) as picture:
+            assert CUT_OFF in error(lambda: Decoder().stored(picture, "a"))
+    black = Image.new("L", (4, 4))
+    black.save(tmp_path / "b.png")
+    with (tmp_path / "b.png").open("rb") as file, Image.open(file) as picture:
+        picture.load()
+    (tmp_path / "b.png").unlink()  # nothing is left to look at: the picture is taken as it is
+    assert not Decoder().stored(picture, "b").any()
+    assert not Decoder().stored(black, "b").any()
+
+
+def test_only_suspicious_pngs_are_unpacked_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("gankit.images.png._is_short", lambda file: True)
+    stored = pixels(6, 5)
+    save(tmp_path / "a.png", stored)
+    np.testing.assert_array_equal(Folder(path=tmp_path).images[0, 0], stored)
+    stored[-1] = 0
+    save(tmp_path / "a.png", stored)
+    assert CUT_OFF in error(lambda: Folder(path=tmp_path).images)
+
+
+def set_counts(content: bytes, change: Any) -> bytes:
+    """A TIFF file that Pillow wrote, with other StripByteCounts; they stand in the tag if there is one."""
+    made = bytearray(content)
+    (at,) = struct.unpack_from("<I", made, 4)
+    for place in range(at + 2, at + 2 + 12 * struct.unpack_from("<H", made, at)[0], 12):
+        tag, _, count, value = struct.unpack_from("<HHII", made, place)
+        if tag == 279:
+            assert count == 1
+            struct.pack_into("<HHII", made, place, tag, 4, 1, change(value))
+            return bytes(made)
+    raise AssertionError
+
+
+def written(array: Array, suffix: str, **options: Any) -> bytes:
+    content = io.BytesIO()
+    Image.fromarray(array).save(content, suffix, **options)
+    return content.getvalue()
+
+
+@pytest.mark.parametrize("compression", [None, "packbits", "tiff_lzw", "tiff_adobe_deflate", "jpeg"])
+@pytest.mark.parametrize("channels", [1, 3])
+def test_strips_that_are_said_to_be_short(tmp_path: Path, compression: str | None, channels: int) -> None:
+    stored = pixels(20, 28, channels).squeeze()
+    whole = written(stored, "TIFF", compression=compression)
+    for content in (set_counts(whole, lambda count: count // 2), set_counts(whole, lambda count: count - 8)):
+        (tmp_path / "a.tif").write_bytes(content)
+        assert "end before their last row" in (text := error(lambda: Folder(path=tmp_path).images)) or "decoder" in text
+    for content in (whole, set_counts(whole, lambda _: 0)):  # for which libtiff, too, computes the count
+        (tmp_path / "a.tif").write_bytes(content)
+        image = Folder(path=tmp_path).images[0].transpose(1, 2, 0).squeeze()
+        with Image.open(io.BytesIO(whole)) as picture:
+            np.testing.assert_array_equal(image, np.asarray(picture))
+
+
+def test_one_strip_or_tile_of_several(tmp_path: Path) -> None:
+    stored = pixels(20, 28)
+    for layout, tag, counts in (({"rows": 7}, 279, [196, 196, 168]), ({"tile": 16}, 325, [256] * 4)):
+        (tmp_path / "a.tif").write_bytes(tiff(stored, tags={tag: (4, counts)}, **layout))
+        np.testing.assert_array_equal(Folder(path=tmp_path).images[0, 0], stored)
+        for place in range(len(counts)):
+            short = [count - 230 * (i == place) for i, count in enumerate(counts)]
+            (tmp_path / "a.tif").write_bytes(tiff(stored, tags={tag: (4, [max(1, s) for s in short])}, **layout))
+            text = error(lambda: Folder(path=tmp_path).images)
+            assert "end before their last row" in text, place
+
+
+def test_jpeg_strips_that_are_zeros_at_the_end(tmp_path: Path) -> None:
+    whole = written(pixels(64, 64), "TIFF", compression="jpeg", strip_size=64 * 16)
+    with Image.open(io.BytesIO(whole)) as picture:
+        place, count = picture.tag_v2[273][-1], picture.tag_v2[279][-1]
+    (tmp_path / "a.tif").write_bytes(whole)
+    assert Folder(path=tmp_path).images.shape == (1, 1, 64, 64)
+    damaged = whole[: place + count // 2] + bytes(count - count // 2) + whole[place + count :]
+    (tmp_path / "a.tif").write_bytes(damaged)
+    assert "end before their last row, or they do" in error(lambda: Folder(path=tmp_path).images)
+
+
+def bmp(rows: list[Array], height: int) -> bytes:
+    content = b"".join(row.tobytes() for row in rows)
+    head = struct.pack("<IHHI", 54 + 1024 + len(content), 0, 0, 54 + 1024)
+    about = struct.pack("<IiiHHIIiiII", 40, rows[0].size, height, 1, 8, 0, len(content), 1, 1, 256, 0)
+    return b"BM" + head + about + b"".join(bytes([i, i, i, 0]) for i in range(256)) + content
+
+
+def webp(cut: int) -> bytes:
+    content = bytearray(written(pixels(64, 64, 3), "WEBP", lossless=True))
+    del content[len(content) - cut :]
+    struct.pack_into("<I", content, 4, len(content) - 8)
+    struct.pack_into("<I", content, 16, len(content) - 20)
+    return bytes(content)
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("a.bmp", bmp(list(pixels(12, 28)), 20)),
+        ("a.webp", webp(100)),
+        ("a.webp", webp(6000)),
+        ("a.jpg", written(pixels(64, 64), "JPEG")[:-2]),
+        ("a.jpg", written(pixels(64, 64), "JPEG")[:1500]),
+        ("a.jpg", written(pixels(64, 64), "JPEG", progressive=True)[:1500]),
+    ],
+)
+def test_other_formats(tmp_path: Path, name: str, content: bytes) -> None:
+    (tmp_path / name).write_bytes(content)
+    assert "cannot be decoded" in error(lambda: Folder(path=tmp_path).images)
