@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import struct
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -207,3 +208,109 @@ def test_compressed(tmp_path: Path, compression: str) -> None:
         data = Folder(path=tmp_path)
         assert data.image == ImageSpec(3 if mode == "RGB" else 1, 28, 20)
         np.testing.assert_array_equal(data.images[0].transpose(1, 2, 0).squeeze(), np.rot90(stored, 3))
+
+
+BYTES, TEXT, UNDEFINED = 1, 2, 7
+NUMBERS = {"long": 4, "signed long": 9, "double": 12, "long8": 16}
+
+
+@pytest.mark.parametrize(
+    ("tag", "values", "written"),
+    [
+        (274, [6], {}),
+        (262, [0], {"photometric": 0}),
+        (258, [8], {}),
+        (277, [1], {}),
+        (284, [2], {"planes": 2}),
+        (266, [1], {}),
+        (339, [2], {}),
+        (254, [4], {}),
+        (32997, [5], {}),
+        (33629, [1] * 5, {}),
+        (301, [9] * 256, {}),
+        (273, [8], {}),
+        (279, [20], {}),
+    ],
+)
+def test_tags_of_types_that_are_no_numbers(
+    tmp_path: Path, tag: int, values: list[int], written: dict[str, Any]
+) -> None:
+    for form in (BYTES, TEXT, UNDEFINED, 17):  # Pillow leaves tags of types that it does not know out
+        text = refusal(tmp_path, pixels(4, 5), tags={tag: (form, values)}, **written)
+        assert "that Pillow" in text or "which Pillow ignores" in text or "cannot be read" in text, (form, text)
+
+
+@pytest.mark.parametrize("form", NUMBERS.values(), ids=NUMBERS)
+def test_numbers_of_other_types(tmp_path: Path, form: int) -> None:
+    stored, big = pixels(4, 6), form == 16
+    turned = read(tmp_path, stored, tags={274: (form, [6])}, big=big)[0]
+    np.testing.assert_array_equal(turned, np.rot90(stored, 3))
+    negative = read(tmp_path, stored, 8, 0, tags={262: (form, [0])}, big=big)[0]
+    np.testing.assert_array_equal(negative, 255 - stored)
+    assert "signed 8-bit" in refusal(tmp_path, stored // 2, tags={339: (form, [2])}, big=big)
+    assert "a mask" in refusal(tmp_path, stored, tags={254: (form, [4])}, big=big)
+
+
+def test_a_palette_of_bytes(tmp_path: Path) -> None:
+    stored, colours = pixels(6, 8), pixels(3, 256)
+    kept = read(tmp_path, stored, 8, 3, tags={320: (BYTES, colours.ravel().tolist())})
+    np.testing.assert_array_equal(kept, colours[:, stored])
+
+
+@pytest.mark.parametrize("suffix", ["JPEG", "PNG", "WEBP"])
+def test_orientation_in_bytes_in_other_formats(tmp_path: Path, suffix: str) -> None:
+    exif = b"Exif\0\0II*\0\x08\0\0\0\x01\0\x12\x01"  # one entry: Orientation
+    for form, refused in ((3, False), (1, True), (7, True)):
+        entry = struct.pack("<HII", form, 1, 6) + bytes(4)
+        options = {"lossless": True} if suffix == "WEBP" else {}
+        Image.fromarray(pixels(4, 6)).convert("RGB").save(tmp_path / "a.png", suffix, exif=exif + entry, **options)
+        if refused:
+            assert "how it lies (Orientation)" in error(lambda: Folder(path=tmp_path).images)
+        else:
+            assert Folder(path=tmp_path).image == ImageSpec(3, 6, 4)
+
+
+def one_directory(images: Array, said: str, form: int = TEXT) -> bytes:
+    """A file as ImageJ writes it: the directory first, all images behind it; its tags are those of the first image."""
+    begin = tiff(images[0], tags={270: (form, text_tag(said)[1])})
+    start = struct.unpack_from("<I", begin, 4)[0]
+    at = 8 + len(begin) - start
+    moved = bytearray(begin[:4] + struct.pack("<I", 8) + begin[start:])
+    for place in range(10, 10 + 12 * struct.unpack_from("<H", moved, 8)[0], 12):
+        tag, _, count, value = struct.unpack_from("<HHII", moved, place)
+        if tag == 273:
+            struct.pack_into("<I", moved, place + 8, at)
+        elif tag == 270 and count > 4:
+            struct.pack_into("<I", moved, place + 8, value - start + 8)
+    return bytes(moved) + images.tobytes()
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        "ImageJ=1.54f\nimages=5\nslices=5\n",
+        "ImageJ=1.54f\nslices=5\n",
+        "ImageJ=1.54f\nchannels=5\nframes=1\n",
+        '<?xml version="1.0"?><OME><Pixels SizeZ="5" SizeC="1" SizeT="1"/></OME>',
+        '{"shape": [5, 3, 4], "truncated": true}',
+    ],
+)
+@pytest.mark.parametrize("size", [(1, 1), (3, 4), (20, 28)])
+def test_small_stacks_whole_or_cut_off(tmp_path: Path, said: str, size: tuple[int, int]) -> None:
+    stack, path = pixels(5, *size), tmp_path / "a.tif"
+    said = said.replace("3, 4", f"{size[0]}, {size[1]}")
+    for count in (5, 4, 2):
+        for form in (TEXT, BYTES):
+            path.write_bytes(one_directory(stack[:count], said, form))
+            assert "several images as one page" in error(lambda: Folder(path=tmp_path).images), count
+    path.write_bytes(one_directory(stack[:1], said))  # the only image of five that were
+    np.testing.assert_array_equal(Folder(path=tmp_path).images[0, 0], stack[0])
+    path.write_bytes(tiff(stack[0], tags={270: text_tag(said)}))  # whose directory takes more room than it
+    np.testing.assert_array_equal(Folder(path=tmp_path).images[0, 0], stack[0])
+
+
+def test_a_preview_of_images_inside(tmp_path: Path) -> None:
+    stored = pixels(4, 5)
+    assert "preview of larger images" in refusal(tmp_path, stored, tags={254: (4, [1]), 330: (4, [8])})
+    for tags in ({254: (4, [1])}, {330: (4, [8])}):  # taken out of a pyramid; its smaller images inside
+        np.testing.assert_array_equal(read(tmp_path, stored, tags=tags)[0], stored)

@@ -156,7 +156,8 @@ def _is_stack(picture: Picture) -> bool:
     width, height = stored_size(picture)
     values = width * tags.get(_SAMPLES, 1)
     page = (values * max(tags.get(_BITS, (1,))) + 7) // 8 * height  # bytes
-    end = tags.offset if tags.offset > min(places) else file.seek(0, 2)
+    # Where the directory lies behind the pixels, a byte may fill them up to its even place.
+    end = tags.offset - 1 if tags.offset > min(places) else file.seek(0, 2)
     return end - min(places) >= 2 * page and _images(tags.get(_DESCRIPTION, ""), values * height) > 1
 
 
