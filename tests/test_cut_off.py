@@ -114,7 +114,7 @@ def test_strips_that_are_said_to_be_short(tmp_path: Path, compression: str | Non
     whole = written(stored, "TIFF", compression=compression)
     for content in (set_counts(whole, lambda count: count // 2), set_counts(whole, lambda count: count - 8)):
         (tmp_path / "a.tif").write_bytes(content)
-        assert "end before their last row" in (text := error(lambda: Folder(path=tmp_path).images)) or "decoder" in text
+        assert "says that they are short" in (text := error(lambda: Folder(path=tmp_path).images)) or "decoder" in text
     for content in (whole, set_counts(whole, lambda _: 0)):  # for which libtiff, too, computes the count
         (tmp_path / "a.tif").write_bytes(content)
         image = Folder(path=tmp_path).images[0].transpose(1, 2, 0).squeeze()
@@ -131,7 +131,7 @@ def test_one_strip_or_tile_of_several(tmp_path: Path) -> None:
             short = [count - 230 * (i == place) for i, count in enumerate(counts)]
             (tmp_path / "a.tif").write_bytes(tiff(stored, tags={tag: (4, [max(1, s) for s in short])}, **layout))
             text = error(lambda: Folder(path=tmp_path).images)
-            assert "end before their last row" in text, place
+            assert "says that they are short" in text, place
 
 
 def test_jpeg_strips_that_are_zeros_at_the_end(tmp_path: Path) -> None:
@@ -142,7 +142,7 @@ def test_jpeg_strips_that_are_zeros_at_the_end(tmp_path: Path) -> None:
     assert Folder(path=tmp_path).images.shape == (1, 1, 64, 64)
     damaged = whole[: place + count // 2] + bytes(count - count // 2) + whole[place + count :]
     (tmp_path / "a.tif").write_bytes(damaged)
-    assert "end before their last row, or they do" in error(lambda: Folder(path=tmp_path).images)
+    assert "says that they are short" in error(lambda: Folder(path=tmp_path).images)
 
 
 def bmp(rows: list[Array], height: int) -> bytes:

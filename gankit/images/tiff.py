@@ -3,7 +3,7 @@
 import math
 import re
 import struct
-from typing import Any
+from typing import IO, Any
 
 from PIL import ImagePalette, TiffImagePlugin
 
@@ -15,14 +15,14 @@ Picture = TiffImagePlugin.TiffImageFile
 _SUBFILE, _WIDTH, _HEIGHT, _BITS, _PHOTOMETRIC, _FILL_ORDER = 254, 256, 257, 258, 262, 266
 _SAMPLES, _PLANES, _COLOR_MAP, _INK_SET, _DOT_RANGE = 277, 284, 320, 332, 336
 _CURVES = (291, 301, 433)  # GrayResponseCurve, TransferFunction and Decode
-_COMPRESSION, _DESCRIPTION, _STRIPS, _TILES = 259, 270, 273, 324
-_ORIENTATION, _STRIP_SIZES, _TILE_WIDTH, _TILE_SIZES, _SUB_IMAGES = 274, 279, 322, 325, 330
+_COMPRESSION, _DESCRIPTION, _ORIENTATION, _TILE_WIDTH, _SUB_IMAGES = 259, 270, 274, 322, 330
+_PLACES, _SIZES = (273, 324), (279, 325)  # of strips and of tiles
 _DEPTH = 32997  # ImageDepth: how many images a page holds
 _METAMORPH = 33629  # has a value for each image; Pillow gives a single one as a number
 _EXTRA_SAMPLES, _SAMPLE_FORMAT, _REFERENCE = 338, 339, 532
 _NUMBERS = {
-    _SUBFILE, _BITS, _PHOTOMETRIC, _FILL_ORDER, _SAMPLES, _PLANES, _INK_SET, _DOT_RANGE, _COMPRESSION, _STRIPS, _TILES,
-    _DEPTH, _METAMORPH, _EXTRA_SAMPLES, _SAMPLE_FORMAT, _REFERENCE, _ORIENTATION, _STRIP_SIZES, _TILE_SIZES, *_CURVES,
+    _SUBFILE, _BITS, _PHOTOMETRIC, _FILL_ORDER, _SAMPLES, _PLANES, _INK_SET, _DOT_RANGE, _COMPRESSION, _ORIENTATION,
+    _DEPTH, _METAMORPH, _EXTRA_SAMPLES, _SAMPLE_FORMAT, _REFERENCE, *_PLACES, *_SIZES, *_CURVES,
 }  # fmt: skip
 """Tags whose values Pillow ignores, or gives as text, where they are of a type that is no number's."""
 _PALETTE, _CMYK, _YCBCR = 3, 5, 6
@@ -32,7 +32,6 @@ _REFERENCES = ((0, 255) * 3, (0, 255, 128, 255, 128, 255))  # black and white as
 _IMAGEJ = re.compile(r"^(images|channels|slices|frames)=(\d{1,18})\s*$", re.MULTILINE)
 _OME = re.compile(r'\bSize[ZCT]="(\d{1,18})"')
 _TIFFFILE = re.compile(r'\{"shape": \[([\d, ]{1,200})\].*"truncated": true', re.DOTALL)
-_JPEG_END = 64  # bytes in which the mark of the end is looked for; zeros may follow it
 _ADVICE = "save it anew as plain 8-bit, or as 16-bit grey"
 
 
@@ -93,10 +92,8 @@ def _problem(picture: Picture) -> str | None:
         return "has a mask, a curve of its values or reference values that Pillow does not apply; " + _ADVICE
     if int(tags.get(_SUBFILE, 0)) & _PREVIEW and _SUB_IMAGES in tags:
         return "is a preview of larger images inside it (SubIFDs), which Pillow does not read; save these as own files"
-    if _is_cut_off(picture):
-        return "says that its strips or tiles end before their last row, or they do; replace it or take it out"
-    if picture.info.get("compression") == "raw" and not _is_covered(picture):
-        return "has no strips or tiles for some of its pixels; replace it or take it out"
+    if not _is_covered(picture):
+        return "has no strips or tiles for some of its pixels, or says that they are short; replace it or take it out"
     return None
 
 
@@ -121,36 +118,10 @@ def _listed(picture: Picture) -> set[int]:
     return {tag for tag, _, values in found if values}
 
 
-def _is_cut_off(picture: Picture) -> bool:
-    """Whether strips or tiles of a page without compression say that they are too short, or JPEG ones have no end.
-
-    Pillow would read what follows in the place of the first; libtiff fills the second with grey.
-    """
-    tags: Any = picture.tag_v2
-    places = tags.get(_STRIPS) or tags.get(_TILES, ())
-    sizes = tags.get(_STRIP_SIZES) or tags.get(_TILE_SIZES, ())
-    if picture.info.get("compression") == "raw":
-        bits = tags.get(_BITS, (1,))
-        pixel = bits[0] if tags.get(_PLANES, 1) == _SEPARATE else bits[0] * tags.get(_SAMPLES, 1)
-        boxes, tile = _boxes(picture), tags.get(_TILE_WIDTH)
-        needed = (((tile or right - left) * pixel + 7) // 8 * (bottom - top) for left, top, right, bottom in boxes)
-        return any(0 < size < least for size, least in zip(sizes, needed, strict=False))  # libtiff, too, computes for 0
-    if tags.get(_COMPRESSION) == _JPEG and (file := picture.fp) is not None:
-        for place, size in zip(places, sizes, strict=False):
-            file.seek(place + max(0, size - _JPEG_END))
-            if size and not file.read(min(size, _JPEG_END)).rstrip(b"\0").endswith(b"\xff\xd9"):
-                return True
-    return False
-
-
-def _boxes(picture: Picture) -> list[Any]:
-    return [tile[1] for tile in picture.tile]
-
-
 def _is_stack(picture: Picture) -> bool:
     """Whether further images follow the page's own, by its description (which single ones may keep) and the room."""
     tags: Any = picture.tag_v2
-    file, places = picture.fp, (*tags.get(_STRIPS, ()), *tags.get(_TILES, ()))
+    file, places = picture.fp, tags.get(_PLACES[0]) or tags.get(_PLACES[1])
     if file is None or not places or tags.get(_COMPRESSION, 1) != 1:
         return False
     width, height = stored_size(picture)
@@ -173,9 +144,28 @@ def _images(text: str | bytes, values: int) -> int:
 
 
 def _is_covered(picture: Picture) -> bool:
-    """Whether strips or tiles hold all pixels; Pillow leaves others black, and takes what is left out for a place."""
-    width, height = stored_size(picture)
+    """Whether strips or tiles hold all pixels, as far as is known without unpacking them.
+
+    Pillow leaves others black, reads what follows short ones, and takes what is left out for a place. Of JPEG data
+    without an end libtiff makes grey.
+    """
     tags: Any = picture.tag_v2
+    places, sizes = (tags.get(strips) or tags.get(tiles, ()) for strips, tiles in (_PLACES, _SIZES))
+    if tags.get(_COMPRESSION) == _JPEG:
+        return all(_ends(picture.fp, place + size) for place, size in zip(places, sizes, strict=False) if size)
+    if picture.info.get("compression") != "raw":
+        return True
     layers = tags.get(_SAMPLES, 1) if tags.get(_PLANES, 1) == _SEPARATE else 1
-    pixels = sum((right - left) * (bottom - top) for left, top, right, bottom in _boxes(picture))
-    return bool(pixels == width * height * layers and all((*tags.get(_STRIPS, ()), *tags.get(_TILES, ()))))
+    bits, (width, height) = tags.get(_BITS, (1,))[0] * tags.get(_SAMPLES, 1) // layers, stored_size(picture)
+    boxes = [(right - left, bottom - top) for left, top, right, bottom in (tile[1] for tile in picture.tile)]
+    needed = [((tags.get(_TILE_WIDTH) or across) * bits + 7) // 8 * down for across, down in boxes]
+    short = any(0 < size < least for size, least in zip(sizes, needed, strict=False))  # libtiff, too, computes for 0
+    return not short and all(places) and sum(map(math.prod, boxes)) == width * height * layers
+
+
+def _ends(file: IO[bytes] | None, place: int) -> bool:
+    """Whether JPEG data that reach to a place have the mark of their end there; zeros may follow it."""
+    if file is None:
+        return True
+    file.seek(max(0, place - 64))
+    return file.read(64).rstrip(b"\0").endswith(b"\xff\xd9")
