@@ -157,7 +157,8 @@ def _is_covered(picture: Picture) -> bool:
         return True
     layers = tags.get(_SAMPLES, 1) if tags.get(_PLANES, 1) == _SEPARATE else 1
     bits, (width, height) = tags.get(_BITS, (1,))[0] * tags.get(_SAMPLES, 1) // layers, stored_size(picture)
-    boxes = [(right - left, bottom - top) for left, top, right, bottom in (tile[1] for tile in picture.tile)]
+    extents: list[Any] = [tile[1] for tile in picture.tile]
+    boxes = [(right - left, bottom - top) for left, top, right, bottom in extents]
     needed = [((tags.get(_TILE_WIDTH) or across) * bits + 7) // 8 * down for across, down in boxes]
     short = any(0 < size < least for size, least in zip(sizes, needed, strict=False))  # libtiff, too, computes for 0
     return not short and all(places) and sum(map(math.prod, boxes)) == width * height * layers
