@@ -114,7 +114,8 @@ def test_strips_that_are_said_to_be_short(tmp_path: Path, compression: str | Non
     whole = written(stored, "TIFF", compression=compression)
     for content in (set_counts(whole, lambda count: count // 2), set_counts(whole, lambda count: count - 8)):
         (tmp_path / "a.tif").write_bytes(content)
-        assert "says that they are short" in (text := error(lambda: Folder(path=tmp_path).images)) or "decoder" in text
+        text = error(lambda: Folder(path=tmp_path).images)
+        assert "says that they are short" in text or "cannot be decoded" in text
     for content in (whole, set_counts(whole, lambda _: 0)):  # for which libtiff, too, computes the count
         (tmp_path / "a.tif").write_bytes(content)
         image = Folder(path=tmp_path).images[0].transpose(1, 2, 0).squeeze()
