@@ -46,5 +46,5 @@ def test_the_page_has_a_row_for_each_result_that_is_there(tmp_path: Path) -> Non
     assert "A kill at every change was tried for (number of changes): dcgan (5)." in text
     assert "| npz files | 5 | 2 read, 3 refused |" in text
     assert "| experiment files | 9 | **1 traceback**, 8 read |" in text
-    assert "the last tenth compared with the second tenth (ratios; open files: difference): open files +0" in text
+    assert "; time: beside work that stays the same): open files +0" in text
     assert page.render(page.RESULTS).count("\n| ") >= 1 + len(list(page.RESULTS.glob("*.json")))
