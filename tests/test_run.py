@@ -104,10 +104,10 @@ def test_labels_in_many_forms_and_those_that_do_not_fit(conditional: gankit.Run)
         ([0, 1, 0], "3 labels for 2 samples"),
         ([0, 1.5], "no class 1.5"),
         ([[0], [1]], r"no class \[0\]"),
-        ([[0], [0, 1]], "labels of different lengths"),
+        ([[0], [0, 1]], "labels cannot be an array: its rows have several lengths"),
     ]
     for labels, message in misfits:
-        with pytest.raises(RunError, match=message):
+        with pytest.raises(GankitError, match=message):
             conditional.sample(2, labels=labels)
 
 

@@ -171,6 +171,40 @@ class Failing(gankit.Loss):
         raise KeyError("gone")
 
 
+class Momentum(nn.Module, gankit.Loss):
+    """Trains a network of its own by an optimizer with momentum, which `keep` says to save."""
+
+    keep = False
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.net = nn.Linear(768, 1)
+        self.optimizer = torch.optim.SGD(self.net.parameters(), 0.1, momentum=0.9)
+
+    def critic(self, turn: gankit.Turn) -> Tensor:
+        self.optimizer.zero_grad()
+        self.net(turn.real.flatten(1)).mean().backward()
+        self.optimizer.step()
+        return turn.fake_scores.mean()
+
+    def get_extra_state(self) -> Any:
+        return self.optimizer.state_dict() if self.keep else None
+
+    def set_extra_state(self, state: Any) -> None:
+        if state is not None:
+            self.optimizer.load_state_dict(state)
+
+
+class KeptMomentum(Momentum):
+    keep = True
+
+
+def test_an_optimizer_of_a_loss_must_be_saved(trained: Trained) -> None:
+    with pytest.raises(PartError, match=r"^loss mine changes weight in a step, which a resumed run would lose"):
+        trained(loss=Momentum)
+    assert trained(loss=KeptMomentum).finished
+
+
 def test_numbers_of_numpy_are_saved_as_numbers(trained: Trained) -> None:
     class Mean(Running):
         hold = np.float64

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import strangers
 import torch
-from strangers import IMAGES, Painter, Scoring, Trained
+from strangers import IMAGES, Painter, Scoring, Trained, Viewed
 from torch import Tensor, nn
 
 import gankit
@@ -163,6 +163,19 @@ class Checkpointed(Scoring):
 def test_a_critic_with_a_re_entrant_checkpoint_trains(trained: Trained, capsys: pytest.CaptureFixture[str]) -> None:
     assert trained('losses=["hinge"]', critic=gankit.wrap("critic", Checkpointed)).finished
     assert "warning" not in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("of_gradients", [True, False])
+def test_hooks_of_an_instances_parameters_stay(of_gradients: bool, trained: Trained) -> None:
+    critic = Viewed()
+    if of_gradients:
+        critic.score.weight.register_hook(torch.zeros_like)
+    else:
+        critic.score.weight.register_post_accumulate_grad_hook(lambda weight: setattr(weight, "grad", None))
+    run = trained("training.checkpoint_every=1", critic=gankit.wrap("critic", critic))
+    trained_critic: Any = run.critic
+    assert torch.equal(trained_critic.module.score.weight, critic.score.weight)
+    assert not torch.equal(trained_critic.module.conv.weight, critic.conv.weight)
 
 
 class Second(gankit.Loss):

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import io
+import os
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,7 @@ from torch import Tensor, nn
 
 import gankit
 from gankit import seeds
+from gankit.errors import PartError
 from gankit.losses.gradient_penalty import gradient_penalty
 from gankit.studies.jobs import Job
 from gankit.studies.study import Arm, Study, Work
@@ -106,6 +108,24 @@ def test_defaults_and_modes_of_torch_change_nothing(trained: Trained) -> None:
         assert torch.get_default_dtype() == torch.float64
     assert other.exported.read_bytes() == run.exported.read_bytes()
     assert all(parameter.dtype == torch.float32 for parameter in other.critic.parameters())
+
+
+@pytest.mark.parametrize(
+    ("change", "what"),
+    [
+        (lambda: torch.set_default_dtype(torch.float64), "torch's default dtype"),
+        (lambda: torch.set_grad_enabled(False), "torch's gradient mode"),
+        (lambda: os.chdir("/"), "the working directory"),
+    ],
+)
+def test_on_tick_changes_nothing_that_parts_share(change: Callable[[], Any], what: str, tmp_path: Path) -> None:
+    before, data = (torch.get_default_dtype(), torch.is_grad_enabled(), Path.cwd()), labelled()
+    experiment = gankit.load("wgan-gp", *FEW)
+    run = gankit.train(experiment, tmp_path / "run", data=data, on_tick=lambda row: np.random.seed(1))
+    with pytest.raises(PartError, match=f"^on_tick changes {what}, which all parts share: leave it as it is$"):
+        gankit.train(experiment, tmp_path / "changed", data=data, on_tick=lambda row: change())
+    assert (torch.get_default_dtype(), torch.is_grad_enabled(), Path.cwd()) == before
+    assert gankit.resume(tmp_path / "changed", data=data).exported.read_bytes() == run.exported.read_bytes()
 
 
 def test_the_default_type_comes_back_when_the_last_thread_has_left() -> None:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import enum
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+from unittest.mock import MagicMock, Mock
 
 import numpy as np
 import pytest
@@ -227,6 +229,31 @@ def test_labels_may_be_bytes_and_a_fact_may_be_called_labels() -> None:
     assert (data.class_names, data.labels.tolist()) == (("dog", "cat"), [1, 0] * 6)  # type: ignore[union-attr]
     assert data.groups.tolist() == list(range(12))  # type: ignore[union-attr]
     assert data.facts["groups"].tolist() == [1.0] * 12
+
+
+class Animal(str, enum.Enum):  # noqa: UP042 - a StrEnum prints its text
+    """Prints as `Animal.cat`; its text is short, to which NumPy would cut that."""
+
+    cat, dog = "cat", "dog"
+
+
+@pytest.mark.parametrize("form", [list, lambda labels: np.array(labels, object)])
+def test_members_of_enums_are_their_texts(form: Callable[[Any], Any]) -> None:
+    labels = [Animal.dog, Animal.cat] * 6
+    for names in (None, [Animal.cat, "dog"]):
+        data = gankit.wrap(
+            "dataset", images(), labels=form(labels), groups=labels, facts={"f": labels}, class_names=names
+        )
+        assert (data.class_names, data.labels.tolist()) == (("cat", "dog"), [1, 0] * 6)  # type: ignore[union-attr]
+        assert data.groups.tolist() == data.facts["f"].tolist() == ["dog", "cat"] * 6  # type: ignore[union-attr]
+    assert gankit.wrap("dataset", list(zip(images(), labels, strict=True))).class_names == ("cat", "dog")
+
+
+@pytest.mark.parametrize("length", [NotImplementedError(), ValueError("__len__() should return >= 0")])
+def test_a_data_set_whose_length_raises_is_refused_in_one_line(length: Exception) -> None:
+    items = MagicMock(__len__=Mock(side_effect=length))
+    with pytest.raises(DataError, match=r"^images are of type MagicMock; an array, a list or a data set with len\(\)"):
+        gankit.wrap("dataset", items)
 
 
 def test_pictures_with_a_palette_are_read_in_colour() -> None:

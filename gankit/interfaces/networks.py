@@ -38,7 +38,7 @@ class Generator(nn.Module, ABC):
         __call__ = forward
 
     def before_step(self, step: int) -> Mapping[str, float] | None:
-        """Called before each step, and once after the last; does nothing by default.
+        """Called before each step, and once after the last; again for the same step where a run is resumed.
 
         Submodules of the network may define it too, and theirs is called as well. Keep whatever changes between steps
         in a buffer: checkpoints and exports hold buffers, and compiled code reads them.

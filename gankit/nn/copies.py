@@ -22,7 +22,7 @@ class _Detached(TorchFunctionMode):
 
 
 def copied(part: Part) -> Part:
-    """A deep copy; a tensor that a part keeps from its last call, as weight normalisation does, is copied as it is.
+    """A deep copy with the hooks of parameters; a tensor that a part keeps from its last call is copied as it is.
 
     Raises:
         Exception: of any type; the part holds what Python cannot copy, such as a lock or an open file.
@@ -31,7 +31,12 @@ def copied(part: Part) -> Part:
     hooks = [value for module in modules for value in vars(module).values() if type(value) is OrderedDict and not value]
     memo = {id(value): OrderedDict[Any, Any]() for value in hooks}  # a module has a dozen, which are slow to copy
     with _Detached():
-        return copy.deepcopy(part, memo)
+        twin = copy.deepcopy(part, memo)
+    if isinstance(part, nn.Module) and isinstance(twin, nn.Module):
+        for own, other in zip(part.parameters(), twin.parameters(), strict=True):
+            for name in ("_backward_hooks", "_post_accumulate_grad_hooks"):
+                setattr(other, name, copy.copy(getattr(own, name)))
+    return twin
 
 
 def buffers_of(modules: Iterable[nn.Module]) -> list[Tensor]:

@@ -12,6 +12,7 @@ from torch import Tensor
 from gankit import seeds
 from gankit.errors import RunError
 from gankit.experiments.record import RunRecord
+from gankit.registry.arrays import as_array
 from gankit.registry.messages import shown
 
 Labels = int | str | Sequence[int] | Sequence[str] | Sequence[float] | NDArray[Any] | Tensor | None
@@ -39,10 +40,9 @@ def encode_classes(labels: Labels, n: int, record: RunRecord, run: Path) -> Tens
 
     Raises:
         RunError: there is no such class in the run of the folder `run`, it had no training images, or the number of
-            labels is neither 1 nor n.
+            labels is neither 1 nor n. DataError where the labels are no array.
     """
-    array = _as_array(labels)
-    sequence = np.atleast_1d(array).tolist()
+    sequence = np.atleast_1d(as_array(labels, "labels")).tolist()
     if len(sequence) == 1:
         sequence *= n
     classes = [_find_class(label, record, run) for label in sequence]
@@ -51,13 +51,6 @@ def encode_classes(labels: Labels, n: int, record: RunRecord, run: Path) -> Tens
     if len(classes) != n:
         raise RunError(f"{len(classes)} labels for {n} samples: give one label, or one per sample")
     return torch.tensor(classes, dtype=torch.int64)
-
-
-def _as_array(labels: Labels) -> NDArray[Any]:
-    try:
-        return np.asarray(labels.tolist() if isinstance(labels, Tensor) else labels)
-    except ValueError:
-        raise RunError("labels of different lengths: give one label, or one per sample") from None
 
 
 def _find_class(label: Any, record: RunRecord, run: Path) -> int:
@@ -82,7 +75,7 @@ def encode_conditions(labels: Labels, n: int, record: RunRecord) -> Tensor:
     Raises:
         RunError: they have another shape, or are not finite numbers.
     """
-    array, shape = _as_array(labels), (n, record.image["conditions"])
+    array, shape = as_array(labels, "labels"), (n, record.image["conditions"])
     if array.dtype.kind not in "buif" or not np.isfinite(array).all():
         raise RunError(f"conditions must be {shape[1]} finite numbers, not {str(labels)[:40]!r}")
     values = torch.as_tensor(array.astype(np.float64))

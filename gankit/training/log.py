@@ -69,8 +69,7 @@ class TickLog:
         check_name(name)
         if value.numel() != 1:
             raise PartError(f"{name} was logged with shape {tuple(value.shape)}: log one number, such as a mean")
-        zero = value.new_zeros((), dtype=torch.float32)
-        total, count = self._sums.get(name, (zero, 0))
+        total, count = self._sums.get(name, (value.new_zeros((), dtype=torch.float32), 0))
         self._sums[name] = (total + value.float(), count + 1)
 
     def means(self) -> dict[str, float]:

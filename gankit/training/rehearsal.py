@@ -35,7 +35,8 @@ from gankit.training.trial import attempt, drawn, gradient_warnings, modules, ou
 
 NUMBERS = (Tensor, np.ndarray, np.generic, int, float)
 SAVE_ADVICE = "keep what changes or is random in buffers, or in state_dict and load_state_dict"
-DIFFERS = f"computes something else once it is built anew with its saved state; {SAVE_ADVICE}, and draw with torch"
+DRAW_ADVICE = "draw with torch, and let before_step follow from its step alone, since a resumed run calls it again"
+DIFFERS = f"computes something else once it is built anew with its saved state; {SAVE_ADVICE}, {DRAW_ADVICE}"
 
 
 @seeds.plain_torch()
@@ -109,8 +110,7 @@ def check(recipe_or_path: str, *overrides: str) -> Iterator[str]:
         yield f"{kind} {getattr(experiment, kind).name}: {sum(p.numel() for p in network.parameters()):,} parameters"
     with arithmetic(experiment.training, stepper.device):
         warnings = [*experiment_warnings(experiment), *rehearse(experiment, data)]
-    for warning in warnings:
-        yield f"warning: {warning}"
+    yield from (f"warning: {warning}" for warning in warnings)
 
 
 def _not_finite(stepper: Stepper) -> list[str]:
@@ -142,8 +142,8 @@ def _load(part: Any, name: str, state: Any) -> None:
     try:
         load_state(part, name, {name: state}, Path("trial"))
     except RunError as error:
-        reason = typed_line(error.__cause__ or error, 200)
-        raise PartError(f"{name} cannot load its own saved state: {reason}") from error
+        text = f"{name} cannot load its own saved state: {typed_line(error.__cause__ or error, 200)}"
+        raise PartError(text) from error
 
 
 def read_back(state: Any, device: torch.device | str = "cpu") -> Any:
@@ -182,9 +182,8 @@ def _check_export(stepper: Stepper) -> None:
 def _check_same_outputs(first: Stepper, second: Stepper) -> None:
     """In training mode, networks and augment must compute the same as those that loaded their state."""
     for name, part in first.parts.items():
-        if isinstance(part, Loss):
-            continue
-        _check_same_output(name, part, second.parts[name], first, train=True)
+        if not isinstance(part, Loss):
+            _check_same_output(name, part, second.parts[name], first, train=True)
 
 
 def _check_same_output(name: str, part: Any, other: Any, stepper: Stepper, train: bool) -> None:
@@ -217,34 +216,33 @@ def _check_same_step(first: Stepper, second: Stepper) -> None:
     for side, term in itertools.product(SIDES, first.gan.losses):  # the critic's turn comes first
         found, other = (means.get(f"{side}/{term.name}") for means in values)
         if not _same(found, other):
+            texts = ["no value" if value is None else f"{value:.6g}" for value in (found, other)]
             raise PartError(
-                f"loss {term.name} computes {_text(found)} in a second step on the {side}'s turn, and "
-                f"{_text(other)} once all parts are built anew with their saved state; {SAVE_ADVICE}; draw random "
-                "numbers with torch or turn.random"
+                f"loss {term.name} computes {texts[0]} in a second step on the {side}'s turn, and {texts[1]} once all "
+                f"parts are built anew with their saved state; {SAVE_ADVICE}; draw with torch or turn.random"
             )
     for name, part in first.parts.items():
         if not hasattr(part, "state_dict"):
             continue
         own, others = modules(part), modules(second.parts[name])
+        # Parameters of networks follow from gradients, whose last digits vary on a GPU.
+        trains_itself = isinstance(part, (Loss, Augment))
         if len(own) != len(others):
             raise PartError(f"{name} gains or loses modules in a step, which a resumed run would lose; {SAVE_ADVICE}")
         for module, other_module in zip(own, others, strict=True):
-            expected = _attributes(other_module)
-            for key, value in _attributes(module).items():
+            expected = _attributes(other_module, trains_itself)
+            for key, value in _attributes(module, trains_itself).items():
                 if not _same(value, expected.get(key)):
                     raise PartError(f"{name} changes {key} in a step, which a resumed run would lose; {SAVE_ADVICE}")
 
 
-def _text(value: Tensor | None) -> str:
-    return "no value" if value is None else f"{value:.6g}"
-
-
-def _attributes(module: Any) -> dict[str, Any]:
-    """The buffers and attributes of an object, but for those that every module has."""
+def _attributes(module: Any, parameters: bool) -> dict[str, Any]:
+    """The buffers and attributes of an object, but for those that every module has; its `parameters` too if asked."""
     if not isinstance(module, nn.Module):
         return dict(vars(module))
     common = vars(nn.Module())
     own = {key: value for key, value in vars(module).items() if key not in common}
+    own |= module.named_parameters(recurse=False) if parameters else {}
     return own | dict(module.named_buffers(recurse=False))
 
 
@@ -328,7 +326,6 @@ def _determinism_warnings(stepper: Stepper) -> list[str]:
         return []
     turn = turn_of(stepper, "critic")
     inputs = {Generator: (turn.latents, turn.labels), Critic: (turn.raw_real, turn.labels), Augment: (turn.raw_real,)}
-    return determinism_warnings({
-        name: (part, inputs[kind])
-        for name, part in stepper.parts.items() for kind in inputs if isinstance(part, kind)
-    }, stepper.advance)  # fmt: skip
+    parts = stepper.parts.items()
+    given = {name: (part, inputs[kind]) for name, part in parts for kind in inputs if isinstance(part, kind)}
+    return determinism_warnings(given, stepper.advance)

@@ -74,7 +74,7 @@ def resume(path: str | Path, *, data: Dataset | None = None, on_tick: OnTick | N
             with contextlib.suppress(OSError), sole_writer(run.path):  # where the folder can be written
                 checkpoint.prune(run.path / "checkpoints", run.steps, run.experiment.training.checkpoint_every)
         return run
-    # Refuses a file that lacks settings: defaults may have changed since the run began.
+    # Refuses a run whose parts are not known here, which can be opened.
     read_settings(Experiment, SettingsDocument.read(run.path / "experiment.toml"), complete=True)
     record = run.experiment.run
     if record is not None and record.data_in_process and data is None:

@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, final
 
-from gankit import distributed
+from gankit import distributed, seeds
 from gankit.errors import GankitError, RunError, first_of
 from gankit.experiments.experiment import Experiment
 from gankit.files import write_atomically
@@ -221,7 +221,8 @@ class Trainer:
         self.log.write(row)
         bar.show(losses)
         if on_tick is not None:
-            on_tick(row)
+            with seeds.unchanged_settings("on_tick", seed=False):  # each step seeds torch itself
+                on_tick(row)
 
     def _evaluate(self, bar: Progress, stop: StopRequest) -> dict[str, Any]:
         """Evaluate the generator, and keep it if it is the best so far; returns its metrics for the log.
