@@ -46,7 +46,8 @@ def words(votes: Path) -> list[str]:
     return [
         "data.name=folder", f"data.path={votes}", "data.size=8", "data.flip=false", *NETWORKS,
         "study.thresholds=[0,0.8]", "study.seeds_at_ends=1", "study.drawn=12", "study.kept=3", "study.warm_start=2",
-        'study.scopes=["critic"]',
+        'study.scopes=["critic"]', "training.generator_lr={start=2e-4, end=1e-4, steps=2}",
+        "training.averaging={start=0, end=0.9, steps=2}", "losses.gradient-penalty.weight={start=10, end=5, steps=3}",
     ]  # fmt: skip
 
 

@@ -124,6 +124,10 @@ def test_the_report_stands_alone_and_escapes(done: Path) -> None:
     for text in ("cannot fill them", "every arm was trained once", "gankit study agreement", "@media print",
                  "Cannot be told", "random subset", "held-out images", "Copies and privacy"):  # fmt: skip
         assert text in page, text
+    rates, weight = "0.0002 to 0.0001 over the first 2", "weight 10 to 5 over the first 3"
+    average = "0 to 0.9 over the first 2"
+    for text in (f"{rates} generator updates and 0.0005", f"({weight} ", f"averaged with {average} generator updates:"):
+        assert text in page, text
     assert "Errata" not in page
     assert r"\textless{}b\textgreater{}right\textless{}/b\textgreater{} \& co\_1" in (done / "table1.tex").read_text()
 

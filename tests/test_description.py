@@ -100,6 +100,16 @@ def test_a_folder_around_the_classes_is_named(photos: Path, around: str) -> None
     assert len(data.dataset.class_names) == 3
 
 
+def test_rare_classes_are_told_where_networks_are_given_the_class() -> None:
+    def told(conditional: bool) -> list[str]:
+        table = {"name": "eyes", "size": 32, "counts": [9, 10, 1], "conditional": conditional}
+        return data_warnings(prepare(DataTable.model_validate(table), 0))
+
+    advice = "merge it with another, or set data.conditional=false"
+    assert told(True) == [f"data.conditional: of class exotropia, normal there are fewer than 10 to train on: {advice}"]
+    assert told(False) == []
+
+
 def test_one_class_is_no_folder_around_others(photos: Path) -> None:
     (photos / "labels.csv").unlink()
     shutil.move(photos / "cat", photos.parent / "one" / "cat")

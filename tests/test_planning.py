@@ -199,12 +199,12 @@ def test_deep_images_get_the_range_that_they_use(side: int, tmp_path: Path) -> N
 @pytest.mark.parametrize(
     ("place", "minutes", "message"),
     [
-        ("few.npz", 60, "5 training images are too few"),
+        ("few.npz", 60, "5 training images to learn from"),
         ("enough.npz", 0.01, "--minutes 0.01 is enough for 54 steps here .* give --minutes"),
         ("labels.csv", 60, "labels.csv: it is neither a folder nor an npz or npy file; name the folder"),
         ("demo", 60, "demo: it is a recipe, and a plan starts from images"),
-        ("divided.npz", 60, "3 training images are too few"),
-        ('{name = "npz", path = "enough.npz", held_out = 0.9}', 60, "4 training images are too few"),
+        ("divided.npz", 60, "3 training images to learn from"),
+        ('{name = "npz", path = "enough.npz", held_out = 0.9}', 60, "4 training images to learn from"),
         ("nothing", 60, "there is no folder, npz file or data set of this name"),
         ("{name = 3}", 60, "name"),
         ('{name = "npz"}', 60, "path"),

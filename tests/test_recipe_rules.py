@@ -166,7 +166,7 @@ def test_images_of_the_program_are_followed_or_the_experiment_is_refused(tmp_pat
     [
         (["data.size=16"], r"data\.size: recipe resnet makes images of 28 to 256 pixels a side, not 16 x 16; set"),
         (["data.size=[256, 512]"], "not 256 x 512"),
-        (["data.counts=[6, 6, 7]"], "19 training images are too few"),
+        (["data.counts=[6, 6, 7]"], "19 training images to learn from"),
         (
             ["data.counts=[9, 50, 50]", "data.conditional=true"],
             r"class exotropia has 9 images to train on, fewer than 10",

@@ -16,6 +16,7 @@ from gankit.errors import SettingsError
 from gankit.experiments.experiment import load
 from gankit.registry import Schedule, value_at
 from gankit.training.assembly import build
+from gankit.training.averaging import decay_at
 
 SMALL = (
     "data.size=16", "data.counts=[4, 4, 4]", "generator.width=4", "generator.latent_dim=4", "critic.width=4",
@@ -28,6 +29,7 @@ MOVING = (
     "training.betas=[0, {start=0.9, end=0.99, steps=4}]",
     "losses.r1.weight={start=2, end=1, steps=4}",
     "augment.probability={start=0, end=1, steps=4}",
+    "training.averaging={start=0, end=0.9, steps=4}",
 )
 HALF_WAY = [0.0, (1 - math.sqrt(0.5)) / 2, 0.5, (1 + math.sqrt(0.5)) / 2, 1.0, 1.0, 1.0]
 
@@ -38,6 +40,32 @@ def test_a_schedule_moves_by_half_a_cosine_or_a_line_and_stays() -> None:
     linear = Schedule[float](start=0.0, end=1.0, steps=4, shape="linear")
     assert [linear.at(step) for step in (0, 1, 3, 4, 9)] == [0.0, 0.25, 0.75, 1.0, 1.0]
     assert [value_at(setting, 2) for setting in (0.7, linear)] == [0.7, 0.5]
+
+
+def test_the_half_life_of_the_average_is_that_of_r3gans_code() -> None:
+    """Its average forgets half in so many images, 500,000 after 20 million, and `0.5 ** (batch / images)` an update."""
+    batch, most, steps = 256, 500_000, 20_000_000 // 256
+    moving = Schedule[float](start=0.0, end=0.5 ** (batch / most), steps=steps)
+    for step in (1000, 20_000, steps // 2, steps - 1, steps, 2 * steps):
+        progress = min(step / steps, 1)
+        half_life = most * (1 - math.cos(math.pi * progress)) / 2
+        assert decay_at(moving, step) == pytest.approx(0.5 ** (batch / half_life), abs=1e-9)
+    assert [decay_at(moving, step) for step in (0, 1)] == [0.0, 0.0]
+    assert decay_at(0.75, 3) == 0.75
+    lengthening = Schedule[float](start=0.5, end=0.5**0.25, steps=4, shape="linear")  # half-lives of 1 and 4 steps
+    assert [decay_at(lengthening, step) for step in range(5)] == pytest.approx(
+        [0.5 ** (1 / half_life) for half_life in (1, 1.75, 2.5, 3.25, 4)]
+    )
+
+
+def test_each_step_averages_with_its_decay(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    seen: list[float] = []
+    monkeypatch.setattr("gankit.training.step.update_average", lambda average, network, decay: seen.append(decay))
+    experiment = gankit.load(gankit.load("r3gan"), *SMALL, *MOVING)
+    gankit.train(experiment, tmp_path / "run")
+    decays = [decay_at(experiment.training.averaging, step) for step in range(1, 7)]
+    assert seen[-6:] == decays  # those before are of the rehearsal
+    assert decays[0] < decays[1] < decays[2] < decays[3] == decays[5] == pytest.approx(0.9)
 
 
 @pytest.fixture(scope="module")

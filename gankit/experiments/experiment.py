@@ -63,7 +63,7 @@ class Training(Settings):
             trains by c = k / (k + 1) and raises its betas to the power c, as StyleGAN2 (arXiv 1912.04958, appendix B)
             and StyleGAN2-ADA do. These take an optimiser step for penalties alone; gankit takes one for all losses.
         averaging: decay per step of the moving average of the generator's weights, used for samples; 0 turns it off.
-            Early in a training a smaller decay is used, which rises to this one.
+            Early on it is smaller. A table moves the average's half-life from that of `start` to that of `end`.
         dequantise: adds uniform noise of up to half a grey level, up or down, to integer images.
         precision: "float32", whose convolutions a GPU computes in TF32, as torch does by default; "float32-exact",
             without TF32; "bf16" (autocast, in penalties too); or "float64".
@@ -106,7 +106,7 @@ class Training(Settings):
     betas: tuple[Scheduled[Share], Scheduled[Share]] = (0.0, 0.9)
     lr_decay: Literal["none", "linear"] = "none"
     lazy_scaling: bool = False
-    averaging: Share = 0.999
+    averaging: Scheduled[Share] = 0.999
     dequantise: bool = False
     precision: Literal["float32", "float32-exact", "bf16", "float64"] = "float32"
     compile: bool | Literal["all"] = False

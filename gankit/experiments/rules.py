@@ -7,7 +7,7 @@ import numpy as np
 from pydantic import Field
 
 from gankit import recipes
-from gankit.errors import DataError, PartError, blame
+from gankit.errors import DataError, PartError, blame, counted
 from gankit.experiments.document import DATA_SPECIFIC, SettingsDocument
 from gankit.experiments.reading import read_settings
 from gankit.experiments.selection import select_images
@@ -69,9 +69,8 @@ def _is_decisive(override: str) -> bool:
 def refuse_few(count: int, where: str) -> None:
     """Refuse fewer training images than `MIN_IMAGES`, by a DataError whose text begins with `where`."""
     if count < MIN_IMAGES:
-        raise DataError(
-            f"{where}: {count} training images are too few; at least {MIN_IMAGES} are needed, hundreds are better"
-        )
+        number = counted(count, "training image")
+        raise DataError(f"{where}: {number} to learn from; at least {MIN_IMAGES} are needed, hundreds are better")
 
 
 def _refuse_size(name: str, sides: tuple[int, int], image: ImageSpec) -> None:
@@ -89,15 +88,6 @@ def rarest_class(training: Dataset) -> tuple[int, int]:
     assert training.labels is not None
     counts = np.bincount(training.labels, minlength=training.image.classes)
     return int(counts.argmin()), int(counts.min())
-
-
-def _refuse_rare_class(training: Dataset) -> None:
-    rare, count = rarest_class(training)
-    if count < MIN_IMAGES_OF_CLASS:
-        raise DataError(
-            f"data.conditional: class {training.class_names[rare]} has {count} images to train on, fewer "
-            f"than {MIN_IMAGES_OF_CLASS}: merge it with another, or set data.conditional=false"
-        )
 
 
 def recipe_tables(
@@ -120,8 +110,11 @@ def recipe_tables(
     conditions = len(table.conditional) if isinstance(table.conditional, list) else 0
     _refuse_size(name, recipe.sides, image)
     refuse_few(len(training), "data")
-    if classes and training.labels is not None:
-        _refuse_rare_class(training)
+    if classes and training.labels is not None and (rarest := rarest_class(training))[1] < MIN_IMAGES_OF_CLASS:
+        raise DataError(
+            f"data.conditional: class {training.class_names[rarest[0]]} has {counted(rarest[1], 'image')} to train on, "
+            f"fewer than {MIN_IMAGES_OF_CLASS}: merge it with another, or set data.conditional=false"
+        )
     spec = ImageSpec(image.channels, image.height, image.width, classes, conditions)
     images = TrainingImages(spec, len(training), training.dtype == np.uint8, batch, steps)
     with blame(PartError, f"recipe {name} failed to compute settings for {images}:"):

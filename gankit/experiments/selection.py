@@ -200,7 +200,7 @@ def _hold_out(
         training, held_out = next(splits)
     except ValueError as error:
         raise DataError(
-            f"data.held_out: {len(indices)} images cannot be divided so that both parts have images of every class, "
-            "or whole patients; set another share, or merge rare classes"
+            f"data.held_out: {counted(len(indices), 'image')} cannot be divided so that both parts have images of "
+            "every class, or whole patients; set another share, or merge rare classes"
         ) from error
     return indices[np.sort(training)], indices[np.sort(held_out)]

@@ -65,8 +65,7 @@ def _leaks(dataset: Dataset, pairs: NDArray[np.int64]) -> Iterator[str]:
         splits_of_group: dict[str, set[str]] = defaultdict(set)
         for index, names in splits_of.items():
             splits_of_group[str(dataset.known.groups[index])] |= names
-        both = [group for group, names in splits_of_group.items() if len(names) > 1]
-        if both:
+        if both := [group for group, names in splits_of_group.items() if len(names) > 1]:
             first = unbroken(both[0])
             yield f"{counted(len(both), 'patient')} in more than one split, such as {first}: keep each in one"
 

@@ -207,17 +207,17 @@ def _choose_size(dataset: Dataset, sides: tuple[int, int], on_gpu: bool, minutes
     wanted = step * round(side / step * max(ratio, 1 / ratio))
     long = min(wanted, sides[1] // step * step)
     value = side if long == side else [side, long] if ratio > 1 else [long, side]
-    device = "a GPU" if on_gpu else "a CPU"
-    why = f"what {device} learns in {minutes:g} minutes; the smallest image has {shorter} pixels"
+    why = f"what a {'GPU' if on_gpu else 'CPU'} learns in {minutes:g} minutes; the smallest image has {shorter} pixels"
     squeezed = f"; images {max(ratio, 1 / ratio):.3g} times as long as wide are squeezed" if long < wanted else ""
     return Choice(value, f"{why} a side{squeezed}")
 
 
 def _split_to_judge_with(dataset: Dataset, split: str | None) -> str | None:
     """A split of the data's own that is not among what is trained on."""
-    splits = dataset.known.splits
-    trained = split or ("train" if "train" in splits else "all")
-    return next((name for name in ("test", "val") if name in splits and trained not in (name, "all")), None)
+    trained = split or ("train" if "train" in dataset.known.splits else "all")
+    return next(
+        (name for name in ("test", "val") if name in dataset.known.splits and trained not in (name, "all")), None
+    )
 
 
 def _choose_held_out(dataset: Dataset, split: str | None) -> Choice:

@@ -1,5 +1,6 @@
 """R3GAN (Huang et al. 2024, arXiv 2501.05441) at a sixth of the paper's width, with its schedules."""
 
+from functools import partial
 from typing import Any
 
 from gankit.recipes import HALF_LIFE, Recipe, TrainingImages
@@ -17,26 +18,24 @@ class R3GAN(Recipe):
 
     def settings(self, images: TrainingImages) -> dict[str, Any]:
         """See `Recipe.settings`."""
-        schedule_steps = max(images.steps // 5, 1)  # settings change over the first fifth of a training
-        gamma = float(f"{2 * (images.side / 64) ** 3:.3g}")
-        policy = images.policy()
-        rates = {"start": 2e-4, "end": 5e-5, "steps": schedule_steps}
-        weight = {"start": gamma, "end": gamma / 10, "steps": schedule_steps}
+        steps = max(images.steps // 5, 1)  # settings change over the first fifth of a training
+        moving = partial(dict[str, Any], steps=steps)
+        gamma, policy = float(f"{2 * (images.side / 64) ** 3:.3g}"), images.policy()
+        # at the end the paper's average forgets half in a fortieth of the images of its schedules
+        decay = images.averaging(max(steps * images.batch / 40, HALF_LIFE))
         augment = {
             "name": "sometimes", "inner": {"name": "diffaugment", "policy": policy},
-            "probability": {"start": 0.0, "end": 0.6 if images.count < 10_000 else 0.3, "steps": schedule_steps},
+            "probability": moving(start=0.0, end=0.6 if images.count < 10_000 else 0.3),
         }  # fmt: skip
+        penalties = [{"name": name, "weight": moving(start=gamma, end=gamma / 10)} for name in ("r1", "r2")]
         return {
             "generator": {"name": "r3gan", "width": 128},
             "critic": {"name": "r3gan", "width": 128},
-            "losses": [
-                {"name": "relativistic"}, {"name": "r1", "weight": weight}, {"name": "r2", "weight": dict(weight)},
-            ],
+            "losses": [{"name": "relativistic"}, *penalties],
             **({"augment": augment} if policy else {}),
             "training": {
-                "steps": images.steps, "batch": images.batch, "critic_steps": 1, "generator_lr": rates,
-                "critic_lr": dict(rates), "betas": [0.0, {"start": 0.9, "end": 0.99, "steps": schedule_steps}],
-                # the paper's average forgets half in a fortieth of the images of its schedules
-                "averaging": images.averaging(max(schedule_steps * images.batch / 40, HALF_LIFE)),
+                "steps": images.steps, "batch": images.batch, "critic_steps": 1,
+                **{f"{side}_lr": moving(start=2e-4, end=5e-5) for side in ("generator", "critic")},
+                "betas": [0.0, moving(start=0.9, end=0.99)], "averaging": moving(start=0.0, end=decay),
             },
         }  # fmt: skip

@@ -1,20 +1,32 @@
 """The moving average of the generator's weights, from which samples are drawn (`training.averaging`)."""
 
+import math
+
 import torch
 from torch import nn
 from torch.optim.swa_utils import AveragedModel
 
 from gankit.interfaces import Generator
 from gankit.nn.copies import copied
+from gankit.registry import Schedule
 
 
-def new_average(generator: Generator, decay: float) -> AveragedModel | None:
-    """An average that begins with the generator's present weights; None for a decay of 0, which turns averaging off."""
-    if not decay:
+def new_average(generator: Generator, setting: float | Schedule[float]) -> AveragedModel | None:
+    """An average that begins with the generator's present weights; None for the setting 0, which turns it off."""
+    if not setting:
         return None
     average = AveragedModel(nn.Identity())
     average.module = copied(generator)  # torch's own copy is slow, and cannot copy non-leaf tensors
     return average
+
+
+def decay_at(setting: float | Schedule[float], step: int) -> float:
+    """The decay after `step` generator updates; a schedule moves the half-life, as in the code of R3GAN."""
+    if not isinstance(setting, Schedule):
+        return setting
+    start, end = (-1 / math.log2(decay) if decay else 0.0 for decay in (setting.start, setting.end))
+    half_life = setting.model_copy(update={"start": start, "end": end}).at(step)
+    return math.exp2(-1 / half_life) if half_life else 0.0
 
 
 @torch.no_grad()

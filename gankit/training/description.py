@@ -49,10 +49,12 @@ def data_warnings(data: TrainingData) -> list[str]:
     if data.image.classes == 1:
         line = "data.conditional: there is a single class, so that labels teach nothing; is the folder the right one?"
         return [*lines, line]
-    counts = np.bincount(data.labels.numpy(), minlength=data.image.classes)
-    empty = [name for name, count in zip(data.dataset.class_names, counts, strict=False) if not count]
-    if empty:
+    counts = dict(zip(data.dataset.class_names, np.bincount(data.labels, minlength=data.image.classes), strict=False))
+    if empty := [name for name, count in counts.items() if not count]:
         lines.append(f"data: no training image is of class {first_of(empty, 5)}: samples of it mean nothing")
+    if rare := [name for name, count in counts.items() if 0 < count < MIN_IMAGES_OF_CLASS]:
+        advice = f"fewer than {MIN_IMAGES_OF_CLASS} to train on: merge it with another, or set data.conditional=false"
+        lines.append(f"data.conditional: of class {first_of(rare, 5)} there are {advice}")
     return lines
 
 

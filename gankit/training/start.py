@@ -70,8 +70,12 @@ def load_networks(stepper: Stepper, state: dict[str, Any], folder: Path) -> None
     warnings = []  # only given if this state fits; else an older one is tried
     for kind, network in (("generator", stepper.generator), ("critic", stepper.critic)):
         unmatched = _load_matching(network, kind, state, folder)
-        if kind == "critic" and stepper.settings.freeze:
-            _refuse_frozen(network, unmatched, folder)
+        frozen = [key for key, weight in network.named_parameters() if key in unmatched and not weight.requires_grad]
+        if kind == "critic" and stepper.settings.freeze and frozen:
+            raise RunError(
+                f"training.freeze: the critic of {folder} has no {first_of(frozen)}, which would stay as drawn; "
+                "freeze fewer layers, or start from a run of the same image size"
+            )
         if unmatched:
             warnings.append(
                 f"training.start_from: {len(network.state_dict()) - len(unmatched)} of {len(network.state_dict())} "
@@ -86,15 +90,6 @@ def load_networks(stepper: Stepper, state: dict[str, Any], folder: Path) -> None
         raise RunError(f"{folder}: the saved networks hold NaN or infinity ({first_of(wrong)}): take another run")
     stepper.warnings += warnings
     stepper.go_to(stepper.step)  # calls each `before_step` again, since loading has replaced buffers
-
-
-def _refuse_frozen(critic: nn.Module, unmatched: list[str], folder: Path) -> None:
-    """Refuse to freeze layers of a critic that the other run does not have: they would stay as they were drawn."""
-    if frozen := [name for name, weight in critic.named_parameters() if not weight.requires_grad and name in unmatched]:
-        raise RunError(
-            f"training.freeze: the critic of {folder} has no {first_of(frozen)}, which would stay as drawn; "
-            "freeze fewer layers, or start from a run of the same image size"
-        )
 
 
 def _load_matching(network: nn.Module, name: str, states: Mapping[str, Any], folder: Path) -> list[str]:

@@ -20,7 +20,7 @@ from gankit.runs import checkpoint
 from gankit.runs.networks import describe_value, load_state, not_finite, place, step_hooks
 from gankit.runs.run import choose_device
 from gankit.training.assembly import Gan, build
-from gankit.training.averaging import new_average, update_average
+from gankit.training.averaging import decay_at, new_average, update_average
 from gankit.training.data import TrainingData
 from gankit.training.execution.arithmetic import arithmetic
 from gankit.training.execution.graphs import choose
@@ -175,7 +175,7 @@ class Stepper:
         self.critic_updates = 0
         self.go_to(self.step + 1)
         if self.averaged is not None:
-            update_average(self.averaged, self.generator, self.settings.averaging)
+            update_average(self.averaged, self.generator, decay_at(self.settings.averaging, self.step))
 
     def move_rates(self, step: int) -> None:
         """Set the optimisers' rates and betas for a step, by its number from 0."""
