@@ -49,7 +49,7 @@ def main() -> None:
 
     # --8<-- [start:study]
     def objective(trial: optuna.Trial) -> float:
-        """Mean kid on held-out images; kid is unbiased at any number of images, so small differences count."""
+        """Mean kid on held-out images; kid has no bias at any number of images, but noise."""
         values = []
         for seed in range(given.seeds):
             settings = [*given.overrides, *suggest(trial)]

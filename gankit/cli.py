@@ -167,7 +167,7 @@ def evaluate(
     features: Extractor = None,
     metrics: Metrics = None,
     training: Annotated[str | None, typer.Option(help="The images that the generator was trained on.")] = None,
-    count: Annotated[int | None, typer.Option(help="Images to draw from a run.", min=2, show_default=False)] = None,
+    count: Annotated[int | None, typer.Option(help="Images to draw or to choose.", min=2, show_default=False)] = None,
     seed: Annotated[int | None, typer.Option(help="Seed of the latents; 0 by default.", min=0)] = None,
     best: Best = False,
     window: Window = None,

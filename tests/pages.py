@@ -95,6 +95,8 @@ class Page:
     def __init__(self, capsys: pytest.CaptureFixture[str]) -> None:
         self.space: dict[str, Any] = {"__name__": "__main__"}
         self.capsys = capsys
+        self.printed = ""  # by the commands of the last shell block
+        self.counts: dict[str, int | None] = {}  # by run: generated images that its settings evaluate
 
     def run(self, block: Block) -> None:
         if block.note.startswith("needs: ") and importlib.util.find_spec(block.note.removeprefix("needs: ")) is None:
@@ -102,11 +104,25 @@ class Page:
         assert block.language in LANGUAGES, f"line {block.line}: a block of {block.language or 'no language'}"
         if block.source:
             check_quoted(block)
-        if block.language != "text" and not (block.source and block.language == "python"):
+        if not (block.source and block.language == "python"):
             getattr(self, block.language)(block)
 
     def python(self, block: Block) -> None:
         exec(compile("\n" * (block.line - 1) + block.text, "page", "exec"), self.space)
+
+    def text(self, block: Block) -> None:
+        """Text below the comment `printed` is what the shell block above it prints.
+
+        So is an evaluation, but for its warnings and for numbers, since the tests train shorter.
+        """
+        lines = [line for line in block.lines if line != "..."]
+        if block.note == "printed":
+            assert [line for line in lines if line not in self.printed.splitlines()] == [], self.printed
+        elif (heading := re.match(r"fake: run (\S+), (\d+) images", block.text)) and heading[1] in self.counts:
+            found = re.sub(r"\d+", "0", self.printed).splitlines()
+            facts = [line for line in lines if ": " in line and not line.startswith("warning: ")]
+            assert [line for line in facts if re.sub(r"\d+", "0", line) not in found] == [], self.printed
+            assert self.counts[heading[1]] in (None, int(heading[2])), f"line {block.line}: evaluation.count is another"
 
     def json(self, block: Block) -> None:
         json.loads(block.text)
@@ -126,7 +142,7 @@ class Page:
     def sh(self, block: Block) -> None:
         fails, _, added = block.note.partition("the tests add: ")
         fails, small = fails.removesuffix("; "), added.split()
-        words = list(commands(block.text))
+        words, self.printed = list(commands(block.text)), ""
         for number, command in enumerate(words):
             if command[0] in NOT_RUN or command[:3] in (["python", "-m", "venv"], ["python3", "-m", "venv"]):
                 continue
@@ -137,6 +153,11 @@ class Page:
             shown = " ".join(command)
             more = small if command[1] in ("train", "demo", "study", "check") else []
             code, output = self.command([*command[1:], *more])
+            self.printed += output
+            if command[1] == "train" and "--out" in command:
+                place = command.index("--out")
+                evaluation = gankit.load(*command[2:place]).evaluation
+                self.counts[Path(command[place + 1]).name] = evaluation.count
             if fails.startswith("fails: ") and number == len(words) - 1:
                 assert code == 2, f"{shown}: exit code {code}\n{output}"
                 assert fails.removeprefix("fails: ") in output, output

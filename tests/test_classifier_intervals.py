@@ -25,7 +25,7 @@ from gankit.evaluation.classification import (
 )
 from gankit.evaluation.design import (
     Estimate,
-    Part,
+    VariancePart,
     cross_validated,
     holm,
     variance_split,
@@ -129,6 +129,8 @@ def test_areas_against_scikit_learn_with_ties_and_weights() -> None:
     assert chances.sum(1) == pytest.approx(np.ones(80))
     assert macro_auc(labels, chances)[0] == pytest.approx(metrics.roc_auc_score(labels, chances, multi_class="ovr"))
     assert np.isnan(auc(np.ones(3, bool), np.arange(3.0))).all()
+    lacks_a_class = np.array([np.ones(80), labels != 0])
+    assert np.isnan(macro_auc(labels, chances, lacks_a_class)).tolist() == [False, True]
 
 
 def test_infinite_scores_that_are_equal_count_half() -> None:
@@ -173,23 +175,28 @@ def test_seeds_are_a_source_of_their_own() -> None:
 def test_an_estimate_of_one_part_is_a_t_test() -> None:
     values = np.random.default_rng(0).normal(0.5, 1, 8)
     test = stats.ttest_1samp(values, 0)
-    found = Estimate(float(values.mean()), {"seeds": Part(float(values.var(ddof=1)) / 8, 7)})
+    found = Estimate(float(values.mean()), {"seeds": VariancePart(float(values.var(ddof=1)) / 8, 7)})
     assert found.p_value == pytest.approx(test.pvalue)
     assert found.interval(0.9) == pytest.approx(tuple(test.confidence_interval(0.9)))
     assert found.detectable() == pytest.approx(found.half_width() + 0.8416 * found.error, rel=1e-3)
-    assert Estimate(0.0, {"cases": Part(0.0, 1)}).p_value == 1
-    assert Estimate(0.1, {"seeds": Part(0.0, 0)}).interval() == (-math.inf, math.inf)  # one seed: nothing is known
-    assert Estimate(0.1, {"seeds": Part(0.0, 0)}).p_value == 1
+    assert Estimate(0.0, {"cases": VariancePart(0.0, 1)}).p_value == 1
+    assert Estimate(0.1, {"seeds": VariancePart(0.0, 0)}).interval() == (
+        -math.inf,
+        math.inf,
+    )  # one seed: nothing is known
+    assert Estimate(0.1, {"seeds": VariancePart(0.0, 0)}).p_value == 1
+    assert Estimate(0.1, {"folds": VariancePart(0.0, 3)}).p_value == 1  # all folds agree: their variance is unknown
+    assert Estimate(0.1, {"folds": VariancePart(1e-12, 3)}).p_value == 1e-12
 
 
 def test_the_p_value_of_several_parts_is_of_the_interval_that_ends_at_0() -> None:
-    found = Estimate(0.7, {"cases": Part(0.04, 40), "seeds": Part(0.09, 2)})
+    found = Estimate(0.7, {"cases": VariancePart(0.04, 40), "seeds": VariancePart(0.09, 2)})
     assert found.interval(1 - found.p_value)[0] == pytest.approx(0, abs=1e-9)
     assert 0.05 < found.p_value < 0.5
 
 
 def test_a_share_whose_error_is_rounding_has_the_interval_of_its_cases() -> None:
-    assert Estimate(0.5, {"cases": Part(1e-33, 9)}).share_interval(20) == wilson(10, 20)
+    assert Estimate(0.5, {"cases": VariancePart(1e-33, 9)}).share_interval(20) == wilson(10, 20)
 
 
 def test_folds_are_corrected_for_their_overlap() -> None:

@@ -230,7 +230,7 @@ def test_recipes_are_listed_with_what_they_are_for(call: Call) -> None:
     assert [line.split()[0] for line in lines] == sorted([*fixed_recipe_names(), *gankit.recipes.names()])
     (demo,) = (line for line in lines if line.startswith("demo "))
     assert [demo[head.index(column) :].partition("  ")[0] for column in ("sizes", "time", "for")] == [
-        "32x32", "5 to 8 minutes on two CPU cores", "first pictures, of the eyes or of your own photographs",
+        "32x32", "5 to 7 minutes on two CPU cores", "first pictures, of the eyes or of your own photographs",
     ]  # fmt: skip
     assert {
         line.rstrip() for line in (Path(__file__).parents[1] / "docs/how-to/which-recipe.md").read_text().splitlines()

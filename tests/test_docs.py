@@ -67,6 +67,15 @@ def _nav(entry: Any) -> Iterator[str]:
             yield from _nav(item)
 
 
+def test_intervals_in_guides_are_those_of_a_measured_page() -> None:
+    interval = re.compile(r"[-+]?\d\.\d+ \[[-+\d.]+, [-+\d.]+\]")
+    measured = "".join(path.read_text(encoding="utf-8") for path in (DOCS / "measured").glob("*.md"))
+    guides = [path for folder in ("how-to", "tutorials", "explanation") for path in (DOCS / folder).rglob("*.md")]
+    shown = {found for path in guides for found in interval.findall(path.read_text(encoding="utf-8"))}
+    assert len(shown) >= 10
+    assert {found for found in shown if found not in measured} == set()
+
+
 def test_every_page_is_reached_from_the_navigation() -> None:
     settings = yaml.safe_load((ROOT / "mkdocs.yml").read_text(encoding="utf-8"))
     listed = list(_nav(settings["nav"]))

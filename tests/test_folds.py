@@ -109,8 +109,13 @@ def test_folders_that_are_no_folds(exported: Path, tmp_path: Path) -> None:
         patch.setattr("gankit.evaluation.folds.evaluate", None)  # nothing is evaluated before
         with pytest.raises(DataError, match=r"fold-2.train\.csv has a header and no rows"):
             evaluate_folds(exported)
-    (exported / "fold-10").mkdir()
+    (exported / "fold-2" / "train.csv").unlink()
+    with pytest.raises(DataError, match=r"fold-2.train\.csv"):  # left out of the mean in silence it would mislead
+        evaluate_folds(exported)
+    (exported / "fold-10").touch()
     assert [path.name for path in fold_folders(exported)] == ["fold-1", "fold-2", "fold-3"]
+    (tmp_path / "classes" / "fold-1").mkdir(parents=True)
+    assert fold_folders(tmp_path / "classes") == []  # names of classes
     assert fold_folders(f'{{name = "npz", path = "{"a" * 300}"}}') == []  # a table may be too long for a name
     assert fold_folders(np.zeros(3)) == fold_folders("none") == fold_folders(tmp_path) == []
     for name in ("fold-2", "fold-3"):

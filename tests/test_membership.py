@@ -11,7 +11,7 @@ import pytest
 from sklearn.metrics import roc_auc_score
 
 import gankit
-from gankit.evaluation.design import Estimate, Part, wilson
+from gankit.evaluation.design import Estimate, VariancePart, wilson
 from gankit.evaluation.membership import attack
 
 
@@ -74,7 +74,7 @@ def test_the_interval_is_of_the_error_of_delong_also_with_ties() -> None:
     draw = np.random.default_rng(1)
     for members, others in (draw.normal(0.6, 1, (2, 30)), np.round(draw.normal(0.6, 1, (2, 30)))):
         above = (members[:, None] > others) + 0.5 * (members[:, None] == others)
-        of_sides = {f"{axis}": Part(float(above.mean(axis).var(ddof=1)) / 30, 29) for axis in (0, 1)}
+        of_sides = {f"{axis}": VariancePart(float(above.mean(axis).var(ddof=1)) / 30, 29) for axis in (0, 1)}
         found = attack(members, others, None, None)
         assert found is not None
         expected = Estimate(float(above.mean()), of_sides).share_interval(30)

@@ -7,6 +7,7 @@ import shutil
 import warnings
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -19,6 +20,7 @@ from torch import Tensor, nn
 import gankit
 from gankit.errors import GankitError, PartError, RunError
 from gankit.ranking import Ranking, rank, realism_score, write_ranking
+from gankit.ranking.scores import wanted_classes
 from gankit.runs.networks import generate_batches
 
 
@@ -238,6 +240,13 @@ def logits(*shape: int, fill: float = 0.0) -> Callable[[Tensor], Tensor]:
 def test_refused(one_step_runs: dict[str, gankit.Run], name: str, arguments: dict[str, Any], message: str) -> None:
     with pytest.raises(GankitError, match=message):
         rank(one_step_runs[name], **arguments)
+
+
+def test_a_class_is_named_as_for_sampling(one_step_runs: dict[str, gankit.Run]) -> None:
+    grades = SimpleNamespace(image=one_step_runs["plain"].image, class_names=["1", "2", "3"], path=Path("run"))
+    assert wanted_classes(grades, None, "3", 2).tolist() == [2, 2]  # type: ignore[arg-type]
+    with pytest.raises(GankitError, match="there is no class '0' in run; known: 0 1, 1 2, 2 3"):
+        wanted_classes(grades, None, "0", 2)  # type: ignore[arg-type]
 
 
 def test_a_classifier_without_the_class(one_step_runs: dict[str, gankit.Run]) -> None:

@@ -65,7 +65,7 @@ def auc(positive: NDArray[np.bool_], scores: Floats, weights: Floats | None = No
 
 
 def macro_auc(labels: NDArray[np.int64], probabilities: Floats, weights: Floats | None = None) -> Floats:
-    """The (draws,) means over classes of the area of each class against the rest.
+    """The (draws,) means over classes of the area of each class against the rest; NaN for a draw that lacks one.
 
     From (n,) classes, (n, k) probabilities, and weights as in `auc`.
     """
@@ -86,7 +86,7 @@ def correlation(x: Floats, y: Floats, weights: Floats | None = None) -> Floats:
 
 
 def brier(labels: NDArray[np.int64], probabilities: Floats) -> float:
-    """The mean squared distance of (n, k) probabilities from the (n,) classes as one-hot vectors (Brier 1950)."""
+    """Brier 1950: mean squared distance, 0 to 2, of (n, k) probabilities from the (n,) classes as one-hot vectors."""
     return float(((probabilities - np.eye(probabilities.shape[1])[labels]) ** 2).sum(1).mean())
 
 
@@ -122,7 +122,9 @@ class Scorer:
     def scores(self, logits: Floats, groupings: Mapping[str, Sequence[str]], calibration: bool = False) -> Values:
         """Scores of one classifier from the (seeds, n, k) logits of its trainings, as JSON can hold them.
 
-        `groupings` names the positive classes of each grouping; `calibration` adds scores of the probabilities.
+        "balanced accuracy", "macro F1" and "AUC" are `{"value", "low", "high", "by_seed"}` with a 95 % interval; so is
+        each class in "recall", and each measure in "groupings", of which `groupings` names the positive classes.
+        "confusion" is (k, k). `calibration` adds "Brier score", "calibration error" and the rows of "reliability".
         """
         counts, predicted = self.counts(logits), logits.argmax(-1)
         probabilities: Floats = softmax(logits, axis=-1)

@@ -69,7 +69,8 @@ def compare(a: dict[str, Any] | str | Path, b: dict[str, Any] | str | Path, *, f
         `{metric: {"a", "b", "difference", "standard_error"}}`; the difference is b minus a. Where both values were
         computed beside the same real images, its standard error follows from the influence of each of these on both
         values. It is the sum of both errors, an upper bound, where a file lacks these influences: in files of gankit
-        0.1, and for errors in closed form from more than 2,000 images.
+        0.1, and for errors in closed form from more than 2,000 images. With other real images it is that of independent
+        values. It is None where a value has none.
 
     Raises:
         GankitError: they differ in features, real images, numbers of images, sizes or settings of a metric, so that the

@@ -72,7 +72,7 @@ def find_copies(
     if n_near and (share := n_near / (len(fakes) - n_exact)) > expected:
         among = f"{len(fakes) - n_exact} other" if n_exact else len(fakes)
         warnings.append(
-            f"{n_near} of {among} generated images are near copies of a {kind} pixel by pixel "
+            f"{n_near} of {among} generated images are near copies of a {kind}, compared at up to {SIDE} pixels a side "
             f"({share:.1%}; {expected:.1%} of new real images): {example(only_near)}"
         )
     return {"exact": n_exact, "near": n_near, "near_expected": expected}, warnings

@@ -24,7 +24,7 @@ DISAGREEMENT = 0.2
 
 
 @dataclass(frozen=True)
-class Part:
+class VariancePart:
     """What one source contributes to the variance of an estimate."""
 
     variance: float
@@ -36,7 +36,7 @@ class Estimate:
     """A value with the parts of its variance by source, such as "cases" and "seeds"."""
 
     value: float
-    parts: Mapping[str, Part]
+    parts: Mapping[str, VariancePart]
 
     @property
     def error(self) -> float:
@@ -78,19 +78,19 @@ class Estimate:
 
     @property
     def p_value(self) -> float:
-        """The two-sided p-value of a true value of 0: 1 minus the level whose interval ends at 0."""
-        half = self.half_width()
-        if self.value == 0 or not half < math.inf:
+        """The two-sided p-value of a true value of 0: 1 minus the level whose interval ends at 0, at least 1e-12.
+
+        It is 1 where the variance is unknown: a part has no degrees of freedom, or nothing varies.
+        """
+        if self.value == 0 or not self.varies or not self.half_width() < math.inf:
             return 1.0
-        if not self.varies:
-            return 0.0
         if self.half_width(1 - 1e-12) < abs(self.value):
             return 1e-12
         level = optimize.brentq(lambda level: self.half_width(level) - abs(self.value), 0, 1 - 1e-12)
         return float(1 - level)
 
     def detectable(self) -> float:
-        """The smallest true difference whose interval would exclude 0 with probability 0.8, given the same errors."""
+        """The smallest true difference whose interval excludes 0 with probability 0.8 (0.74 for a freedom of 2)."""
         return self.half_width() + float(special.ndtri(POWER)) * self.error
 
 
@@ -116,15 +116,15 @@ def student_quantile(freedom: float, level: float = LEVEL) -> float:
     return float(special.ndtri(share) if math.isinf(freedom) else special.stdtrit(freedom, share))
 
 
-def variance_of_mean(values: Floats, factor: float | None = None) -> Part:
+def variance_of_mean(values: Floats, factor: float | None = None) -> VariancePart:
     """The variance of the mean of (k,) independent values, with its degrees of freedom; NaN values are left out.
 
     `factor` is what the values' variance is multiplied by; by default 1 / k.
     """
     known = values[~np.isnan(values)]
     if len(known) < 2:
-        return Part(0.0, 0)
-    return Part(float(known.var(ddof=1)) * (1 / len(known) if factor is None else factor), len(known) - 1)
+        return VariancePart(0.0, 0)
+    return VariancePart(float(known.var(ddof=1)) * (1 / len(known) if factor is None else factor), len(known) - 1)
 
 
 def mean_of_known(values: Iterable[float | None]) -> float | None:

@@ -136,10 +136,9 @@ def _errors_of(resampling: Resampling, values: Values) -> tuple[Mapping[str, flo
 
 
 def _baseline(found: dict[str, Any] | None, n: int | None, m: int) -> dict[str, Any] | None:
-    """The result of `real_against_real` for a value; "n" is at most what the value uses, n real and m generated."""
+    """What `real_against_real` found, "n" cut to what a value uses: n real (None: unknown) and m generated images."""
     if found is None or n is None or n + m == 0:
         return found
-    # Of a value of reals, a half has at most n // 2.
     used = min(found["n"], max(n // 2, 1)) if n else found["n"]
     return found | {"n": min(used, m) if m else used}
 

@@ -60,7 +60,8 @@ def evaluate(
             efficientnet-lite0 where the extra `offline` is installed, else pixels.
         training: the images that the generator was trained on, for metrics that look for copies; not needed for
             a run, from which they are read.
-        count: images to draw from a run; by default as its settings say, else as many as there are real ones.
+        count: images to draw from a run, by default as its settings say, else as many as there are real ones; or to
+            choose from a set at random, by default all.
         seed: of the drawn latents, of the divisions of the reals, and of permutations; by default that of the run's
             settings, else 0.
         window: the values of black and white of arrays and files that are not 8-bit.

@@ -60,7 +60,9 @@ def fold_folders(source: object) -> list[Path]:
     # Unlike Path.is_dir, this is False for what is too long for a name, such as a data set's table.
     if not isinstance(source, (str, Path)) or not os.path.isdir(folder := user_path(source)):
         return []
-    folds = [path for path in folder.iterdir() if FOLD.fullmatch(path.name) and (path / LIST).is_file()]
+    folds = [path for path in folder.iterdir() if FOLD.fullmatch(path.name) and path.is_dir()]
+    if not any((fold / LIST).is_file() for fold in folds):
+        return []
     return sorted(folds, key=lambda path: int(path.name.partition("-")[2]))
 
 
@@ -83,8 +85,9 @@ def evaluate_folds(
     Returns:
         `{"folds": {name: evaluation}, "mean": {metric: {"value", "low", "high", "folds"}}, "notes": [...]}`, a
         dictionary that prints as a table. The interval is Student's over folds; their variance is multiplied by
-        1 / folds + n_left_out / n_training, as the folds' training sets overlap (Nadeau and Bengio 2003). "low" and
-        "high" are None where all folds have one value, such as a precision of 1: their spread is unknown then.
+        1 / folds + n_left_out / n_training, as the folds' training sets overlap (Nadeau and Bengio 2003). With `real`,
+        which all folds share, it leaves out what other real images would change. "low" and "high" are None where all
+        folds have one value, such as a precision of 1: their spread is unknown then.
 
     Raises:
         GankitError: as `gankit.evaluate`; or there are fewer than two folds, or folds without generated images or
@@ -97,7 +100,7 @@ def evaluate_folds(
         )
     if lacking := [fold.name for fold in folds if not any((fold / GENERATED).glob("**/*.*"))]:
         raise DataError(f"{folder}: no generated images for {first_of(lacking)}: put them into FOLD/{GENERATED}/CLASS/")
-    left_out = _left_out(folds)  # first, since it refuses folds without a list
+    left_out = _left_out(folds)
     evaluations = {}
     for fold in folds:
         train = fold / TRAIN

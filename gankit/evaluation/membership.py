@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from gankit.errors import GankitError
-from gankit.evaluation.design import Estimate, Floats, Part
+from gankit.evaluation.design import Estimate, Floats, VariancePart
 from gankit.evaluation.extraction import BATCH
 from gankit.evaluation.uncertainty import number_groups
 from gankit.experiments.selection import random_subset
@@ -99,11 +99,11 @@ def attack(
     return {"area": area, "low": low, "high": high, "control": control, "members": n, "others": m}
 
 
-def _variance_part(shares: Floats, area: float, patients: Indices) -> Part:
+def _variance_part(shares: Floats, area: float, patients: Indices) -> VariancePart:
     """What one side contributes to the area's variance, from how far its patients' shares are from the area."""
     sums = np.bincount(patients, shares - area)
     count = len(sums)
-    return Part(float((sums**2).sum()) * count / (count - 1) / len(shares) ** 2, count - 1)
+    return VariancePart(float((sums**2).sum()) * count / (count - 1) / len(shares) ** 2, count - 1)
 
 
 def _control(members: Floats, patients: Indices, taken: int) -> float:

@@ -8,7 +8,7 @@ from typing import Self
 import numpy as np
 from numpy.typing import NDArray
 
-from gankit.evaluation.design import Estimate, Floats, Part, variance_of_mean
+from gankit.evaluation.design import Estimate, Floats, VariancePart, variance_of_mean
 from gankit.evaluation.uncertainty import number_groups
 
 Score = Callable[[Floats], Floats]  # (..., k, k) confusion matrices to (...) values
@@ -44,19 +44,19 @@ class Cases:
         return np.array(rows, dtype=np.float64).reshape(-1, self.n_groups, n_classes, n_classes)
 
 
-def part_of_cases(cases: Cases, left_out: Floats) -> Part:
+def part_of_cases(cases: Cases, left_out: Floats) -> VariancePart:
     """What test cases contribute to the variance of a value, from (groups,) values where one group is left out.
 
     The jackknife variance within strata (Efron and Stein 1981), with the degrees of freedom of Satterthwaite 1946.
     NaN values and strata of one group contribute nothing; where no stratum has two groups, the freedom is 0.
     """
     strata = [left_out[(cases.stratum == label) & ~np.isnan(left_out)] for label in np.unique(cases.stratum)]
-    parts = [Part((len(inside) - 1) ** 2 / len(inside) * float(inside.var(ddof=1)), len(inside) - 1)
+    parts = [VariancePart((len(inside) - 1) ** 2 / len(inside) * float(inside.var(ddof=1)), len(inside) - 1)
              for inside in strata if len(inside) > 1]  # fmt: skip
     variance = sum(part.variance for part in parts)
     if variance == 0:
-        return Part(0.0, sum(part.freedom for part in parts))
-    return Part(variance, 1 / sum((part.variance / variance) ** 2 / part.freedom for part in parts))
+        return VariancePart(0.0, sum(part.freedom for part in parts))
+    return VariancePart(variance, 1 / sum((part.variance / variance) ** 2 / part.freedom for part in parts))
 
 
 def crossed_estimate(cases: Cases, by_seed: Floats, left_out: Floats) -> Estimate:
@@ -109,7 +109,7 @@ def paired_difference(cases: Cases, first: Floats, second: Floats, score: Score)
     estimate = crossed_estimate(cases, by_seed, left_out)
     if not estimate.varies:
         change = max(_largest_change(arm, score) for arm in (first, second))
-        parts = {**estimate.parts, "cases": Part(change**2, estimate.parts["cases"].freedom)}
+        parts = {**estimate.parts, "cases": VariancePart(change**2, estimate.parts["cases"].freedom)}
         estimate = Estimate(estimate.value, parts)
     low, high = estimate.interval()
     errors = {source: math.sqrt(part.variance) for source, part in estimate.parts.items()}

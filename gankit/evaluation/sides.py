@@ -179,7 +179,7 @@ def open_sides(
         real: the real images; for a run its held-out images, or its training images where it has none.
         training: the training images, if they are given; else those of a run that is evaluated or stands for the reals.
         wants_training: whether a metric reads them. Those of a run that stands for the reals are opened in any case.
-        count: images to draw from a run; None for as many as there are real ones.
+        count: images to draw from a run, None for as many as real ones; or to choose from a set, None for all.
     """
     reals, reference_run = open_reals(real, window)
     training_side = run = None

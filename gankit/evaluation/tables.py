@@ -20,7 +20,6 @@ SUFFIXES = (".csv", ".tex")
 """Suffixes of files that hold an evaluation as a table."""
 PAIRS_PRINTED = 8  # of each metric
 REAL_REAL = "one half of the real images against the other, about what a perfect generator would reach"
-ONE_OF_EACH_GROUP = "; the half that stands for a generator has one image of each group"
 FAKE_REAL = "as many generated images against one half of the real ones"
 
 
@@ -179,9 +178,11 @@ def notes(report: dict[str, Any]) -> list[str]:
     lines = [f"{row.title.removesuffix(f' ({row.features})')}: {row.meaning.words}" for row in rows(report)
              if row.meaning.words]  # fmt: skip
     if any(entry["real_vs_real"] for entry in report["metrics"].values()):
-        size = f", {n} images" if (n := _common_n(report)) else ""
-        sizes = ONE_OF_EACH_GROUP + size if "n_real_groups" in report["protocol"] else size and f"{size} each"
-        lines += [f"real-real: {REAL_REAL}{sizes}", f"fake-real: {FAKE_REAL}{size and f'{size} each'}"]
+        each = between = f", {n} images each" if (n := _common_n(report)) else ""
+        if {"n_real_groups", "n_fake_groups"} & set(report["protocol"]):  # the other half may then have more images
+            one_of_each = ", one of each group" if "n_real_groups" in report["protocol"] else ""
+            each, between = "", f"; the half that stands for a generator has {n or 'n'} images{one_of_each}"
+        lines += [f"real-real: {REAL_REAL}{between}", f"fake-real: {FAKE_REAL}{each}"]
     for attack in report["protocol"].get("membership", {}).values():
         lines.append(
             f"membership attack by {attack['by']}: area {attack['area']:.2f} ({attack['low']:.2f} to "

@@ -177,10 +177,10 @@ def _bases(x: Matrix, y: Matrix) -> list[tuple[Matrix, Matrix]]:
 def trace_roots(values: Matrix, removed: list[Matrix]) -> Matrix:
     """tr sqrt(diag(values) - Z'Z) of (q,) eigenvalues and each of some (k, q) matrices Z, by (2) and (3).
 
-    Each diag(values) - Z'Z must be positive semi-definite. Of up to 64 eigenvalues none is left out but rounding errors
-    of zero: standard errors of the distance are exact to some 1e-6 or better, and to some 1e-4 where spreads of
-    features decay faster than with the power 1.5 of their place. Of more the sum errs by some 1e-8 of the largest
-    root: Z may take a whole direction away, and the root of a rounding error remains.
+    Each diag(values) - Z'Z must be positive semi-definite. Up to 64 of its eigenvalues, or 3 k, are computed singly:
+    standard errors of the distance are then right to some 1e-6, or 1e-4 where spreads of features decay faster than
+    with the power 1.5 of their place. If there are more, (2) and (3) give the sum to some 1e-8 of the largest root: Z
+    may take a whole direction away, and the root of a rounding error remains.
     """
     if not (values > 0).any():
         return np.zeros(len(removed))

@@ -29,8 +29,7 @@ def inception_score(logits: NDArray[Any]) -> float:
     rows = check_rows(logits, "logits")
     if not len(rows):
         raise GankitError("logits: there are no rows; at least 1 is needed")
-    probabilities = softmax(rows.astype(np.float64), axis=1)
-    return _score(np.array([len(rows), *probabilities.sum(0), entr(probabilities).sum()]))
+    return _score(_predictions(rows).sum(0))
 
 
 def _predictions(logits: NDArray[Any]) -> Matrix:

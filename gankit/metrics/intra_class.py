@@ -123,7 +123,7 @@ def _combine(outcomes: Mapping[Key, Outcome], average: Callable[[list[float]], A
 
 
 def _in_order(keys: set[Key], name_lists: NameLists) -> list[Key]:
-    """Classes in the order of the lists of names, without names by number.
+    """Classes in the order of the lists of names; by number where there are no names.
 
     Where lists differ, the alphabetically first one counts: in reversed order its ranks are set last.
     """

@@ -156,8 +156,8 @@ class Memorisation(Metric):
       ranks among n held-out ones (negative hypergeometric).
 
     Controls: a copycat, training images shown as generated ones, must be flagged in both. Half of the held-out
-    images (in whole groups), judged as if generated with the other half held out, must be flagged in neither. Held-out
-    images must not be closer to training images than training images are to each other.
+    images (in whole groups), judged as if generated with the other half held out, must be flagged in neither. Separate
+    held-out images must not be closer to training images than training images of other groups are, where there are any.
     """
 
     needs = ("features", "training", "groups", "ids")

@@ -28,7 +28,7 @@ from gankit.runs.sampling import label_texts, parse_label
 
 __all__ = ["Finding", "Ranking", "rank", "realism_score", "write_page", "write_ranking"]
 
-KEEP = 10  # images to keep by default, as in the founding paper
+KEEP = 10  # images to keep by default, as in the founding paper (Kim, Joo and Kim)
 WAYS = ("critic", "realism", "label", "ratings")
 
 
@@ -41,7 +41,8 @@ class Ranking:
         by: "critic", "realism", "label" or "ratings".
         images: (n, c, h, w) in the data's type, by number.
         value_range: black and white of that type.
-        scores: (n,) by number; larger is better. Realism is infinity where an image equals a real one.
+        scores: (n,) by number; larger is better. Realism is infinity where an image equals a real one
+            that the score uses.
         keep: how many images count as best, and as worst.
         seed: of the drawn images.
         labels: one text per image, "" where it has none.
@@ -281,14 +282,12 @@ def write_ranking(ranking: Ranking, folder: Path) -> Path:
                 path = save_image(new / name / f"{number:05d}", ranking.images[number])
                 files[number] = path.relative_to(new).as_posix()
             write_atomically(new / f"{name}.png", grid_png(ranking.images[numbers], ranking.value_range))
-        header = ["rank", "image", "file", "score", "label", "seed"]
+        header = ["rank", "image", "file", "score", "label", "seed", *(["source"] if ranking.sources else [])]
         rows = [
-            [rank, number, files.get(number, ""), float(ranking.scores[number]), ranking.labels[number], ranking.seed]
+            [rank, number, files.get(number, ""), float(ranking.scores[number]), ranking.labels[number], ranking.seed,
+             *ranking.sources[number : number + 1]]
             for rank, number in enumerate(ranking.order.tolist(), 1)
-        ]
-        if ranking.sources:
-            header.append("source")
-            rows = [[*row, ranking.sources[number]] for row, number in zip(rows, ranking.order.tolist(), strict=True)]
+        ]  # fmt: skip
         write_csv(new / "ranking.csv", [header, *rows])
         if ranking.findings:
             titles = [column.name for column in fields(Finding)]

@@ -135,9 +135,10 @@ def read_key(path: Path, kind: type[SomeKey]) -> tuple[SomeKey, str]:
 
 
 def check_numbers(key: Key, path: Path) -> None:
-    """
+    """Refuse a key, read from `path`, whose images are not numbered 0, 1, 2, ... in each source, or share an id.
+
     Raises:
-        RunError: the key, which is the file's, cannot tell which image is which.
+        RunError: it is such a key.
     """
     places, ids = [(image.source, image.number) for image in key.generated], {image.id for image in key.images}
     count = len(places) // max(len(key.sources), 1)

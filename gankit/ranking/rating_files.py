@@ -37,10 +37,10 @@ class Rater:
 
 
 def read_ratings(paths: Sequence[Path], calls: Sequence[str] = (REAL, GENERATED)) -> list[Rater]:
-    """Ratings from CSV files with the columns `image` and `score`, and optionally `diagnosis`, `call`, `rater`, `key`.
+    """Ratings from CSV files with the columns `image` or `file`, and `score`.
 
-    Without a column `rater`, all rows of a file are one rater's. A JSON file is what a page exports as its progress.
-    Calls are of these words.
+    Optional are `diagnosis`, `call` (one of `calls`), `rater` and `key`. Without a column `rater`, all rows of a file
+    are one rater's. A JSON file is what a page exports as its progress.
 
     Raises:
         DataError: a file cannot be read, a score is no number, a row says nothing, an image comes twice; one line with

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from gankit.errors import DataError
-from gankit.evaluation.design import Estimate, variance_of_mean, wilson
+from gankit.evaluation.design import Estimate, Floats, variance_of_mean, wilson
 from gankit.ranking.key import Key, check_numbers, read_key
 from gankit.ranking.rating_files import REAL, Rater
 from gankit.registry.messages import shown
@@ -140,8 +140,8 @@ def findings(
 ) -> list[Finding]:
     """The raters' agreement, the share of real images recognised, and how often diagnosis and label are the same.
 
-    Raters rated all images, which are named. Labels are the classes that images were drawn with, or that real ones
-    have; "" where that is not known.
+    `images` are the names of the images, all of which every rater has rated. Labels are the classes that images were
+    drawn with, or that real ones have; "" where that is not known.
     """
     result: list[Finding] = []
     if len(raters) > 1:
@@ -177,11 +177,7 @@ def diagnosis_codes(raters: Sequence[Rater], images: Sequence[str]) -> NDArray[n
 
 
 def compare_sources(
-    raters: Sequence[Rater],
-    scores: NDArray[np.float64],
-    images: Sequence[str],
-    sources: Sequence[str],
-    with_calls: bool,
+    raters: Sequence[Rater], scores: Floats, images: Sequence[str], sources: Sequence[str], with_calls: bool
 ) -> list[Finding]:
     """The mean score of each source's images, how far those of each later source lie above the first's, and calls.
 
@@ -189,15 +185,13 @@ def compare_sources(
     means over raters, who rated all n images and, if `with_calls`, called each real or generated. `images` are n names;
     `sources` are n names too, one per image: that of its source.
     """
-    result: list[Finding] = []
     groups = {name: np.array([source == name for source in sources]) for name in dict.fromkeys(sources)}
-    first = next(iter(groups))
+    first, *others = groups
     means = {
         name: Estimate(float(scores[of].mean()), {name: variance_of_mean(scores[of])}) for name, of in groups.items()
     }
-    for name, mean in means.items():
-        result.append(_estimated(f"mean score of {name}", mean, int(groups[name].sum())))
-    for name in [name for name in groups if name != first]:
+    result = [_estimated(f"mean score of {name}", mean, int(groups[name].sum())) for name, mean in means.items()]
+    for name in others:
         difference = Estimate(means[name].value - means[first].value, {**means[name].parts, **means[first].parts})
         number = int(groups[name].sum() + groups[first].sum())
         result.append(_estimated(f"mean score of {name} less that of {first}", difference, number))

@@ -20,6 +20,7 @@ from gankit.metrics.precision_recall import realism_score
 from gankit.nn.modes import exact
 from gankit.ranking.shown import Opened, open_reals
 from gankit.registry import Part
+from gankit.runs.labels import find_class
 from gankit.runs.networks import generate_batches
 from gankit.runs.run import Run
 
@@ -79,9 +80,7 @@ def realism_scores(
     )
     remarks = [f"reference: {len(reals)} {name}", *notes(reals, name)]
     if name == TRAINING:
-        remarks.append(
-            "copies of training images would come first: gankit evaluate --metrics memorisation looks for them"
-        )
+        remarks.append("copies of training images may come first: see gankit evaluate --metrics memorisation")
     return scores, remarks
 
 
@@ -151,9 +150,6 @@ def wanted_classes(run: Run, labels: Tensor | None, label: str | None, n: int) -
         raise GankitError(f"by label: {run.path} is conditioned on numbers, and a classifier knows only classes")
     if labels is not None:
         return labels.numpy()
-    names = run.class_names
     if label is None:
         raise GankitError(f"by label: {run.path} was trained without labels: name the class with --label")
-    if label not in names and not (label.isdecimal() and int(label) < len(names)):
-        raise GankitError(f"by label: there is no class {label!r} in {run.path}; {suggestion(label, names)}")
-    return np.full(n, names.index(label) if label in names else int(label), dtype=np.int64)
+    return np.full(n, find_class(label, run.class_names, run.path), dtype=np.int64)

@@ -3,7 +3,6 @@
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, final
 
 import numpy as np
@@ -20,7 +19,7 @@ from gankit.runs.sampling import label_texts, parse_label
 
 COUNT = 100  # images of each source by default, as in the founding paper
 
-Sources = Run | str | Path | Source | Sequence[Source]  # one source of images, or a list of several
+Sources = Source | Sequence[Source]  # one source of images, or a list of several
 
 
 @final

@@ -48,7 +48,8 @@ def write_report(run: Run) -> Path:
     ones, or the training images where none were held out; where the data can no longer be opened, the page says so.
 
     Raises:
-        RunError: the run has no generator yet, was never trained, or comes with gankit.
+        GankitError: the run has no generator yet, was never trained, or comes with gankit; another process writes in
+            its folder; or `metrics.json`, or what a study wrote there, cannot be read.
     """
     run.check_own("report")
     with sole_writer(run.path):

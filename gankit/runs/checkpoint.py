@@ -39,9 +39,9 @@ class Restored:
 def save(folder: Path, step: int, state: Mapping[str, Any], every: int = 1, best: bool = False) -> Path:
     """Write the state after `step` generator updates into a run's `checkpoints`, and delete all but the newest ones.
 
-    A state holds tensors, numbers and strings in dicts and lists. Older checkpoints at steps that are no multiples of
-    `every`, where a run was stopped, are deleted once there is one at such a step. `best` saves it as `best.pt`, for
-    the best generator so far, which is never deleted as an old one.
+    A state holds tensors, numbers and strings in dicts and lists. One older checkpoint is kept, the newest at a
+    multiple of `every` or, if there is none, the newest. `best` saves it as `best.pt`, for the best generator so far,
+    which is never deleted as an old one.
 
     Raises:
         OSError: it cannot be written.

@@ -31,8 +31,9 @@ class SmallNetwork(nn.Module):
     """A few convolutions for any number of channels and any size, with a linear head on a 4x4 map.
 
     Each level is a 3x3 convolution, batch normalisation, ReLU and 2x2 max-pooling. It is twice as wide as the level
-    before, up to four times the first. After the last of one to five levels the shorter side is about 4 pixels long.
-    The map is not averaged to a single position, since some labels depend on where something lies.
+    before, up to four times the first. After the last of one to five levels the shorter side is about 4 pixels long, or
+    longer if the image's is above 181; the map is then averaged to 4x4, not to a single position, since some labels
+    depend on where something lies.
 
     It has `width` channels at the first level, dropout before the head, and one output for each class, or one for a
     regression target.
@@ -189,8 +190,7 @@ def load_classifier(path: str | Path, *, grey_levels: bool = False) -> Classifie
         refuse_lossy(network.state_dict(), tensors)
         network.load_state_dict(tensors)
     except (KeyError, TypeError, AttributeError, ValueError, RuntimeError) as error:
-        reason = one_line(error, 120)
-        raise RunError(f"{file} does not fit the classifier that it says it holds: {reason}") from error
+        raise RunError(f"{file} does not fit the classifier that it says it holds: {one_line(error, 120)}") from error
     except GankitError as error:
         raise RunError(str(error)) from error
     return Classifier(network, facts, grey_levels).eval().requires_grad_(False)

@@ -45,7 +45,7 @@ def encode_classes(labels: Labels, n: int, record: RunRecord, run: Path) -> Tens
     sequence = np.atleast_1d(as_array(labels, "labels")).tolist()
     if len(sequence) == 1:
         sequence *= n
-    classes = [_find_class(label, record, run) for label in sequence]
+    classes = [find_class(label, record.class_names, run) for label in sequence]
     if untrained := [record.class_names[k] for k in dict.fromkeys(classes) if not record.label_counts[k]]:
         raise RunError(f"{run} had no training image of class {untrained[0]}: samples of this class would mean nothing")
     if len(classes) != n:
@@ -53,8 +53,8 @@ def encode_classes(labels: Labels, n: int, record: RunRecord, run: Path) -> Tens
     return torch.tensor(classes, dtype=torch.int64)
 
 
-def _find_class(label: Any, record: RunRecord, run: Path) -> int:
-    names = record.class_names
+def find_class(label: Any, names: Sequence[str], run: Path) -> int:
+    """The number of a class of the run of a folder, from its name or number; raises RunError if there is none."""
     if isinstance(label, float) and label.is_integer():
         label = int(label)
     text = str(label)
@@ -63,7 +63,7 @@ def _find_class(label: Any, record: RunRecord, run: Path) -> int:
         return names.index(text) if text in names else alike[0]
     # Where classes are named by numbers, such as grades 1 to 3, a number is always taken as a name.
     named_by_other_numbers = any(name.isdigit() and name != str(number) for number, name in enumerate(names))
-    if not named_by_other_numbers and text.isdecimal() and len(text) < 10 and int(text) < record.image["classes"]:
+    if not named_by_other_numbers and text.isdecimal() and len(text) < 10 and int(text) < len(names):
         return int(text)
     known = ", ".join(f"{number} {name}" for number, name in enumerate(names))
     raise RunError(f"there is no class {shown(label)} in {run}; known: {known}")

@@ -227,7 +227,7 @@ class Run:
 
         Args:
             n: how many.
-            labels: for a conditional run: one class or one per sample, by number or name; or float conditions in their
+            labels: for a conditional run: one class or one per sample, by name or number; or float conditions in their
                 own units, (k,) or (n, k). None draws them as they occur in the training images.
             seed: of the latents, and of labels that are not given.
             truncation: 1 for samples as the generator makes them; less, down to 0, for more typical and more similar

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from gankit.evaluation.design import Part, mean_of_known, student_quantile, variance_of_mean
+from gankit.evaluation.design import VariancePart, mean_of_known, student_quantile, variance_of_mean
 from gankit.studies.agreement.arms import Arm
 from gankit.studies.agreement.findings import Estimate, Findings, Where
 
@@ -75,7 +75,7 @@ def contrast(
     else:
         of_one = residual or _unpaired(findings, compared, where)
         of_changes = [of_one.variance / first.seeds + of_one.variance / second.seeds for first, second in compared]
-        trainings = Part(sum(of_changes) / len(pairs) ** 2, of_one.freedom)
+        trainings = VariancePart(sum(of_changes) / len(pairs) ** 2, of_one.freedom)
     real_variance = _real_variance(compared, same_reals)
     # With 10^6 degrees of freedom, Student's interval is the normal one
     half = student_quantile(trainings.freedom or 1e6) * math.sqrt(trainings.variance + real_variance)
@@ -90,7 +90,7 @@ def contrast(
     )
 
 
-def _residual(findings: Findings, where: Where) -> Part | None:
+def _residual(findings: Findings, where: Where) -> VariancePart | None:
     """The variance of one training's value beyond what its arm and its seed explain: that of a two-way layout.
 
     None unless two arms or more have several seeds in common.
@@ -102,18 +102,18 @@ def _residual(findings: Findings, where: Where) -> Part | None:
     values = np.array([[findings.by_seed(arm, where)[seed] for seed in seeds] for arm in arms])
     residuals = values - values.mean(0) - values.mean(1, keepdims=True) + values.mean()
     freedom = (len(arms) - 1) * (len(seeds) - 1)
-    return Part(float((residuals**2).sum()) / freedom, freedom)
+    return VariancePart(float((residuals**2).sum()) / freedom, freedom)
 
 
-def _unpaired(findings: Findings, compared: Compared, where: Where) -> Part:
+def _unpaired(findings: Findings, compared: Compared, where: Where) -> VariancePart:
     """The variance of one training's value as trainings of one arm differ, at least that of sampling where it is known.
 
     Without any arm of several trainings it is that of sampling, infinite where unknown, with 0 degrees of freedom.
     """
     sampling, spread = mean_of_known(side.fake_variance for pair in compared for side in pair), findings.spread(where)
     if spread is None:
-        return Part(math.inf if sampling is None else sampling, 0)
-    return Part(max(spread.total**2, sampling or 0.0), spread.freedom)
+        return VariancePart(math.inf if sampling is None else sampling, 0)
+    return VariancePart(max(spread.total**2, sampling or 0.0), spread.freedom)
 
 
 def _real_variance(compared: Compared, same_reals: bool) -> float:

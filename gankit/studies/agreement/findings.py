@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gankit.evaluation.design import Estimate as ErrorParts
-from gankit.evaluation.design import Part, mean_of_known, wilson
+from gankit.evaluation.design import VariancePart, mean_of_known, wilson
 from gankit.evaluation.tables import name_of_features, title
 from gankit.interfaces import Measurement
 from gankit.studies.agreement.arms import CONTROLS, Arm, StudyImages, arm_at
@@ -255,7 +255,7 @@ class Findings:
         if not freedom:
             return wilson(count.positive, count.measured)
         sampling = share * (1 - share) / count.measured
-        part = Part(max(variance / len(self.trials_of(arm)), sampling), freedom)
+        part = VariancePart(max(variance / len(self.trials_of(arm)), sampling), freedom)
         return ErrorParts(share, {"trainings": part}).share_interval(count.measured, count.measured)
 
     @property

@@ -2,11 +2,12 @@
 
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
-from gankit.evaluation.design import ROUNDING, Estimate, Floats, Part, cross_validated, student_quantile, variance_split
+from gankit.evaluation.design import ROUNDING, Estimate, Floats, cross_validated, student_quantile, variance_split
 
 LEVEL = 0.05
 UNKNOWN = dict.fromkeys(("value", "low", "high", "low90", "high90", "p", "visible", "variances"))
@@ -47,7 +48,7 @@ def contrast(
     # not know of the overlap either
     of_patients = overlap * float(np.mean(patient_variances))
     of_one_patient = overlap * patient_step**2 / len(differences)
-    estimate = Estimate(of_folds.value, {"folds": _widen(of_folds.parts["folds"], of_patients, of_one_patient)})
+    estimate = _widen(of_folds, of_patients, of_one_patient)
     (low, high), (low90, high90) = estimate.interval(), estimate.interval(1 - 2 * LEVEL)
     return {
         "value": estimate.value, "low": low, "high": high, "low90": low90, "high90": high90, "p": estimate.p_value,
@@ -55,7 +56,7 @@ def contrast(
     }  # fmt: skip
 
 
-def _widen(folds: Part, of_patients: float, of_one_patient: float) -> Part:
+def _widen(estimate: Estimate, of_patients: float, of_one_patient: float) -> Estimate:
     """The variance of a mean difference over folds, raised to that of folds which differ by their test patients alone.
 
     A few folds can agree by chance, and then Student's interval over folds is far too short. It is therefore made at
@@ -64,9 +65,11 @@ def _widen(folds: Part, of_patients: float, of_one_patient: float) -> Part:
     three variances are corrected for the overlap of the folds.
     """
     # Student's interval of a variance times this is as wide as the normal interval of the variance itself
+    folds = estimate.parts["folds"]
     normal_to_student = (student_quantile(math.inf) / student_quantile(folds.freedom)) ** 2
     variance = max(folds.variance, normal_to_student * of_patients)
-    return Part(variance if variance >= ROUNDING**2 else of_one_patient, folds.freedom)
+    widened = replace(folds, variance=variance if variance >= ROUNDING**2 else of_one_patient)
+    return replace(estimate, parts={"folds": widened})
 
 
 def verdict(primary: Mapping[str, Any], margin: float, has_remedy: bool) -> dict[str, str]:
