@@ -48,7 +48,8 @@ def copy(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The project with one more file, which no other file names."""
     folder = tmp_path_factory.mktemp("newcomer")
     for name in ("gankit", "docs", "examples"):
-        shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
+        # With what is compiled, but for what another process is just writing.
+        shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("*.pyc.*"))
     (folder / "tests").mkdir()
     for name in ("test_conformance.py", "pictures.py"):
         shutil.copy(ROOT / "tests" / name, folder / "tests")
@@ -57,14 +58,10 @@ def copy(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-# What is loaded of the project itself is forgotten.
-OF_THE_COPY = """
-import os, runpy, sys
-for name in [name for name in sys.modules if name.partition(".")[0] == "gankit"]:
-    del sys.modules[name]
-sys.path.insert(0, os.getcwd())
-sys.dont_write_bytecode = True
+OF_THE_COPY = f"""{processes.FORGET_GANKIT}
+import os, runpy
 sys.argv = sys.argv[1:]
+sys.path[:0] = [os.getcwd(), os.path.dirname(os.path.abspath(sys.argv[0]))]  # the second as for any script
 run = runpy.run_path if sys.argv[0].endswith(".py") else runpy.run_module
 run(sys.argv[0], run_name="__main__")
 """
