@@ -84,6 +84,10 @@ class Started:
         for process in self.processes:
             os.kill(process.pid, kind)
 
+    def poll(self) -> int | None:
+        """The exit code of the first process, once it has ended."""
+        return self.processes[0].exitcode
+
     def wait(self) -> Done:
         for process in self.processes:
             process.join()
