@@ -77,10 +77,13 @@ def test_it_is_listed(copy: Path) -> None:
     assert re.search(r"^wide-hinge\s+loss\s+gankit$", done.stdout, re.MULTILINE), done.stdout + done.stderr
 
 
+FEW = ["data.counts=[6,5,5]", "generator.widths=[4,4,4,4]", "critic.widths=[4,4,4,4]"]
+
+
 def test_it_is_validated(copy: Path) -> None:
     for margin, code, text in (("0.5", 0, ""), ("-1", 2, "losses.0.margin")):
         (copy / "x.toml").write_text(f'[[losses]]\nname = "wide-hinge"\nmargin = {margin}\n')
-        done = python(copy, "gankit", "check", "x.toml", "data.counts=[6,5,5]")
+        done = python(copy, "gankit", "check", "x.toml", *FEW)
         assert done.returncode == code, done.stderr
         assert text in done.stderr
 
