@@ -140,9 +140,7 @@ def real_data() -> Callable[[str], Path]:
     return find
 
 
-@pytest.fixture
-def arrays(tmp_path: Path) -> Path:
-    """An npz file of 40 colour images of 8x8 in two classes: bright left halves, bright right halves."""
+def write_arrays(path: Path) -> None:
     import numpy as np
 
     draw = np.random.default_rng(0)
@@ -150,25 +148,62 @@ def arrays(tmp_path: Path) -> Path:
     labels = np.arange(40) % 2
     for image, label in zip(images, labels, strict=True):
         image[:, 4 * label : 4 * label + 4] += 150
-    path = tmp_path / "arrays.npz"
     np.savez(path, images=images, labels=labels, groups=np.arange(40) // 4, severity=draw.normal(size=40),
              severe=draw.random(40))  # fmt: skip
+
+
+def small_training(arrays: Path, *more: str) -> list[str]:
+    return [
+        "data.name=npz", f"data.path={arrays}", "generator.width=4", "generator.latent_dim=6", "critic.width=4",
+        "critic.flat_blocks=1", "training.steps=6", "training.batch=4", "training.generator_batch=4",
+        "training.critic_steps=2", "training.tick_every=3", "training.sample_every=6",
+        "training.checkpoint_every=4", "evaluation.features=pixels", 'evaluation.metrics=["frechet"]', *more,
+    ]  # fmt: skip
+
+
+@pytest.fixture
+def arrays(tmp_path: Path) -> Path:
+    """An npz file of 40 colour images of 8x8 in two classes: bright left halves, bright right halves."""
+    path = tmp_path / "arrays.npz"
+    write_arrays(path)
     return path
 
 
 @pytest.fixture
 def small(arrays: Path) -> Callable[..., list[str]]:
     """Overrides of the recipe wgan-gp that make a training of a second; more can be added."""
+    return functools.partial(small_training, arrays)
 
-    def overrides(*more: str) -> list[str]:
-        return [
-            "data.name=npz", f"data.path={arrays}", "generator.width=4", "generator.latent_dim=6", "critic.width=4",
-            "critic.flat_blocks=1", "training.steps=6", "training.batch=4", "training.generator_batch=4",
-            "training.critic_steps=2", "training.tick_every=3", "training.sample_every=6",
-            "training.checkpoint_every=4", "evaluation.features=pixels", 'evaluation.metrics=["frechet"]', *more,
-        ]  # fmt: skip
 
-    return overrides
+@pytest.fixture(scope="session")
+def _small_run(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
+    folder = tmp_path_factory.mktemp("small")
+    write_arrays(folder / "arrays.npz")
+
+    @functools.cache
+    def trained(conditional: str) -> Path:
+        import gankit
+
+        settings = small_training(folder / "arrays.npz", f"data.conditional={conditional}")
+        return gankit.train(gankit.load("wgan-gp", *settings), folder / conditional).path
+
+    return trained
+
+
+@pytest.fixture
+def plain(_small_run: Callable[[str], Path], tmp_path: Path) -> gankit.Run:
+    """A run of `small` in a folder of this test's own, without labels."""
+    import gankit
+
+    return gankit.open_run(shutil.copytree(_small_run("false"), tmp_path / "plain"))
+
+
+@pytest.fixture
+def conditional(_small_run: Callable[[str], Path], tmp_path: Path) -> gankit.Run:
+    """A run of `small` in a folder of this test's own, on classes."""
+    import gankit
+
+    return gankit.open_run(shutil.copytree(_small_run("true"), tmp_path / "conditional"))
 
 
 @pytest.fixture(scope="session")

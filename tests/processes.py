@@ -23,6 +23,12 @@ from short_trainings import SHORTER
 import gankit
 
 GANKIT = "import runpy; runpy.run_module('gankit', run_name='__main__')"
+# What comes before other code, so that it imports gankit anew, but not torch, which takes seconds.
+FORGET_GANKIT = """
+import sys
+for name in [name for name in sys.modules if name.partition(".")[0] == "gankit"]:
+    del sys.modules[name]
+"""
 PYTEST = "import pytest; raise SystemExit(pytest.main())"
 PACKAGE = Path(gankit.__file__).parent
 MODULES = [".".join(path.relative_to(PACKAGE.parent).with_suffix("").parts) for path in PACKAGE.rglob("[!_]*.py")]
@@ -77,6 +83,10 @@ class Started:
     def send_signal(self, kind: signal.Signals) -> None:
         for process in self.processes:
             os.kill(process.pid, kind)
+
+    def poll(self) -> int | None:
+        """The exit code of the first process, once it has ended."""
+        return self.processes[0].exitcode
 
     def wait(self) -> Done:
         for process in self.processes:

@@ -12,6 +12,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+import processes
 import psutil
 import pytest
 import torch
@@ -51,7 +52,7 @@ def interrupted_once(folder: Path) -> dict[str, Any]:
     return {"gone on": True}
 
 
-def wait_for(file: Path, *, by: subprocess.Popen[Any]) -> None:
+def wait_for(file: Path, *, by: subprocess.Popen[Any] | processes.Started) -> None:
     """Wait until a process has made a file, however long that takes on a busy machine."""
     while not file.exists():
         assert by.poll() is None, "the process has ended without it"
@@ -145,15 +146,15 @@ run_jobs([Job(name, slow) for name in ("idle", "a", "b")], Path({str(tmp_path)!r
 
 
 @pytest.mark.skipif(os.name == "nt", reason="a process does not learn there that its parent has ended")
-def test_a_look_at_the_parent_that_fails_is_neither_its_end_nor_the_last() -> None:
+def test_a_look_at_the_parent_that_fails_is_neither_its_end_nor_the_last(tmp_path: Path) -> None:
     script = """
-import errno, psutil, sys, time
+import errno, pathlib, psutil, sys, time
 from gankit.studies.worker import end_with
 status, failures = psutil.Process.status, [psutil.AccessDenied(), OSError(errno.EMFILE, "Too many open files")]
 def look(process):
     if failures:
         raise failures.pop()
-    print("seen", flush=True)
+    pathlib.Path(sys.argv[2]).touch()
     return status(process)
 psutil.Process.status = look
 end_with(int(sys.argv[1]))
@@ -161,12 +162,10 @@ time.sleep(30)
 """
     wait = [sys.executable, "-c", "import sys; sys.stdin.read()"]
     with subprocess.Popen(wait, stdin=subprocess.PIPE) as parent:
-        command = [sys.executable, "-c", script, str(parent.pid)]
-        with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as worker:
-            assert worker.stdout is not None
-            assert worker.stdout.readline() == "seen\n"
-            parent.kill()
-            assert worker.wait(timeout=60) == 1
+        worker = processes.Started(str(parent.pid), str(tmp_path / "seen"), code=script)
+        wait_for(tmp_path / "seen", by=worker)
+        parent.kill()
+        assert worker.wait().returncode == 1
 
 
 @pytest.mark.slow

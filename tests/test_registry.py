@@ -9,6 +9,7 @@ from abc import abstractmethod
 from collections.abc import Callable, Sequence
 from typing import Any
 
+import processes
 import pytest
 import torch
 from pydantic import BaseModel, ValidationError, model_validator
@@ -21,6 +22,13 @@ from gankit.registry import Part, read_part, registry
 from gankit.registry.plugins import KINDS
 
 IMAGE = gankit.ImageSpec(3, 8, 8)
+
+
+def in_a_new_gankit(code: str) -> str:
+    """What code prints in a process that has loaded nothing of gankit."""
+    done = processes.run(code=processes.FORGET_GANKIT + code)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
 
 
 def test_listing_imports_nothing() -> None:
@@ -38,8 +46,7 @@ def test_getting_one_part_imports_one_file() -> None:
         "import sys, gankit\ngankit.losses.get('hinge')\n"
         "print(sorted(n for n in sys.modules if n.startswith('gankit.losses.') and '._' not in n))"
     )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert done.stdout.strip() == "['gankit.losses.hinge']"
+    assert in_a_new_gankit(code).strip() == "['gankit.losses.hinge']"
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -301,5 +308,5 @@ def test_settings_read_before_a_key_is_reserved_are_refused_too() -> None:
         "gankit.losses.register('heavy')(Heavy)\ngankit.losses.settings('heavy')\n"
         "try: gankit.load('wgan-gp', 'losses=[\"heavy\"]')\nexcept gankit.GankitError as error: print(error)"
     )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert "loss 'heavy' declares weight, which gankit reserves for itself; choose other names" in done.stdout
+    said = "loss 'heavy' declares weight, which gankit reserves for itself; choose other names"
+    assert said in in_a_new_gankit(code)

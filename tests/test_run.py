@@ -28,16 +28,6 @@ from gankit.terminal.text import progress_bar
 Small = Callable[..., list[str]]
 
 
-@pytest.fixture
-def plain(small: Small, tmp_path: Path) -> gankit.Run:
-    return gankit.train(gankit.load("wgan-gp", *small()), tmp_path / "plain")
-
-
-@pytest.fixture
-def conditional(small: Small, tmp_path: Path) -> gankit.Run:
-    return gankit.train(gankit.load("wgan-gp", *small("data.conditional=true")), tmp_path / "conditional")
-
-
 def test_latents_are_the_same_everywhere() -> None:
     expected = torch.tensor([[-0.3686, 0.0429], [0.4457, 1.7162], [-0.2388, -0.9542]])
     drawn = seeds.latents(3, 3, 2)
