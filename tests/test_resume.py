@@ -267,3 +267,25 @@ def test_a_run_that_started_from_another_resumes_without_it(small: Small, tmp_pa
     second = gankit.train(gankit.load("wgan-gp", *overrides), tmp_path / "second")
     first.path.rename(tmp_path / "moved")
     assert gankit.resume(second.path).steps == 2
+
+
+def test_other_images_of_the_same_number_are_refused(small: Small, arrays: Path, tmp_path: Path) -> None:
+    words = small("data.held_out=0.25", "data.conditional=false", "training.steps=4")
+    run = gankit.train(gankit.load("wgan-gp", *words), tmp_path / "run")
+    written = run.path / "experiment.toml"
+    before, stored = written.read_text().replace("steps = 4", "steps = 6"), arrays.read_bytes()  # something is left
+
+    def refused() -> None:
+        for look in (gankit.resume, lambda path: gankit.evaluate(path, path)):
+            with pytest.raises(RunError, match=r"as many images, but other ones, or other ones are held out\); put"):
+                look(run.path)
+
+    assert "seed = 0" in before
+    written.write_text(before.replace("seed = 0", "seed = 1"))  # of which other images are held out
+    refused()
+    written.write_text(before)
+    with np.load(arrays) as whole:
+        np.savez(arrays, **{name: whole[name][::-1] for name in whole})
+    refused()
+    arrays.write_bytes(stored)
+    assert gankit.resume(run.path).steps == 6

@@ -22,6 +22,8 @@ class RunRecord(Settings):
         condition_scale: standard deviation of each float condition.
         label_counts: the number of training images of each class.
         images: the number of training images.
+        image_means: of up to 32 training images, spread evenly over all, the mean pixel value as a share of
+            `value_range`. They show when images were exchanged or are split in another way. Empty in older records.
         held_out: the number of images held out; None in older records.
         device: the device in use.
         arithmetic: how precisely the device computes, in words; empty in older records.
@@ -41,6 +43,7 @@ class RunRecord(Settings):
     condition_scale: list[float] = Field(default=[])
     label_counts: list[int] = Field(default=[])
     images: int
+    image_means: list[float] = Field(default=[])
     held_out: int | None = None
     device: str
     arithmetic: str = ""
