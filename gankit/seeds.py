@@ -270,9 +270,7 @@ class TurnDraws:
     """
 
     def __init__(self, generator: torch.Generator, like: Tensor, rows: tuple[int, int, int]) -> None:
-        self._generator = generator
-        self._like = like
-        self._rows = rows
+        self._generator, self._like, self._rows = generator, like, rows
 
     def _draw(self, distribution: Callable[..., Tensor], shape: tuple[int, ...]) -> Tensor:
         start, stop, total = self._rows

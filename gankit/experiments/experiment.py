@@ -36,9 +36,6 @@ if TYPE_CHECKING:  # not at run time: the interfaces load torch, which reading s
     from gankit.interfaces import Dataset
 
 
-CANNOT_TRAIN = {"LBFGS": "needs to compute the loss again within a step", "SparseAdam": "accepts only sparse gradients"}
-
-
 def _check_rising(steps: tuple[int, int]) -> tuple[int, int]:
     if not steps[0] < steps[1]:
         raise ValueError(f"the second step must be above the first, not {list(steps)}")
@@ -134,11 +131,13 @@ class Training(Settings):
     def _check_optimizer(cls, name: str) -> str:
         import torch
 
-        optimizers = [key for key, value in vars(torch.optim).items() if isinstance(value, type) and key != "Optimizer"]
+        cannot = {"LBFGS": "computes the loss again within a step", "SparseAdam": "accepts only sparse gradients"}
+        if name in cannot:
+            raise ValueError(f"{name} {cannot[name]}; choose another, for example Adam")
+        others = ("Optimizer", *cannot)
+        optimizers = [key for key, value in vars(torch.optim).items() if isinstance(value, type) and key not in others]
         if name not in optimizers:
             raise ValueError(f"torch.optim has no {shown(name)}; {suggestion(name, optimizers)}")
-        if name in CANNOT_TRAIN:
-            raise ValueError(f"{name} {CANNOT_TRAIN[name]}; choose another, for example Adam")
         return name
 
     @field_validator("optimizer_options")
@@ -196,10 +195,7 @@ class Evaluation(Settings):
 
 
 class Experiment(Settings):
-    """Everything that a user decides of a training.
-
-    On a CPU equal experiments give equal runs with equal `training.threads`, which affect rounding; so may versions and
-    devices.
+    """Everything that a user decides of a training; on one machine, with one number of threads, equal ones run equally.
 
     Attributes:
         data: the data set and what of it is used.
@@ -302,8 +298,8 @@ def load(
 ) -> Experiment:
     """Read an experiment.
 
-    If a recipe's settings follow from the images, the images are read too. Of an `Experiment`, settings
-    that a recipe computed are not computed anew: each stays, unless an override names or drops it, as described below.
+    If a recipe's settings follow from the images, the images are read too. Those that a recipe computed for an
+    `Experiment` are not computed anew: each stays, unless an override names or drops it, as described below.
 
     Args:
         recipe_or_path: a recipe's name, a TOML, JSON or YAML file, a run folder, a mapping of tables, or an experiment.

@@ -57,17 +57,11 @@ class Augment(nn.Module, ABC):
         return None
 
     def after_step(self, turn: Turn) -> None:
-        """Called once after each optimiser step of either side, with that side's turn; does nothing by default.
-
-        Where `training.accumulate` divides a batch, it is the turn of the last part.
-        """
+        """Called after each optimiser step, with its turn; under `training.accumulate`, a batch's last part."""
 
 
 class Random(Protocol):
-    """Random numbers for one turn, one row per sample, independent of the number of processes.
-
-    Shapes whose first size is not the number of samples raise PartError.
-    """
+    """Random numbers for one turn, one row per sample (else PartError), independent of the number of processes."""
 
     def uniform(self, *shape: int) -> Tensor:
         """Values in [0, 1) of the given shape, (n, ...)."""
