@@ -183,7 +183,7 @@ def sum_gradients(parameters: Iterable[nn.Parameter]) -> None:
 def average(value: Tensor) -> Tensor:
     """The mean of a floating tensor of any shape over all processes, detached; every process must call it."""
     if size() == 1:
-        return value
+        return value.detach()
     total = value.detach().clone()
     dist.all_reduce(total)
     return total / size()

@@ -266,25 +266,21 @@ class TurnDraws:
 
     Losses see them as `turn.random`; the interface is `gankit.interfaces.Random`. The generator draws on its own
     device; draws have the type and device of `like`, a (0,) tensor. `rows` are the (start, stop, total) of this
-    process's rows of a global batch; None for all.
+    process's rows of a global batch.
     """
 
-    def __init__(self, generator: torch.Generator, like: Tensor, rows: tuple[int, int, int] | None = None) -> None:
-        self._generator = generator
-        self._like = like
-        self._rows = rows
+    def __init__(self, generator: torch.Generator, like: Tensor, rows: tuple[int, int, int]) -> None:
+        self._generator, self._like, self._rows = generator, like, rows
 
     def _draw(self, distribution: Callable[..., Tensor], shape: tuple[int, ...]) -> Tensor:
-        made: dict[str, Any] = {"generator": self._generator, "device": self._generator.device}
-        if self._rows is None:
-            return distribution(shape, **made).to(self._like)
         start, stop, total = self._rows
         if shape[:1] != (stop - start,):
             raise PartError(
                 f"draws of shape {shape} for {stop - start} samples: the first size must be the number of samples"
             )
+        whole = distribution((total, *shape[1:]), generator=self._generator, device=self._generator.device)
         # A copy: matrix products round differently where memory begins elsewhere, as that of some rows does.
-        return distribution((total, *shape[1:]), **made)[start:stop].to(self._like, copy=True)
+        return whole[start:stop].to(self._like, copy=start > 0)
 
     def uniform(self, *shape: int) -> Tensor:
         """Values in [0, 1) of the given shape, (n, ...)."""

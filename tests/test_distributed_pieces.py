@@ -143,14 +143,21 @@ def test_shares_are_whole_rows(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_draws_are_rows_of_the_global_draws() -> None:
     like = torch.empty(0, dtype=torch.float64)
-    whole = seeds.TurnDraws(seeds.generator(0, "s", 3), like)
+    whole = seeds.TurnDraws(seeds.generator(0, "s", 3), like, (0, 7, 7))
     part = seeds.TurnDraws(seeds.generator(0, "s", 3), like, (2, 5, 7))
     assert torch.equal(whole.uniform(7, 2)[2:5], part.uniform(3, 2))
     assert torch.equal(whole.normal(7)[2:5], part.normal(3))
     rows = seeds.TurnDraws(seeds.generator(0, "s", 3), torch.empty(0), (2, 5, 7)).uniform(3, 2)
     assert not rows.storage_offset()  # else a replay, whose inputs are copies, would round differently
-    with pytest.raises(PartError, match=r"draws of shape \(1,\) for 3 samples"):
-        part.uniform(1)
+    for draws, count in ((part, 3), (whole, 7)):
+        with pytest.raises(PartError, match=rf"draws of shape \(1,\) for {count} samples"):
+            draws.uniform(1)
+
+
+def test_a_mean_over_one_process_has_no_graph_either() -> None:
+    weight = torch.ones((), requires_grad=True)
+    assert not distributed.average(2 * weight).requires_grad
+    assert distributed.average(2 * weight).item() == 2
 
 
 def test_without_torchrun_nothing_is_started() -> None:

@@ -167,6 +167,7 @@ def test_a_subset_is_chosen_by_indices_or_by_a_mask() -> None:
     mask = np.arange(len(data)) % 3 == 1
     assert np.array_equal(data.subset(mask).images, data.images[mask])
     assert len(data.subset([])) == 0
+    assert np.array_equal(data.subset([-1, 0]).images, data.images[[-1, 0]])
     for wrong in (mask[1:], [0.5], [[1]]):
         with pytest.raises(DataError, match=r"chosen by indices \(k,\), or by a mask of \d+ booleans; these are "):
             data.subset(wrong)  # type: ignore[arg-type]

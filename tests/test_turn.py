@@ -50,7 +50,7 @@ class Noise(Generator):
 
 
 def turn(side: Side, critic: Critic, labels: Tensor | None = None, **more: object) -> Turn:
-    draws = TurnDraws(torch.Generator().manual_seed(0), torch.empty(0))
+    draws = TurnDraws(torch.Generator().manual_seed(0), torch.empty(0), (0, 5, 5))
     real, latents = torch.rand(5, 3, 6, 6), torch.randn(5, 4)
     return Turn(side, Noise(), critic, real=lambda: real, labels=labels, latents=latents, step=0, random=draws, **more)  # type: ignore[arg-type]
 

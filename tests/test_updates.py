@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 import gankit
 from gankit.distributed import shard
-from gankit.errors import PartError, RunError
+from gankit.errors import RunError, SettingsError
 from gankit.experiments.experiment import Training
 from gankit.interfaces import Critic, ImageSpec
 from gankit.training.optimizers import _check_and_keep_options, build_optimizer
@@ -63,10 +63,9 @@ def test_dequantisation_is_within_half_a_grey_level(
 
 
 @pytest.mark.parametrize("optimizer", ["LBFGS", "SparseAdam"])
-def test_optimisers_that_cannot_train_networks(optimizer: str, small: Small, tmp_path: Path) -> None:
-    with pytest.raises(PartError, match=rf"training\.optimizer: {optimizer} .*choose another"):
-        gankit.train(gankit.load("wgan-gp", *small(f"training.optimizer={optimizer}")), tmp_path / "run")
-    assert not (tmp_path / "run").exists()
+def test_optimisers_that_cannot_train_networks(optimizer: str) -> None:
+    with pytest.raises(SettingsError, match=rf"training\.optimizer: {optimizer} .*choose another"):
+        gankit.load("wgan-gp", f"training.optimizer={optimizer}")
 
 
 def test_a_resumed_run_has_the_options_of_its_experiment(small: Small, tmp_path: Path) -> None:

@@ -131,7 +131,7 @@ OPERATIONS: Final[dict[str, Callable[[Tensor], Tensor]]] = {op.__name__: op for 
 def _in_box(n: int, size: int, device: torch.device) -> Tensor:
     """(n, size) whether a position on an axis is in the box."""
     length = int(0.5 * size + 0.5)
-    # A box of even length is centred on an edge between pixels or on an outer edge: one more than there are pixels.
+    # A box of even length is centred on one of the size + 1 edges of pixels, of odd length on one of the size pixels.
     centre = torch.randint(0, size + 1 - length % 2, (n, 1), device=device)
     position = torch.arange(length // 2, length // 2 + size, device=device) - centre  # 0 where the box begins
     return position.clamp(0, length - 1) == position

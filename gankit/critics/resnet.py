@@ -31,7 +31,7 @@ class ResNetCritic(Critic):
         image: specification of the images to score.
         width: channels of every level, unless `widths` is given.
         widths: channels after each halving; with the stem "conv", the stem's channels come first. By default `width`,
-            and halvings until the shorter side has 8 to 14 pixels.
+            and halvings, at least one, until the shorter side has 8 to 14 pixels.
         flat_blocks: residual blocks after the last halving, which keep size and width.
         norm: "none" or "layer" (GroupNorm with one group). There is no batch normalisation: with it the score of a
             sample would depend on the others.

@@ -110,7 +110,7 @@ class SettingsDocument:
         """
         settings = names_first([parse_override(text) for text in overrides])
         for override in settings:
-            trust(override.value)
+            trust(override.value)  # the user has written it, and so names its files
         changed = copy.deepcopy(self)  # a trial, which tells whether the overrides name another data set
         for override in settings:
             changed._set(override)

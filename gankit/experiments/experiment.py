@@ -52,7 +52,7 @@ class Training(Settings):
         accumulate: number of parts of a batch that are computed one after another to save memory; the update sums their
             gradients. Refused with `compile`, and for networks that mix the samples of a batch.
         critic_steps: critic updates before each generator update.
-        optimizer: any class of torch.optim by name.
+        optimizer: a class of torch.optim by name, except LBFGS and SparseAdam.
         optimizer_options: further arguments for it; the rates and betas have settings of their own.
         generator_lr: the generator's learning rate: a number, or a table `{start, end, steps}` for a rate that changes
             from `start` to `end`.
@@ -61,7 +61,7 @@ class Training(Settings):
         lr_decay: "linear" lets both rates fall to (almost) zero at the last step.
         lazy_scaling: where a loss is computed on every k-th update only, multiplies the rate of the network that it
             trains by c = k / (k + 1) and raises its betas to the power c, as StyleGAN2 (arXiv 1912.04958, appendix B)
-            and StyleGAN2-ADA do. These take an optimiser step for penalties alone; gankit takes one for all losses.
+            and StyleGAN2-ADA do. Both take extra steps for penalties; gankit takes one for all losses, and scales it.
         averaging: decay per step of the moving average of the generator's weights, used for samples; 0 turns it off.
             Early on it is smaller. A table moves the average's half-life from that of `start` to that of `end`.
         dequantise: adds uniform noise of up to half a grey level, up or down, to integer images.
@@ -69,19 +69,19 @@ class Training(Settings):
             without TF32; "bf16" (autocast, in penalties too); or "float64".
         compile: true compiles the networks with `torch.compile` where that works; "all" also compiles the critic calls
             that penalties differentiate, which is mostly slower on CPUs. The first step takes a minute or more.
-        graphs: records what one update computes as CUDA graphs and replays it, several times faster and with bitwise
-            equal results. "auto" does so on a CUDA device if every part says that it can be captured; true refuses
-            parts that cannot.
+        graphs: records what one update computes as CUDA graphs and replays it, several times faster and, if
+            `deterministic`, with bitwise equal results. "auto" does so on a CUDA device, without `compile` and
+            `accumulate`, if every part says that it can be captured; true refuses what cannot be.
         deterministic: uses GPU operations whose results are the same every time, so that a resumed run ends bitwise
             equal there too; operations that have no deterministic form are listed when training starts.
         channels_last: whether the weights of both networks are laid out channels_last; None: as each network declares.
         device: "auto" uses an NVIDIA or AMD GPU if there is one, else an Apple one ("mps", untested on hardware).
         mixed_penalties: allows losses that differentiate each sample's score, such as r1, with a critic that mixes
             the samples of a batch, as StyleGAN2 (arXiv 1912.04958) has R1 with minibatch standard deviation.
-        threads: CPU threads; "auto" chooses by timing steps, at the start and when they become slow, unless
-            OMP_NUM_THREADS or torch.set_num_threads sets them. A resumed run repeats the choices, since rounding
-            depends on them.
-        seed: seed of all random numbers.
+        threads: CPU threads; "auto" chooses by timing steps, at the start and when they become slow, in one process on
+            a CPU without `compile`, unless OMP_NUM_THREADS, MKL_NUM_THREADS or torch.set_num_threads sets them. A
+            resumed run repeats the choices, since rounding depends on them.
+        seed: seed of the training, and of the split of the data where `data.split_seed` is not set.
         tick_every: steps between lines of the log.
         sample_every: steps between sample grids.
         checkpoint_every: steps between checkpoints.
@@ -131,7 +131,11 @@ class Training(Settings):
     def _check_optimizer(cls, name: str) -> str:
         import torch
 
-        optimizers = [key for key, value in vars(torch.optim).items() if isinstance(value, type) and key != "Optimizer"]
+        cannot = {"LBFGS": "computes the loss again within a step", "SparseAdam": "accepts only sparse gradients"}
+        if name in cannot:
+            raise ValueError(f"{name} {cannot[name]}; choose another, for example Adam")
+        others = ("Optimizer", *cannot)
+        optimizers = [key for key, value in vars(torch.optim).items() if isinstance(value, type) and key not in others]
         if name not in optimizers:
             raise ValueError(f"torch.optim has no {shown(name)}; {suggestion(name, optimizers)}")
         return name
@@ -191,7 +195,7 @@ class Evaluation(Settings):
 
 
 class Experiment(Settings):
-    """Everything that decides a training; equal experiments give equal runs.
+    """Everything that a user decides of a training; on one machine, with one number of threads, equal ones run equally.
 
     Attributes:
         data: the data set and what of it is used.
@@ -294,8 +298,8 @@ def load(
 ) -> Experiment:
     """Read an experiment.
 
-    If a recipe's settings follow from the images, the images are read too. Overrides of an `Experiment` do not compute
-    them anew: they stay, unless an override names them or drops them as described below.
+    If a recipe's settings follow from the images, the images are read too. Those that a recipe computed for an
+    `Experiment` are not computed anew: each stays, unless an override names or drops it, as described below.
 
     Args:
         recipe_or_path: a recipe's name, a TOML, JSON or YAML file, a run folder, a mapping of tables, or an experiment.
@@ -309,6 +313,7 @@ def load(
         SettingsError: the file is missing or not valid; one line per error, with its place and what to do. Or `data` is
             given for an `Experiment` whose settings a recipe computed from the images that it names.
         DataError: a recipe's settings cannot follow from the images, which are too few, too small or too large.
+        PartError: a recipe cannot be imported, or fails to compute settings.
     """
     if isinstance(recipe_or_path, Experiment):
         document = SettingsDocument.from_tables(recipe_or_path.tables())

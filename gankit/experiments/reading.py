@@ -2,20 +2,21 @@
 
 from typing import Any, TypeVar
 
-from pydantic import BaseModel, ValidationError
+from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
 from gankit.errors import SettingsError
 from gankit.experiments.document import SettingsDocument
 from gankit.experiments.lines import KeyPath
+from gankit.experiments.tables import Settings
 
-Model = TypeVar("Model", bound=BaseModel)
+Model = TypeVar("Model", bound=Settings)
 
 
 def read_settings(model: type[Model], document: SettingsDocument, complete: bool = False) -> Model:
     """Validate the settings of a document; raises a SettingsError with one line for each that is refused.
 
-    Where they need not be `complete`, a run's parts may be missing, except the generator.
+    Of a run, parts other than the generator need not be installed, unless `complete`.
     """
     document.refuse_control_characters()
     # Parts of a run may have been registered in another program; sampling needs only the generator.

@@ -10,7 +10,7 @@ from gankit.images.spec import ImageSpec
 
 
 class RunRecord(Settings):
-    """What a run records besides the experiment; not an input.
+    """What a run records besides the experiment; gankit alone writes it, and reads it to resume and to sample.
 
     Attributes:
         versions: of gankit, Python, torch, numpy, and of the plug-ins in use.

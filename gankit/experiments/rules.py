@@ -36,7 +36,7 @@ def fill_from_recipe(document: SettingsDocument, overrides: tuple[str, ...], dat
 
     Raises:
         SettingsError: an override of the data is not valid.
-        DataError: as `recipe_tables`; or the images cannot be opened.
+        DataError, PartError: as `recipe_tables`; or the images cannot be opened.
     """
     decisive = _decisive_settings(document, overrides, data is not None)
     # What is no whole number above 0 is left out; if it is wrong, it is refused later, with all errors of settings.

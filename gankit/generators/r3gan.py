@@ -16,8 +16,8 @@ class R3GANGenerator(Generator):
     """Learned maps scaled by the latent, then bilinear up-sampling and inverted bottlenecks; no normalisation.
 
     The shorter side of the image must be 4 to 7 times 2^k, and 2^k must divide the longer. Labels are embedded and
-    follow the latent. At 32x32 it has 833,920 parameters; the paper's networks have width 768 (20.73 million at 32x32,
-    23.06 million at 256x256). Unlike the authors' code, it ends on tanh, so that images are in [-1, 1], and
+    appended to the latent. At 32x32 it has 833,920 parameters; the paper's networks have width 768 (20.73 million at
+    32x32, 23.06 million at 256x256). Unlike the authors' code, it ends on tanh, so that images are in [-1, 1], and
     continues maps beyond their borders by the last value, not by zeros, before it up-samples them.
 
     Args:

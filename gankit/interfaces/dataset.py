@@ -202,7 +202,7 @@ class Dataset(ABC):
     def subset(self, indices: Sequence[int] | NDArray[np.int64] | NDArray[np.bool_]) -> Dataset:
         """The images with the given (k,) indices, in that order, with all that is known of them.
 
-        A (n,) mask of booleans serves too: `data.subset(data.labels == 1)`.
+        Negative ones count from the end. A (n,) mask of booleans serves too: `data.subset(data.labels == 1)`.
 
         Raises:
             DataError: `indices` are neither whole numbers nor such a mask, or one is outside the data set.

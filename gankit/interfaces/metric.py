@@ -42,7 +42,7 @@ class Result:
     """What a metric computes from real and generated images.
 
     Attributes:
-        values: numbers by name, unique among metrics; the first decides the best checkpoint.
+        values: numbers by name, unique among metrics; the first of the first metric decides the best checkpoint.
         counts: how many real and generated images a value uses, by name, for values that do not use all of them.
         details: what else to store besides the values in a metrics file, as types that JSON has. Pairs of images to
             look at are a list "pairs" of {"fake": id, "real": id, "distance": number}.
@@ -141,7 +141,7 @@ class Metric(ABC):
         needs: what `compute` reads, by the names of the attributes of `Rows`. Only these are computed; labels, groups
             and ids are there wherever they are known.
         better: whether lower or higher values are better; None if neither. It decides the tail of a permutation test
-            and the best checkpoint of a training.
+            and, for the first metric, the best checkpoint of a training.
         takes_moments: whether `compute` also takes rows that have moments, in `Rows.statistics`, in place of features.
         jackknife_groups: number of random groups into which the jackknife divides the images, if leaving out one image
             at a time would take too long.

@@ -57,7 +57,7 @@ class Truncates(Protocol):
     """A generator that can trade variety for typical images (truncation, arXiv 1812.04948, appendix B)."""
 
     def truncated(self, truncation: float) -> Self:
-        """The generator with its latents moved towards their mean: 1 changes nothing, 0 gives the mean alone."""
+        """Another generator, with latents moved towards their mean: from 0, the mean alone, to 1, no change."""
         ...
 
 

@@ -57,18 +57,18 @@ class Augment(nn.Module, ABC):
         return None
 
     def after_step(self, turn: Turn) -> None:
-        """Called once after each optimiser step of either side, with that side's turn; does nothing by default."""
+        """Called after each optimiser step, with its turn; under `training.accumulate`, a batch's last part."""
 
 
 class Random(Protocol):
-    """Random numbers for one turn, one row per sample, independent of the number of processes."""
+    """Random numbers for one turn, one row per sample (else PartError), independent of the number of processes."""
 
     def uniform(self, *shape: int) -> Tensor:
-        """Values in [0, 1) of the given shape, whose first size is the number of samples."""
+        """Values in [0, 1) of the given shape, (n, ...)."""
         ...
 
     def normal(self, *shape: int) -> Tensor:
-        """Standard normal values of the given shape, whose first size is the number of samples."""
+        """Standard normal values of the given shape, (n, ...)."""
         ...
 
 
@@ -76,9 +76,9 @@ class Random(Protocol):
 class Turn:
     """Everything that losses and augments may read in one update; images are as the critic sees them.
 
-    On the critic's turn fakes carry no graph; on the generator's turn the critic is frozen by the trainer. Each of
-    `real`, `fake`, `held_out`, their scores and features is computed once, when first asked for. The augment is applied
-    inside the turn, as its scope says, so that a loss or a penalty need not know about augmentation.
+    On the critic's turn fakes carry no graph; on the generator's turn the critic is frozen. Each of `real`, `fake`,
+    `held_out`, their scores and features is computed once, when first asked for. The augment is applied inside the
+    turn, as its scope says, so that a loss or a penalty need not know about augmentation.
 
     Args:
         real: reads the (n, c, h, w) real images in [-1, 1].
@@ -96,8 +96,10 @@ class Turn:
         step: generator updates done before this turn.
         random: random numbers for losses, the same after a resume and for any number of processes.
         batch: batch size of this update, over all processes.
-        average: returns the mean of a tensor over all processes, so that state computed from it is equal in all.
-        log: `log(name, value)` takes a scalar tensor; a line of the log holds the mean since the last line.
+        average: returns the mean of a floating tensor over all processes, without graph, so that state computed from it
+            is equal in all. Every process must call it, or the others wait.
+        log: `log(name, value)` takes a scalar tensor; a line of the log holds the mean since the last line. Raises
+            PartError for other shapes and for the log's own names, such as `step`.
     """
 
     def __init__(
@@ -116,7 +118,7 @@ class Turn:
         critic_mixes: bool = False,
         held_out: Callable[[], tuple[Tensor, Tensor | None]] | None = None,
         batch: int | None = None,
-        average: Callable[[Tensor], Tensor] = lambda value: value,
+        average: Callable[[Tensor], Tensor] = Tensor.detach,
         log: Callable[[str, Tensor], None] = lambda name, value: None,
     ) -> None:
         self.side, self.generator, self.critic = side, generator, critic
@@ -142,7 +144,7 @@ class Turn:
             return call(self.generator, self.latents, self.labels).contiguous()
 
     def augmented(self, images: Tensor) -> Tensor:
-        """A fresh random view of images, whatever the scope; the images themselves where there is no augment."""
+        """(n, c, h, w) images in a fresh random view, not clamped, whatever the scope; unchanged without augment."""
         return images if self._augment is None else self._augment(images)
 
     @cached_property
@@ -173,7 +175,7 @@ class Turn:
 
     @property
     def held_out_labels(self) -> Tensor | None:
-        """None, (n,) int64 classes, or (n, k) float conditions of `held_out`."""
+        """None, (n,) int64 classes, or (n, k) float conditions of `held_out`; raises PartError as that does."""
         return self._held_out_batch[1]
 
     @property
@@ -240,7 +242,7 @@ class Turn:
 
     @cached_property
     def held_out_scores(self) -> Tensor:
-        """(n, ...) the critic's scores of `held_out`."""
+        """(n, ...) the critic's scores of `held_out`; raises PartError as that does."""
         # Not `_score`: no loss reads the features of held-out images.
         return at_least_float32(call(self.critic, self.held_out, self.held_out_labels))
 
@@ -310,5 +312,5 @@ class Loss(ABC):  # noqa: B024 - a subclass need not define both methods
         return None
 
     def after_step(self, turn: Turn) -> None:
-        """Called once after each optimiser step of either side, with that side's turn; does nothing by default."""
+        """Called once after each optimiser step of either side, as `Augment.after_step`."""
         return None

@@ -29,7 +29,8 @@ def copied(part: Part) -> Part:
     """
     modules = part.modules() if isinstance(part, nn.Module) else ()
     hooks = [value for module in modules for value in vars(module).values() if type(value) is OrderedDict and not value]
-    memo = {id(value): OrderedDict[Any, Any]() for value in hooks}  # a module has a dozen, which are slow to copy
+    # deepcopy takes what the memo holds as copied: new dicts for empty ones, a dozen a module and slow to copy.
+    memo = {id(value): OrderedDict[Any, Any]() for value in hooks}
     with _Detached():
         twin = copy.deepcopy(part, memo)
     if isinstance(part, nn.Module) and isinstance(twin, nn.Module):

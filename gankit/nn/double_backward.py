@@ -1,7 +1,7 @@
 """Operations of torch whose second derivatives, which penalties take, cost no more than their first.
 
-Each is equal to torch's, through any derivative. torch's take detours: a convolution with a kernel as large as the
-image, or a whole backward pass of zeros.
+Each is equal to torch's, through any derivative, but a derivative of zero may be None. torch's take detours: a
+convolution with a kernel as large as the image, or a whole backward pass of zeros.
 """
 
 from typing import Any
@@ -20,7 +20,7 @@ def conv2d(x: Tensor, weight: Tensor, bias: Tensor | None, stride: int, padding:
         return F.conv2d(x, weight, bias, stride, padding, 1, groups)
     if (dtype := autocast_dtype(x)) is not None:
         x, weight, bias = x.to(dtype), cast(weight), None if bias is None else cast(bias)
-    link = _Weights.apply(weight, bias, [x], setting)
+    link = _Weights.apply(weight, bias, [x], setting)  # in a list, x is no input to autograd
     y: Tensor = _Convolution.apply(x, weight, link, bias, setting)
     return y
 

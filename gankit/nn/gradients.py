@@ -30,7 +30,7 @@ def score_gradients(critic: Callable[..., Tensor], images: Tensor, labels: Tenso
         labels: None, (n,) int64 classes, or (n, k) float conditions.
 
     Returns:
-        Gradients of the shape of `images`; zeros where the scores do not depend on them.
+        Gradients of the shape of `images`, in float32 or finer; zeros where the scores do not depend on them.
 
     Raises:
         PartError: the scores have no graph, or there is not one score, or one map of scores, per sample.
@@ -69,9 +69,9 @@ def slope_error(
 ) -> float:
     """How far a scalar function's gradient `at` float64 values is from central differences, as a share of these.
 
-    It is the median over random directions. A direction does not count where twice the step gives another difference,
-    as beside a kink, or where the function computes partly in float32. NaN with fewer than three of five directions
-    left, or where one is not finite. `scale` multiplies the directions element by element.
+    It is the median over random directions times `scale`, which broadcasts to the one shape of `gradient` and `at`.
+    Left out are those in which twice the step gives another slope: there is a kink, or the function computes partly in
+    float32. NaN with fewer than three of five directions left, or where one is not finite.
     """
     step, generator, slopes = 1e-8, torch.Generator().manual_seed(0), []
     for _ in range(5):

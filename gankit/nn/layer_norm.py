@@ -108,11 +108,12 @@ class _Gradients(torch.autograd.Function):
         a, b = (each.sum(1, keepdim=True) / size for each in (t, z_v))
         by_g = _combination(gain * r * (r * mean * b - a), (x, -r * r * b * gain), (v, r * gain))
         by_gain = (r * (p - a * s - b * z_g)).sum(0)
-        # -r^2 (z S + b P(gain g) + m2 P(v)), with S the mean of v P(gain g)
-        z = both - m1 * a - m2 * b - 2 * b * m2
+        # -r^2 (z S + b P(gain g) + m2 P(v)), with S the mean of v P(gain g); `by_z` is the factor of z in the sum
+        by_z = both - m1 * a - m2 * b - 2 * b * m2
         by_x = _combination(
-            r * r * (mean * r * z + b * m1 + m2 * a), (x, -r * r * r * z), (g, -r * r * b * gain), (v, -r * r * m2)
-        )
+            r * r * (mean * r * by_z + b * m1 + m2 * a),
+            (x, -r * r * r * by_z), (g, -r * r * b * gain), (v, -r * r * m2),
+        )  # fmt: skip
         return by_g, by_x, by_gain, None, None, None
 
 

@@ -73,7 +73,7 @@ def unconditional_pyramid(image: ImageSpec, part: str) -> tuple[int, int, int]:
 
 
 def fuse_resampling(weight: Tensor) -> Tensor:
-    """(o, i, 3, 3) to (o, i, 4, 4): the sum of the four kernels shifted by one pixel."""
+    """(o, i, 3, 3) to (o, i, 4, 4): the sum of four copies, shifted by 0 or 1 pixel along each axis."""
     # The older ONNX exporter loses the shape of padded tensors. torch.compile cannot compile the call of `_is_tracing`.
     if not torch.compiler.is_compiling() and torch._C._is_tracing():
         for axis in (2, 3):
@@ -135,7 +135,7 @@ def _resample(x: Tensor, up: bool) -> Tensor:
 
 
 def influence_at(step: int, first: int, last: int) -> float:
-    """How much labels act after `step` generator updates: 0 up to `first`, 1 from `last` on, linear in between.
+    """How much labels act after `step` generator updates: 0 up to `first`, 1 from the later `last`, linear between.
 
     The transition of Shahbazi et al. 2022 (arXiv 2201.06578).
     """
@@ -158,7 +158,7 @@ class LabelLayer(nn.Module):
         self.register_buffer("influence", None)
 
     def fade_in(self, first: int, last: int) -> None:
-        """Let labels come in between two steps; `before_step` moves their influence."""
+        """Let labels come in from generator update `first` to a later `last`; `before_step` moves their influence."""
         self.fade = (first, last)
         self.set_influence(1.0)
 

@@ -47,7 +47,7 @@ def without_autocast(device: torch.device) -> contextlib.AbstractContextManager[
 
 
 def without_float16(device: torch.device) -> contextlib.AbstractContextManager[None]:
-    """A context in which autocast to float16 is off on a device, where products of gradients underflow."""
+    """A context in which autocast to float16 is off on a device: products of gradients underflow in it."""
     half = autocast_dtype(torch.empty(0, device=device)) == torch.float16
     return without_autocast(device) if half else contextlib.nullcontext()
 
@@ -118,16 +118,16 @@ def deterministic() -> Iterator[None]:
 
 
 _FLAGS = threading.Lock()
-_asked: list[list[bool]] = []  # what `tf32` was asked for, by those that are inside it, in any thread
+_asked: list[list[bool]] = []  # by those inside `tf32`, in any thread; in lists, so that equal requests differ
 _program = contextlib.ExitStack()  # brings the calling program's flags back
 
 
 @contextlib.contextmanager
 def tf32(convolutions: bool) -> Iterator[None]:
-    """Multiply float32 with 11 of its 24 bits in a GPU's convolutions or nowhere, whatever the calling program has set.
+    """Let a GPU's convolutions and recurrent layers use TF32, 11 of float32's 24 bits, if `convolutions`.
 
-    A CPU always uses all bits; some could use 11 or 8. Flags are one for all threads: while several compute, the last
-    request holds, and the last one to end brings the program's own back.
+    All else uses all bits, on CPUs that could use fewer too, whatever the calling program has set. Flags are one for
+    all threads: while several compute, the last request holds, and the last one to end brings the program's own back.
     """
     with _FLAGS:
         if not _asked:
@@ -146,7 +146,7 @@ def tf32(convolutions: bool) -> Iterator[None]:
 
 
 def _newer_flags() -> list[Any]:
-    """The owners of torch's newer flags, those of a GPU's convolutions first; none before torch 2.9."""
+    """The owners of torch's newer flags, a GPU's convolutions and recurrent layers first; none before torch 2.9."""
     cudnn, cpu, gpu = torch.backends.cudnn, torch.backends.mkldnn, torch.backends.cuda
     if not hasattr(cudnn, "conv"):
         return []

@@ -67,7 +67,7 @@ class _Divided(torch.autograd.Function):
 
 
 def with_spectral_norm(network: nn.Module) -> None:
-    """Divide the weight of each convolution, linear map and class embedding by its largest singular value, in place.
+    """Divide the weight of each Conv2d, Linear and Embedding by its largest singular value, in place.
 
     Miyato et al. 2018 (arXiv 1802.05957), algorithm 1: one power iteration a forward pass in training.
     """

@@ -36,9 +36,9 @@ _program_counts: list[int] = []
 
 @contextlib.contextmanager
 def torch_threads(count: int | None) -> Iterator[None]:
-    """Use so many CPU threads of torch inside, and let `thread_options` offer no others; None changes nothing.
+    """Use so many CPU threads of torch inside, and let `thread_options` offer no others; None keeps their number.
 
-    This holds for the calling thread of the program: trainings and studies in other threads keep their numbers.
+    This holds for the calling thread of the program alone; at the end its former number is set again.
     """
     before, outer = own_threads(), _this_thread.counts
     with _lock:
@@ -65,7 +65,7 @@ def own_threads() -> int:
 
 
 def thread_options() -> list[int]:
-    """The numbers of CPU threads to choose from, rising: one, then doubled up to torch's own number.
+    """The numbers of CPU threads to choose from, rising: torch's own, halved again and again down to one.
 
     The present one alone where somebody has chosen it: by `torch_threads`, OMP_NUM_THREADS, MKL_NUM_THREADS or
     `torch.set_num_threads`.

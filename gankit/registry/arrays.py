@@ -23,7 +23,7 @@ from gankit.registry.messages import shown
 
 _MOST_CLASSES = 100_000
 _LABELS = ("target", "targets", "y")
-"""Keys of items by which other libraries call labels, beside the usual words of tables."""
+"""Keys under which items of other libraries hold labels, besides the usual words of tables."""
 _NO_LABELS = '; labels = "none" leaves out those that images come with'
 
 
@@ -94,7 +94,7 @@ def _image_and_label(item: Any, number: int) -> tuple[Any, Any, list[str]]:
             raise DataError(f'item {number} has {", ".join(map(str, item))}; a key "image" is needed')
         others = [other for other in item if other != key]
         found = [other for other in others if means(str(other), "label") or str(other).casefold() in _LABELS]
-        label_key = "label" if "label" in found or len(found) != 1 else found[0]
+        label_key = "label" if "label" in found else found[0] if len(found) == 1 else None
         return item[key], item.get(label_key), [str(other) for other in others if other != label_key]
     is_pair = isinstance(item, tuple) and bool(item)
     if isinstance(item, list) and len(item) == 2:
@@ -117,7 +117,7 @@ def _channels_first(item: Any, where: str) -> NDArray[Any]:
 
 
 def _column(values: Any, name: str, n: int, names: tuple[str, ...] = ()) -> NDArray[Any]:
-    """(n,) values of n images, none of them missing but for texts that are `names`; (n, 1) is accepted too."""
+    """(n,) or (n, 1) values of n images as (n,), none missing; texts such as "nan" may be among `names`, of classes."""
     array = as_array(values, name)
     if array.shape not in ((n,), (n, 1)):
         raise DataError(f"{name} has the shape {array.shape}; there are {n} images: {name} must be (n,)")
@@ -205,9 +205,9 @@ class Arrays(Dataset):
     Args:
         images: (n, channels, height, width) uint8, uint16 or float32; (n, height, width, channels) is recognised where
             1, 3 or 4 channels come last. Or a list of pictures or arrays of one size, or a data set with `len` whose
-            items are pictures, pairs of picture and label, or dictionaries with the keys "image" and "label" (or one of
-            "labels", "class", "target" and "y"). Pictures are read as those of a folder: palettes become colours. A
-            memory-mapped array is not read into memory.
+            items are pictures, pairs of picture and label, or dictionaries with the key "image" or "img", and
+            "label" or one usual word for it, such as "class", "diagnosis" or "target"; of several none is read.
+            Pictures are read as those of a folder: palettes become colours. A memory-mapped array stays on disk.
         labels: (n,) whole numbers from 0, (n,) names, or None for those of the items. "none" leaves these out, as
             is necessary where they are masks or boxes. Or (n, k) zeros and ones where an image can have several of k
             labels: these become facts, which can condition a training.
@@ -279,7 +279,7 @@ class Arrays(Dataset):
 
     @property
     def known(self) -> Known:
-        """The labels, class names, groups, agreement and facts as given; by default labels name the classes."""
+        """The labels, class names, groups, agreement and facts; class names are by default those in the labels."""
         return self._known
 
     @property

@@ -185,7 +185,7 @@ def construct(kind: str, name: str | type, argument: object, settings: BaseModel
 
     Raises:
         PartError: the part is unknown or cannot be imported, it needs an image specification and got none, or its
-            constructor raised an error.
+            constructor raised an error that is no `GankitError`; one that is stays as it is.
     """
     part = registry(kind).get(name)
     positional = takes_positional(part)
@@ -239,6 +239,7 @@ def build(kind: str, name: str, image: Any = None, **settings: Any) -> Any:
 
     Raises:
         PartError: an unknown name, settings that are not valid, or an `ImageSpec` that the part does not support.
+        DataError: raised by a data set.
     """
     if not isinstance(name, str):
         raise PartError(f"{kind}: a name is needed, not {shown(name)}; known: {', '.join(registry(kind).names())}")

@@ -86,6 +86,7 @@ def wrap(kind: str, module: Any = None, **properties: Any) -> Any:
 
     Raises:
         PartError: the kind cannot be wrapped, or a property is missing or unknown.
+        DataError: of a data set, as `gankit.registry.arrays.Arrays`.
     """
     makers: dict[str, Callable[..., Any]] = {
         "generator": _Generator, "critic": _Critic, "augment": _Augment, "features": _Features, "loss": _Loss,

@@ -47,7 +47,7 @@ class Gan:
     critic_mixes_samples: bool  # whether a sample's score depends on the other samples of its batch
 
     def lazy_scale(self, side: Side) -> float:
-        """`scale` of `move_rate` with lazy scaling: k / (k + 1) (StyleGAN2) for the longest interval k > 1; else 1."""
+        """k / (k + 1) (StyleGAN2), with k the longest interval of the side's losses; 1 if none is above 1."""
         longest = max((term.every for term in self.losses if term.trains(side)), default=1)
         return longest / (longest + 1) if longest > 1 else 1.0
 
@@ -94,7 +94,7 @@ def build(experiment: Experiment, image: ImageSpec) -> Gan:
 
 
 SCOPE_WARNINGS = {
-    "critic-turn": "the critic never sees the generator's raw images in its own turn; divergence has been reported",
+    "critic-turn": "the critic is not trained on raw images of the generator; DiffAugment's authors report divergence",
     "real": "the generator learns the augmented images; use it as a control only",
 }
 

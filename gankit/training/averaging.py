@@ -15,6 +15,7 @@ def new_average(generator: Generator, setting: float | Schedule[float]) -> Avera
     """An average that begins with the generator's present weights; None for the setting 0, which turns it off."""
     if not setting:
         return None
+    # For the names in its state, which checkpoints hold. Its own update would weight all steps alike.
     average = AveragedModel(nn.Identity())
     average.module = copied(generator)  # torch's own copy is slow, and cannot copy non-leaf tensors
     return average
@@ -31,7 +32,7 @@ def decay_at(setting: float | Schedule[float], step: int) -> float:
 
 @torch.no_grad()
 def update_average(average: AveragedModel, generator: Generator, decay: float) -> None:
-    """Like `average.update_parameters`, which would also copy its counter to the device, and wait for that."""
+    """Move the average a step towards the generator's weights by `decay`, less early on, and copy its buffers."""
     averaged, current = (
         [parameter.detach() for parameter in network.parameters()] for network in (average.module, generator)
     )

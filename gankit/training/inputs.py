@@ -91,16 +91,12 @@ class Inputs:
 
     def loss_draws(self, shard: Shard) -> seeds.TurnDraws:
         """The draws of the losses of a turn, from `loss_rng`, which `seed` has seeded."""
-        return seeds.TurnDraws(self.loss_rng, self._like, self._rows(shard))
+        return seeds.TurnDraws(self.loss_rng, self._like, (shard.start, shard.stop, shard.total))
 
     def seed(self, side: Side, turn_number: int) -> None:
         """Seed the losses' draws for a turn of a side."""
         self.loss_rng.manual_seed(seeds.derive_seed(self._settings.seed, f"{side} losses", turn_number))
 
-    def _rows(self, shard: Shard) -> tuple[int, int, int] | None:
-        """The rows of this shard in draws for the whole batch; None where it is the whole batch."""
-        return (shard.start, shard.stop, shard.total) if shard.weight < 1 else None
-
     def _draws(self, stream: str, turn_number: int, shard: Shard, like: Tensor) -> seeds.TurnDraws:
         generator = seeds.generator(self._settings.seed, stream, turn_number, device=seeds.device_of_draws(like.device))
-        return seeds.TurnDraws(generator, like, self._rows(shard))
+        return seeds.TurnDraws(generator, like, (shard.start, shard.stop, shard.total))

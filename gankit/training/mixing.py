@@ -58,7 +58,7 @@ def mixes_samples(network: nn.Module, shape: tuple[int, ...], image: ImageSpec, 
 def setting_without_mixing(part: Part, image: ImageSpec) -> str | None:
     """A setting with which a network does not mix samples, such as "norm=layer" or "group=1"; None if there is none.
 
-    Choices are tried, switches that are on, and the numbers 1 and 0 where they change no weight's shape.
+    It tries other values of a `Literal`, False for a switch that is on, and 1 and 0 for a number if shapes stay.
 
     Args:
         part: a generator or a critic that mixes samples.

@@ -12,7 +12,7 @@ from gankit.runs.networks import describe_value
 from gankit.training.assembly import LossTerm
 
 LOST_PENALTY = 100.0
-"""A lazy penalty (`every` above 1) with value times weight above this restrains no critic; a diverging run had 1190."""
+"""Value times weight above which a lazy penalty restrains no critic; 1190 diverged (docs/measured/lazy-penalty.md)."""
 
 
 @final

@@ -12,18 +12,14 @@ from gankit.experiments.experiment import Training
 from gankit.interfaces import Side
 from gankit.registry import value_at
 
-CANNOT_TRAIN = {"LBFGS": "needs to compute the loss again within a step", "SparseAdam": "accepts only sparse gradients"}
-
 
 def build_optimizer(settings: Training, network: nn.Module, side: Side) -> torch.optim.Optimizer:
     """The optimiser that the settings name, for all parameters of one side's network, with the rates of step 0.
 
     Loading a state into it keeps these options, and raises ValueError for a state of another kind of optimiser.
-    Raises PartError if it cannot train networks, or refuses its options.
+    Raises PartError if it refuses its options.
     """
     name = settings.optimizer
-    if name in CANNOT_TRAIN:
-        raise PartError(f"training.optimizer: {name} {CANNOT_TRAIN[name]}; choose another, for example Adam")
     kind = getattr(torch.optim, name)
     options: dict[str, Any] = {"lr": value_at(getattr(settings, f"{side}_lr"), 0)}
     options["betas"] = tuple(value_at(beta, 0) for beta in settings.betas)

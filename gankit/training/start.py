@@ -19,7 +19,7 @@ Layers = dict[int, frozenset[str]]
 NUMBER = re.compile(r"(?<![^.])\d+(?![^.])")
 """A layer's place in a list, in the name of a tensor."""
 SHIFTS = (-1, 1, -2, 2)
-"""By how many places equal layers may be shifted: networks for 28 and 64 pixels have equal widths at other levels."""
+"""By how many places equal layers may be shifted: of 28 and of 64 pixels, equal widths may be at other levels."""
 SINGULAR_VECTORS = {
     ".parametrizations.weight.original": (".parametrizations.weight.0._u", ".parametrizations.weight.0._v"),
     ".weight_orig": (".weight_u", ".weight_v"),
@@ -194,10 +194,9 @@ def _lists(state: Mapping[str, Any]) -> dict[str, Layers]:
 def _counterpart(own: Layers, saved: Layers, number: int, critic: bool, from_end: bool, shift: int) -> int:
     """The number of the layer in the saved list that corresponds to layer `number` of the network's; -1 for none.
 
-    A layer's kind is the set of the names of its weights. A layer is counted among those whose kind shares a name with
-    its own. But if in both lists none of these has more weights than one farther from the smallest map, as where blocks
-    that keep the size follow those that halve it, each kind is counted alone. Kinds that only one of the lists has are
-    then counted together.
+    Layers are counted that share the name of a weight with this one. But if in both lists their number of weights never
+    falls from the smallest map outwards, as in blocks that keep the size and then ones that halve it, only those with
+    exactly its names are counted. If the saved list has none, all are whose set of names only one list has.
     """
     kinds = {kind for kind in [*own.values(), *saved.values()] if kind & own[number]}
     counts = [[len(layers[key]) for key in sorted(layers) if layers[key] in kinds] for layers in (own, saved)]

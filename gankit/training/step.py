@@ -41,6 +41,7 @@ class Stepper:
         log: gathers the value of every loss.
 
     Attributes:
+        device: of the networks and images; `settings` are `experiment.training`.
         step: generator updates done.
         critic_updates: critic updates done in the present step; above 0 between calls only if `advance` was stopped.
         like: an empty tensor; images, latents and conditions take its dtype and device.
@@ -50,11 +51,11 @@ class Stepper:
         generator: in training mode, on the device.
         critic: in training mode, on the device.
         parts: networks, then losses, then the augment, by what errors call them: "critic dcgan", for example.
-        averaged: the averaged generator's parameters, or None.
+        averaged: its `module` is the averaged generator; None without averaging.
         optimizers: by side, "critic" and "generator".
         inputs: what the turns read.
         objective: what they minimise.
-        execution: how turns are executed.
+        compilation, execution: how turns are compiled and executed.
 
     Raises:
         PartError: the parts do not fit together, or cannot have the device, precision or memory layout of the settings.

@@ -24,7 +24,7 @@ class StopRequest:
     terminal under `nohup`, Ctrl-C in the background of a shell script.
 
     A terminal and a wrapper such as `timeout` or make may both pass on the same interrupt. A second one within `GRACE`
-    seconds is therefore ignored. A notice is printed at once on the error stream at the first interrupt.
+    seconds is therefore ignored. The first prints a notice on the error stream. Outside the main thread none is noted.
     """
 
     GRACE = 2.0

@@ -44,7 +44,7 @@ def time_training(
 
 
 def _kinds(stepper: Stepper) -> list[tuple[range, int]]:
-    """For each kind of step, a range with one such step from every period, and how many of them a period has.
+    """For each kind of step: a range with one step of this kind from every period, and their number in a period.
 
     Steps are of one kind if their updates, in any order, have the same losses due.
     """

@@ -29,8 +29,8 @@ def train(
     Args:
         experiment: from `gankit.load`, or what it reads: a recipe's name, a file.
         out: the folder to make; it must be new or empty.
-        data: a data set of the calling program, in place of the one that the experiment names. The size and flip that a
-            recipe chose for its own data set do not apply to it.
+        data: a data set of the calling program, in place of the one that the experiment names. The size, flip and
+            `evaluation.count` that a recipe chose for its own do not apply to it.
         on_tick: called with each line of the log.
 
     Returns:
@@ -54,7 +54,7 @@ def train(
 def resume(path: str | Path, *, data: Dataset | None = None, on_tick: OnTick | None = None) -> Run:
     """Resume a run from its newest checkpoint, or from step 0 where there is none; a finished run stays as it is.
 
-    On a CPU, the run ends bitwise as if it had never stopped; on a GPU see `training.deterministic`.
+    On a CPU, a run ends bitwise as if never stopped; on a GPU see `training.deterministic`. Returns as `train`.
 
     Args:
         path: the run's folder.

@@ -33,6 +33,7 @@ from gankit.training.stopping import BrokenOff, StopRequest
 from gankit.training.threads import StepThreads
 
 OnTick = Callable[[dict[str, Any]], None]
+"""Takes a line of the log, in process 0 alone: `step`, losses as "critic/NAME", rates, speed, metrics if evaluated."""
 INTERRUPTED = "interrupted"
 SETTLING = 0.1
 """The share of the steps at the beginning in which large penalties are no sign of anything."""

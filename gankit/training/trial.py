@@ -152,10 +152,11 @@ def _idle_losses(stepper: Stepper) -> list[str]:
 def _blocking_part(stepper: Stepper) -> str | None:
     """The network or augment that blocks gradients from scores to a network, and what to do; None if there is none."""
     turn = turn_of(stepper, "generator")
-    generator, critic, *_, last = stepper.parts  # the augment; or a loss, never named since fake is raw_fake then
+    generator, critic, *_ = stepper.parts
+    augment = next((name for name, part in stepper.parts.items() if part is stepper.gan.augment), "")
     graph = (
         (generator, turn.raw_fake, stepper.generator.parameters()),
-        (last, turn.fake, [turn.raw_fake]),
+        (augment, turn.fake, [turn.raw_fake]),  # one tensor without augment
         (critic, turn.fake_scores, [turn.fake]),
         (critic, turn.fake_scores, stepper.critic.parameters()),
     )

@@ -14,7 +14,7 @@ from gankit.nn.modes import NOT_DETERMINISTIC, deterministic, tf32
 
 @contextlib.contextmanager
 def arithmetic(settings: Training, device: torch.device) -> Iterator[None]:
-    """Compute as `training.precision` and, on a CUDA device, `training.deterministic` say."""
+    """Use TF32 as `training.precision` says and, on a CUDA device, deterministic operations if the settings say so."""
     on_gpu = device.type == "cuda"
     with contextlib.ExitStack() as stack:
         if on_gpu and device.index is not None:  # make it the current one, to which pinned memory and graphs belong
