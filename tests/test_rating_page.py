@@ -87,7 +87,7 @@ def test_order_ids_and_choice_come_of_a_fresh_secret(page: Path, run: gankit.Run
     assert len({image.id for key in keys for image in key.images}) == 13 * 8
     assert len({tuple((image.real, image.number) for image in key.images) for key in keys}) == 13
     assert len({tuple(sorted(image.number for image in key.images if image.real)) for key in keys}) > 6
-    assert {key.images[0].real for key in keys} == {True, False}
+    assert len({tuple(image.real for image in key.images) for key in keys}) > 1  # by chance once in 56**12 times
 
 
 def test_without_real_images_no_call_is_asked_for(run: gankit.Run, tmp_path: Path) -> None:
