@@ -41,8 +41,8 @@ def _image_facts(dataset: Dataset) -> dict[str, Any]:
     """Fields of `RunRecord` that describe the training images."""
     labels, n, (low, high) = dataset.labels, len(dataset), dataset.value_range
     counts = [] if labels is None else np.bincount(labels, minlength=dataset.image.classes).tolist()
-    some = dataset.read(np.linspace(0, n - 1, min(n, 32), dtype=np.int64)).astype(np.float64)
-    means = ((some.mean((1, 2, 3)) - low) / (high - low)).round(5).tolist()
+    some = dataset.read(np.linspace(0, n - 1, min(n, 32), dtype=np.int64))
+    means = ((some.mean((1, 2, 3), dtype=np.float64) - low) / (high - low)).round(5).tolist()
     return {"class_names": list(dataset.class_names), "label_counts": counts, "images": n, "image_means": means}
 
 
