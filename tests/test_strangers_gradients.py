@@ -178,6 +178,26 @@ def test_hooks_of_an_instances_parameters_stay(of_gradients: bool, trained: Trai
     assert not torch.equal(trained_critic.module.conv.weight, critic.conv.weight)
 
 
+class Hooked(Viewed):
+    """Counts the gradients of its scores in a buffer, by a hook that is one of its methods."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("calls", torch.zeros(()))
+        self.score.weight.register_hook(self.count)
+
+    def count(self, gradient: Tensor) -> None:
+        self.calls += 1
+
+
+def test_a_hook_that_is_a_method_is_one_of_the_copy(trained: Trained) -> None:
+    critic = Hooked()
+    run = trained("training.checkpoint_every=1", critic=gankit.wrap("critic", critic))
+    trained_critic: Any = run.critic
+    assert trained_critic.module.calls > 0
+    assert not critic.calls
+
+
 class Second(gankit.Loss):
     """Fails in the second turn of a critic."""
 

@@ -33,10 +33,10 @@ def copied(part: Part) -> Part:
     memo = {id(value): OrderedDict[Any, Any]() for value in hooks}
     with _Detached():
         twin = copy.deepcopy(part, memo)
-    if isinstance(part, nn.Module) and isinstance(twin, nn.Module):
-        for own, other in zip(part.parameters(), twin.parameters(), strict=True):
-            for name in ("_backward_hooks", "_post_accumulate_grad_hooks"):
-                setattr(other, name, copy.copy(getattr(own, name)))
+        if isinstance(part, nn.Module) and isinstance(twin, nn.Module):
+            for own, other in zip(part.parameters(), twin.parameters(), strict=True):
+                for name in ("_backward_hooks", "_post_accumulate_grad_hooks"):  # methods of the part become its twin's
+                    setattr(other, name, copy.deepcopy(getattr(own, name), memo))
     return twin
 
 
