@@ -6,6 +6,7 @@ import math
 import shutil
 import warnings
 from collections.abc import Callable
+from enum import Enum
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -188,8 +189,10 @@ def test_label_is_the_softmax_of_the_asked_class(one_step_runs: dict[str, gankit
     for classifier in (Sides(), tmp_path / "sides.pt", str(tmp_path / "sides.pt"), scripted, Swapped()):
         ranked = rank(one_step_runs["classes"], 12, 3, "label", seed=2, classifier=classifier)  # type: ignore[arg-type]
         np.testing.assert_allclose(ranked.scores, expected, rtol=1e-5)
-    plain = rank(one_step_runs["plain"], 12, 3, "label", label="right", classifier=Sides())
-    assert plain.labels == ("right",) * 12
+    side = Enum("Side", {"RIGHT": "right"}, type=str)  # whose member prints as Side.RIGHT
+    for label in ("right", side.RIGHT):
+        plain = rank(one_step_runs["plain"], 12, 3, "label", label=label, classifier=Sides())
+        assert plain.labels == ("right",) * 12
     assert np.array_equal(plain.images, one_step_runs["plain"].sample(12))
 
 

@@ -84,7 +84,16 @@ def test_statistics_settled_for_the_weights_equal_those_of_a_large_batch() -> No
 
 def test_labels_in_many_forms_and_those_that_do_not_fit(conditional: gankit.Run) -> None:
     expected = conditional.sample(2, labels=1)
-    forms: list[Any] = [torch.tensor(1), np.array(1), 1.0, "1", [1], [1, "1"], np.float32([1, 1])]
+    forms: list[Any] = [
+        torch.tensor(1),
+        np.array(1),
+        1.0,
+        "1",
+        [1],
+        [1, "1"],
+        np.float32([1, 1]),
+        torch.ones(2).bfloat16(),
+    ]
     for labels in forms:
         np.testing.assert_array_equal(conditional.sample(2, labels=labels), expected)
     assert conditional.sample(0, labels=1).shape == (0, *expected.shape[1:])

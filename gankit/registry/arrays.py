@@ -40,7 +40,7 @@ def as_array(values: Any, name: str) -> NDArray[Any]:
     try:
         if isinstance(values, (Tensor, np.memmap)):  # a memory map stays one
             return values.numpy(force=True) if isinstance(values, Tensor) else values
-        return np.asarray(list(map(_plain, values)) if isinstance(values, (list, tuple)) else _plain(values))
+        return np.asarray(list(map(as_text, values)) if isinstance(values, (list, tuple)) else as_text(values))
     except Exception as error:  # NumPy has not all types and layouts that tensors can have
         if is_fault_of_machine(error):
             raise
@@ -48,7 +48,7 @@ def as_array(values: Any, name: str) -> NDArray[Any]:
         raise DataError(f"{name} cannot be an array: {reason}") from None
 
 
-def _plain(value: Any) -> Any:
+def as_text(value: Any) -> Any:
     """A text as a plain one: what a member of an enum prints is another, of which NumPy keeps the first letters."""
     return str.__str__(value) if isinstance(value, str) else value
 
@@ -131,7 +131,9 @@ def _classes(labels: NDArray[Any], names: tuple[str, ...]) -> tuple[NDArray[np.i
     if labels.dtype.kind in "OUS":
         if odd := [label for label in labels if not isinstance(label, (str, bytes, int, np.integer, np.bool_))]:
             raise DataError(f"labels has a {type(odd[0]).__name__}; whole numbers from 0, or names, are needed")
-        texts = [label.decode(errors="replace") if isinstance(label, bytes) else str(_plain(label)) for label in labels]
+        texts = [
+            label.decode(errors="replace") if isinstance(label, bytes) else str(as_text(label)) for label in labels
+        ]
         if not names:
             return number_classes(texts)
         if unknown := sorted(set(texts) - set(names)):
@@ -173,7 +175,7 @@ def _check_class_names(names: Sequence[str] | None) -> tuple[str, ...]:
     """The names of classes, which must be distinct; () for None."""
     if isinstance(names, (str, Mapping, set, frozenset)):  # letters would become names, and sets have no order
         raise DataError(f"class_names is of type {type(names).__name__}: give a list with one name per class")
-    texts = () if names is None else tuple(str(_plain(name)) for name in names)
+    texts = () if names is None else tuple(str(as_text(name)) for name in names)
     if alike := two_spellings(texts):
         raise DataError(f"class_names has {alike}: give each class a name of its own")
     return texts

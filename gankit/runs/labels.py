@@ -12,7 +12,7 @@ from torch import Tensor
 from gankit import seeds
 from gankit.errors import RunError
 from gankit.experiments.record import RunRecord
-from gankit.registry.arrays import as_array
+from gankit.registry.arrays import as_array, as_text
 from gankit.registry.messages import shown
 
 Labels = int | str | Sequence[int] | Sequence[str] | Sequence[float] | NDArray[Any] | Tensor | None
@@ -42,7 +42,7 @@ def encode_classes(labels: Labels, n: int, record: RunRecord, run: Path) -> Tens
         RunError: there is no such class in the run of the folder `run`, it had no training images, or the number of
             labels is neither 1 nor n. DataError where the labels are no array.
     """
-    sequence = np.atleast_1d(as_array(labels, "labels")).tolist()
+    sequence = np.atleast_1d(_array(labels)).tolist()
     if len(sequence) == 1:
         sequence *= n
     classes = [find_class(label, record.class_names, run) for label in sequence]
@@ -53,11 +53,16 @@ def encode_classes(labels: Labels, n: int, record: RunRecord, run: Path) -> Tens
     return torch.tensor(classes, dtype=torch.int64)
 
 
+def _array(labels: Labels) -> NDArray[Any]:
+    # A list: NumPy has no bfloat16.
+    return as_array(labels.tolist() if isinstance(labels, Tensor) else labels, "labels")
+
+
 def find_class(label: Any, names: Sequence[str], run: Path) -> int:
     """The number of a class of the run of a folder, from its name or number; raises RunError if there is none."""
     if isinstance(label, float) and label.is_integer():
         label = int(label)
-    text = str(label)
+    text = str(as_text(label))
     alike = [number for number, name in enumerate(names) if name.casefold() == text.casefold()]
     if text in names or len(alike) == 1:
         return names.index(text) if text in names else alike[0]
@@ -75,7 +80,7 @@ def encode_conditions(labels: Labels, n: int, record: RunRecord) -> Tensor:
     Raises:
         RunError: they have another shape, or are not finite numbers.
     """
-    array, shape = as_array(labels, "labels"), (n, record.image["conditions"])
+    array, shape = _array(labels), (n, record.image["conditions"])
     if array.dtype.kind not in "buif" or not np.isfinite(array).all():
         raise RunError(f"conditions must be {shape[1]} finite numbers, not {str(labels)[:40]!r}")
     values = torch.as_tensor(array.astype(np.float64))
