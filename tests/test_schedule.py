@@ -68,6 +68,16 @@ def test_each_step_averages_with_its_decay(monkeypatch: pytest.MonkeyPatch, tmp_
     assert decays[0] < decays[1] < decays[2] < decays[3] == decays[5] == pytest.approx(0.9)
 
 
+def test_an_average_from_another_run_is_as_old_as_it_was(
+    run: tuple[gankit.Run, list[dict[str, Any]]], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    seen: list[float] = []
+    monkeypatch.setattr("gankit.training.step.update_average", lambda average, network, decay: seen.append(decay))
+    words = (*SMALL, *MOVING, f"training.start_from={run[0].path}")
+    gankit.train(gankit.load(gankit.load("r3gan"), *words), tmp_path / "run")
+    assert seen[-6:] == pytest.approx([0.9] * 6)  # a decay of 0, as that of a new one, would forget it
+
+
 @pytest.fixture(scope="module")
 def run(tmp_path_factory: pytest.TempPathFactory) -> tuple[gankit.Run, list[dict[str, Any]]]:
     rows: list[dict[str, Any]] = []

@@ -22,7 +22,7 @@ def new_average(generator: Generator, setting: float | Schedule[float]) -> Avera
 
 
 def decay_at(setting: float | Schedule[float], step: int) -> float:
-    """The decay after `step` generator updates; a schedule moves the half-life, as in the code of R3GAN."""
+    """The decay of an average after `step` updates; a schedule moves the half-life, as in the code of R3GAN."""
     if not isinstance(setting, Schedule):
         return setting
     start, end = (-1 / math.log2(decay) if decay else 0.0 for decay in (setting.start, setting.end))

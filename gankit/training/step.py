@@ -176,7 +176,8 @@ class Stepper:
         self.critic_updates = 0
         self.go_to(self.step + 1)
         if self.averaged is not None:
-            update_average(self.averaged, self.generator, decay_at(self.settings.averaging, self.step))
+            age = max(self.step, int(self.averaged.n_averaged) + 1)  # above the step if it came from another run
+            update_average(self.averaged, self.generator, decay_at(self.settings.averaging, age))
 
     def move_rates(self, step: int) -> None:
         """Set the optimisers' rates and betas for a step, by its number from 0."""
