@@ -1,8 +1,8 @@
 """Trainings are rehearsed once for all of a kind: a rehearsal takes half the time of a small one.
 
 Of a kind are those that differ in their images, length and seed alone; a rehearsal that fails is always repeated. In
-the own tests of a plug-in all trainings of the same parts are of a kind, whatever their settings: its suites rehearse
-each part besides.
+the own tests of a plug-in those whose parts or images differ in settings and sizes alone are of a kind too: its suites
+rehearse each part besides.
 """
 
 from __future__ import annotations
@@ -29,7 +29,11 @@ def shared(of_strangers: bool) -> Callable[[Any, Any], list[str]]:
         }  # fmt: skip
         classes = data.labels.unique().tolist() if data.image.classes else []
         of_data = (data.image, classes, data.dataset.remarks, tables["data"].get("held_out"))
-        kind = repr(experiment.part_names() if of_strangers else (parts, training, of_data))
+        if of_strangers:
+            parts = experiment.part_names()
+            training = {name: value for name, value in training.items() if not name.endswith(("batch", "critic_steps"))}
+            of_data = (bool(classes), data.image.conditions, bool(tables["data"].get("held_out")))
+        kind = repr((parts, training, of_data))
         if kind not in said or not (of_strangers or built_in.issuperset(experiment.part_names())):
             said[kind] = rehearsal.rehearse(experiment, data)
         return list(said[kind])
