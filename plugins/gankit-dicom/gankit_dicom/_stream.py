@@ -10,7 +10,6 @@ from typing import NamedTuple
 from pydicom import Dataset
 from pydicom.encaps import generate_fragments, get_frame, parse_basic_offsets
 from pydicom.uid import (
-    DeflatedExplicitVRLittleEndian,
     JPEG2000TransferSyntaxes,
     JPEGBaseline8Bit,
     JPEGExtended12Bit,
@@ -60,7 +59,7 @@ def check_count(header: Dataset) -> None:
         Problem: there are more pixels than the header's sizes and number of frames need.
     """
     frames, syntax = int(header.get("NumberOfFrames") or 1), header.file_meta.TransferSyntaxUID
-    if syntax.is_compressed and syntax != DeflatedExplicitVRLittleEndian:
+    if syntax.is_encapsulated:
         buffer = BytesIO(header.PixelData)
         parse_basic_offsets(buffer)
         found = sum(
