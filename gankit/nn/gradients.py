@@ -69,9 +69,9 @@ def slope_error(
 ) -> float:
     """How far a scalar function's gradient `at` float64 values is from central differences, as a share of these.
 
-    It is the median over random directions times `scale`, which broadcasts to the one shape of `gradient` and `at`.
-    Left out are those in which twice the step gives another slope: there is a kink, or the function computes partly in
-    float32. NaN with fewer than three of five directions left, or where one is not finite.
+    It is the median over random directions, each multiplied by `scale`, which broadcasts to the one shape of `gradient`
+    and `at`. Left out are those in which twice the step gives another slope: there is a kink, or the function computes
+    partly in float32. NaN with fewer than three of five directions left, or where one is not finite.
     """
     step, generator, slopes = 1e-8, torch.Generator().manual_seed(0), []
     for _ in range(5):

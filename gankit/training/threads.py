@@ -21,8 +21,8 @@ class StepThreads:
     """Advances a training, each step with its recorded number of threads, else with one chosen before it.
 
     Rounding depends on the number of threads. So each choice is in the run's folder before the step that it is for, and
-    a resumed run repeats the recorded choices for as long as there are any. In a new run nothing is
-    chosen until `start`. Options are those of `thread_options`; they are empty where the number is fixed.
+    a resumed run repeats the recorded choices for as long as there are any. In a new run nothing is chosen until
+    `start`. Options are those of `thread_options`; they are empty where the number is fixed.
     """
 
     def __init__(self, folder: Path, options: Sequence[int]) -> None:
