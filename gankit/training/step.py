@@ -48,8 +48,7 @@ class Stepper:
         hook_values: numbers by name that the parts' `before_step` returned, for the log line of this step.
         warnings: lines for the user; whoever shows them removes them.
         gan: the parts as they were built.
-        generator: in training mode, on the device.
-        critic: in training mode, on the device.
+        generator, critic: in training mode, on the device.
         parts: networks, then losses, then the augment, by what errors call them: "critic dcgan", for example.
         averaged: its `module` is the averaged generator; None without averaging.
         optimizers: by side, "critic" and "generator".
