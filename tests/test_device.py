@@ -165,8 +165,6 @@ def owners() -> dict[str, Any]:
 
 @pytest.fixture
 def program(request: pytest.FixtureRequest) -> Iterator[None]:
-    if not hasattr(torch.backends.cudnn, "conv"):
-        pytest.skip("this torch has no newer flags")
     for owner, value in PROGRAMS[request.param]:
         if owner:
             owners()[owner].fp32_precision = value

@@ -83,9 +83,6 @@ def test_a_resumed_run_has_the_options_of_its_experiment(small: Small, tmp_path:
     "name", ["Adam", "AdamW", "Adamax", "Adafactor", "Adagrad", "ASGD", "NAdam", "RAdam", "RMSprop", "Rprop", "SGD"]
 )
 def test_an_optimiser_takes_up_its_own_state_and_no_other(name: str) -> None:
-    if not hasattr(torch.optim, name):
-        pytest.skip(f"this torch has no {name}")
-
     def trained(*widths: int) -> torch.optim.Optimizer:
         network = nn.Sequential(*(nn.Linear(5, width, bias=False) for width in widths))
         optimizer = build_optimizer(Training(optimizer=name, critic_lr=0.1), network, "critic")

@@ -146,10 +146,8 @@ def tf32(convolutions: bool) -> Iterator[None]:
 
 
 def _newer_flags() -> list[Any]:
-    """The owners of torch's newer flags, a GPU's convolutions and recurrent layers first; none before torch 2.9."""
+    """The owners of torch's newer flags, a GPU's convolutions and recurrent layers first."""
     cudnn, cpu, gpu = torch.backends.cudnn, torch.backends.mkldnn, torch.backends.cuda
-    if not hasattr(cudnn, "conv"):
-        return []
     return [cudnn.conv, cudnn.rnn, gpu.matmul, cpu.matmul, cpu.conv, cpu.rnn]  # type: ignore[attr-defined]
 
 

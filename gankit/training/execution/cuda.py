@@ -70,10 +70,9 @@ class CudaRecorder:
         Versions of torch before 2.12 do not tell it of a failed one. They then raise errors instead of giving back any
         memory, and keep what the recording took.
         """
-        end = getattr(torch._C, "_cuda_endAllocateToPool", None)  # its name from 2.8 on
         with contextlib.suppress(RuntimeError):  # it knows already
             device = torch.cuda.current_device()
-            (end or torch._C._cuda_endAllocateCurrentStreamToPool)(device, self._pool)  # type: ignore[attr-defined]
+            torch._C._cuda_endAllocateToPool(device, self._pool)
             torch._C._cuda_releasePool(device, self._pool)
 
     def free(self) -> None:
