@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import struct
+import zipfile
 import zlib
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ from pictures import Array, error, pixels, png, save, tiff
 from PIL import Image
 
 from gankit.datasets.folder import Folder
-from gankit.images.decoding import Decoder
+from gankit.images.decoding import Decoder, open_picture
 
 KINDS = [(0, bits) for bits in (1, 2, 4, 8, 16)] + [(2, 8), (3, 1), (3, 2), (3, 4), (3, 8), (4, 8), (6, 8)]
 PASSES = [(0, 0, 8, 8), (4, 0, 8, 8), (0, 4, 4, 8), (2, 0, 4, 4), (0, 2, 2, 4), (1, 0, 2, 2), (0, 1, 1, 2)]
@@ -76,6 +77,45 @@ def test_pictures_that_are_no_files(tmp_path: Path) -> None:
     (tmp_path / "b.png").unlink()  # nothing is left to look at: the picture is taken as it is
     assert not Decoder().stored(picture, "b").any()
     assert not Decoder().stored(black, "b").any()
+
+
+class Unseekable(io.BytesIO):
+    """As a download: Pillow reads it into memory first."""
+
+    def seek(self, *args: Any) -> int:
+        raise io.UnsupportedOperation
+
+
+@pytest.mark.parametrize("rows", [12, 20])
+@pytest.mark.parametrize("interlaced", [False, True])
+def test_the_open_file_is_judged_whatever_its_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, rows: int, interlaced: bool
+) -> None:
+    """Neither another folder, nor another file of this name, nor none: rows that are there are read as they are."""
+    stored = pixels(20, 28)
+    stored[-1] = 0
+    packed = zlib.compress(b"".join(lines(stored[..., None].astype(int), 8, interlaced)[: rows * (1 + interlaced)]))
+    content = png((28, 20, 8, 0), (b"IDAT", packed), interlaced=interlaced)
+    (tmp_path / "else").mkdir()
+    other = cut_png(12) if rows == 20 else written(stored, "PNG")
+    with zipfile.ZipFile(tmp_path / "a.zip", "w") as archive:
+        archive.writestr("a.png", content)
+    with zipfile.ZipFile(tmp_path / "a.zip") as archive, archive.open("a.png") as member:
+        for source in ("moved", "replaced", "gone", Unseekable(content), io.BytesIO(content), member):
+            monkeypatch.chdir(tmp_path)
+            Path("a.png").write_bytes(content)
+            with open_picture(Path("a.png")) if isinstance(source, str) else Image.open(source) as picture:
+                if source == "moved":
+                    monkeypatch.chdir("else")
+                elif isinstance(source, str):
+                    Path("a.png").unlink()
+                if source == "replaced":
+                    Path("a.png").write_bytes(other)
+                if rows == 20:
+                    np.testing.assert_array_equal(Decoder().stored(picture, "a")[0], stored)
+                else:
+                    text = error(lambda: Decoder().stored(picture, "a"))
+                    assert CUT_OFF in text or "truncated" in text, source
 
 
 def test_only_suspicious_pngs_are_unpacked_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,9 +1,11 @@
 """PNG data that end before the picture does, which Pillow fills with black without a word."""
 
+import io
+import os
 import struct
 import zlib
-from contextlib import nullcontext
-from typing import IO
+from contextlib import AbstractContextManager, nullcontext
+from typing import IO, Any
 
 import numpy as np
 from PIL import Image
@@ -23,14 +25,25 @@ def load(picture: Image.Image) -> None:
     Raises:
         ValueError: there are fewer than the header says.
     """
-    file = getattr(picture, "fp", None)
-    picture.load()
-    last = picture.crop((0, picture.height - 1, picture.width, picture.height))
-    if file is None or (np.asarray(last).any() and not picture.info.get("interlace")):
-        return
-    with open(picture.filename, "rb") if file.closed else nullcontext(file) as again:  # type: ignore[attr-defined]
-        if _is_short(again):
+    file: Any = getattr(picture, "fp", None)
+    with _kept_open(file) as kept:
+        picture.load()
+        last = picture.crop((0, picture.height - 1, picture.width, picture.height))
+        suspicious = picture.info.get("interlace") or not np.asarray(last).any()
+        if kept and suspicious and _is_short(kept if file.closed else file):
             raise ValueError("its data end before its last row")
+
+
+def _kept_open(file: Any) -> AbstractContextManager[IO[bytes] | None]:
+    """The file, for when Pillow closes the one that it opened: by then its name may be another file's."""
+    if file is None or file.closed:
+        return nullcontext()
+    if isinstance(file, io.BytesIO):
+        return io.BytesIO(file.getvalue())  # which copies nothing
+    try:
+        return os.fdopen(os.dup(file.fileno()), "rb")
+    except (AttributeError, OSError):  # such as one in an archive, which Pillow leaves open
+        return nullcontext(file)
 
 
 def _is_short(file: IO[bytes]) -> bool:
