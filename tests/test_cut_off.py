@@ -6,6 +6,7 @@ import io
 import struct
 import zipfile
 import zlib
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -37,7 +38,8 @@ def lines(array: Array, bits: int, interlaced: bool) -> list[bytes]:
 @pytest.mark.parametrize("interlaced", [False, True])
 def test_rows_that_a_png_lacks(tmp_path: Path, kind: int, bits: int, interlaced: bool) -> None:
     channels = {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}[kind]
-    colours = [(b"PLTE", pixels(2**bits, 3).tobytes())] if kind == 3 else []
+    palette = pixels(2**bits, 3)
+    colours = [(b"PLTE", palette.tobytes())] if kind == 3 else []
     for (height, width), black in [((1, 1), False), ((9, 1), True), ((5, 3), False), ((13, 11), True)]:
         stored = pixels(height, width, channels, dtype=np.uint32) % 2**bits
         stored[height // 2 :] *= not black
@@ -52,11 +54,9 @@ def test_rows_that_a_png_lacks(tmp_path: Path, kind: int, bits: int, interlaced:
                 text = error(lambda: Folder(path=tmp_path).images)
                 assert CUT_OFF in text or "truncated" in text
             else:
-                image = Folder(path=tmp_path).images[0]
-                assert image.shape[1:] == (height, width)
-                if kind == 0:
-                    top = 2**bits - 1
-                    np.testing.assert_array_equal(image[0], stored[..., 0] * (255 // top if bits < 16 else 1))
+                shown = stored[..., : channels - (channels in (2, 4))] * (255 // (2**bits - 1) or 1)
+                expected = palette[stored[..., 0]] if kind == 3 else shown
+                np.testing.assert_array_equal(Folder(path=tmp_path).images[0].transpose(1, 2, 0), expected)
 
 
 def cut_png(rows: int) -> bytes:
@@ -128,15 +128,15 @@ def test_only_suspicious_pngs_are_unpacked_again(tmp_path: Path, monkeypatch: py
     assert CUT_OFF in error(lambda: Folder(path=tmp_path).images)
 
 
-def set_counts(content: bytes, change: Any) -> bytes:
-    """A TIFF file that Pillow wrote, with other StripByteCounts; they stand in the tag if there is one."""
+def change(content: bytes, tag: int, value: Callable[[int], int]) -> bytes:
+    """A TIFF file that Pillow wrote, with another value of a tag that has one, such as 279 (StripByteCounts)."""
     made = bytearray(content)
     (at,) = struct.unpack_from("<I", made, 4)
     for place in range(at + 2, at + 2 + 12 * struct.unpack_from("<H", made, at)[0], 12):
-        tag, _, count, value = struct.unpack_from("<HHII", made, place)
-        if tag == 279:
+        found, _, count, old = struct.unpack_from("<HHII", made, place)
+        if found == tag:
             assert count == 1
-            struct.pack_into("<HHII", made, place, tag, 4, 1, change(value))
+            struct.pack_into("<HHII", made, place, tag, 4, 1, value(old))
             return bytes(made)
     raise AssertionError
 
@@ -150,17 +150,19 @@ def written(array: Array, suffix: str, **options: Any) -> bytes:
 @pytest.mark.parametrize("compression", [None, "packbits", "tiff_lzw", "tiff_adobe_deflate", "jpeg"])
 @pytest.mark.parametrize("channels", [1, 3])
 def test_strips_that_are_said_to_be_short(tmp_path: Path, compression: str | None, channels: int) -> None:
+    """Where nothing else lies in its way, a single strip has the pixels of its rows, however many are said."""
     stored = pixels(20, 28, channels).squeeze()
     whole = written(stored, "TIFF", compression=compression)
-    for content in (set_counts(whole, lambda count: count // 2), set_counts(whole, lambda count: count - 8)):
-        (tmp_path / "a.tif").write_bytes(content)
-        text = error(lambda: Folder(path=tmp_path).images)
-        assert "says that they are short" in text or "cannot be decoded" in text
-    for content in (whole, set_counts(whole, lambda _: 0)):  # for which libtiff, too, computes the count
-        (tmp_path / "a.tif").write_bytes(content)
-        image = Folder(path=tmp_path).images[0].transpose(1, 2, 0).squeeze()
-        with Image.open(io.BytesIO(whole)) as picture:
-            np.testing.assert_array_equal(image, np.asarray(picture))
+    with Image.open(io.BytesIO(whole)) as picture:
+        expected = np.asarray(picture)
+    for short in (lambda count: count // 2, lambda count: count - 8, lambda _: 1, lambda _: 0):
+        (tmp_path / "a.tif").write_bytes(change(whole, 279, short))
+        if short(9) == 0 or compression is None:  # for 0 libtiff, too, computes the count
+            image = Folder(path=tmp_path).images[0].transpose(1, 2, 0).squeeze()
+            np.testing.assert_array_equal(image, expected)
+        else:
+            reason = "says that they are short" if compression == "jpeg" else "cannot be decoded"
+            assert reason in error(lambda: Folder(path=tmp_path).images)
 
 
 def test_one_strip_or_tile_of_several(tmp_path: Path) -> None:
@@ -186,6 +188,26 @@ def test_jpeg_strips_that_are_zeros_at_the_end(tmp_path: Path) -> None:
     assert "says that they are short" in error(lambda: Folder(path=tmp_path).images)
 
 
+FILLINGS = [b"", bytes(1), bytes(64), bytes(5000), b" ", b"\n", b"\xff", b"\xff\0", b"left over"]
+
+
+@pytest.mark.parametrize("filling", FILLINGS, ids=lambda filling: f"{len(filling)} of {filling[:1]!r}")
+@pytest.mark.parametrize("channels", [1, 3])
+def test_what_fills_up_a_jpeg_strip(tmp_path: Path, filling: bytes, channels: int) -> None:
+    whole = written(pixels(32, 32, channels).squeeze(), "TIFF", compression="jpeg")
+    with Image.open(io.BytesIO(whole)) as picture:
+        (place,), (count,), expected = picture.tag_v2[273], picture.tag_v2[279], np.asarray(picture)
+    for kept in (count, count // 2):
+        moved = whole + whole[place : place + kept] + filling
+        moved = change(change(moved, 273, lambda _: len(whole)), 279, lambda _, kept=kept: kept + len(filling))
+        (tmp_path / "a.tif").write_bytes(moved)
+        if kept == count:
+            image = Folder(path=tmp_path).images[0].transpose(1, 2, 0).squeeze()
+            np.testing.assert_array_equal(image, expected)
+        else:
+            assert "says that they are short" in error(lambda: Folder(path=tmp_path).images)
+
+
 def bmp(rows: list[Array], height: int) -> bytes:
     content = b"".join(row.tobytes() for row in rows)
     head = struct.pack("<IHHI", 54 + 1024 + len(content), 0, 0, 54 + 1024)
@@ -201,17 +223,26 @@ def webp(cut: int) -> bytes:
     return bytes(content)
 
 
+JPEG, PROGRESSIVE = (written(pixels(64, 64), "JPEG", progressive=late) for late in (False, True))
+
+
 @pytest.mark.parametrize(
-    ("name", "content"),
+    ("name", "whole", "cut"),
     [
-        ("a.bmp", bmp(list(pixels(12, 28)), 20)),
-        ("a.webp", webp(100)),
-        ("a.webp", webp(6000)),
-        ("a.jpg", written(pixels(64, 64), "JPEG")[:-2]),
-        ("a.jpg", written(pixels(64, 64), "JPEG")[:1500]),
-        ("a.jpg", written(pixels(64, 64), "JPEG", progressive=True)[:1500]),
+        ("a.bmp", bmp(list(pixels(20, 28)), 20), [bmp(list(pixels(12, 28)), 20)]),
+        ("a.webp", webp(0), [webp(100), webp(6000)]),
+        ("a.jpg", JPEG, [JPEG[:-2], JPEG[:1500]]),
+        ("a.jpg", PROGRESSIVE, [PROGRESSIVE[:-2], PROGRESSIVE[:1500]]),
     ],
 )
-def test_other_formats(tmp_path: Path, name: str, content: bytes) -> None:
-    (tmp_path / name).write_bytes(content)
-    assert "cannot be decoded" in error(lambda: Folder(path=tmp_path).images)
+def test_other_formats(tmp_path: Path, name: str, whole: bytes, cut: list[bytes]) -> None:
+    """Of lossy JPEG, Pillow itself says what its pixels are."""
+    stored = {"a.bmp": pixels(20, 28)[None, ::-1], "a.webp": pixels(64, 64, 3).transpose(2, 0, 1)}.get(name)
+    with Image.open(io.BytesIO(whole)) as picture:
+        expected = np.asarray(picture)[None] if stored is None else stored
+    (tmp_path / name).write_bytes(whole)
+    image = Folder(path=tmp_path, grey=len(expected) == 1).images[0]
+    np.testing.assert_array_equal(image, expected)
+    for content in cut:
+        (tmp_path / name).write_bytes(content)
+        assert "cannot be decoded" in error(lambda: Folder(path=tmp_path).images)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import struct
 from itertools import product
 from pathlib import Path
@@ -14,6 +15,7 @@ from PIL import Image
 
 from gankit import ImageSpec
 from gankit.datasets.folder import Folder
+from gankit.images.decoding import Decoder
 
 TURNS = {1: 0, 3: 2, 6: 3, 8: 1}  # of np.rot90, which make the picture upright
 
@@ -63,6 +65,31 @@ def test_pictures_on_their_side_are_not_memory_mapped(tmp_path: Path, mode: str,
     data = Folder(path=tmp_path)
     assert data.image.shape[1:] == (24, 32)
     np.testing.assert_array_equal(data.images[0, 0], grey)
+
+
+@pytest.mark.parametrize(
+    ("stored", "written"),
+    [
+        (pixels(4, 6), {}),
+        (pixels(4, 6), {"rows": 1}),
+        (pixels(4, 6, dtype=np.uint16), {"bits": 16, "photometric": 0}),
+        (pixels(4, 6), {"photometric": 3, "tags": {320: (3, list(range(256)) * 3)}}),
+        (pixels(4, 6, 3), {"photometric": 2, "planes": 2}),
+    ],
+)
+@pytest.mark.parametrize("orientation", [1, 3, 5, 6])
+def test_pictures_that_are_loaded_already(
+    tmp_path: Path, stored: Array, written: dict[str, Any], orientation: int
+) -> None:
+    content = tiff(stored, **{**written, "tags": written.get("tags", {}) | {274: (3, [orientation])}})
+    (tmp_path / "a.tif").write_bytes(content)
+    expected = Folder(path=tmp_path).images[0]
+    with Image.open(io.BytesIO(content)) as picture:
+        for _ in range(3):
+            np.testing.assert_array_equal(Decoder().stored(picture, "a"), expected)
+    with Image.open(io.BytesIO(content)) as picture:
+        picture.load()
+        np.testing.assert_array_equal(Decoder().stored(picture, "a"), expected)
 
 
 def test_orientation_in_the_text_of_an_editor_is_applied_once(tmp_path: Path) -> None:
@@ -126,7 +153,8 @@ FIRST_OF_FIVE = {257: (4, [20]), 278: (4, [20]), 279: (4, [20 * 28])}
 )
 def test_stacks_in_one_page(tmp_path: Path, said: str) -> None:
     stack, tags = pixels(100, 28), {270: text_tag(said)}
-    assert "several images as one page" in refusal(tmp_path, stack, tags=FIRST_OF_FIVE | tags)
+    for rows in (100, 40):  # all five, and two of them
+        assert "several images as one page" in refusal(tmp_path, stack[:rows], tags=FIRST_OF_FIVE | tags)
     for order, big in (("<", False), ("<", True), (">", False)):
         assert "one page" in refusal(
             tmp_path,
@@ -149,9 +177,26 @@ def test_room_for_more_than_the_one_image(tmp_path: Path, said: str) -> None:
     np.testing.assert_array_equal(read(tmp_path, stored, tags=FIRST_OF_FIVE | {270: text_tag(said)})[0], stored[:20])
 
 
-def test_colours_that_imagej_counts_as_images(tmp_path: Path) -> None:
-    stored, said = pixels(20, 28, 3), text_tag("ImageJ=1.54f\nimages=3\nchannels=3\n")
-    np.testing.assert_array_equal(read(tmp_path, stored, 8, 2, tags={270: said}), stored.transpose(2, 0, 1))
+OME = '<?xml version="1.0"?><OME><Image><Pixels SizeX="28" SizeZ="{}" SizeC="{}" SizeT="1"/></Image></OME>'
+
+
+@pytest.mark.parametrize("planes", [1, 2])
+@pytest.mark.parametrize("said", ["ImageJ=1.54f\nimages=3\nchannels=3\n", OME.format(1, 3)])
+def test_colours_that_are_counted_as_images(tmp_path: Path, said: str, planes: int) -> None:
+    stored, tags = pixels(20, 28, 3), {270: text_tag(said)}
+    np.testing.assert_array_equal(read(tmp_path, stored, 8, 2, tags=tags, planes=planes), stored.transpose(2, 0, 1))
+
+
+def test_colours_of_ome(tmp_path: Path) -> None:
+    """Where there is room for more, as behind a small picture: its samples are no images, and several images are."""
+    stack = pixels(100, 28, 3)
+    tags = FIRST_OF_FIVE | {279: (4, [20 * 84])}
+    one = read(tmp_path, stack, 8, 2, tags=tags | {270: text_tag(OME.format(1, 3))})
+    np.testing.assert_array_equal(one, stack[:20].transpose(2, 0, 1))
+    for count in ((5, 3), (1, 15)):
+        text = refusal(tmp_path, stack, 8, 2, tags=tags | {270: text_tag(OME.format(*count))})
+        assert "several images as one page" in text
+    assert "one page" in refusal(tmp_path, pixels(60, 28), tags=FIRST_OF_FIVE | {270: text_tag(OME.format(1, 3))})
 
 
 def test_a_page_that_is_one_image(tmp_path: Path) -> None:
@@ -177,6 +222,8 @@ def test_a_page_that_is_one_image(tmp_path: Path) -> None:
         (pixels(4, 5, 3), {"photometric": 8}, {}, "Pillow mode LAB"),
         (pixels(4, 5, 4), {"photometric": 5}, {332: (3, [2])}, "other inks"),
         (pixels(4, 5, 4), {"photometric": 5}, {336: (3, [16, 235])}, "other inks"),
+        (pixels(4, 5, 4), {"photometric": 5}, {336: (1, [16, 235])}, "other inks"),
+        (pixels(4, 5, 4), {"photometric": 5}, {336: (1, [0, 255, 0, 255, 0, 255, 0, 200])}, "other inks"),
         (pixels(4, 5), {}, {291: (3, list(range(256)))}, "a curve of its values"),
         (pixels(4, 5), {}, {301: (3, list(range(65535, -1, -257)))}, "a curve of its values"),
         (pixels(4, 5), {}, {254: (4, [4])}, "a mask"),
@@ -184,6 +231,8 @@ def test_a_page_that_is_one_image(tmp_path: Path) -> None:
         (pixels(4, 5), {"rows": 1}, {273: (4, [8, 14])}, "no strips or tiles for some"),
         (pixels(4, 5), {"rows": 2}, {273: (4, [8, 0])}, "no strips or tiles for some"),
         (pixels(20, 28), {"tile": 16}, {324: (4, [8, 0, 520, 776])}, "no strips or tiles for some"),
+        (pixels(4, 5), {}, {257: (4, [6])}, "says that they are short"),  # the directory lies in its last rows
+        (pixels(4, 5), {"tile": 16}, {325: (4, [63])}, "says that they are short"),
         (pixels(4, 5), {}, {33629: (4, [1] * 5)}, "several images as one page"),
         (pixels(4, 5), {}, {32997: (4, [5])}, "several images as one page"),
         (pixels(4, 5), {}, {256: (4, [2**31 - 1]), 257: (4, [2**31 - 1])}, "million pixels"),
@@ -210,34 +259,70 @@ def test_compressed(tmp_path: Path, compression: str) -> None:
         np.testing.assert_array_equal(data.images[0].transpose(1, 2, 0).squeeze(), np.rot90(stored, 3))
 
 
-BYTES, TEXT, UNDEFINED = 1, 2, 7
+@pytest.mark.parametrize("form", [1, 3], ids=["bytes", "shorts"])
+@pytest.mark.parametrize("times", [1, 4], ids=["all inks", "each ink"])
+def test_the_whole_range_of_inks(tmp_path: Path, form: int, times: int) -> None:
+    stored = pixels(4, 5, 4)
+    plain = read(tmp_path, stored, 8, 5)
+    np.testing.assert_array_equal(read(tmp_path, stored, 8, 5, tags={336: (form, [0, 255] * times)}), plain)
+
+
+BYTES, TEXT, UNDEFINED, UNKNOWN = 1, 2, 7, 17  # Pillow leaves tags of types that it does not know out
 NUMBERS = {"long": 4, "signed long": 9, "double": 12, "long8": 16}
+AT_ONCE = "that Pillow can read"  # said when the file is opened
 
 
 @pytest.mark.parametrize(
-    ("tag", "values", "written"),
+    ("tag", "values", "written", "others"),
     [
-        (274, [6], {}),
-        (262, [0], {"photometric": 0}),
-        (258, [8], {}),
-        (277, [1], {}),
-        (284, [2], {"planes": 2}),
-        (266, [1], {}),
-        (339, [2], {}),
-        (254, [4], {}),
-        (32997, [5], {}),
-        (33629, [1] * 5, {}),
-        (301, [9] * 256, {}),
-        (273, [8], {}),
-        (279, [20], {}),
+        (274, [6], {}, {BYTES: "lies (Orientation)", TEXT: "lies (Orientation)", UNDEFINED: "lies (Orientation)"}),
+        *(
+            (tag, values, {"photometric": 0} if tag == 262 else {}, dict.fromkeys((BYTES, TEXT, UNDEFINED), AT_ONCE))
+            for tag, values in {258: [8], 259: [1], 262: [0], 266: [1], 277: [1], 338: [2], 339: [2]}.items()
+        ),
+        (273, [8], {}, {UNKNOWN: AT_ONCE}),
+        (284, [2], {"planes": 2}, {}),
+        *((tag, [4], {}, {}) for tag in (254, 279, 332, 32997)),
+        *((tag, [9] * 6, {}, {}) for tag in (291, 301, 433, 532, 33629)),
     ],
 )
 def test_tags_of_types_that_are_no_numbers(
-    tmp_path: Path, tag: int, values: list[int], written: dict[str, Any]
+    tmp_path: Path, tag: int, values: list[int], written: dict[str, Any], others: dict[int, str]
 ) -> None:
-    for form in (BYTES, TEXT, UNDEFINED, 17):  # Pillow leaves tags of types that it does not know out
+    for form in (BYTES, TEXT, UNDEFINED, UNKNOWN):
         text = refusal(tmp_path, pixels(4, 5), tags={tag: (form, values)}, **written)
-        assert "that Pillow" in text or "which Pillow ignores" in text or "cannot be read" in text, (form, text)
+        own = f"has tags of a type that Pillow does not read as a number ({tag}); save it anew"
+        assert others.get(form, own) in text, form
+
+
+def test_an_amount_of_ink_of_another_type(tmp_path: Path) -> None:
+    for form in (TEXT, UNDEFINED, UNKNOWN):
+        text = refusal(tmp_path, pixels(4, 5, 4), 8, 5, tags={336: (form, [0, 255])})
+        assert "does not read as a number (336)" in text, form
+
+
+@pytest.mark.filterwarnings("ignore")  # Pillow's own
+@pytest.mark.parametrize("big", [False, True])
+@pytest.mark.parametrize(
+    ("tag", "form", "values"),
+    [(301, 3, [9] * 40), (336, 3, [0, 255] * 5), (33629, 4, [1] * 10), (532, 4, [0, 255] * 3)],
+)
+def test_values_beyond_the_end(tmp_path: Path, tag: int, form: int, values: list[int], big: bool) -> None:
+    whole = tiff(pixels(4, 5), tags={tag: (form, values), 339: (3, [])}, big=big)
+    (tmp_path / "a.tif").write_bytes(whole[:-2])
+    text = error(lambda: Folder(path=tmp_path).images)
+    assert f"has tags whose values lie beyond its end ({tag}): it is cut off; replace it or take it out" in text
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_a_directory_that_is_cut_off(tmp_path: Path) -> None:
+    whole = tiff(pixels(4, 5), order=">", tags={33629: (4, [1]), 33630: (4, [1])})
+    for less in (4, 16, 20, 28):  # whole, and without its last entries or parts of them
+        (tmp_path / "a.tif").write_bytes(whole[:-less])
+        if less == 4:
+            np.testing.assert_array_equal(Folder(path=tmp_path).images[0, 0], pixels(4, 5))
+        else:
+            assert "its list of tags is cut off" in error(lambda: Folder(path=tmp_path).images), less
 
 
 @pytest.mark.parametrize("form", NUMBERS.values(), ids=NUMBERS)
@@ -270,19 +355,23 @@ def test_orientation_in_bytes_in_other_formats(tmp_path: Path, suffix: str) -> N
             assert Folder(path=tmp_path).image == ImageSpec(3, 6, 4)
 
 
-def one_directory(images: Array, said: str, form: int = TEXT) -> bytes:
-    """A file as ImageJ writes it: the directory first, all images behind it; its tags are those of the first image."""
+def one_directory(images: Array, said: str, form: int = TEXT, behind: bool = False) -> bytes:
+    """A file as ImageJ writes it: the directory first, all images behind it; its tags are those of the first image.
+
+    The description lies before the images, or behind them, as Bio-Formats leaves one that it has changed.
+    """
     begin = tiff(images[0], tags={270: (form, text_tag(said)[1])})
     start = struct.unpack_from("<I", begin, 4)[0]
     at = 8 + len(begin) - start
+    end = at + images.size + images.size % 2
     moved = bytearray(begin[:4] + struct.pack("<I", 8) + begin[start:])
     for place in range(10, 10 + 12 * struct.unpack_from("<H", moved, 8)[0], 12):
         tag, _, count, value = struct.unpack_from("<HHII", moved, place)
         if tag == 273:
             struct.pack_into("<I", moved, place + 8, at)
         elif tag == 270 and count > 4:
-            struct.pack_into("<I", moved, place + 8, value - start + 8)
-    return bytes(moved) + images.tobytes()
+            struct.pack_into("<I", moved, place + 8, end if behind else value - start + 8)
+    return bytes(moved) + images.tobytes() + (bytes(images.size % 2) + said.encode() + b"\0" if behind else b"")
 
 
 @pytest.mark.parametrize(
@@ -300,11 +389,14 @@ def test_small_stacks_whole_or_cut_off(tmp_path: Path, said: str, size: tuple[in
     stack, path = pixels(5, *size), tmp_path / "a.tif"
     said = said.replace("3, 4", f"{size[0]}, {size[1]}")
     for count in (5, 4, 2):
-        for form in (TEXT, BYTES):
-            path.write_bytes(one_directory(stack[:count], said, form))
-            assert "several images as one page" in error(lambda: Folder(path=tmp_path).images), count
-    path.write_bytes(one_directory(stack[:1], said))  # the only image of five that were
-    np.testing.assert_array_equal(Folder(path=tmp_path).images[0, 0], stack[0])
+        for form, behind in product((TEXT, BYTES), (False, True)):
+            if (size, count, behind) == ((1, 1), 2, True):
+                continue  # the second byte may as well be there to fill up
+            path.write_bytes(one_directory(stack[:count], said, form, behind))
+            assert "several images as one page" in error(lambda: Folder(path=tmp_path).images), (count, behind)
+    for behind in (False, True):
+        path.write_bytes(one_directory(stack[:1], said, TEXT, behind))  # the only image of five that were
+        np.testing.assert_array_equal(Folder(path=tmp_path).images[0, 0], stack[0])
     path.write_bytes(tiff(stack[0], tags={270: text_tag(said)}))  # whose directory takes more room than it
     np.testing.assert_array_equal(Folder(path=tmp_path).images[0, 0], stack[0])
 

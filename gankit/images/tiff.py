@@ -25,6 +25,7 @@ _NUMBERS = {
     _DEPTH, _METAMORPH, _EXTRA_SAMPLES, _SAMPLE_FORMAT, _REFERENCE, *_PLACES, *_SIZES, *_CURVES,
 }  # fmt: skip
 """Tags whose values Pillow ignores, or gives as text, where they are of a type that is no number's."""
+_WIDTHS = dict(zip(range(1, 19), (1, 1, 2, 4, 8, 1, 1, 2, 4, 8, 4, 8, 4, 0, 0, 8, 8, 8), strict=True))  # bytes, by type
 _PALETTE, _CMYK, _YCBCR = 3, 5, 6
 _SEPARATE, _JPEG = 2, 7
 _PREVIEW, _MASK = 1, 4  # bits of NewSubfileType
@@ -36,8 +37,8 @@ _ADVICE = "save it anew as plain 8-bit, or as 16-bit grey"
 
 
 def stored_size(picture: Picture) -> tuple[int, int]:
-    """Width and height before the orientation is applied; `size` has it applied in some versions of Pillow."""
-    return int(picture.tag_v2[_WIDTH]), int(picture.tag_v2[_HEIGHT])
+    """Width and height before loading applies the orientation; `size` has it applied in some versions of Pillow."""
+    return (int(picture.tag_v2[_WIDTH]), int(picture.tag_v2[_HEIGHT])) if picture.tile else picture.size
 
 
 def white_is_zero(picture: Picture) -> bool:
@@ -62,8 +63,11 @@ def prepare(picture: Picture, where: str) -> None:
 def _problem(picture: Picture) -> str | None:
     """What cannot be read as it is stored, and what to do; or None."""
     tags = picture.tag_v2
-    if odd := sorted(tag for tag in _listed(picture) & _NUMBERS if not _is_number(tags.get(tag))):
-        return f"has tags of a type that Pillow does not read as a number ({', '.join(map(str, odd))}); save it anew"
+    listed, end = _listed(picture), _size(picture)
+    if lost := [tag for tag, values in listed.items() if tag in _NUMBERS and values.stop > end]:
+        return f"has tags whose values lie beyond its end ({_told(lost)}): it is cut off; replace it or take it out"
+    if odd := [tag for tag in listed if tag in _NUMBERS and not _is_number(tag, tags.get(tag))]:
+        return f"has tags of a type that Pillow does not read as a number ({_told(odd)}); save it anew"
     kind, samples, bits = tags.get(_PHOTOMETRIC), tags.get(_SAMPLES, 1), set(tags.get(_BITS, (1,)))
     if isinstance(tags.get(_METAMORPH), tuple) or tags.get(_DEPTH, 1) != 1 or _is_stack(picture):
         return "holds several images as one page, of which Pillow reads the first; save each as its own file"
@@ -80,7 +84,8 @@ def _problem(picture: Picture) -> str | None:
         return "keeps its channels apart (PlanarConfiguration 2), which Pillow reads wrongly at this depth; " + _ADVICE
     if kind == _YCBCR and (samples != 3 or picture.info.get("compression") == "raw"):
         return "has uncompressed YCbCr colours, which Pillow reads wrongly; save it as RGB"
-    if kind == _CMYK and (tags.get(_INK_SET, 1) != 1 or tuple(tags.get(_DOT_RANGE, (0, 255)))[:2] != (0, 255)):
+    inks = tuple(tags.get(_DOT_RANGE, (0, 255)))
+    if kind == _CMYK and (tags.get(_INK_SET, 1) != 1 or {*zip(inks[::2], inks[1::2], strict=False)} != {(0, 255)}):
         return "has other inks or other amounts of ink than CMYK from 0 to 255; save it as RGB"
     if kind == _PALETTE and len(tags.get(_COLOR_MAP, ())) != 3 * 2 ** max(bits):
         return "has a palette of another length than its depth needs; save it as RGB"
@@ -97,50 +102,79 @@ def _problem(picture: Picture) -> str | None:
     return None
 
 
-def _is_number(value: Any) -> bool:
+def _told(tags: list[int]) -> str:
+    return ", ".join(map(str, sorted(tags)))
+
+
+def _is_number(tag: int, value: Any) -> bool:
+    if tag == _DOT_RANGE and isinstance(value, bytes):  # as TIFF 6.0 stores it
+        return True
     values = value if isinstance(value, tuple) else (value,)
     return not any(each is None or isinstance(each, (str, bytes)) for each in values)
 
 
-def _listed(picture: Picture) -> set[int]:
-    """All tags that the page's directory lists; Pillow leaves out those of types that it does not know."""
+def _size(picture: Picture) -> int:
+    return 0 if picture.fp is None else picture.fp.seek(0, 2)
+
+
+def _listed(picture: Picture) -> dict[int, range]:
+    """Where the values of all tags lie that the page's directory lists, by tag.
+
+    Pillow leaves out tags whose types it does not know; here they have no length.
+    """
     tags, file = picture.tag_v2, picture.fp
     if file is None or tags.offset is None:
-        return set()
+        return {}
     order = "<" if tags.prefix == b"II" else ">"
     file.seek(2)
     big = file.read(2) == struct.pack(order + "H", 43)
     counter, length, entry = ("Q", "Q", 20) if big else ("H", "I", 12)
     file.seek(tags.offset)
     (count,) = struct.unpack(order + counter, file.read(struct.calcsize(counter)))
+    found, begin = {}, file.tell()
     entries = file.read(entry * min(count, 2**16))
-    found = (struct.unpack_from(order + "HH" + length, entries, place) for place in range(0, len(entries), entry))
-    return {tag for tag, _, values in found if values}
+    if len(entries) < entry * count:
+        raise ValueError("its list of tags is cut off")
+    for place in range(0, len(entries), entry):
+        tag, form, values, first = struct.unpack_from(order + "HH" + 2 * length, entries, place)
+        size = values * _WIDTHS.get(form, 0)
+        first = first if size > struct.calcsize(length) else begin + place + 4 + struct.calcsize(length)
+        if values:
+            found[tag] = range(first, first + size)
+    return found
+
+
+def _next(picture: Picture, place: int) -> int:
+    """Where, from a place on, the first thing lies of which the directory knows, be it itself; or the file's end."""
+    known = [picture.tag_v2.offset or 0, *(values.start for values in _listed(picture).values())]
+    return min((each for each in known if each >= place), default=_size(picture))
 
 
 def _is_stack(picture: Picture) -> bool:
     """Whether further images follow the page's own, by its description (which single ones may keep) and the room."""
     tags: Any = picture.tag_v2
-    file, places = picture.fp, tags.get(_PLACES[0]) or tags.get(_PLACES[1])
-    if file is None or not places or tags.get(_COMPRESSION, 1) != 1:
+    places = tags.get(_PLACES[0]) or tags.get(_PLACES[1])
+    if not places or tags.get(_COMPRESSION, 1) != 1:
         return False
-    width, height = stored_size(picture)
-    values = width * tags.get(_SAMPLES, 1)
-    page = (values * max(tags.get(_BITS, (1,))) + 7) // 8 * height  # bytes
-    # Where the directory lies behind the pixels, a byte may fill them up to its even place.
-    end = tags.offset - 1 if tags.offset > min(places) else file.seek(0, 2)
-    return end - min(places) >= 2 * page and _images(tags.get(_DESCRIPTION, ""), values * height) > 1
+    (width, height), samples = stored_size(picture), tags.get(_SAMPLES, 1)
+    page = (width * samples * max(tags.get(_BITS, (1,))) + 7) // 8 * height  # bytes
+    behind = min(places) + page
+    end = _next(picture, behind)
+    # A page of one byte has another byte behind it where something must lie at an even place.
+    room = end - behind >= page + (page == 1 and end < _size(picture))
+    return room and _images(tags.get(_DESCRIPTION, ""), samples, width * height) > 1
 
 
-def _images(text: str | bytes, values: int) -> int:
-    """How many images, of so many values each, ImageJ, OME or tifffile say that there are."""
+def _images(text: str | bytes, samples: int, pixels: int) -> int:
+    """How many images, of so many pixels and samples in each, ImageJ, OME or tifffile say that there are."""
     text = text.decode("latin-1") if isinstance(text, bytes) else str(text)
     if text.startswith("ImageJ="):
         said = dict(_IMAGEJ.findall(text))
         return int(said.pop("images", 0)) or math.prod(map(int, said.values()))
     if shape := _TIFFFILE.match(text):
-        return math.prod(map(int, re.findall(r"\d+", shape[1]))) // max(1, values)
-    return math.prod(map(int, _OME.findall(text))) if "<OME" in text else 1
+        return math.prod(map(int, re.findall(r"\d+", shape[1]))) // max(1, samples * pixels)
+    # In OME, SizeC counts the samples of colours too.
+    return math.prod(map(int, _OME.findall(text))) // max(1, samples) if "<OME" in text else 1
 
 
 def _is_covered(picture: Picture) -> bool:
@@ -152,8 +186,10 @@ def _is_covered(picture: Picture) -> bool:
     tags: Any = picture.tag_v2
     places, sizes = (tags.get(strips) or tags.get(tiles, ()) for strips, tiles in (_PLACES, _SIZES))
     if tags.get(_COMPRESSION) == _JPEG:
-        return all(_ends(picture.fp, place + size) for place, size in zip(places, sizes, strict=False) if size)
-    if picture.info.get("compression") != "raw":
+        strips, file = {*zip(places, sizes, strict=False)}, picture.fp
+        whole = sum(size for _, size in strips) <= _size(picture)  # or to look at them could take for ever
+        return file is None or (whole and all(_ends(file, place, size) for place, size in strips if size))
+    if picture.info.get("compression") != "raw" or not picture.tile:  # which is loaded already
         return True
     layers = tags.get(_SAMPLES, 1) if tags.get(_PLANES, 1) == _SEPARATE else 1
     bits, (width, height) = tags.get(_BITS, (1,))[0] * tags.get(_SAMPLES, 1) // layers, stored_size(picture)
@@ -161,12 +197,14 @@ def _is_covered(picture: Picture) -> bool:
     boxes = [(right - left, bottom - top) for left, top, right, bottom in extents]
     needed = [((tags.get(_TILE_WIDTH) or across) * bits + 7) // 8 * down for across, down in boxes]
     short = any(0 < size < least for size, least in zip(sizes, needed, strict=False))  # libtiff, too, computes for 0
+    if short and len(places) == 1 and _TILE_WIDTH not in tags:  # and so it does for a single strip
+        short = _next(picture, places[0] + 1) < places[0] + needed[0]
     return not short and all(places) and sum(map(math.prod, boxes)) == width * height * layers
 
 
-def _ends(file: IO[bytes] | None, place: int) -> bool:
-    """Whether JPEG data that reach to a place have the mark of their end there; zeros may follow it."""
-    if file is None:
-        return True
-    file.seek(max(0, place - 64))
-    return file.read(64).rstrip(b"\0").endswith(b"\xff\xd9")
+def _ends(file: IO[bytes], place: int, size: int) -> bool:
+    """Whether JPEG data have a mark of their end behind the first of a scan; anything may fill them up."""
+    file.seek(place)
+    data = file.read(size)
+    begin = data.find(b"\xff\xda")
+    return begin >= 0 and data.find(b"\xff\xd9", begin) >= 0
