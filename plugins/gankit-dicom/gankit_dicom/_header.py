@@ -72,6 +72,7 @@ class Header:
         views: of its grey frames.
         square: whether its pixels are, as far as the file says.
         problem: why its pixels cannot be read, or None.
+        stamp: of the file, before it was read.
         patient: id, or "".
         study: unique id, or "".
         secrets: what must not be shown.
@@ -86,14 +87,22 @@ class Header:
     views: frozenset[View] = frozenset()
     square: bool = True
     problem: str | None = None
+    stamp: tuple[int, int] = (0, 0)
     patient: str = field(default="", repr=False)
     study: str = field(default="", repr=False)
     secrets: frozenset[str] = field(default=frozenset(), repr=False)
 
 
+def stamp(path: Path) -> tuple[int, int]:
+    """A file's size in bytes and time of change in nanoseconds."""
+    state = path.stat()
+    return state.st_size, state.st_mtime_ns
+
+
 def read_header(path: Path) -> Header | None:
     """A file's header, or None for a DICOM file that holds no image (a report, a plan, a directory)."""
     try:
+        before = guarded(lambda: stamp(path))
         guarded(lambda: _check_unpacked(path))
     except Problem as problem:
         return Header(problem=str(problem))
@@ -109,7 +118,7 @@ def read_header(path: Path) -> Header | None:
     except Problem:
         return Header(problem=_BROKEN)
     try:
-        return replace(guarded(lambda: _image(header, path.stat().st_size)), **person)
+        return replace(guarded(lambda: _image(header, before[0])), stamp=before, **person)
     except Problem as problem:
         return Header(problem=str(problem), **person)
 
@@ -192,7 +201,7 @@ def _image(header: Dataset, size: int) -> Header:
 
 def _least_size(syntax: UID, frames: int, values: int, bits: int, kind: str) -> int:
     """Bytes that a file of so many frames and values in each cannot be below."""
-    if syntax.is_compressed and syntax != DeflatedExplicitVRLittleEndian:
+    if syntax.is_encapsulated:
         return frames * max(64, values // 1000)
     stored = frames * (values * bits // 8) * (2 if kind == "YBR_FULL_422" else 3) // 3
     return stored // 1032 if syntax == DeflatedExplicitVRLittleEndian else stored  # no zlib stream packs more densely

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from pydicom import Dataset
 from pydicom.pixels.processing import apply_color_lut
 from pydicom.pixels.utils import pixel_array
-from pydicom.uid import HTJ2KLossless, HTJ2KLosslessRPCL, JPEG2000Lossless, JPEGLSLossless
+from pydicom.uid import HTJ2KLossless, HTJ2KLosslessRPCL, JPEG2000Lossless, JPEGLSLossless, JPEGLSNearLossless
 
 from gankit_dicom._guard import Problem, guarded
 from gankit_dicom._header import GREY, PIXELS, decoders
@@ -24,8 +24,11 @@ from gankit_dicom._tones import Function, Window, padding, read_table, stored_ra
 
 FORMAT = 5  # counts changes of what decoding gives, so that cached arrays of older versions are not read
 _STORED = ("ExtendedOffsetTable", "ExtendedOffsetTableLengths", "PixelData")
-_KEEPS_ALL_BITS = (HTJ2KLossless, HTJ2KLosslessRPCL, JPEG2000Lossless, JPEGLSLossless)
-"""Lossless syntaxes of which pydicom gives values as they were encoded; in all others it clears the unused bits."""
+_KEEPS_ALL_BITS = (HTJ2KLossless, HTJ2KLosslessRPCL, JPEG2000Lossless, JPEGLSLossless, JPEGLSNearLossless)
+"""Syntaxes of which pydicom gives values as they were encoded; of JPEG 2000 with loss, they may be a little too large.
+
+In all others it clears the unused bits.
+"""
 _LUMA = np.array([0.299, 0.587, 0.114])  # ITU-R BT.601, as DICOM's YBR_FULL
 
 
@@ -69,8 +72,8 @@ class Decoder:
 
     def _frame(self, header: Dataset, frame: int) -> NDArray[Any]:
         stored = _stored(header, frame)
-        if header.file_meta.TransferSyntaxUID in _KEEPS_ALL_BITS and header.SamplesPerPixel == 1:
-            low, high = stored_range(header)  # an encoder with loss may exceed it a little
+        if header.file_meta.TransferSyntaxUID in _KEEPS_ALL_BITS:
+            low, high = stored_range(header)
             if stored.min() < low or stored.max() > high:
                 raise Problem("holds values that its bits (BitsStored) cannot; convert it or take it out")
         shades = guarded(lambda: self._shades(header, stored, frame))

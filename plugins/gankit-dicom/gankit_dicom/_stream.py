@@ -21,7 +21,7 @@ from pydicom.uid import (
 from gankit_dicom._guard import Problem
 
 _UNSIGNED = (JPEGBaseline8Bit, JPEGExtended12Bit)
-"""Syntaxes whose values have no sign; as those of lossy JPEG-LS, none of their bits can be cleared."""
+"""Syntaxes whose values have no sign."""
 _JPEG, _JPEG_2000, _JP2 = b"\xff\xd8", b"\xff\x4f\xff\x51", b"\0\0\0\x0cjP"
 _FRAME_HEADERS = {*range(0xFFC0, 0xFFD0), 0xFFF7} - {0xFFC4, 0xFFC8, 0xFFCC}  # of JPEG; the last one of JPEG-LS
 _ADOBE = re.compile(rb"\xff\xee(\0\x0eAdobe.{6}\x01)", re.DOTALL)
@@ -44,11 +44,22 @@ def by_adobe(header: Dataset) -> None:
     """Change a JPEG file whose colours are YCbCr by Adobe's mark such that all decoders make RGB of it once.
 
     Pillow would do so and leave the header as it is; others look at the header alone.
+
+    Raises:
+        Problem: some of its frames have the mark, and others do not, while the header speaks for all.
     """
     if header.file_meta.TransferSyntaxUID not in JPEGTransferSyntaxes or header.SamplesPerPixel != 3:
         return
     pixels, found = _ADOBE.subn(lambda mark: b"\xff\xfe" + mark[1], header.PixelData)
-    if found:
+    if not found:
+        return
+    streams = [_stream(header, frame) for frame in range(int(header.get("NumberOfFrames") or 1))]
+    marked = [stream.adobe == 1 for stream in streams if stream is not None]
+    if any(marked) and not all(marked):
+        raise Problem(
+            "has frames with Adobe's mark of YCbCr and others without it; convert them to RGB, or take it out"
+        )
+    if any(marked):
         header.PixelData = pixels
         header.PhotometricInterpretation = _YBR[0]
 
@@ -56,7 +67,7 @@ def by_adobe(header: Dataset) -> None:
 def check_count(header: Dataset) -> None:
     """
     Raises:
-        Problem: there are more pixels than the header's sizes and number of frames need.
+        Problem: there are more pixels than the header's sizes and number of frames need, and not only zeros.
     """
     frames, syntax = int(header.get("NumberOfFrames") or 1), header.file_meta.TransferSyntaxUID
     if syntax.is_encapsulated:
@@ -72,8 +83,9 @@ def check_count(header: Dataset) -> None:
     needed = (frames * header.Rows * header.Columns * pixel + 7) // 8
     if header.PhotometricInterpretation == "YBR_FULL_422":
         needed = needed * 2 // 3
-    # Some programs fill up the end, but with less than a row or a column.
-    if len(header.PixelData) - needed >= max(2, min(header.Rows, header.Columns) * pixel // 8):
+    rest = header.PixelData[needed:]
+    # Some programs fill up the end: with zeros (DICOM PS3.5, 8.1.1), or with less than a row or a column.
+    if len(rest) >= max(2, min(header.Rows, header.Columns) * pixel // 8) and rest.strip(b"\0"):
         raise Problem(f"holds more pixels than its header says (Rows, Columns, NumberOfFrames, BitsAllocated){_ADVICE}")
 
 
@@ -93,7 +105,8 @@ def check_frame(header: Dataset, frame: int) -> None:
         names = "Rows, Columns, SamplesPerPixel"
         raise Problem(f"has compressed pixels of other sizes than its header says ({names}){_ADVICE}")
     signed = syntax in _UNSIGNED and header.PixelRepresentation == 1
-    if signed or (syntax in (*_UNSIGNED, JPEGLSNearLossless) and stream.bits != header.BitsStored):
+    fewer = syntax == JPEGLSNearLossless and stream.bits < header.BitsStored  # of more, all may be unused
+    if signed or fewer or (syntax in _UNSIGNED and stream.bits != header.BitsStored):
         names = "BitsStored, PixelRepresentation"
         raise Problem(f"has compressed pixels of other bits than its header says ({names}){_ADVICE}")
     is_rgb = stream.adobe == 0 or stream.mixed  # as decoders give it; JPEG 2000 does not know 4:2:2

@@ -22,8 +22,8 @@ from numpy.typing import NDArray
 
 from gankit_dicom._checks import check_alike, check_readable, check_sub_folders, refuse
 from gankit_dicom._files import find, from_sub_folders
-from gankit_dicom._guard import Problem
-from gankit_dicom._header import Header, read_header
+from gankit_dicom._guard import Problem, guarded
+from gankit_dicom._header import Header, read_header, stamp
 from gankit_dicom._patients import GroupBy, Redactor, dense, group_files
 from gankit_dicom._pixels import FORMAT, Decoder
 from gankit_dicom._tones import Function, Window, is_window
@@ -209,11 +209,17 @@ class Dicom(DecodedDataset):
         for start, end in pairwise(ends):  # neighbours from one file are read at once
             file = int(places[start, 0])
             try:
-                result[start:end] = self._decoder(self.path / files[file], places[start:end, 1].tolist())
+                result[start:end] = self._decode_file(file, places[start:end, 1].tolist())
             except Problem as problem:
                 problems[file] = str(problem)
         refuse(problems, files, self._show)
         return result
+
+    def _decode_file(self, file: int, frames: Sequence[int]) -> list[NDArray[Any]]:
+        path = self.path / self._known_of_files.files[file]
+        if guarded(lambda: stamp(path)) != self._headers[file].stamp:
+            raise Problem("has changed since its header was read; make the data set anew")
+        return self._decoder(path, frames)
 
     @cached_property
     def known(self) -> Known:

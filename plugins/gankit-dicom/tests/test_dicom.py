@@ -456,3 +456,19 @@ def test_files_that_unpack_to_gigabytes(tmp_path: Path, monkeypatch: pytest.Monk
     assert Dicom(path=tmp_path).images.max() == 0
     monkeypatch.setattr("gankit_dicom._header._LARGEST", 2**20)
     assert error(lambda: Dicom(path=tmp_path).image).startswith("a unpacks to more than 1 MB")
+
+
+@pytest.mark.parametrize(
+    "now", [pixels(8, 8), pixels(1, 16), pixels(16, 16, 3), pixels(2, 16, 16), pixels(16, 16, dtype="uint16")],
+    ids=lambda now: "x".join(map(str, now.shape)) + f" {now.dtype}",
+)  # fmt: skip
+def test_a_file_that_is_replaced_behind_its_header(tmp_path: Path, now: Any) -> None:
+    save(tmp_path / "a", pixels(16, 16))
+    save(tmp_path / "b", pixels(16, 16, seed=1))
+    data = Dicom(path=tmp_path)
+    assert data.image.shape == (1, 16, 16)
+    save(tmp_path / "b", now, **({"PhotometricInterpretation": "RGB"} if now.shape == (16, 16, 3) else {}))
+    assert error(lambda: data.images) == "b has changed since its header was read; make the data set anew"
+    np.testing.assert_array_equal(data.read(np.array([0]))[0, 0], pixels(16, 16))
+    (tmp_path / "b").unlink()
+    assert error(lambda: data.images).startswith("b cannot be read as an image (FileNotFoundError)")

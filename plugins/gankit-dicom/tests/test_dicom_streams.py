@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 import io
+import shutil
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from dicom_files import Array, error, header
+from dicom_files import Array, error, header, pixels
 from PIL import Image
-from pydicom import Dataset
+from pydicom import Dataset, dcmread
+from pydicom.data import get_testdata_file
 from pydicom.encaps import encapsulate, encapsulate_extended
+from pydicom.pixels import get_decoder
 from pydicom.uid import JPEG2000Lossless, JPEGBaseline8Bit, JPEGLSLossless, JPEGLSNearLossless, RLELossless
 
 from gankit_dicom import Dicom
+from gankit_dicom._guard import Problem
+from gankit_dicom._stream import check_count, check_frame
 
 
 def smooth(*shape: int, top: int = 255) -> Array:
@@ -60,6 +65,15 @@ def images(folder: Path, made: Dataset, **tags: Any) -> Array:
 
 def refusal(folder: Path, made: Dataset, **tags: Any) -> str:
     return error(lambda: images(folder, made, **tags))
+
+
+def shipped(folder: Path, name: str) -> Path:
+    """A folder with one of the files that come with pydicom."""
+    path = get_testdata_file(name, download=False)
+    assert isinstance(path, str)
+    (folder / name).mkdir()
+    shutil.copy(path, folder / name / "a")
+    return folder / name
 
 
 WRONG = [(8, 32), (32, 8), (4, 64), (15, 16), (16, 15), (17, 16), (16, 17), (8, 16), (8, 8)]
@@ -119,6 +133,31 @@ def test_colours_of_jpeg(tmp_path: Path, kind: str, mark: bytes) -> None:
     assert mark in stream
     made = packed(array, JPEGBaseline8Bit, [stream], PhotometricInterpretation=kind)
     assert np.abs(images(tmp_path, made)[0].transpose(1, 2, 0).astype(int) - array).max() <= 6
+
+
+def test_frames_of_which_some_have_adobes_mark(tmp_path: Path) -> None:
+    frames = [smooth(16, 16, 3), smooth(16, 16, 3)[::-1]]
+    plain = [jpeg(frame) for frame in frames]
+    marked = [b"\xff\xd8\xff\xee\0\x0eAdobe\0\x64\0\0\0\0\1" + stream[20:] for stream in plain]
+    as_rgb = [jpeg(frame, keep_rgb=True) for frame in frames]
+    for kind in ("RGB", "YBR_FULL"):
+        for streams in (plain, marked):
+            made = packed(np.stack(frames), JPEGBaseline8Bit, streams, PhotometricInterpretation=kind)
+            kept = images(tmp_path, made).transpose(0, 2, 3, 1)
+            assert np.abs(kept.astype(int) - np.stack(frames)).max() <= 6
+        for streams in ([plain[0], marked[1]], [marked[0], plain[1]], [marked[0], as_rgb[1]]):
+            made = packed(np.stack(frames), JPEGBaseline8Bit, streams, PhotometricInterpretation=kind)
+            text = refusal(tmp_path, made)
+            assert text.startswith("a has frames with Adobe's mark of YCbCr and others without it; convert them")
+
+
+def test_colours_beyond_their_bits(tmp_path: Path) -> None:
+    array, tags = smooth(16, 16, 3), {"PhotometricInterpretation": "RGB", "BitsStored": 7}
+    made = packed(array // 2, JPEG2000Lossless, [jpeg_2000(array // 2, mct=0)], **tags)
+    shown = images(tmp_path, made)[0].transpose(1, 2, 0)
+    np.testing.assert_array_equal(shown, (array // 2 * (255 / 127)).round())
+    text = refusal(tmp_path, packed(array, JPEG2000Lossless, [jpeg_2000(array, mct=0)], **tags))
+    assert text.startswith("a holds values that its bits (BitsStored) cannot")
 
 
 def test_colours_that_contradict_jpeg(tmp_path: Path) -> None:
@@ -185,9 +224,32 @@ def test_pixels_that_are_not_compressed(tmp_path: Path) -> None:
     assert refusal(tmp_path, coloured, PhotometricInterpretation="MONOCHROME2", SamplesPerPixel=1).startswith(more)
     whole = header(smooth(16, 16, 3), PhotometricInterpretation="YBR_FULL")
     assert refusal(tmp_path, whole, PhotometricInterpretation="YBR_FULL_422").startswith(more)
-    for filling in (b"", bytes(14)):
-        kept = images(tmp_path, header(array), PixelData=array.tobytes() + filling)
-        np.testing.assert_array_equal(kept[0, 0], array)
+
+
+@pytest.mark.parametrize("frames", [1, 2])
+def test_what_fills_up_pixels_that_are_not_compressed(tmp_path: Path, frames: int) -> None:
+    stored = np.stack([smooth(16, 16) + i for i in range(frames)]).astype(np.uint8)
+    for filling in (b"", bytes(14), b"\1" * 14, bytes(16), bytes(512)):
+        kept = images(tmp_path, header(stored), PixelData=stored.tobytes() + filling)
+        np.testing.assert_array_equal(kept[:, 0], stored)
+    for filling in (b"\1" * 16, bytes(15) + b"\1", b"\1" + bytes(511)):
+        text = refusal(tmp_path, header(stored), PixelData=stored.tobytes() + filling)
+        assert text.startswith("a holds more pixels than its header says"), filling
+
+
+def test_a_black_end_that_nobody_can_tell_from_filling(tmp_path: Path) -> None:
+    array = smooth(16, 16)
+    array[14:] = 0
+    np.testing.assert_array_equal(images(tmp_path, header(array), Rows=14)[0, 0], array[:14])
+    np.testing.assert_array_equal(
+        images(tmp_path, header(array), Columns=14)[0, 0], array.reshape(-1)[: 16 * 14].reshape(16, 14)
+    )
+    assert "more pixels" in refusal(tmp_path, header(array), Columns=13)
+
+
+def test_the_padded_file_of_pydicom(tmp_path: Path) -> None:
+    padded, plain = (shipped(tmp_path, name) for name in ("MR_small_padded.dcm", "MR_small.dcm"))
+    np.testing.assert_array_equal(Dicom(path=padded, window="full").images, Dicom(path=plain, window="full").images)
 
 
 def jpeg_ls(height: int, width: int, samples: int, bits: int) -> bytes:
@@ -202,7 +264,8 @@ def jpeg_ls(height: int, width: int, samples: int, bits: int) -> bytes:
     [
         (JPEGLSLossless, (8, 32, 1, 8), "of other sizes"),
         (JPEGLSLossless, (16, 16, 3, 8), "of other sizes"),
-        (JPEGLSNearLossless, (16, 16, 1, 12), "of other bits"),
+        (JPEGLSNearLossless, (16, 16, 1, 7), "of other bits"),
+        (JPEGLSNearLossless, (16, 16, 1, 12), "that cannot be decoded"),
         (JPEGLSNearLossless, (16, 16, 1, 8), "that cannot be decoded"),
         (JPEGLSLossless, (16, 16, 1, 12), "that cannot be decoded"),
     ],
@@ -213,3 +276,75 @@ def test_what_jpeg_ls_says(
     """What fits reaches the decoder, which finds no pixels."""
     monkeypatch.setattr("pydicom.pixels.decoders.base.Decoder.is_available", property(lambda self: True))
     assert reason in refusal(tmp_path, packed(smooth(16, 16), syntax, [jpeg_ls(*said)]))
+
+
+@pytest.mark.parametrize("syntax", [JPEGLSLossless, JPEGLSNearLossless])
+@pytest.mark.parametrize("sign", [0, 1])
+def test_more_bits_of_jpeg_ls_than_are_stored(
+    tmp_path: Path, syntax: str, sign: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where all values fit they are read, in place of a decoder's; an error of the encoder may take them beyond."""
+    low, high = (-512, 511) if sign else (0, 1023)
+    monkeypatch.setattr("pydicom.pixels.decoders.base.Decoder.is_available", property(lambda self: True))
+    array = pixels(16, 16, low=low, high=high, dtype=np.int16 if sign else np.uint16)
+    for change in (0, 1, -1 if sign else 1):
+        changed = array + np.where(array == (low if change < 0 else high), change, 0).astype(array.dtype)
+        monkeypatch.setattr("gankit_dicom._pixels.pixel_array", lambda *_, changed=changed, **__: changed)
+        made = packed(array, syntax, [jpeg_ls(16, 16, 1, 12)], BitsStored=10)
+        if change == 0:
+            kept = images(tmp_path, made)[0, 0]
+            np.testing.assert_array_equal(kept, ((array.astype(float) - low) * 65535 / 1023).round())
+        else:
+            assert refusal(tmp_path, made).startswith("a holds values that its bits (BitsStored) cannot")
+
+
+JPEG_LS = [
+    "MR_small_jpeg_ls_lossless.dcm", "JPEGLSNearLossless_08.dcm", "JPEGLSNearLossless_16.dcm",
+    "SC_rgb_jls_lossy_line.dcm", "SC_rgb_jls_lossy_sample.dcm",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("name", JPEG_LS)
+def test_headers_of_real_jpeg_ls(tmp_path: Path, name: str) -> None:
+    made = dcmread(shipped(tmp_path, name) / "a")
+    check_count(made)
+    check_frame(made, 0)
+    for tags in ({"Rows": made.Rows + 1}, {"Columns": made.Columns - 1}, {"SamplesPerPixel": 4 - made.SamplesPerPixel}):
+        other = dcmread(tmp_path / name / "a")
+        other.update(tags)
+        with pytest.raises(Problem, match="of other sizes"):
+            check_frame(other, 0)
+
+
+needs_decoder = pytest.mark.skipif(
+    not get_decoder(JPEGLSLossless).is_available, reason="needs a decoder of JPEG-LS, such as pyjpegls"
+)
+
+
+@needs_decoder
+@pytest.mark.parametrize("name", JPEG_LS)
+def test_pixels_of_real_jpeg_ls(tmp_path: Path, name: str) -> None:
+    folder = shipped(tmp_path, name)
+    stored, made = dcmread(folder / "a").pixel_array.astype(float), dcmread(folder / "a")
+    low = -(2**15) if made.PixelRepresentation else 0
+    kept = Dicom(path=folder, window="full" if made.SamplesPerPixel == 1 else "file").images[0].transpose(1, 2, 0)
+    np.testing.assert_array_equal(kept.squeeze(), stored - low)
+    if name.startswith("MR_small"):
+        np.testing.assert_array_equal(stored, dcmread(shipped(tmp_path, "MR_small.dcm") / "a").pixel_array)
+
+
+@needs_decoder
+@pytest.mark.parametrize(("syntax", "loss"), [(JPEGLSLossless, 0), (JPEGLSNearLossless, 2)])
+def test_bits_of_real_jpeg_ls(tmp_path: Path, syntax: str, loss: int) -> None:
+    encode = pytest.importorskip("jpeg_ls").encode_pixel_data
+    for high, bits in ((1000, 10), (1023, 10), (1000, 12), (1023, 12)):
+        array = pixels(16, 16, high=high, dtype=np.uint16)
+        stream = encode(array.tobytes(), loss, rows=16, columns=16, samples_per_pixel=1, bits_allocated=16,
+                        bits_stored=bits, photometric_interpretation="MONOCHROME2", pixel_representation=0,
+                        planar_configuration=0)  # fmt: skip
+        made = packed(array, syntax, [bytes(stream)], BitsStored=10)
+        if (high, bits) == (1023, 12) and loss:
+            assert refusal(tmp_path, made).startswith("a holds values that its bits (BitsStored) cannot")
+        else:
+            kept = images(tmp_path, made)[0, 0] * (1023 / 65535)
+            assert np.abs(kept - array).max() <= loss + 0.01
