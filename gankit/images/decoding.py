@@ -174,8 +174,8 @@ def _stored_form(picture: Image.Image, where: str) -> Form:
     width, height = picture.size
     if isinstance(picture, tiff.Picture):
         tiff.prepare(picture, where)
-        width, height = tiff.stored_size(picture)
-    if orientation in _SIDEWAYS:
+    # Pillow applies a TIFF tag to the size at once, and what an editor's text says only when it loads the picture.
+    if orientation in _SIDEWAYS and ExifTags.Base.Orientation not in getattr(picture, "tag_v2", ()):
         width, height = height, width
     return Form(1 if mode in _GREY else 3, height, width, np.dtype(np.uint16 if deep else np.uint8))
 

@@ -36,11 +36,6 @@ _TIFFFILE = re.compile(r'\{"shape": \[([\d, ]{1,200})\].*"truncated": true', re.
 _ADVICE = "save it anew as plain 8-bit, or as 16-bit grey"
 
 
-def stored_size(picture: Picture) -> tuple[int, int]:
-    """Width and height before loading applies the orientation; `size` has it applied in some versions of Pillow."""
-    return (int(picture.tag_v2[_WIDTH]), int(picture.tag_v2[_HEIGHT])) if picture.tile else picture.size
-
-
 def white_is_zero(picture: Picture) -> bool:
     """Whether 0 stands for white; Pillow inverts such pictures of up to 8 bits, and leaves deeper ones as negatives."""
     return picture.tag_v2.get(_PHOTOMETRIC) == 0
@@ -64,10 +59,10 @@ def _problem(picture: Picture) -> str | None:
     """What cannot be read as it is stored, and what to do; or None."""
     tags = picture.tag_v2
     listed, end = _listed(picture), _size(picture)
-    if lost := [tag for tag, values in listed.items() if tag in _NUMBERS and values.stop > end]:
-        return f"has tags whose values lie beyond its end ({_told(lost)}): it is cut off; replace it or take it out"
-    if odd := [tag for tag in listed if tag in _NUMBERS and not _is_number(tag, tags.get(tag))]:
-        return f"has tags of a type that Pillow does not read as a number ({_told(odd)}); save it anew"
+    if lost := [str(tag) for tag, values in listed.items() if tag in _NUMBERS and values.stop > end]:
+        return f"has tags whose values lie beyond its end ({', '.join(lost)}): it is cut off; replace it or take it out"
+    if odd := [str(tag) for tag in listed if tag in _NUMBERS and not _is_number(tag, tags.get(tag))]:
+        return f"has tags of a type that Pillow does not read as a number ({', '.join(odd)}); save it anew"
     kind, samples, bits = tags.get(_PHOTOMETRIC), tags.get(_SAMPLES, 1), set(tags.get(_BITS, (1,)))
     if isinstance(tags.get(_METAMORPH), tuple) or tags.get(_DEPTH, 1) != 1 or _is_stack(picture):
         return "holds several images as one page, of which Pillow reads the first; save each as its own file"
@@ -102,14 +97,8 @@ def _problem(picture: Picture) -> str | None:
     return None
 
 
-def _told(tags: list[int]) -> str:
-    return ", ".join(map(str, sorted(tags)))
-
-
 def _is_number(tag: int, value: Any) -> bool:
-    if tag == _DOT_RANGE and isinstance(value, bytes):  # as TIFF 6.0 stores it
-        return True
-    values = value if isinstance(value, tuple) else (value,)
+    values = value if isinstance(value, tuple) or (tag == _DOT_RANGE and isinstance(value, bytes)) else (value,)
     return not any(each is None or isinstance(each, (str, bytes)) for each in values)
 
 
@@ -118,10 +107,7 @@ def _size(picture: Picture) -> int:
 
 
 def _listed(picture: Picture) -> dict[int, range]:
-    """Where the values of all tags lie that the page's directory lists, by tag.
-
-    Pillow leaves out tags whose types it does not know; here they have no length.
-    """
+    """Where the values of all tags lie, in the directory's order; those of a type that is not known have no length."""
     tags, file = picture.tag_v2, picture.fp
     if file is None or tags.offset is None:
         return {}
@@ -131,16 +117,13 @@ def _listed(picture: Picture) -> dict[int, range]:
     counter, length, entry = ("Q", "Q", 20) if big else ("H", "I", 12)
     file.seek(tags.offset)
     (count,) = struct.unpack(order + counter, file.read(struct.calcsize(counter)))
-    found, begin = {}, file.tell()
-    entries = file.read(entry * min(count, 2**16))
+    entries, found = file.read(entry * min(count, 2**16)), {}
     if len(entries) < entry * count:
         raise ValueError("its list of tags is cut off")
-    for place in range(0, len(entries), entry):
-        tag, form, values, first = struct.unpack_from(order + "HH" + 2 * length, entries, place)
+    for tag, form, values, place in struct.iter_unpack(order + "HH" + 2 * length, entries):
         size = values * _WIDTHS.get(form, 0)
-        first = first if size > struct.calcsize(length) else begin + place + 4 + struct.calcsize(length)
-        if values:
-            found[tag] = range(first, first + size)
+        if values:  # few lie in the directory itself
+            found[tag] = range(place, place + size) if size > struct.calcsize(length) else range(0)
     return found
 
 
@@ -156,13 +139,13 @@ def _is_stack(picture: Picture) -> bool:
     places = tags.get(_PLACES[0]) or tags.get(_PLACES[1])
     if not places or tags.get(_COMPRESSION, 1) != 1:
         return False
-    (width, height), samples = stored_size(picture), tags.get(_SAMPLES, 1)
-    page = (width * samples * max(tags.get(_BITS, (1,))) + 7) // 8 * height  # bytes
+    samples = tags.get(_SAMPLES, 1)
+    page = (tags[_WIDTH] * samples * max(tags.get(_BITS, (1,))) + 7) // 8 * tags[_HEIGHT]  # bytes
     behind = min(places) + page
     end = _next(picture, behind)
     # A page of one byte has another byte behind it where something must lie at an even place.
     room = end - behind >= page + (page == 1 and end < _size(picture))
-    return room and _images(tags.get(_DESCRIPTION, ""), samples, width * height) > 1
+    return room and _images(tags.get(_DESCRIPTION, ""), samples, math.prod(picture.size)) > 1
 
 
 def _images(text: str | bytes, samples: int, pixels: int) -> int:
@@ -192,14 +175,13 @@ def _is_covered(picture: Picture) -> bool:
     if picture.info.get("compression") != "raw" or not picture.tile:  # which is loaded already
         return True
     layers = tags.get(_SAMPLES, 1) if tags.get(_PLANES, 1) == _SEPARATE else 1
-    bits, (width, height) = tags.get(_BITS, (1,))[0] * tags.get(_SAMPLES, 1) // layers, stored_size(picture)
-    extents: list[Any] = [tile[1] for tile in picture.tile]
-    boxes = [(right - left, bottom - top) for left, top, right, bottom in extents]
+    bits, extents = tags.get(_BITS, (1,))[0] * tags.get(_SAMPLES, 1) // layers, [tile.extents for tile in picture.tile]
+    boxes = [(right - left, bottom - top) for left, top, right, bottom in filter(None, extents)]
     needed = [((tags.get(_TILE_WIDTH) or across) * bits + 7) // 8 * down for across, down in boxes]
     short = any(0 < size < least for size, least in zip(sizes, needed, strict=False))  # libtiff, too, computes for 0
     if short and len(places) == 1 and _TILE_WIDTH not in tags:  # and so it does for a single strip
         short = _next(picture, places[0] + 1) < places[0] + needed[0]
-    return not short and all(places) and sum(map(math.prod, boxes)) == width * height * layers
+    return not short and all(places) and sum(map(math.prod, boxes)) == math.prod(picture.size) * layers
 
 
 def _ends(file: IO[bytes], place: int, size: int) -> bool:
