@@ -120,6 +120,22 @@ class TestNpz:
         self.write(tmp_path, images=pixels(6, 4, 5), labels=np.arange(6) % 2, masks=masks)
         np.testing.assert_array_equal(part.facts["masks"], masks[[4, 1]])
 
+    @pytest.mark.parametrize("suffix", ["npz", "npy"])
+    def test_a_file_that_is_replaced(self, tmp_path: Path, suffix: str) -> None:
+        """Neither its number of images nor their size is what the data set has said."""
+        path = tmp_path / f"data.{suffix}"
+        for other in (pixels(5, 4, 5), pixels(6, 5, 4), pixels(6, 4, 5, dtype=np.uint16)):
+            for now in (pixels(6, 4, 5), other):
+                if suffix == "npz":
+                    np.savez(path, images=now, labels=np.arange(len(now)) % 2)
+                else:
+                    np.save(path, now)
+                if now is not other:
+                    data = Npz(path=path)
+                    assert data.image.shape == (1, 4, 5)
+            text = error(lambda data=data: data.images)
+            assert text == f"{path} is another file than when it was opened; load it anew"
+
     def test_sixteen_bits_and_byte_order(self, tmp_path: Path) -> None:
         images = pixels(3, 4, 4, dtype=np.uint16)
         data = Npz(path=self.write(tmp_path, images=images.astype(">u2")))

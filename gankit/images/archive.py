@@ -48,28 +48,12 @@ class Archive:
                 f"there is no file {self.path.absolute()}; set path to an npz file, or go to the folder that holds it"
             )
         try:
-            size = self.path.stat().st_size
-            if self._is_npy:
-                with self.path.open("rb") as file:
-                    return {"images": Header(*_shape_and_type(file), size, size)}
-            with zipfile.ZipFile(self.path) as archive:
-                headers = {}
-                for member in archive.infolist():
-                    if member.filename.endswith(".npy"):
-                        with archive.open(member) as file:
-                            form = _shape_and_type(file)
-                        packed = min(member.compress_size, size)
-                        headers[member.filename.removesuffix(".npy")] = Header(*form, packed, member.file_size)
-                return headers
+            with self.path.open("rb") as file:
+                return _headers(file)
         except Exception as error:  # zipfile and NumPy meet damage with errors of any type
             raise DataError(
                 f"{self.path} is not an npz file that NumPy can read ({cause(error)}); write it with np.savez"
             ) from None
-
-    @cached_property
-    def _is_npy(self) -> bool:
-        with self.path.open("rb") as file:
-            return file.read(len(npy.MAGIC_PREFIX)) == npy.MAGIC_PREFIX
 
     def header(self, key: str) -> Header:
         """Shape and type of one array.
@@ -100,21 +84,42 @@ class Archive:
         """One array, of any shape; text in bytes becomes text.
 
         Raises:
-            DataError: as `header`, or the values are damaged.
+            DataError: as `header`, or the values are damaged, or the file holds other arrays by now.
         """
         self.header(key)
         try:
             with self.path.open("rb") as file:
-                if self._is_npy:
-                    array = npy.read_array(file, allow_pickle=False)
-                else:
-                    with zipfile.ZipFile(file) as archive, archive.open(f"{key}.npy") as member:
-                        array = npy.read_array(member, allow_pickle=False)
+                if _headers(file) != self.headers:
+                    raise DataError(f"{self.path} is another file than when it was opened; load it anew")
+                with file if _is_npy(file) else zipfile.ZipFile(file).open(f"{key}.npy") as member:
+                    array = npy.read_array(member, allow_pickle=False)
             return np.char.decode(array, "utf-8") if array.dtype.kind == "S" else array
-        except MemoryError:  # the header fits the file: there is no damage
+        except (DataError, MemoryError):  # the header fits the file: there is no damage
             raise
         except Exception as error:
             raise DataError(f"{self.path}: {key!r} cannot be read ({cause(error)}); get the file anew") from None
+
+
+def _is_npy(file: IO[bytes]) -> bool:
+    """Whether it is an npy file; leaves it at its beginning."""
+    file.seek(0)
+    start = file.read(len(npy.MAGIC_PREFIX))
+    file.seek(0)
+    return start == npy.MAGIC_PREFIX
+
+
+def _headers(file: IO[bytes]) -> dict[str, Header]:
+    size, headers = file.seek(0, 2), {}
+    if _is_npy(file):
+        return {"images": Header(*_shape_and_type(file), size, size)}
+    archive = zipfile.ZipFile(file)
+    for member in archive.infolist():
+        if member.filename.endswith(".npy"):
+            with archive.open(member) as array:
+                form = _shape_and_type(array)
+            packed = min(member.compress_size, size)
+            headers[member.filename.removesuffix(".npy")] = Header(*form, packed, member.file_size)
+    return headers
 
 
 def _shape_and_type(file: IO[bytes]) -> tuple[tuple[int, ...], np.dtype[Any]]:
