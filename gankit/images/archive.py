@@ -1,6 +1,7 @@
 """Arrays in an npz or npy file, read without unpickling and never larger than the file can hold."""
 
 import math
+import os
 import zipfile
 from dataclasses import dataclass
 from functools import cached_property
@@ -91,7 +92,9 @@ class Archive:
             with self.path.open("rb") as file:
                 if _headers(file) != self.headers:
                     raise DataError(f"{self.path} is another file than when it was opened; load it anew")
-                with file if _is_npy(file) else zipfile.ZipFile(file).open(f"{key}.npy") as member:
+                is_zip = zipfile.is_zipfile(file)
+                file.seek(0)
+                with zipfile.ZipFile(file).open(f"{key}.npy") if is_zip else file as member:
                     array = npy.read_array(member, allow_pickle=False)
             return np.char.decode(array, "utf-8") if array.dtype.kind == "S" else array
         except (DataError, MemoryError):  # the header fits the file: there is no damage
@@ -100,17 +103,10 @@ class Archive:
             raise DataError(f"{self.path}: {key!r} cannot be read ({cause(error)}); get the file anew") from None
 
 
-def _is_npy(file: IO[bytes]) -> bool:
-    """Whether it is an npy file; leaves it at its beginning."""
-    file.seek(0)
-    start = file.read(len(npy.MAGIC_PREFIX))
-    file.seek(0)
-    return start == npy.MAGIC_PREFIX
-
-
 def _headers(file: IO[bytes]) -> dict[str, Header]:
-    size, headers = file.seek(0, 2), {}
-    if _is_npy(file):
+    size, headers = os.fstat(file.fileno()).st_size, {}
+    if file.read(len(npy.MAGIC_PREFIX)) == npy.MAGIC_PREFIX:
+        file.seek(0)
         return {"images": Header(*_shape_and_type(file), size, size)}
     archive = zipfile.ZipFile(file)
     for member in archive.infolist():

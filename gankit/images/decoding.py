@@ -92,8 +92,8 @@ class Decoder:
         with damage_as_data_error(where):
             stored = _stored_form(picture, where)
             orientation, inverted = picture.getexif().get(ExifTags.Base.Orientation, 1), False
-            if isinstance(picture, tiff.Picture):  # loading turns it upright
-                orientation, inverted = 1, tiff.white_is_zero(picture)
+            if isinstance(picture, tiff.Picture):  # loading turns it upright, but inverts it only up to 8 bits
+                orientation, inverted = 1, picture.tag_v2.get(ExifTags.Base.PhotometricInterpretation) == 0
             picture.load()
             deep = stored.dtype.itemsize > 1
             array = _decode_16_bit(picture, where, inverted) if deep else self._decode_8_bit(picture, where)

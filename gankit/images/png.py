@@ -30,19 +30,16 @@ def load(picture: Image.Image) -> None:
         picture.load()
         last = picture.crop((0, picture.height - 1, picture.width, picture.height))
         suspicious = picture.info.get("interlace") or not np.asarray(last).any()
-        if kept and suspicious and _is_short(kept if file.closed else file):
+        again = kept if kept is None or file.closed else file
+        if again and not again.closed and suspicious and _is_short(again):
             raise ValueError("its data end before its last row")
 
 
 def _kept_open(file: Any) -> AbstractContextManager[IO[bytes] | None]:
     """The file, for when Pillow closes the one that it opened: by then its name may be another file's."""
-    if file is None or file.closed:
-        return nullcontext()
-    if isinstance(file, io.BytesIO):
-        return io.BytesIO(file.getvalue())  # which copies nothing
-    try:
-        return os.fdopen(os.dup(file.fileno()), "rb")
-    except (AttributeError, OSError):  # such as one in an archive, which Pillow leaves open
+    try:  # of a BytesIO nothing is copied
+        return io.BytesIO(file.getvalue()) if isinstance(file, io.BytesIO) else os.fdopen(os.dup(file.fileno()), "rb")
+    except (AttributeError, OSError, ValueError):  # such as one in an archive, which Pillow leaves open
         return nullcontext(file)
 
 

@@ -36,11 +36,6 @@ _TIFFFILE = re.compile(r'\{"shape": \[([\d, ]{1,200})\].*"truncated": true', re.
 _ADVICE = "save it anew as plain 8-bit, or as 16-bit grey"
 
 
-def white_is_zero(picture: Picture) -> bool:
-    """Whether 0 stands for white; Pillow inverts such pictures of up to 8 bits, and leaves deeper ones as negatives."""
-    return picture.tag_v2.get(_PHOTOMETRIC) == 0
-
-
 def prepare(picture: Picture, where: str) -> None:
     """Make Pillow read the pixels as the tags say; to be called before they are read.
 
@@ -58,10 +53,10 @@ def prepare(picture: Picture, where: str) -> None:
 def _problem(picture: Picture) -> str | None:
     """What cannot be read as it is stored, and what to do; or None."""
     tags = picture.tag_v2
-    listed, end = _listed(picture), _size(picture)
-    if lost := [str(tag) for tag, values in listed.items() if tag in _NUMBERS and values.stop > end]:
+    listed = {tag: values for tag, values in _listed(picture).items() if tag in _NUMBERS}
+    if lost := [str(tag) for tag, values in listed.items() if values.stop > _size(picture)]:
         return f"has tags whose values lie beyond its end ({', '.join(lost)}): it is cut off; replace it or take it out"
-    if odd := [str(tag) for tag in listed if tag in _NUMBERS and not _is_number(tag, tags.get(tag))]:
+    if odd := [str(tag) for tag in listed if not _is_number(tag, tags.get(tag))]:
         return f"has tags of a type that Pillow does not read as a number ({', '.join(odd)}); save it anew"
     kind, samples, bits = tags.get(_PHOTOMETRIC), tags.get(_SAMPLES, 1), set(tags.get(_BITS, (1,)))
     if isinstance(tags.get(_METAMORPH), tuple) or tags.get(_DEPTH, 1) != 1 or _is_stack(picture):
@@ -187,6 +182,4 @@ def _is_covered(picture: Picture) -> bool:
 def _ends(file: IO[bytes], place: int, size: int) -> bool:
     """Whether JPEG data have a mark of their end behind the first of a scan; anything may fill them up."""
     file.seek(place)
-    data = file.read(size)
-    begin = data.find(b"\xff\xda")
-    return begin >= 0 and data.find(b"\xff\xd9", begin) >= 0
+    return re.search(rb"\xff\xda.*?\xff\xd9", file.read(size), re.DOTALL) is not None
