@@ -381,6 +381,7 @@ def one_directory(images: Array, said: str, form: int = TEXT, behind: bool = Fal
         "ImageJ=1.54f\nslices=5\n",
         "ImageJ=1.54f\nchannels=5\nframes=1\n",
         '<?xml version="1.0"?><OME><Pixels SizeZ="5" SizeC="1" SizeT="1"/></OME>',
+        "<ome:OME xmlns:ome='http://x'><ome:Pixels SizeZ='1' SizeC='5' SizeT='1'/></ome:OME>",
         '{"shape": [5, 3, 4], "truncated": true}',
     ],
 )

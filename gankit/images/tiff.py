@@ -31,7 +31,7 @@ _SEPARATE, _JPEG = 2, 7
 _PREVIEW, _MASK = 1, 4  # bits of NewSubfileType
 _REFERENCES = ((0, 255) * 3, (0, 255, 128, 255, 128, 255))  # black and white as they are without the tag
 _IMAGEJ = re.compile(r"^(images|channels|slices|frames)=(\d{1,18})\s*$", re.MULTILINE)
-_OME = re.compile(r'\bSize[ZCT]="(\d{1,18})"')
+_OME = re.compile(r"""\bSize[ZCT]=["'](\d{1,18})["']""")
 _TIFFFILE = re.compile(r'\{"shape": \[([\d, ]{1,200})\].*"truncated": true', re.DOTALL)
 _ADVICE = "save it anew as plain 8-bit, or as 16-bit grey"
 
@@ -152,7 +152,7 @@ def _images(text: str | bytes, samples: int, pixels: int) -> int:
     if shape := _TIFFFILE.match(text):
         return math.prod(map(int, re.findall(r"\d+", shape[1]))) // max(1, samples * pixels)
     # In OME, SizeC counts the samples of colours too.
-    return math.prod(map(int, _OME.findall(text))) // max(1, samples) if "<OME" in text else 1
+    return math.prod(map(int, _OME.findall(text))) // max(1, samples) if re.search(r"<(\w+:)?OME\b", text) else 1
 
 
 def _is_covered(picture: Picture) -> bool:
@@ -182,4 +182,4 @@ def _is_covered(picture: Picture) -> bool:
 def _ends(file: IO[bytes], place: int, size: int) -> bool:
     """Whether JPEG data have a mark of their end behind the first of a scan; anything may fill them up."""
     file.seek(place)
-    return re.search(rb"\xff\xda.*?\xff\xd9", file.read(size), re.DOTALL) is not None
+    return b"\xff\xd9" in file.read(size).partition(b"\xff\xda")[2]
