@@ -30,7 +30,7 @@ def load(picture: Image.Image) -> None:
         picture.load()
         last = picture.crop((0, picture.height - 1, picture.width, picture.height))
         suspicious = picture.info.get("interlace") or not np.asarray(last).any()
-        again = kept if kept is None or file.closed else file
+        again = kept if kept is None or file.closed else file  # both have one place in it, which Pillow may need
         if again and not again.closed and suspicious and _is_short(again):
             raise ValueError("its data end before its last row")
 

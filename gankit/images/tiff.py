@@ -117,7 +117,7 @@ def _listed(picture: Picture) -> dict[int, range]:
         raise ValueError("its list of tags is cut off")
     for tag, form, values, place in struct.iter_unpack(order + "HH" + 2 * length, entries):
         size = values * _WIDTHS.get(form, 0)
-        if values:  # few lie in the directory itself
+        if values:  # what fits into the entry is there and at no place of its own
             found[tag] = range(place, place + size) if size > struct.calcsize(length) else range(0)
     return found
 
