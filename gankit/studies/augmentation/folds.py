@@ -14,6 +14,7 @@ from gankit.seeds import derive_seed
 from gankit.studies import labelled
 from gankit.studies.augmentation.arms import HELD_OUT
 from gankit.studies.augmentation.settings import AugmentationSettings
+from gankit.studies.formats import NONE
 
 TRIES = 50  # at most so many random divisions are tried until every part has every class
 TRIES_WITH_FEWER = 5  # at most so many for each smaller number of parts than the setting says
@@ -26,7 +27,6 @@ class Fold:
     """One division of the data."""
 
     number: int  # from 1, over all repeats
-    repeat: int  # from 1
     learn: Dataset  # what generators and classifiers learn from, after the filters of the `data` table
     validation: Dataset  # on which arms and ratios are chosen
     test: Dataset  # which judges once
@@ -74,34 +74,21 @@ def divide(experiment: Experiment, settings: AugmentationSettings) -> Division:
         if missing:
             raise DataError(f"data.min_agreement: {missing} images of {name} have no ratings; rate or remove them")
     folds: list[Fold] = []
+    set_aside = {"reserve": settings.reserve} if HELD_OUT in settings.controls else {}
+    set_aside["validation"] = settings.validation
     for repeat in range(1, settings.repeats + 1):
         seed = derive_seed(experiment.training.seed, "folds", repeat)
-        for others, test in _folds(labels, groups, settings.folds, seed):
-            divided = {"test": test, **_set_aside(others, labels, groups, settings, seed, len(folds))}
-            places = {part: cases[chosen] for part, chosen in divided.items()}
+        for rest, test in _draw_parts(labels, groups, settings.folds, seed, "folds", all_parts=True):
+            places = {"test": cases[test]}
+            for name, count in set_aside.items():
+                part_seed = derive_seed(seed, name, len(folds))
+                outside, part = _draw_parts(labels[rest], groups[rest], count, part_seed, name)[0]
+                places[name], rest = cases[rest[part]], rest[outside]
+            places["learn"] = cases[rest]
             learn = labelled.training_part(experiment, dataset, places["learn"])
-            judging = {part: dataset.subset(places[part]) for part in ("validation", "test")}
-            reserve = dataset.subset(places["reserve"]) if "reserve" in places else None
-            folds.append(Fold(len(folds) + 1, repeat, learn, **judging, reserve=reserve, places=places))
+            parts = {name: dataset.subset(chosen) for name, chosen in places.items()}
+            folds.append(Fold(len(folds) + 1, learn, parts["validation"], parts["test"], parts.get("reserve"), places))
     return Division(dataset, cases, folds, list(_notes(dataset, folds, settings)))
-
-
-def _set_aside(
-    cases: Indices,
-    labels: NDArray[np.int64],
-    groups: NDArray[np.generic],
-    settings: AugmentationSettings,
-    seed: int,
-    fold: int,
-) -> dict[str, Indices]:
-    """The places of cases that a fold does not test, by part; each part is taken from what the ones before it left."""
-    counts = {"reserve": settings.reserve} if HELD_OUT in settings.controls else {}
-    counts["validation"] = settings.validation
-    parts = {}
-    for name, count in counts.items():
-        rest, part = _one_part(labels[cases], groups[cases], count, derive_seed(seed, name, fold), name)
-        parts[name], cases = cases[part], cases[rest]
-    return {**parts, "learn": cases}
 
 
 def _check_groups(
@@ -124,38 +111,25 @@ def _check_groups(
             )
 
 
-def _divisions(
-    labels: NDArray[np.int64], groups: NDArray[np.generic], parts: int, seed: int, tries: int
-) -> Iterator[list[Sides]]:
-    """Random divisions into so many parts; of each, the parts that have every class both inside and outside."""
-    for attempt in range(tries):
-        try:
-            yield labelled.stratified_folds(labels, groups, parts, derive_seed(seed, "division", attempt))
-        except ValueError:  # too few cases or groups for so many parts
-            return
+def _draw_parts(
+    labels: NDArray[np.int64], groups: NDArray[np.generic], count: int, seed: int, setting: str, all_parts: bool = False
+) -> list[Sides]:
+    """Parts of a random division of the cases that have every class both inside and outside; at least one.
 
-
-def _folds(labels: NDArray[np.int64], groups: NDArray[np.generic], count: int, seed: int) -> list[Sides]:
-    """The sides of `count` folds, each with every class in its test part and outside."""
-    for found in _divisions(labels, groups, count, seed, TRIES):
-        if len(found) == count:
-            return found
-    raise _indivisible("folds", groups, count)
-
-
-def _one_part(labels: NDArray[np.int64], groups: NDArray[np.generic], count: int, seed: int, setting: str) -> Sides:
-    """One of `count` parts, with every class in it and outside; one of fewer, larger parts where there is none."""
-    for fewer in range(min(count, len(np.unique(groups))), 1, -1):
-        for found in _divisions(labels, groups, fewer, seed, TRIES if fewer == count else TRIES_WITH_FEWER):
-            if found:
-                return found[0]
-    raise _indivisible(setting, groups, count)
-
-
-def _indivisible(setting: str, groups: NDArray[np.generic], count: int) -> DataError:
-    return DataError(
-        f"augmentation.{setting}: {len(np.unique(groups))} groups cannot be divided into {count} parts such that every "
-        "class is in each; merge rare classes, or set fewer"
+    With `all_parts` they are `count`; without, there may be fewer, larger parts where no division into so many will do.
+    """
+    n_groups = len(np.unique(groups))
+    for parts in [count] if all_parts else range(min(count, n_groups), 1, -1):
+        for attempt in range(TRIES if parts == count else TRIES_WITH_FEWER):
+            try:
+                found = labelled.stratified_folds(labels, groups, parts, derive_seed(seed, "division", attempt))
+            except ValueError:  # too few cases or groups for so many parts
+                break
+            if len(found) >= (count if all_parts else 1):
+                return found
+    raise DataError(
+        f"augmentation.{setting}: {n_groups} groups cannot be divided into {count} parts such that every class is in "
+        "each; merge rare classes, or set fewer"
     )
 
 
@@ -184,11 +158,8 @@ def flow(division: Division) -> list[list[str]]:
 
     def cell(part: Dataset | None) -> str:
         if part is None:
-            return "-"
-        images = f"{len(part)}"
-        if part.groups is not None:
-            images += f" of {len(np.unique(part.groups))}"
-        return images
+            return NONE
+        return f"{len(part)}" if part.groups is None else f"{len(part)} of {len(np.unique(part.groups))}"
 
     what = "images" if division.dataset.groups is None else "images of groups"
     rows = [["fold", f"to learn from, {what}", "left out by filters", "validation", "test", "reserve", "by class"]]
@@ -196,11 +167,9 @@ def flow(division: Division) -> list[list[str]]:
         left_out = len(fold.places["learn"]) - len(fold.learn)
         counts = np.array([labelled.class_counts(part) for part in fold.parts.values()])  # (parts, classes)
         names = division.dataset.class_names
-        by_class = ", ".join(
-            f"{name} {'/'.join(map(str, of_class))}" for name, of_class in zip(names, counts.T, strict=True)
-        )
+        by_class = [f"{name} {'/'.join(map(str, of_class))}" for name, of_class in zip(names, counts.T, strict=True)]
         row = [cell(fold.learn), str(left_out), cell(fold.validation), cell(fold.test), cell(fold.reserve)]
-        rows.append([str(fold.number), *row, by_class])
+        rows.append([str(fold.number), *row, ", ".join(by_class)])
     return rows
 
 

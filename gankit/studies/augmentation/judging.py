@@ -172,7 +172,7 @@ def judge(
     with a leak.
     """
     sources = source_rows(study, outcomes)
-    leaking = {row["source"] for row in sources if is_leak(row)}
+    leaking = {row["source"] for row in sources.values() if is_leak(row)}
     trusted = defaultdict[str, list[Variant]](list)  # by role
     for variant in study.variants:
         if variant.arm.source not in leaking:
@@ -189,26 +189,19 @@ def judge(
         "primary": primary,
         "controls": controls,
         "arms": {name: {**entry, "p_holm": p_holm.get(name)} for name, entry in arms.items()},
-        "sources": sources,
-        "privacy": {
-            name: outcomes[name].result.get("privacy")
-            for fold in study.folds
-            for source in study.settings.sources
-            for name in study.image_jobs(fold, source)
-        },
-        "notes": [*_notes(sources, controls, primary, lacking), *_single_groups(study)],
+        "sources": list(sources.values()),
+        "privacy": {name: row.get("privacy") for name, row in sources.items()},
+        "notes": [*_notes(list(sources.values()), controls, primary, lacking), *_single_groups(study)],
     }
 
 
-def source_rows(study: AugmentationStudy, outcomes: Mapping[str, Outcome]) -> list[dict[str, Any]]:
-    """What each source made for each fold, and what was found of the judging parts in it."""
-    rows = []
-    for fold in study.folds:
-        for source in study.settings.sources:
-            for name in study.image_jobs(fold, source):
-                outcome = outcomes[name]
-                found = outcome.result or {"images": 0, "by_class": [], "leaked": 0, "exact": 0, "alarm": False}
-                rows.append({"fold": fold.number, "source": source, "failure": outcome.failure, **found})
+def source_rows(study: AugmentationStudy, outcomes: Mapping[str, Outcome]) -> dict[str, dict[str, Any]]:
+    """What each source made for each fold, and what was found of the judging parts in it, by the name of the job."""
+    rows = {}
+    for fold, source in itertools.product(study.folds, study.settings.sources):
+        for name in study.image_jobs(fold, source):
+            found = outcomes[name].result or {"images": 0, "by_class": [], "leaked": 0, "exact": 0, "alarm": False}
+            rows[name] = {"fold": fold.number, "source": source, "failure": outcomes[name].failure, **found}
     return rows
 
 
