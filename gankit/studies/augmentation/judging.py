@@ -25,7 +25,7 @@ from gankit.studies.jobs import Outcome
 from gankit.studies.kinds import COPIES, GENERATOR, Arm
 from gankit.studies.labelled import class_counts
 from gankit.studies.study import JOBS
-from gankit.studies.worker import check_made
+from gankit.studies.worker import made_file
 
 if TYPE_CHECKING:
     from gankit.studies.augmentation.study import AugmentationStudy
@@ -41,12 +41,11 @@ class Cell:
     left_out: Floats  # (groups,) mean gains on the test part without each of its groups (patients)
 
 
-def _cell(endpoint: Endpoint, fold: Fold, variant: Variant, files: list[list[Path]]) -> Cell:
-    """The gains of a variant in a fold, from the files with the outputs of (generators, seeds) trainings."""
+def _cell(endpoint: Endpoint, fold: Fold, variant: Variant, jobs: list[list[Path]]) -> Cell:
+    """The gains of a variant in a fold, from the outputs in the folders of (generators, seeds) trainings."""
     validation, test, outputs = [], [], []
-    for path in itertools.chain.from_iterable(files):
-        check_made(path.parent, OUTPUTS)
-        with np.load(path) as file:
+    for job in itertools.chain.from_iterable(jobs):
+        with np.load(made_file(job, OUTPUTS)) as file:
             of_validation, of_test = (file[name].astype(np.float64) for name in ("validation", "test"))
         if variant.arm.kind.tuned:
             gain, of_test = _adjust(endpoint, fold, of_validation, of_test)
@@ -55,7 +54,7 @@ def _cell(endpoint: Endpoint, fold: Fold, variant: Variant, files: list[list[Pat
         validation.append(gain)
         test.append(endpoint.gain(fold.test, of_test))
         outputs.append(of_test)
-    shape, all_outputs = (len(files), len(files[0])), np.stack(outputs)
+    shape, all_outputs = (len(jobs), len(jobs[0])), np.stack(outputs)
     return Cell(
         np.reshape(validation, shape), np.reshape(test, shape), all_outputs.reshape(*shape, *all_outputs.shape[1:]),
         endpoint.left_out(fold.test, all_outputs),
@@ -98,8 +97,8 @@ def read_cells(study: AugmentationStudy, outcomes: Mapping[str, Outcome], folder
         for variant in study.variants:
             names = study.trainings(fold, variant)
             if all(outcomes[name].failure is None for row in names for name in row):
-                files = [[folder / JOBS / name / OUTPUTS for name in row] for row in names]
-                cells[fold.number, variant.name] = _cell(endpoint, fold, variant, files)
+                jobs = [[folder / JOBS / name for name in row] for row in names]
+                cells[fold.number, variant.name] = _cell(endpoint, fold, variant, jobs)
             else:
                 lacking.append(f"{variant.name} in fold {fold.number}")
     return cells, lacking

@@ -22,7 +22,7 @@ from gankit.studies.augmentation.folds import Fold, values_of
 from gankit.studies.fitting import Classical, TrainingSet, apply, fit_new, noised_copies, remove_checkpoints
 from gankit.studies.kinds import COPIES, Examples
 from gankit.studies.labelled import class_counts, class_labels
-from gankit.studies.worker import check_made
+from gankit.studies.worker import made_file
 
 if TYPE_CHECKING:
     from gankit.studies.augmentation.study import AugmentationStudy
@@ -75,10 +75,9 @@ def _added_images(study: AugmentationStudy, fold: Fold, variant: Variant, seed: 
     if variant.arm.source in (COPIES, HELD_OUT):
         return _control_images(study, fold, variant.arm.source == COPIES, counts, seed)
     assert made is not None
-    check_made(made, MADE)
-    if not (made / MADE).is_file():
+    if not (path := made_file(made, MADE)).is_file():
         raise RunError(f"{made.name} has failed, and this training needs its images")
-    with np.load(made / MADE) as file:
+    with np.load(path) as file:
         stored = Examples(file["images"], file["labels"], file["values"])
     members = [np.flatnonzero(stored.labels == label) for label in range(len(counts))]
     return stored.at(np.concatenate([of_class[:count] for of_class, count in zip(members, counts, strict=True)]))

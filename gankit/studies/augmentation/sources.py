@@ -293,16 +293,13 @@ def _copies(
     views: list[list[Thumbnail]], others: list[Thumbnail], threshold: float = NEAR_COPY
 ) -> tuple[Indices, Indices, NDArray[np.bool_]]:
     """All p pairs of copies: (p,) places of images, given by their views, and of the others; and whether exact."""
-    places, other_places, exactly = [np.zeros(0, int)], [np.zeros(0, int)], [np.zeros(0, bool)]
-    for view in views:
-        for i, j, _, exact in duplicates(view, others, threshold):
-            places.append(i)
-            other_places.append(j)
-            exactly.append(exact)
-    codes = np.concatenate(places) * len(others) + np.concatenate(other_places)
+    none = np.zeros(0, int), np.zeros(0, int), np.zeros(0), np.zeros(0, bool)
+    batches = [none, *itertools.chain.from_iterable(duplicates(view, others, threshold) for view in views)]
+    places, other_places, _, exactly = map(np.concatenate, zip(*batches, strict=True))
+    codes = places * len(others) + other_places
     pairs, pair_of = np.unique(codes, return_inverse=True)  # an image that is like its own mirror image counts once
     is_exact = np.zeros(len(pairs), bool)
-    is_exact[pair_of[np.concatenate(exactly)]] = True
+    is_exact[pair_of[exactly]] = True
     return pairs // len(others), pairs % len(others), is_exact
 
 

@@ -30,7 +30,7 @@ from gankit.studies.privacy import judge_privacy
 from gankit.studies.reading import load_study
 from gankit.studies.study import JOBS, Refuse, Results, Study, Work, distinct, write_metrics
 from gankit.studies.trainings import RUN, check_training, time_training, train_or_resume
-from gankit.studies.worker import check_made
+from gankit.studies.worker import made_file
 from gankit.terminal.text import as_columns
 
 __all__ = ["Classifier", "load_classifier", "load_classifier_study", "run_classifier_study"]
@@ -180,9 +180,7 @@ class ClassifierStudy(Study):
         It is that of the bar to beat where there is one, else of the first arm.
         """
         arm, seed = next((arm for arm in arms if arm.role == BAR), arms[0]), self.experiment.training.seed
-        job = folder / JOBS / f"{arm.name}-{seed}"
-        check_made(job, FILE)
-        shutil.copyfile(job / FILE, folder / FILE)
+        shutil.copyfile(made_file(folder / JOBS / f"{arm.name}-{seed}", FILE), folder / FILE)
         return {"file": FILE, "arm": arm.name, "seed": seed}
 
     def _notes(self) -> list[str]:
