@@ -11,7 +11,7 @@ from gankit.evaluation.paired import Cases
 from gankit.interfaces import Dataset
 from gankit.studies.augmentation.folds import values_of
 from gankit.studies.kinds import Labels
-from gankit.studies.labelled import class_labels, groups_of
+from gankit.studies.labelled import class_labels, groups_of, groups_of_classes
 
 if TYPE_CHECKING:
     from gankit.studies.augmentation.study import AugmentationStudy
@@ -56,7 +56,7 @@ class Endpoint:
 
     def cases(self, part: Dataset) -> Cases:
         """The images of a part in their groups (patients)."""
-        return Cases.of(self.labels(part), groups_of(part, np.arange(len(part))))
+        return Cases.of(self.labels(part), part.groups)
 
     def left_out(self, part: Dataset, outputs: Floats) -> Floats:
         """(trainings, n, k) outputs to (groups,) gains without each of the groups, means over the trainings."""
@@ -83,9 +83,8 @@ class Endpoint:
         """
         if self.settings.endpoint == "severity":
             return None
-        labels, groups = self.labels(data), groups_of(data, np.arange(len(data)))
-        patients = [len(np.unique(groups[labels == label])) for label in np.unique(labels)]
-        return visible_difference(patients, self.settings.folds)
+        labels = self.labels(data)
+        return visible_difference(groups_of_classes(labels, groups_of(data), labels.max() + 1), self.settings.folds)
 
     def adjustment(self, part: Dataset, outputs: Floats, log_prior: Floats, places: Any = slice(None)) -> float:
         """The multiple of (k,) `log_prior` to subtract for the greatest gain; the smallest of equally good ones."""

@@ -102,8 +102,9 @@ def _check_groups(
         )
     parts_of_fold = 4 if HELD_OUT in settings.controls else 3  # test, validation, what is learnt from, the reserve
     needed = max(settings.folds, parts_of_fold)
-    for label, name in enumerate(dataset.class_names):
-        if (count := len(np.unique(groups[labels == label]))) < needed:
+    counts = labelled.groups_of_classes(labels, groups, dataset.image.classes)
+    for name, count in zip(dataset.class_names, counts, strict=True):
+        if count < needed:
             what = "images" if dataset.groups is None else "groups (patients)"
             raise DataError(
                 f"augmentation.folds: class {name!r} is in {count} {what}, and {needed} are needed to have it in each "

@@ -57,7 +57,7 @@ def write_fold(study: "AugmentationStudy", fold: Fold, folder: Path) -> None:
         "name": learn.known.files or [""] * len(learn),
         "digest": [digest.hex() for digest in image_digests(learn)],
         "class": [learn.class_names[label] for label in labels],
-        "group": groups_of(learn, np.arange(len(learn))),
+        "group": groups_of(learn),
     }
     if study.settings.endpoint == "severity":
         columns[str(study.settings.number)] = values_of(learn, study.settings)

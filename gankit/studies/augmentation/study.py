@@ -24,7 +24,7 @@ from gankit.studies.augmentation.sources import check_sources, digests_of_others
 from gankit.studies.fitting import time_fit
 from gankit.studies.jobs import Job, Outcome, failures
 from gankit.studies.kinds import GENERATOR, KINDS, Arm
-from gankit.studies.labelled import content_digest, generator_of_part, groups_of, refuse_conditions, run_facts
+from gankit.studies.labelled import content_digest, generator_of_part, refuse_conditions, run_facts
 from gankit.studies.study import Refuse, Results, Study, Work, write_metrics
 from gankit.studies.trainings import check_training, time_training
 from gankit.terminal.text import as_columns
@@ -119,13 +119,19 @@ class AugmentationStudy(Study):
 
     def work(self, jobs: Path) -> list[Work]:
         """The images of every source in every fold, and then every variant, fold by fold."""
-        self._check_networks()
+        settings, learn = self.settings, self.fold(1).learn
+        generator = self.generator_experiment(self.experiment.training.seed)
+        if settings.estimator is not None:  # Refuses what could not be trained, before anything is written
+            FeatureLearner(settings, learn, 0)
+        else:
+            settings.new_network(learn.image, self.outputs)
+        if settings.generator:
+            check_training(generator, learn)
         check_sources(self, jobs.parent)
-        own = [source for source in self.settings.sources if source == GENERATOR]
-        others = [source for source in self.settings.sources if source != GENERATOR]
-        steps = 1 if self.settings.estimator else self.settings.steps
-        first = self.generator_experiment(self.experiment.training.seed)
-        time_generator = functools.partial(time_training, first, data=self.fold(1).learn)
+        own = [source for source in settings.sources if source == GENERATOR]
+        others = [source for source in settings.sources if source != GENERATOR]
+        steps = 1 if settings.estimator else settings.steps
+        time_generator = functools.partial(time_training, generator, data=learn)
         return [
             Work("generator", self._source_jobs(own), self.experiment.training.steps, time_generator, first=True),
             Work("", self._source_jobs(others), 1, lambda threads: 1.0, first=True),
@@ -158,16 +164,6 @@ class AugmentationStudy(Study):
                     trainings.setdefault(name, Job(name, run))
         return list(trainings.values())
 
-    def _check_networks(self) -> None:
-        """Refuse what could not be trained, before anything is written."""
-        settings, learn = self.settings, self.fold(1).learn
-        if settings.estimator is not None:
-            FeatureLearner(settings, learn, 0)
-        else:
-            settings.new_network(learn.image, self.outputs)
-        if settings.generator:
-            check_training(self.generator_experiment(self.experiment.training.seed), learn)
-
     def _time_classifier(self, threads: int | None) -> float:
         """Seconds of a step with classical augmentation, which is the slowest; of an estimator's whole training."""
         fold, settings = self.fold(1), self.settings
@@ -192,13 +188,13 @@ class AugmentationStudy(Study):
     def _protocol(self, outcomes: Mapping[str, Outcome], folder: Path) -> dict[str, Any]:
         settings, division = self.settings, self.division
         data, cases = division.dataset, division.cases
-        endpoint, groups = Endpoint(self), groups_of(data, cases)
+        endpoint = Endpoint(self)
         return {
             "data": self.experiment.data.title,
             "image": list(data.image.shape),
             "digest": data.digest(cases),
             "cases": len(cases),
-            "groups": None if data.groups is None else len(np.unique(groups)),
+            "groups": None if data.groups is None else len(np.unique(data.groups[cases])),
             "endpoint": endpoint.words,
             "margin": settings.margin,
             "visible": endpoint.visible(data.subset(cases)),

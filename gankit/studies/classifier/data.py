@@ -105,8 +105,9 @@ def _draw_fold(dataset: Dataset, study: ClassifierStudy) -> tuple[Indices, Indic
     places = split_indices(dataset, study.experiment.data.split or "all")
     labels = labelled.class_labels(dataset)[places]
     groups = labelled.groups_of(dataset, places)
-    for label, name in enumerate(dataset.class_names):
-        if (count := len(np.unique(groups[labels == label]))) < 2:
+    counts = labelled.groups_of_classes(labels, groups, dataset.image.classes)
+    for name, count in zip(dataset.class_names, counts, strict=True):
+        if count < 2:
             raise DataError(
                 f"classifier: class {name!r} is in {count} group{'s' if count != 1 else ''} (patients) of "
                 f"{study.experiment.data.name}; a class must be in two or more, to learn from and to test on: "
@@ -131,17 +132,16 @@ def data_notes(split: Split) -> list[str]:
     """What a reader of the numbers should know: identical images on both sides, classes with few test cases."""
     notes, labels = [], labelled.class_labels(split.test)
     train_labels = defaultdict[bytes, set[int]](set)  # by image, which may be in the training part more than once
-    train = zip(labelled.image_digests(split.train), labelled.class_labels(split.train).tolist(), strict=True)
-    for image, label in train:
+    for image, label in zip(labelled.image_digests(split.train), labelled.class_labels(split.train), strict=True):
         train_labels[image].add(label)
-    test = zip(labelled.image_digests(split.test), labels.tolist(), strict=True)
-    twins = [(label, train_labels[image]) for image, label in test if image in train_labels]
-    if twins:
+    test = zip(labelled.image_digests(split.test), labels, strict=True)
+    if twins := [(label, train_labels[image]) for image, label in test if image in train_labels]:
         differ = sum(of_twins != {label} for label, of_twins in twins)
         with_other_label = f", {differ} of them with another label" if differ else ""
         notes.append(f"{len(twins)} test images are identical to training images{with_other_label}")
-    groups, unit = (np.arange(len(labels)), "cases") if split.test.groups is None else (split.test.groups, "groups")
-    for label, name in enumerate(split.test.class_names):
-        if (count := len(np.unique(groups[labels == label]))) < FEW_TEST_GROUPS:
+    unit = "cases" if split.test.groups is None else "groups"
+    counts = labelled.groups_of_classes(labels, labelled.groups_of(split.test), split.test.image.classes)
+    for name, count in zip(split.test.class_names, counts, strict=True):
+        if count < FEW_TEST_GROUPS:
             notes.append(f"only {count} test {unit} of {name}: hardly anything can be told of this class")
     return notes
