@@ -1,6 +1,5 @@
 """How a study of augmentation divides its cases into folds, and each fold into parts: groups stay whole."""
 
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -52,7 +51,6 @@ class Division:
     dataset: Dataset
     cases: Indices  # places of the images that are divided
     folds: list[Fold]
-    notes: list[str]  # what a reader of the numbers should know
 
 
 def divide(experiment: Experiment, settings: AugmentationSettings) -> Division:
@@ -88,7 +86,7 @@ def divide(experiment: Experiment, settings: AugmentationSettings) -> Division:
             learn = labelled.training_part(experiment, dataset, places["learn"])
             parts = {name: dataset.subset(chosen) for name, chosen in places.items()}
             folds.append(Fold(len(folds) + 1, learn, parts["validation"], parts["test"], parts.get("reserve"), places))
-    return Division(dataset, cases, folds, list(_notes(dataset, folds, settings)))
+    return Division(dataset, cases, folds)
 
 
 def _check_groups(
@@ -134,24 +132,14 @@ def _draw_parts(
     )
 
 
-def _notes(dataset: Dataset, folds: list[Fold], settings: AugmentationSettings) -> Iterator[str]:
-    if dataset.groups is None:
-        yield (
-            "the data have no groups: every image counts as a patient of its own; if patients have several images, all "
-            "that follows looks better and more certain than it is"
-        )
-    digests = np.array(labelled.image_digests(dataset), dtype=object)
-    twins = 0
-    for fold in folds:
+def count_twins(division: Division) -> int:
+    """How many test images, over all folds, are identical to an image that is learnt from."""
+    digests, twins = np.array(labelled.image_digests(division.dataset), dtype=object), 0
+    for fold in division.folds:
         tested, not_filtered = (digests[fold.places[part]] for part in ("test", "learn"))
         if (alike := np.isin(tested, not_filtered)).any():
             twins += int(np.isin(tested[alike], np.array(labelled.image_digests(fold.learn), dtype=object)).sum())
-    if twins:
-        yield f"{twins} test images, over all folds, are identical to an image that is learnt from"
-    if len(folds) < 3:
-        yield f"{len(folds)} folds: intervals are very wide"
-    if settings.endpoint == "severity" and "thresholds" in settings.arms:
-        yield "thresholds: a number has none; the arm is left out"
+    return twins
 
 
 def flow(division: Division) -> list[list[str]]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,13 +16,14 @@ from scipy.special import log_softmax
 from gankit.errors import counted, first_of
 from gankit.evaluation.design import Floats, holm, mean_of_known
 from gankit.evaluation.paired import part_of_cases
-from gankit.studies.augmentation.arms import CONTROLS, HELD_OUT, Variant
+from gankit.report.pages import render
+from gankit.studies.augmentation.arms import CONTROLS, Variant
 from gankit.studies.augmentation.contrasts import contrast, verdict
 from gankit.studies.augmentation.endpoint import Endpoint
-from gankit.studies.augmentation.folds import Fold
+from gankit.studies.augmentation.folds import Fold, count_twins
 from gankit.studies.augmentation.learning import OUTPUTS
 from gankit.studies.jobs import Outcome
-from gankit.studies.kinds import COPIES, GENERATOR, Arm
+from gankit.studies.kinds import GENERATOR, Arm
 from gankit.studies.labelled import class_counts
 from gankit.studies.study import JOBS
 from gankit.studies.worker import made_file
@@ -190,7 +191,7 @@ def judge(
         "arms": {name: {**entry, "p_holm": p_holm.get(name)} for name, entry in arms.items()},
         "sources": list(sources.values()),
         "privacy": {name: row.get("privacy") for name, row in sources.items()},
-        "notes": [*_notes(list(sources.values()), controls, primary, lacking), *_single_groups(study)],
+        "notes": _notes(study, sources.values(), controls, primary["missing"], lacking),
     }
 
 
@@ -210,43 +211,17 @@ def is_leak(row: Mapping[str, Any]) -> bool:
 
 
 def _notes(
-    sources: list[dict[str, Any]], controls: Mapping[str, Mapping[str, Any]], primary: Mapping[str, Any],
+    study: AugmentationStudy, sources: Iterable[Mapping[str, Any]], controls: Mapping[str, Any], missing: int,
     lacking: Sequence[str],
-) -> Iterator[str]:  # fmt: skip
-    """Leaks, what controls say of the verdict, and trainings and folds that are missing."""
-    for row in sources:
-        if is_leak(row):
-            yield (
-                f"leak: images of {row['source']} for fold {row['fold']} show {row['leaked']} images of the validation "
-                f"or the test part ({row['exact']} pairs are identical) that its training images do not show; "
-                "no verdict uses this source"
-            )
-    for name, entry in controls.items():
-        low = entry["low"]
-        if low is None:
-            yield f"the {CONTROLS[name].partition(':')[0]} could not be judged"
-        elif name == COPIES and low > 0:
-            yield (
-                "the negative control helps: noised copies do what generated images should, so that a gain is not "
-                "due to the generator"
-            )
-        elif name == HELD_OUT and low <= 0:
-            yield (
-                "no gain of the positive control can be seen: where more real images do not show, generated ones "
-                "hardly could"
-            )
-    if lacking:
-        yield f"incomplete, so not chosen: {first_of(lacking)}; the reasons are among the failed jobs"
-    if primary["missing"]:
-        yield f"the contrast lacks {counted(primary['missing'], 'fold')}, in which nothing could be chosen on one side"
-
-
-def _single_groups(study: AugmentationStudy) -> Iterator[str]:
-    """A note on test parts in which a class has one patient: `part_of_cases` cannot tell how much patients differ."""
+) -> list[str]:  # fmt: skip
+    """What a reader of the numbers should know: leaks, missing trainings and folds, what controls and data say."""
     strata = {fold.name: Endpoint(study).cases(fold.test).stratum for fold in study.folds}
-    if folds := [name for name, stratum in strata.items() if 1 in np.bincount(stratum)]:
-        what = "image" if study.division.dataset.groups is None else "group (patient)"
-        yield (
-            f"a class has a single {what} to test in {first_of(folds)}: how much others of it would differ is not in "
-            "the error, so that intervals may be too short"
-        )
+    text = render(
+        "gankit.studies", "augmentation/notes.txt.j2", settings=study.settings, leaks=list(filter(is_leak, sources)),
+        controls=controls, words=CONTROLS, lacking=lacking, missing=missing, folds=len(study.folds),
+        # `part_of_cases` cannot tell how much patients of a class differ where there is one
+        single=[name for name, stratum in strata.items() if 1 in np.bincount(stratum)],
+        has_groups=study.division.dataset.groups is not None, twins=count_twins(study.division),
+        first_of=first_of, counted=counted,
+    )  # fmt: skip
+    return text.split("\n")[:-1]

@@ -179,7 +179,6 @@ class AugmentationStudy(Study):
         cells, lacking = read_cells(self, outcomes, folder)
         findings = judge(self, outcomes, cells, lacking)
         metrics = {**findings, "protocol": self._protocol(outcomes, folder), "flow": flow(self.division)}
-        metrics["notes"] = [*findings["notes"], *self.division.notes]
         metrics["failures"] = failures(outcomes)
         write_tables(self, metrics, cells, folder)
         write_metrics(folder, metrics)
