@@ -45,11 +45,9 @@ PAIRS = 8  # the most pairs of a leak that are kept
 
 
 def folder_of(study: AugmentationStudy, source: str) -> Path | None:
-    """The folder that holds a source's images of all folds; None where they are made by a job."""
-    if source == EXPORTED:
-        return user_path(str(study.settings.export_folds))
-    other = study.settings.others.get(source)
-    return None if other is None or other.images is None else user_path(other.images)
+    """The folder that holds the images of another program for all folds; None where a job runs the program."""
+    images = study.settings.outside[source].images
+    return None if images is None else user_path(images)
 
 
 def check_sources(study: AugmentationStudy, own: Path) -> None:
@@ -62,7 +60,7 @@ def check_sources(study: AugmentationStudy, own: Path) -> None:
     """
     settings, learn = study.settings, study.fold(1).learn
     _check_ratios(study)
-    if (settings.export_folds or settings.others) and not fits_png(learn.dtype, learn.image.channels):
+    if settings.outside and not fits_png(learn.dtype, learn.image.channels):
         raise DataError(
             f"augmentation.others: images of {learn.dtype} with {learn.image.channels} channels cannot be handed over "
             "as pictures; 8-bit grey or colour and 16-bit grey ones can"
@@ -75,9 +73,8 @@ def check_sources(study: AugmentationStudy, own: Path) -> None:
         )
     if settings.export_folds is not None:
         _export_folds(study, user_path(settings.export_folds), own)
-    for source in settings.sources:
-        if source != GENERATOR:
-            _check_source(study, source)
+    for source in settings.outside:
+        _check_source(study, source)
 
 
 def _check_ratios(study: AugmentationStudy) -> None:
@@ -123,7 +120,7 @@ def digests_of_others(study: AugmentationStudy) -> dict[str, str]:
         DataError: images cannot be read, or are unsuitable as for `open_generated`.
     """
     digests = {}
-    for source, fold in itertools.product(study.settings.sources, study.folds):
+    for source, fold in itertools.product(study.settings.outside, study.folds):
         if (folder := folder_of(study, source)) is not None:
             images, *_ = open_generated(study, fold, folder / fold.name / GENERATED)
             digests[f"images of {source} for {fold.name}"] = content_digest(images)
@@ -239,7 +236,7 @@ def check_program(study: AugmentationStudy, source: str) -> Path:
         GankitError: it is not there, or is named only in a file of settings, which is no reason to trust it.
     """
     setting = f"augmentation.others.{source}.command"
-    program = user_path(str(study.settings.others[source].command))
+    program = user_path(str(study.settings.outside[source].command))
     if not program.is_file():
         raise RunError(f"{setting}: there is no file {program}; name a program's file, without arguments")
     check_trust(program, setting)

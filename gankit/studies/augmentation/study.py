@@ -3,7 +3,7 @@
 import functools
 import itertools
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from functools import cached_property
 from pathlib import Path
 from typing import Any, final
@@ -128,13 +128,12 @@ class AugmentationStudy(Study):
         if settings.generator:
             check_training(generator, learn)
         check_sources(self, jobs.parent)
-        own = [source for source in settings.sources if source == GENERATOR]
-        others = [source for source in settings.sources if source != GENERATOR]
+        own = self._source_jobs([GENERATOR] if settings.generator else [])
         steps = 1 if settings.estimator else settings.steps
         time_generator = functools.partial(time_training, generator, data=learn)
         return [
-            Work("generator", self._source_jobs(own), self.experiment.training.steps, time_generator, first=True),
-            Work("", self._source_jobs(others), 1, lambda threads: 1.0, first=True),
+            Work("generator", own, self.experiment.training.steps, time_generator, first=True),
+            Work("", self._source_jobs(settings.outside), 1, lambda threads: 1.0, first=True),
             Work("classifier", self._training_jobs(), steps, self._time_classifier),
         ]  # fmt: skip
 
@@ -143,7 +142,7 @@ class AugmentationStudy(Study):
         data = self.division.dataset.subset(self.division.cases)
         return {"the data": content_digest(data), **digests_of_others(self)}
 
-    def _source_jobs(self, sources: Sequence[str]) -> list[Job]:
+    def _source_jobs(self, sources: Iterable[str]) -> list[Job]:
         return [
             Job(name, functools.partial(make_images, self, fold.number, source, seed))
             for fold, source in itertools.product(self.folds, sources)
