@@ -106,8 +106,7 @@ class Endpoint:
         counts = confusion(labels, outputs.argmax(-1), outputs.shape[1])
         recalls = zip(part.class_names, classification.recalls(counts), strict=True)
         values = {
-            "balanced accuracy": float(classification.balanced_accuracy(counts)),
-            "macro F1": float(classification.macro_f1(counts)),
+            **{name: float(score(counts)) for name, score in classification.SCORES.items()},
             "AUC": float(classification.macro_auc(labels, probabilities)[0]),
             "Brier score": classification.brier(labels, probabilities),
             "calibration error": classification.calibration_error(labels, probabilities),

@@ -201,8 +201,11 @@ def _pictures(study: ClassifierStudy, results: Results) -> dict[str, bytes]:
     if "regression" in metrics:
         figures[f"{settings.regression}, by the first seed"] = _draw_regression(study, results.folder)
     if arms:
-        curves = {arm: [_loss_curve(values["losses"], settings.steps)] for arm, values in arms.items()}
-        figures["Losses"] = draw_lines(curves, "optimiser step", "training loss, mean of seeds")
+        losses: dict[str, Any] = {}
+        for arm, values in arms.items():  # means over equal spans of a training, each at the middle of its span
+            middles = (np.arange(len(values["losses"])) + 0.5) * settings.steps / len(values["losses"])
+            losses[arm] = [(middles, values["losses"])]
+        figures["Losses"] = draw_lines(losses, "optimiser step", "training loss, mean of seeds")
     return figures
 
 
@@ -217,8 +220,3 @@ def _draw_regression(study: ClassifierStudy, folder: Path) -> bytes:
         axes.set(xlabel=f"true {name}", ylabel=f"predicted {name}")
 
     return draw_png(draw)
-
-
-def _loss_curve(losses: list[float], steps: int) -> tuple[Any, Any]:
-    """Mean losses over equal spans of a training, each at the middle of its span: (steps, losses)."""
-    return (np.arange(len(losses)) + 0.5) * steps / len(losses), losses
