@@ -160,14 +160,3 @@ def flow(division: Division) -> list[list[str]]:
         row = [cell(fold.learn), str(left_out), cell(fold.validation), cell(fold.test), cell(fold.reserve)]
         rows.append([str(fold.number), *row, ", ".join(by_class)])
     return rows
-
-
-def values_of(part: Dataset, settings: AugmentationSettings) -> NDArray[np.float64]:
-    """(n,) numbers that the endpoint "severity" learns; zeros for another endpoint.
-
-    Raises:
-        KeyError: the images have no such number.
-    """
-    if settings.endpoint != "severity":
-        return np.zeros(len(part))
-    return labelled.numeric_facts(part)[str(settings.number)]

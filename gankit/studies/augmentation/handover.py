@@ -12,7 +12,7 @@ from gankit.errors import RunError
 from gankit.evaluation.folds import LIST, TRAIN
 from gankit.files import refuse_nonempty, sole_writer, write_csv, write_folder
 from gankit.images.pictures import save_image
-from gankit.studies.augmentation.folds import Fold, values_of
+from gankit.studies.augmentation.folds import Fold
 from gankit.studies.augmentation.learning import most_added
 from gankit.studies.labelled import class_labels, groups_of, image_digests
 
@@ -60,7 +60,7 @@ def write_fold(study: "AugmentationStudy", fold: Fold, folder: Path) -> None:
         "group": groups_of(learn),
     }
     if study.settings.endpoint == "severity":
-        columns[str(study.settings.number)] = values_of(learn, study.settings)
+        columns[str(study.settings.number)] = study.endpoint.values(learn)
 
     def fill(train: Path) -> None:
         for place, file in enumerate(files):

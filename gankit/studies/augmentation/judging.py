@@ -93,13 +93,13 @@ def read_cells(study: AugmentationStudy, outcomes: Mapping[str, Outcome], folder
     Raises:
         RunError: what a training wrote was changed or lost since.
     """
-    endpoint, cells, lacking = Endpoint(study), {}, []
+    cells, lacking = {}, []
     for fold in study.folds:
         for variant in study.variants:
             names = study.trainings(fold, variant)
             if all(outcomes[name].failure is None for row in names for name in row):
                 jobs = [[folder / JOBS / name for name in row] for row in names]
-                cells[fold.number, variant.name] = _cell(endpoint, fold, variant, jobs)
+                cells[fold.number, variant.name] = _cell(study.endpoint, fold, variant, jobs)
             else:
                 lacking.append(f"{variant.name} in fold {fold.number}")
     return cells, lacking
@@ -115,7 +115,7 @@ class Comparison:
     """Compares what is chosen among a study's variants with the best of the baselines, fold by fold."""
 
     def __init__(self, study: AugmentationStudy, cells: Cells, baselines: Sequence[Variant]) -> None:
-        self.study, self.cells, self.endpoint = study, cells, Endpoint(study)
+        self.study, self.cells, self.endpoint = study, cells, study.endpoint
         self.baselines = {fold.number: choose(cells, fold, baselines) for fold in study.folds}
         self.patient_step = float(np.mean([self.endpoint.patient_step(fold.test) for fold in study.folds]))
 
@@ -215,7 +215,7 @@ def _notes(
     lacking: Sequence[str],
 ) -> list[str]:  # fmt: skip
     """What a reader of the numbers should know: leaks, missing trainings and folds, what controls and data say."""
-    strata = {fold.name: Endpoint(study).cases(fold.test).stratum for fold in study.folds}
+    strata = {fold.name: study.endpoint.cases(fold.test).stratum for fold in study.folds}
     text = render(
         "gankit.studies", "augmentation/notes.txt.j2", settings=study.settings, leaks=list(filter(is_leak, sources)),
         controls=controls, words=CONTROLS, lacking=lacking, missing=missing, folds=len(study.folds),

@@ -26,7 +26,7 @@ from gankit.registry.trust import check_trust
 from gankit.runs.run import Run
 from gankit.seeds import derive_seed
 from gankit.studies.augmentation.arms import FILL
-from gankit.studies.augmentation.folds import Fold, values_of
+from gankit.studies.augmentation.folds import Fold
 from gankit.studies.augmentation.handover import COLUMNS, WANTED, class_folders, write_fold
 from gankit.studies.augmentation.learning import MADE, added_counts, most_added
 from gankit.studies.augmentation.settings import EXPORTED
@@ -156,7 +156,7 @@ def open_generated(study: AugmentationStudy, fold: Fold, folder: Path) -> tuple[
                 "augmentation.ratios"
             )
     try:
-        values = values_of(images, study.settings)
+        values = study.endpoint.values(images)
     except KeyError:
         raise DataError(
             f"{folder}: generated images have no number {study.settings.number!r}; write a labels.csv with such a "
@@ -200,7 +200,7 @@ def _from_generator(study: AugmentationStudy, fold: Fold, seed: int, folder: Pat
     if study.settings.endpoint != "severity":
         return run, Examples(sample_classes(run, labels, drawn), labels, np.zeros(len(labels)))
     random = np.random.default_rng(drawn)
-    real_labels, real_values = class_labels(fold.learn), values_of(fold.learn, study.settings)
+    real_labels, real_values = class_labels(fold.learn), study.endpoint.values(fold.learn)
     values = np.array([random.choice(real_values[real_labels == label]) for label in labels])
     return run, Examples(run.sample(len(labels), values[:, None], seed=drawn), labels, values)
 

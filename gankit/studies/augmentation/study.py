@@ -77,6 +77,11 @@ class AugmentationStudy(Study):
         """The fold of a number, from 1."""
         return self.folds[number - 1]
 
+    @cached_property
+    def endpoint(self) -> Endpoint:
+        """What is judged."""
+        return Endpoint(self)
+
     @property
     def outputs(self) -> int:
         """How many outputs a classifier has: one for each class, or 1 for a number."""
@@ -186,16 +191,15 @@ class AugmentationStudy(Study):
     def _protocol(self, outcomes: Mapping[str, Outcome], folder: Path) -> dict[str, Any]:
         settings, division = self.settings, self.division
         data, cases = division.dataset, division.cases
-        endpoint = Endpoint(self)
         return {
             "data": self.experiment.data.title,
             "image": list(data.image.shape),
             "digest": data.digest(cases),
             "cases": len(cases),
             "groups": None if data.groups is None else len(np.unique(data.groups[cases])),
-            "endpoint": endpoint.words,
+            "endpoint": self.endpoint.words,
             "margin": settings.margin,
-            "visible": endpoint.visible(data.subset(cases)),
+            "visible": self.endpoint.visible(data.subset(cases)),
             "folds": settings.folds,
             "repeats": settings.repeats,
             "reserve": HELD_OUT in settings.controls,
