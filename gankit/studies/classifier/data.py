@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -17,8 +16,6 @@ from gankit.studies import labelled
 
 if TYPE_CHECKING:
     from gankit.studies.classifier.study import ClassifierStudy
-
-FEW_TEST_GROUPS = 10  # with fewer test groups of a class, intervals of its recall are very wide
 
 
 @dataclass(frozen=True)
@@ -126,22 +123,3 @@ def _draw_fold(dataset: Dataset, study: ClassifierStudy) -> tuple[Indices, Indic
         )
     train, test = sides[0]
     return places[train], places[test], folds
-
-
-def data_notes(split: Split) -> list[str]:
-    """What a reader of the numbers should know: identical images on both sides, classes with few test cases."""
-    notes, labels = [], labelled.class_labels(split.test)
-    train_labels = defaultdict[bytes, set[int]](set)  # by image, which may be in the training part more than once
-    for image, label in zip(labelled.image_digests(split.train), labelled.class_labels(split.train), strict=True):
-        train_labels[image].add(label)
-    test = zip(labelled.image_digests(split.test), labels, strict=True)
-    if twins := [(label, train_labels[image]) for image, label in test if image in train_labels]:
-        differ = sum(of_twins != {label} for label, of_twins in twins)
-        with_other_label = f", {differ} of them with another label" if differ else ""
-        notes.append(f"{len(twins)} test images are identical to training images{with_other_label}")
-    unit = "cases" if split.test.groups is None else "groups"
-    counts = labelled.groups_of_classes(labels, labelled.groups_of(split.test), split.test.image.classes)
-    for name, count in zip(split.test.class_names, counts, strict=True):
-        if count < FEW_TEST_GROUPS:
-            notes.append(f"only {count} test {unit} of {name}: hardly anything can be told of this class")
-    return notes
