@@ -78,14 +78,16 @@ def divide(experiment: Experiment, settings: AugmentationSettings) -> Division:
         seed = derive_seed(experiment.training.seed, "folds", repeat)
         for rest, test in _draw_parts(labels, groups, settings.folds, seed, "folds", all_parts=True):
             places = {"test": cases[test]}
-            for name, count in set_aside.items():
-                part_seed = derive_seed(seed, name, len(folds))
-                outside, part = _draw_parts(labels[rest], groups[rest], count, part_seed, name)[0]
-                places[name], rest = cases[rest[part]], rest[outside]
+            for part, count in set_aside.items():  # each is taken from what the ones before it left
+                part_seed = derive_seed(seed, part, len(folds))
+                outside, inside = _draw_parts(labels[rest], groups[rest], count, part_seed, part)[0]
+                places[part], rest = cases[rest[inside]], rest[outside]
+            judging = {part: dataset.subset(chosen) for part, chosen in places.items()}
             places["learn"] = cases[rest]
             learn = labelled.training_part(experiment, dataset, places["learn"])
-            parts = {name: dataset.subset(chosen) for name, chosen in places.items()}
-            folds.append(Fold(len(folds) + 1, learn, parts["validation"], parts["test"], parts.get("reserve"), places))
+            folds.append(
+                Fold(len(folds) + 1, learn, judging["validation"], judging["test"], judging.get("reserve"), places)
+            )
     return Division(dataset, cases, folds)
 
 
