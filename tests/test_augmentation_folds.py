@@ -23,6 +23,7 @@ from gankit.studies.augmentation.endpoint import Endpoint
 from gankit.studies.augmentation.estimators import FeatureLearner
 from gankit.studies.augmentation.handover import class_folders
 from gankit.studies.augmentation.learning import added_counts, training_set
+from gankit.studies.augmentation.study import AugmentationStudy
 from gankit.studies.fitting import TIMED_STEPS, WARM_UP_STEPS
 from gankit.studies.jobs import Outcome
 from gankit.studies.kinds import Examples
@@ -30,11 +31,18 @@ from gankit.studies.kinds import Examples
 write = augmentation_data.write
 
 
+def notes_of(whole: AugmentationStudy) -> list[str]:
+    """The notes of a study whose jobs found nothing."""
+    outcomes = defaultdict(lambda: Outcome("", {}, None, 0.0, 1))
+    notes: list[str] = judging.judge(whole, outcomes, {}, [])["notes"]
+    return notes
+
+
 def test_no_group_is_in_two_parts_and_every_case_is_tested_once(write: Write) -> None:
     whole = study(write(), "augmentation.folds=3", "augmentation.repeats=2", "data.subset=30")
     assert [fold.number for fold in whole.folds] == [1, 2, 3, 4, 5, 6]
-    for repeat in (1, 2):
-        tested = np.concatenate([fold.places["test"] for fold in whole.folds if fold.repeat == repeat])
+    for of_repeat in (whole.folds[:3], whole.folds[3:]):
+        tested = np.concatenate([fold.places["test"] for fold in of_repeat])
         assert sorted(tested) == list(range(N))
     assert not np.array_equal(whole.fold(1).places["test"], whole.fold(4).places["test"])
     for fold in whole.folds:
@@ -160,16 +168,15 @@ def test_twins_of_filtered_images_are_not_learnt_from(write: Write) -> None:
         learnt = {image.tobytes() for image in np.asarray(fold.learn.images)}
         twins += sum(image.tobytes() in learnt for image in np.asarray(fold.test.images))
     assert twins > 0
-    assert [note for note in whole.division.notes if note.startswith(f"{twins} test images, over all folds, ")]
+    assert [note for note in notes_of(whole) if note.startswith(f"{twins} test images, over all folds, ")]
 
 
 def test_a_class_with_a_single_patient_to_test_is_told(write: Write) -> None:
     labels = np.repeat([0, 1], (80, 10))
     data = write(images=draw_images(labels, 0), labels=labels, groups=np.arange(90) // 2, severity=np.arange(90.0))
-    notes = list(judging._single_groups(study(data, "augmentation.folds=5", NO_CONTROLS)))
-    assert len(notes) == 1
-    assert "a single group (patient) to test in fold-1, fold-2, fold-3 and 2 more" in notes[0]
-    assert not list(judging._single_groups(study(write(), "augmentation.folds=5")))
+    told = "a class has a single group (patient) to test in fold-1, fold-2, fold-3 and 2 more"
+    assert [note for note in notes_of(study(data, "augmentation.folds=5", NO_CONTROLS)) if note.startswith(told)]
+    assert not [note for note in notes_of(study(write(), "augmentation.folds=5")) if "single" in note]
 
 
 def test_a_patient_changes_a_gain_by_a_step(write: Write) -> None:
@@ -216,9 +223,7 @@ def test_folders_of_classes_have_names_of_their_own() -> None:
 
 def test_a_positive_control_that_hurts_shows_no_gain(write: Write, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(judging, "contrast", lambda *arguments: dict.fromkeys(UNKNOWN, -0.1))
-    outcomes = defaultdict(lambda: Outcome("", {}, None, 0.0, 1))
-    notes = judging.judge(study(write()), outcomes, {}, [])["notes"]
-    assert any(note.startswith("no gain of the positive control can be seen") for note in notes)
+    assert any(note.startswith("no gain of the positive control can be seen") for note in notes_of(study(write())))
 
 
 def test_an_estimator_that_cannot_judge_is_named(write: Write) -> None:

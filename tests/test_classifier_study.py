@@ -20,7 +20,8 @@ from gankit.runs.classifiers import FILE
 from gankit.studies import fitting
 from gankit.studies.classifier import study as classifier
 from gankit.studies.classifier.arms import ARMS
-from gankit.studies.classifier.data import check_apart, data_notes
+from gankit.studies.classifier.data import check_apart
+from gankit.studies.classifier.report import notes
 from gankit.studies.classifier.study import load_classifier
 from gankit.studies.classifier.training import added_labels, training_set
 from gankit.studies.fitting import TIMED_STEPS, WARM_UP_STEPS
@@ -100,10 +101,10 @@ def test_named_splits(write: Write, tmp_path: Path) -> None:
     arrays["test_images"][-1] = arrays["train_images"][59] = arrays["train_images"][1]  # once of another class
     path = tmp_path / "splits.npz"
     np.savez(path, **arrays)
-    parts = study(path).split
-    assert (len(parts.train), len(parts.test)) == (60, 30)
-    assert data_notes(parts)[0] == "3 test images are identical to training images, 2 of them with another label"
-    assert data_notes(parts)[1].startswith("only 5 test cases of few")
+    named = study(path)
+    assert (len(named.split.train), len(named.split.test)) == (60, 30)
+    assert notes(named)[0] == "3 test images are identical to training images, 2 of them with another label"
+    assert notes(named)[1].startswith("only 5 test cases of few")
     parts = study(path, "classifier.test_split=val").split
     assert (parts.test_indices == np.arange(60, 90)).all()
     parts = study(path, "data.split=all").split

@@ -28,7 +28,7 @@ from gankit.studies import worker
 from gankit.studies.clusters import open_cluster
 from gankit.studies.jobs import Job, Outcome, run_jobs
 from gankit.studies.study import Arm, Results, Study, Work
-from gankit.studies.worker import ALIVE, MainProcess, check_made, run_job
+from gankit.studies.worker import ALIVE, MainProcess, made_file, run_job
 
 
 class Elsewhere(ParallelBackendBase):  # type: ignore[misc]
@@ -87,7 +87,7 @@ class Doubles(Study):
         return {}
 
     def read(self, folder: Path) -> dict[str, Any]:
-        check_made(folder.parent / "first", "number.npy")
+        made_file(folder.parent / "first", "number.npy")
         number = float(np.load(folder.parent / "first" / "number.npy").sum()) * len(folder.name)
         is_main = threading.current_thread() is threading.main_thread()
         return {"number": number, "remembers": hasattr(self, "opened"), "main": is_main}
@@ -324,9 +324,9 @@ def test_what_an_earlier_job_wrote_is_checked_by_content(tmp_path: Path) -> None
         return {}
 
     run_jobs([Job("first", write)], tmp_path, quiet=True)
-    check_made(tmp_path / "first", "deep/numbers.txt")
+    made_file(tmp_path / "first", "deep/numbers.txt")
     assert list(json.loads((tmp_path / "first" / worker.RESULT).read_text())["files"]) == ["deep/numbers.txt"]
     (tmp_path / "first" / "deep" / "numbers.txt").write_text("1 2 4")
     with pytest.raises(RunError, match=r"numbers\.txt is not what this job wrote: delete .*first to do it again"):
-        check_made(tmp_path / "first", "deep/numbers.txt")
-    check_made(tmp_path / "none", "deep/numbers.txt")  # who needs it says so
+        made_file(tmp_path / "first", "deep/numbers.txt")
+    made_file(tmp_path / "none", "deep/numbers.txt")  # who needs it says so

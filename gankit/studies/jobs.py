@@ -202,10 +202,8 @@ def _outcome(folder: Path) -> Outcome:
 @contextlib.contextmanager
 def _progress(jobs: Sequence[Job], folder: Path, workers: int, quiet: bool) -> Iterator[None]:
     """A bar over all jobs with the time left, and the failures as they occur; an interrupt asks workers to stop."""
-    with contextlib.ExitStack() as stack:
-        stop = stack.enter_context(StopRequest(NOTICE)) if workers > 1 else None
-        progress = _Progress(jobs, folder, workers, quiet)
-        stack.callback(progress.bar.close)
+    progress = _Progress(jobs, folder, workers, quiet)
+    with progress.bar, StopRequest(NOTICE) if workers > 1 else contextlib.nullcontext() as stop:
 
         def look() -> None:
             progress.update()

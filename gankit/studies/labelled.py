@@ -77,9 +77,15 @@ def check_number(setting: str, number: str, dataset: Dataset, data_name: str, ad
         raise DataError(f"{setting}: {number} has missing values; fill them, or remove images{advice}")
 
 
-def groups_of(dataset: Dataset, places: Indices) -> NDArray[np.generic]:
-    """The group of each of the images at (k,) places, (k,); without groups each image is a group of its own."""
+def groups_of(dataset: Dataset, places: Indices | None = None) -> NDArray[np.generic]:
+    """The group of each of the images at (k,) places, (k,), or of all; without groups each image is its own group."""
+    places = np.arange(len(dataset)) if places is None else places
     return places if dataset.groups is None else dataset.groups[places]
+
+
+def groups_of_classes(labels: NDArray[np.int64], groups: NDArray[np.generic], classes: int) -> list[int]:
+    """In how many groups each class is, from (n,) classes and (n,) groups."""
+    return [len(np.unique(groups[labels == label])) for label in range(classes)]
 
 
 def stratified_folds(

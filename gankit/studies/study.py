@@ -25,7 +25,7 @@ from gankit.registry.settings import as_table
 from gankit.report.pages import render
 from gankit.runs.run import choose_device
 from gankit.seeds import plain_torch
-from gankit.studies.clusters import Cluster, open_cluster
+from gankit.studies.clusters import open_cluster
 from gankit.studies.estimate import estimate
 from gankit.studies.jobs import Job, Outcome, failures, run_jobs, unfinished
 from gankit.studies.worker import INPUTS, check_inputs
@@ -199,27 +199,26 @@ class Study(ABC):
             threads = 1  # Nothing is known of the workers' cores
         with sole_writer(folder), contextlib.ExitStack() as stack:
             opened = stack.enter_context(open_cluster(cluster, workers)) if cluster else None
-            return self._run(folder, opened.workers if opened else workers or 1, threads, quiet, opened)
-
-    def _run(self, folder: Path, workers: int, threads: int | None, quiet: bool, cluster: Cluster | None) -> Results:
-        jobs, is_begun = folder / JOBS, self._holds_this_study(folder)
-        work = self.work(jobs)
-        inputs = check_inputs(folder, self.inputs())
-        if unfinished([job for kind in work for job in kind.jobs], jobs):
-            on_cpu = choose_device(self.experiment.training.device).type == "cpu"
-            may_choose = threads is None and workers == 1 and on_cpu
-            work, threads = estimate(work, jobs, workers, threads, choose_threads=may_choose, quiet=quiet)
-        if not is_begun:
-            write_atomically(folder / FILE, self.toml())
-        if inputs:
-            write_atomically(folder / INPUTS, inputs)
-        run = functools.partial(run_jobs, folder=jobs, workers=workers, threads=threads, quiet=quiet, cluster=cluster)
-        if first := [job for kind in work if kind.first for job in kind.jobs]:
-            run(first)
-        outcomes = run([job for kind in work for job in kind.jobs])  # The first, too, so that the bar covers all
-        results = Results(self.judge(outcomes, folder), outcomes, folder)
-        self.report(results)
-        return results
+            workers = opened.workers if opened else workers or 1
+            jobs, is_begun = folder / JOBS, self._holds_this_study(folder)
+            work = self.work(jobs)
+            inputs = check_inputs(folder, self.inputs())
+            if unfinished([job for kind in work for job in kind.jobs], jobs):
+                on_cpu = choose_device(self.experiment.training.device).type == "cpu"
+                may_choose = threads is None and workers == 1 and on_cpu
+                work, threads = estimate(work, jobs, workers, threads, choose_threads=may_choose, quiet=quiet)
+            if not is_begun:
+                write_atomically(folder / FILE, self.toml())
+            if inputs:
+                write_atomically(folder / INPUTS, inputs)
+            how: dict[str, Any] = {"workers": workers, "threads": threads, "quiet": quiet, "cluster": opened}
+            if first := [job for kind in work if kind.first for job in kind.jobs]:
+                run_jobs(first, jobs, **how)
+            # The first, too, so that the bar covers all
+            outcomes = run_jobs([job for kind in work for job in kind.jobs], jobs, **how)
+            results = Results(self.judge(outcomes, folder), outcomes, folder)
+            self.report(results)
+            return results
 
     @final
     def tables(self) -> dict[str, Any]:

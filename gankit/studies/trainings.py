@@ -7,7 +7,7 @@ from gankit.errors import RunError
 from gankit.experiments.experiment import Experiment
 from gankit.interfaces import Dataset
 from gankit.runs.run import Run, open_run
-from gankit.studies.worker import check_made
+from gankit.studies.worker import made_file
 from gankit.training.assembly import build
 from gankit.training.data import prepare
 from gankit.training.timing import time_training as time_training  # for studies that are written as plug-ins, too
@@ -37,7 +37,7 @@ def finished_run(job: Path) -> Run:
     Raises:
         RunError: that job has failed, or its generator was changed or lost since.
     """
-    check_made(job, f"{RUN}/generator.safetensors")
+    made_file(job, f"{RUN}/generator.safetensors")
     if (job / RUN / "experiment.toml").is_file():
         run = open_run(job / RUN)
         if run.finished:

@@ -238,23 +238,23 @@ def _sha256(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def check_made(job: Path, *files: str) -> None:
-    """Check that these files in the folder of an earlier job are still what it wrote.
+def made_file(job: Path, name: str) -> Path:
+    """The path of a file in the folder of an earlier job, which is still what that job wrote.
 
     A worker waits for the result of that job first, since a shared disk may show it late. A job without a result
-    passes: whoever needs its files finds that they are missing.
+    passes: whoever needs its file finds that it is missing.
 
     Raises:
-        RunError: a file was changed or lost since.
+        RunError: the file was changed or lost since.
     """
     until = time.monotonic() + LATE
     # There is `ALIVE` only where workers run: a main process that works alone has nothing to wait for
     while not (job / RESULT).is_file() and time.monotonic() < until and (job.parent / ALIVE).is_file():
         time.sleep(POLL)
-    content = json.loads(_read(job / RESULT) or "{}")
-    for name, digest in content.get("files", {}).items():
-        if name in files and not ((job / name).is_file() and _sha256(job / name) == digest):
-            raise RunError(f"{job / name} is not what this job wrote: delete {job} to do it again")
+    path, digest = job / name, json.loads(_read(job / RESULT) or "{}").get("files", {}).get(name)
+    if digest is not None and not (path.is_file() and _sha256(path) == digest):
+        raise RunError(f"{path} is not what this job wrote: delete {job} to do it again")
+    return path
 
 
 def check_inputs(study: Path, inputs: Mapping[str, str]) -> str:

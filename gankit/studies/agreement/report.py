@@ -16,7 +16,7 @@ from gankit.studies.agreement.tables import EQUAL, block_title, blocks, rows, ta
 from gankit.studies.privacy import privacy_rows
 from gankit.studies.study import Results, write_page
 from gankit.studies.trainings import finished_run
-from gankit.studies.worker import check_made
+from gankit.studies.worker import made_file
 from gankit.training.progress import format_seconds
 
 if TYPE_CHECKING:
@@ -73,9 +73,7 @@ def read_pictures(trial: Trial) -> dict[str, str]:
     Raises:
         RunError: one of them was changed or lost since.
     """
-    files = {row: f"{row}.png" for row in ROWS}
-    check_made(trial.folder, *files.values())
-    return {row: png_uri((trial.folder / file).read_bytes()) for row, file in files.items()}
+    return {row: png_uri(made_file(trial.folder, f"{row}.png").read_bytes()) for row in ROWS}
 
 
 def _draw_by_threshold(findings: Findings) -> bytes | None:

@@ -9,9 +9,8 @@ from gankit.evaluation import classification
 from gankit.evaluation.design import Floats, visible_difference
 from gankit.evaluation.paired import Cases
 from gankit.interfaces import Dataset
-from gankit.studies.augmentation.folds import values_of
 from gankit.studies.kinds import Labels
-from gankit.studies.labelled import class_labels, groups_of
+from gankit.studies.labelled import class_labels, groups_of, groups_of_classes, numeric_facts
 
 if TYPE_CHECKING:
     from gankit.studies.augmentation.study import AugmentationStudy
@@ -40,11 +39,21 @@ class Endpoint:
         labels = class_labels(part)
         return np.isin(labels, self.positive).astype(np.int64) if self.settings.endpoint == "presence" else labels
 
+    def values(self, part: Dataset) -> Floats:
+        """(n,) numbers that the endpoint "severity" learns; zeros for another endpoint.
+
+        Raises:
+            KeyError: the images have no such number.
+        """
+        if self.settings.endpoint != "severity":
+            return np.zeros(len(part))
+        return numeric_facts(part)[str(self.settings.number)]
+
     def gain(self, part: Dataset, outputs: Floats, places: Any = slice(None)) -> float:
         """The gain of (n, k) outputs for the images of a part at some places."""
         outputs = outputs[places]
         if self.settings.endpoint == "severity":
-            return -float(np.abs(outputs[:, 0] - values_of(part, self.settings)[places]).mean())
+            return -float(np.abs(outputs[:, 0] - self.values(part)[places]).mean())
         counts = confusion(self.labels(part)[places], self.predicted(outputs), outputs.shape[1])
         return float(classification.balanced_accuracy(counts))
 
@@ -56,13 +65,13 @@ class Endpoint:
 
     def cases(self, part: Dataset) -> Cases:
         """The images of a part in their groups (patients)."""
-        return Cases.of(self.labels(part), groups_of(part, np.arange(len(part))))
+        return Cases.of(self.labels(part), part.groups)
 
     def left_out(self, part: Dataset, outputs: Floats) -> Floats:
         """(trainings, n, k) outputs to (groups,) gains without each of the groups, means over the trainings."""
         cases = self.cases(part)
         if self.settings.endpoint == "severity":
-            errors = np.abs(outputs[..., 0] - values_of(part, self.settings)).mean(0)
+            errors = np.abs(outputs[..., 0] - self.values(part)).mean(0)
             sums = errors.sum() - np.bincount(cases.group_of_case, errors)
             numbers = len(errors) - np.bincount(cases.group_of_case)
             return np.asarray(-sums / np.maximum(numbers, 1))
@@ -83,9 +92,8 @@ class Endpoint:
         """
         if self.settings.endpoint == "severity":
             return None
-        labels, groups = self.labels(data), groups_of(data, np.arange(len(data)))
-        patients = [len(np.unique(groups[labels == label])) for label in np.unique(labels)]
-        return visible_difference(patients, self.settings.folds)
+        labels = self.labels(data)
+        return visible_difference(groups_of_classes(labels, groups_of(data), labels.max() + 1), self.settings.folds)
 
     def adjustment(self, part: Dataset, outputs: Floats, log_prior: Floats, places: Any = slice(None)) -> float:
         """The multiple of (k,) `log_prior` to subtract for the greatest gain; the smallest of equally good ones."""
@@ -96,7 +104,7 @@ class Endpoint:
         """Further scores of (n, k) outputs."""
         labels = class_labels(part)
         if self.settings.endpoint == "severity":
-            truth, predicted = values_of(part, self.settings), outputs[:, 0]
+            truth, predicted = self.values(part), outputs[:, 0]
             error = predicted - truth
             return {
                 "mean absolute error": float(np.abs(error).mean()),
@@ -107,8 +115,7 @@ class Endpoint:
         counts = confusion(labels, outputs.argmax(-1), outputs.shape[1])
         recalls = zip(part.class_names, classification.recalls(counts), strict=True)
         values = {
-            "balanced accuracy": float(classification.balanced_accuracy(counts)),
-            "macro F1": float(classification.macro_f1(counts)),
+            **{name: float(score(counts)) for name, score in classification.SCORES.items()},
             "AUC": float(classification.macro_auc(labels, probabilities)[0]),
             "Brier score": classification.brier(labels, probabilities),
             "calibration error": classification.calibration_error(labels, probabilities),

@@ -1,8 +1,8 @@
 """Estimators of scikit-learn that learn from features of images, in place of a network."""
 
 import functools
-import importlib
 import inspect
+import pkgutil
 from typing import Any, cast
 
 import numpy as np
@@ -44,25 +44,21 @@ def new_estimator(settings: AugmentationSettings, seed: int) -> Any:
         estimator = estimator_class(**options)
     except Exception as error:  # an estimator may raise anything
         raise PartError(f"augmentation.options: {name} cannot be made: {one_line(error, 120)}") from None
-    if needed := _unmet_need(estimator, kind):
-        raise PartError(f"augmentation.estimator: {name} is not {needed}; choose another one, or other options")
+    # Scores of pairs of classes ("ovo") do not say how likely each class is
+    by_class = hasattr(estimator, "decision_function") and getattr(estimator, "decision_function_shape", "") != "ovo"
+    is_able, needed = by_class or hasattr(estimator, "predict_proba"), "predict_proba, or decision_function by class"
+    if kind == "regressor":
+        is_able, needed = hasattr(estimator, "predict"), "predict"
+    if not is_able:
+        raise PartError(
+            f"augmentation.estimator: {name} is not a {kind} with {needed}; choose another one, or other options"
+        )
     if any(KINDS[arm].weighted for arm in settings.arms) and not has_fit_parameter(estimator, "sample_weight"):
         raise PartError(
             f"augmentation.estimator: {name} takes no weights for images; leave the arms with weights out, or choose "
             "another one"
         )
     return estimator
-
-
-def _unmet_need(estimator: Any, kind: str) -> str:
-    """What this estimator would have to be to serve as a "classifier" or "regressor"; "" if it can."""
-    if kind == "regressor":
-        return "" if hasattr(estimator, "predict") else "a regressor with predict"
-    # Scores of pairs of classes ("ovo") do not say how likely each class is
-    by_class = hasattr(estimator, "decision_function") and getattr(estimator, "decision_function_shape", "") != "ovo"
-    if by_class or hasattr(estimator, "predict_proba"):
-        return ""
-    return "a classifier with predict_proba, or decision_function by class"
 
 
 @functools.cache
@@ -76,9 +72,8 @@ def _find_class(name: str, kind: str) -> type:
 
 
 def _import_class(path: str) -> type:
-    module, _, name = path.rpartition(".")
     try:
-        result = getattr(importlib.import_module(module), name)
+        result = pkgutil.resolve_name(path)
     except Exception as error:  # a module may raise anything
         raise PartError(f"augmentation.estimator: {path} cannot be imported: {one_line(error, 120)}") from None
     if not (isinstance(result, type) and issubclass(result, BaseEstimator)):

@@ -1,6 +1,5 @@
 """How a study of augmentation divides its cases into folds, and each fold into parts: groups stay whole."""
 
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -14,6 +13,7 @@ from gankit.seeds import derive_seed
 from gankit.studies import labelled
 from gankit.studies.augmentation.arms import HELD_OUT
 from gankit.studies.augmentation.settings import AugmentationSettings
+from gankit.studies.formats import NONE
 
 TRIES = 50  # at most so many random divisions are tried until every part has every class
 TRIES_WITH_FEWER = 5  # at most so many for each smaller number of parts than the setting says
@@ -26,7 +26,6 @@ class Fold:
     """One division of the data."""
 
     number: int  # from 1, over all repeats
-    repeat: int  # from 1
     learn: Dataset  # what generators and classifiers learn from, after the filters of the `data` table
     validation: Dataset  # on which arms and ratios are chosen
     test: Dataset  # which judges once
@@ -52,7 +51,6 @@ class Division:
     dataset: Dataset
     cases: Indices  # places of the images that are divided
     folds: list[Fold]
-    notes: list[str]  # what a reader of the numbers should know
 
 
 def divide(experiment: Experiment, settings: AugmentationSettings) -> Division:
@@ -74,34 +72,23 @@ def divide(experiment: Experiment, settings: AugmentationSettings) -> Division:
         if missing:
             raise DataError(f"data.min_agreement: {missing} images of {name} have no ratings; rate or remove them")
     folds: list[Fold] = []
+    set_aside = {"reserve": settings.reserve} if HELD_OUT in settings.controls else {}
+    set_aside["validation"] = settings.validation
     for repeat in range(1, settings.repeats + 1):
         seed = derive_seed(experiment.training.seed, "folds", repeat)
-        for others, test in _folds(labels, groups, settings.folds, seed):
-            divided = {"test": test, **_set_aside(others, labels, groups, settings, seed, len(folds))}
-            places = {part: cases[chosen] for part, chosen in divided.items()}
+        for rest, test in _draw_parts(labels, groups, settings.folds, seed, "folds", all_parts=True):
+            places = {"test": cases[test]}
+            for part, count in set_aside.items():  # each is taken from what the ones before it left
+                part_seed = derive_seed(seed, part, len(folds))
+                outside, inside = _draw_parts(labels[rest], groups[rest], count, part_seed, part)[0]
+                places[part], rest = cases[rest[inside]], rest[outside]
+            judging = {part: dataset.subset(chosen) for part, chosen in places.items()}
+            places["learn"] = cases[rest]
             learn = labelled.training_part(experiment, dataset, places["learn"])
-            judging = {part: dataset.subset(places[part]) for part in ("validation", "test")}
-            reserve = dataset.subset(places["reserve"]) if "reserve" in places else None
-            folds.append(Fold(len(folds) + 1, repeat, learn, **judging, reserve=reserve, places=places))
-    return Division(dataset, cases, folds, list(_notes(dataset, folds, settings)))
-
-
-def _set_aside(
-    cases: Indices,
-    labels: NDArray[np.int64],
-    groups: NDArray[np.generic],
-    settings: AugmentationSettings,
-    seed: int,
-    fold: int,
-) -> dict[str, Indices]:
-    """The places of cases that a fold does not test, by part; each part is taken from what the ones before it left."""
-    counts = {"reserve": settings.reserve} if HELD_OUT in settings.controls else {}
-    counts["validation"] = settings.validation
-    parts = {}
-    for name, count in counts.items():
-        rest, part = _one_part(labels[cases], groups[cases], count, derive_seed(seed, name, fold), name)
-        parts[name], cases = cases[part], cases[rest]
-    return {**parts, "learn": cases}
+            folds.append(
+                Fold(len(folds) + 1, learn, judging["validation"], judging["test"], judging.get("reserve"), places)
+            )
+    return Division(dataset, cases, folds)
 
 
 def _check_groups(
@@ -115,8 +102,9 @@ def _check_groups(
         )
     parts_of_fold = 4 if HELD_OUT in settings.controls else 3  # test, validation, what is learnt from, the reserve
     needed = max(settings.folds, parts_of_fold)
-    for label, name in enumerate(dataset.class_names):
-        if (count := len(np.unique(groups[labels == label]))) < needed:
+    counts = labelled.groups_of_classes(labels, groups, dataset.image.classes)
+    for name, count in zip(dataset.class_names, counts, strict=True):
+        if count < needed:
             what = "images" if dataset.groups is None else "groups (patients)"
             raise DataError(
                 f"augmentation.folds: class {name!r} is in {count} {what}, and {needed} are needed to have it in each "
@@ -124,59 +112,36 @@ def _check_groups(
             )
 
 
-def _divisions(
-    labels: NDArray[np.int64], groups: NDArray[np.generic], parts: int, seed: int, tries: int
-) -> Iterator[list[Sides]]:
-    """Random divisions into so many parts; of each, the parts that have every class both inside and outside."""
-    for attempt in range(tries):
-        try:
-            yield labelled.stratified_folds(labels, groups, parts, derive_seed(seed, "division", attempt))
-        except ValueError:  # too few cases or groups for so many parts
-            return
+def _draw_parts(
+    labels: NDArray[np.int64], groups: NDArray[np.generic], count: int, seed: int, setting: str, all_parts: bool = False
+) -> list[Sides]:
+    """Parts of a random division of the cases that have every class both inside and outside; at least one.
 
-
-def _folds(labels: NDArray[np.int64], groups: NDArray[np.generic], count: int, seed: int) -> list[Sides]:
-    """The sides of `count` folds, each with every class in its test part and outside."""
-    for found in _divisions(labels, groups, count, seed, TRIES):
-        if len(found) == count:
-            return found
-    raise _indivisible("folds", groups, count)
-
-
-def _one_part(labels: NDArray[np.int64], groups: NDArray[np.generic], count: int, seed: int, setting: str) -> Sides:
-    """One of `count` parts, with every class in it and outside; one of fewer, larger parts where there is none."""
-    for fewer in range(min(count, len(np.unique(groups))), 1, -1):
-        for found in _divisions(labels, groups, fewer, seed, TRIES if fewer == count else TRIES_WITH_FEWER):
-            if found:
-                return found[0]
-    raise _indivisible(setting, groups, count)
-
-
-def _indivisible(setting: str, groups: NDArray[np.generic], count: int) -> DataError:
-    return DataError(
-        f"augmentation.{setting}: {len(np.unique(groups))} groups cannot be divided into {count} parts such that every "
-        "class is in each; merge rare classes, or set fewer"
+    With `all_parts` they are `count`; without, there may be fewer, larger parts where no division into so many will do.
+    """
+    n_groups = len(np.unique(groups))
+    for parts in [count] if all_parts else range(min(count, n_groups), 1, -1):
+        for attempt in range(TRIES if parts == count else TRIES_WITH_FEWER):
+            try:
+                found = labelled.stratified_folds(labels, groups, parts, derive_seed(seed, "division", attempt))
+            except ValueError:  # too few cases or groups for so many parts
+                break
+            if len(found) >= (count if all_parts else 1):
+                return found
+    raise DataError(
+        f"augmentation.{setting}: {n_groups} groups cannot be divided into {count} parts such that every class is in "
+        "each; merge rare classes, or set fewer"
     )
 
 
-def _notes(dataset: Dataset, folds: list[Fold], settings: AugmentationSettings) -> Iterator[str]:
-    if dataset.groups is None:
-        yield (
-            "the data have no groups: every image counts as a patient of its own; if patients have several images, all "
-            "that follows looks better and more certain than it is"
-        )
-    digests = np.array(labelled.image_digests(dataset), dtype=object)
-    twins = 0
-    for fold in folds:
+def count_twins(division: Division) -> int:
+    """How many test images, over all folds, are identical to an image that is learnt from."""
+    digests, twins = np.array(labelled.image_digests(division.dataset), dtype=object), 0
+    for fold in division.folds:
         tested, not_filtered = (digests[fold.places[part]] for part in ("test", "learn"))
         if (alike := np.isin(tested, not_filtered)).any():
             twins += int(np.isin(tested[alike], np.array(labelled.image_digests(fold.learn), dtype=object)).sum())
-    if twins:
-        yield f"{twins} test images, over all folds, are identical to an image that is learnt from"
-    if len(folds) < 3:
-        yield f"{len(folds)} folds: intervals are very wide"
-    if settings.endpoint == "severity" and "thresholds" in settings.arms:
-        yield "thresholds: a number has none; the arm is left out"
+    return twins
 
 
 def flow(division: Division) -> list[list[str]]:
@@ -184,11 +149,8 @@ def flow(division: Division) -> list[list[str]]:
 
     def cell(part: Dataset | None) -> str:
         if part is None:
-            return "-"
-        images = f"{len(part)}"
-        if part.groups is not None:
-            images += f" of {len(np.unique(part.groups))}"
-        return images
+            return NONE
+        return f"{len(part)}" if part.groups is None else f"{len(part)} of {len(np.unique(part.groups))}"
 
     what = "images" if division.dataset.groups is None else "images of groups"
     rows = [["fold", f"to learn from, {what}", "left out by filters", "validation", "test", "reserve", "by class"]]
@@ -196,20 +158,7 @@ def flow(division: Division) -> list[list[str]]:
         left_out = len(fold.places["learn"]) - len(fold.learn)
         counts = np.array([labelled.class_counts(part) for part in fold.parts.values()])  # (parts, classes)
         names = division.dataset.class_names
-        by_class = ", ".join(
-            f"{name} {'/'.join(map(str, of_class))}" for name, of_class in zip(names, counts.T, strict=True)
-        )
+        by_class = [f"{name} {'/'.join(map(str, of_class))}" for name, of_class in zip(names, counts.T, strict=True)]
         row = [cell(fold.learn), str(left_out), cell(fold.validation), cell(fold.test), cell(fold.reserve)]
-        rows.append([str(fold.number), *row, by_class])
+        rows.append([str(fold.number), *row, ", ".join(by_class)])
     return rows
-
-
-def values_of(part: Dataset, settings: AugmentationSettings) -> NDArray[np.float64]:
-    """(n,) numbers that the endpoint "severity" learns; zeros for another endpoint.
-
-    Raises:
-        KeyError: the images have no such number.
-    """
-    if settings.endpoint != "severity":
-        return np.zeros(len(part))
-    return labelled.numeric_facts(part)[str(settings.number)]

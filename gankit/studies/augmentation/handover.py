@@ -2,7 +2,7 @@
 
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -12,7 +12,7 @@ from gankit.errors import RunError
 from gankit.evaluation.folds import LIST, TRAIN
 from gankit.files import refuse_nonempty, sole_writer, write_csv, write_folder
 from gankit.images.pictures import save_image
-from gankit.studies.augmentation.folds import Fold, values_of
+from gankit.studies.augmentation.folds import Fold
 from gankit.studies.augmentation.learning import most_added
 from gankit.studies.labelled import class_labels, groups_of, image_digests
 
@@ -52,17 +52,15 @@ def write_fold(study: "AugmentationStudy", fold: Fold, folder: Path) -> None:
     learn, names = fold.learn, class_folders(fold.learn.class_names)
     labels = class_labels(learn)
     files = [f"{TRAIN}/{names[label]}/{place:06d}.png" for place, label in enumerate(labels)]
-    titles: list[str] = [*COLUMNS]
-    columns: list[Sequence[object]] = [
-        files,
-        learn.known.files or [""] * len(learn),
-        [digest.hex() for digest in image_digests(learn)],
-        [learn.class_names[label] for label in labels],
-        list(groups_of(learn, np.arange(len(learn)))),
-    ]  # fmt: skip
+    columns: dict[str, Iterable[object]] = {
+        "file": files,
+        "name": learn.known.files or [""] * len(learn),
+        "digest": [digest.hex() for digest in image_digests(learn)],
+        "class": [learn.class_names[label] for label in labels],
+        "group": groups_of(learn),
+    }
     if study.settings.endpoint == "severity":
-        titles.append(str(study.settings.number))
-        columns.append(list(values_of(learn, study.settings)))
+        columns[str(study.settings.number)] = study.endpoint.values(learn)
 
     def fill(train: Path) -> None:
         for place, file in enumerate(files):
@@ -79,7 +77,7 @@ def write_fold(study: "AugmentationStudy", fold: Fold, folder: Path) -> None:
         if not complete:  # images of another division may be among these, and judge in this one
             refuse_nonempty(folder / TRAIN, f"and there is no {LIST} of what it holds: delete it")
         try:
-            write_csv(new_list, [titles, *zip(*columns, strict=True)])
+            write_csv(new_list, [columns, *zip(*columns.values(), strict=True)])
             if complete and new_list.read_bytes() != old_list.read_bytes():
                 raise RunError(f"{folder} holds the fold of other data or settings; choose another folder")
             wanted = zip(names, most_added(fold, study), strict=True)  # written anew: another study may need more

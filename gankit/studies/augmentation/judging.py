@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,16 +16,17 @@ from scipy.special import log_softmax
 from gankit.errors import counted, first_of
 from gankit.evaluation.design import Floats, holm, mean_of_known
 from gankit.evaluation.paired import part_of_cases
-from gankit.studies.augmentation.arms import CONTROLS, HELD_OUT, Variant
+from gankit.report.pages import render
+from gankit.studies.augmentation.arms import CONTROLS, Variant
 from gankit.studies.augmentation.contrasts import contrast, verdict
 from gankit.studies.augmentation.endpoint import Endpoint
-from gankit.studies.augmentation.folds import Fold
+from gankit.studies.augmentation.folds import Fold, count_twins
 from gankit.studies.augmentation.learning import OUTPUTS
 from gankit.studies.jobs import Outcome
-from gankit.studies.kinds import COPIES, GENERATOR, Arm
+from gankit.studies.kinds import GENERATOR, Arm
 from gankit.studies.labelled import class_counts
 from gankit.studies.study import JOBS
-from gankit.studies.worker import check_made
+from gankit.studies.worker import made_file
 
 if TYPE_CHECKING:
     from gankit.studies.augmentation.study import AugmentationStudy
@@ -41,12 +42,11 @@ class Cell:
     left_out: Floats  # (groups,) mean gains on the test part without each of its groups (patients)
 
 
-def _cell(endpoint: Endpoint, fold: Fold, variant: Variant, files: list[list[Path]]) -> Cell:
-    """The gains of a variant in a fold, from the files with the outputs of (generators, seeds) trainings."""
+def _cell(endpoint: Endpoint, fold: Fold, variant: Variant, jobs: list[list[Path]]) -> Cell:
+    """The gains of a variant in a fold, from the outputs in the folders of (generators, seeds) trainings."""
     validation, test, outputs = [], [], []
-    for path in itertools.chain.from_iterable(files):
-        check_made(path.parent, OUTPUTS)
-        with np.load(path) as file:
+    for job in itertools.chain.from_iterable(jobs):
+        with np.load(made_file(job, OUTPUTS)) as file:
             of_validation, of_test = (file[name].astype(np.float64) for name in ("validation", "test"))
         if variant.arm.kind.tuned:
             gain, of_test = _adjust(endpoint, fold, of_validation, of_test)
@@ -55,7 +55,7 @@ def _cell(endpoint: Endpoint, fold: Fold, variant: Variant, files: list[list[Pat
         validation.append(gain)
         test.append(endpoint.gain(fold.test, of_test))
         outputs.append(of_test)
-    shape, all_outputs = (len(files), len(files[0])), np.stack(outputs)
+    shape, all_outputs = (len(jobs), len(jobs[0])), np.stack(outputs)
     return Cell(
         np.reshape(validation, shape), np.reshape(test, shape), all_outputs.reshape(*shape, *all_outputs.shape[1:]),
         endpoint.left_out(fold.test, all_outputs),
@@ -93,13 +93,13 @@ def read_cells(study: AugmentationStudy, outcomes: Mapping[str, Outcome], folder
     Raises:
         RunError: what a training wrote was changed or lost since.
     """
-    endpoint, cells, lacking = Endpoint(study), {}, []
+    cells, lacking = {}, []
     for fold in study.folds:
         for variant in study.variants:
             names = study.trainings(fold, variant)
             if all(outcomes[name].failure is None for row in names for name in row):
-                files = [[folder / JOBS / name / OUTPUTS for name in row] for row in names]
-                cells[fold.number, variant.name] = _cell(endpoint, fold, variant, files)
+                jobs = [[folder / JOBS / name for name in row] for row in names]
+                cells[fold.number, variant.name] = _cell(study.endpoint, fold, variant, jobs)
             else:
                 lacking.append(f"{variant.name} in fold {fold.number}")
     return cells, lacking
@@ -115,7 +115,7 @@ class Comparison:
     """Compares what is chosen among a study's variants with the best of the baselines, fold by fold."""
 
     def __init__(self, study: AugmentationStudy, cells: Cells, baselines: Sequence[Variant]) -> None:
-        self.study, self.cells, self.endpoint = study, cells, Endpoint(study)
+        self.study, self.cells, self.endpoint = study, cells, study.endpoint
         self.baselines = {fold.number: choose(cells, fold, baselines) for fold in study.folds}
         self.patient_step = float(np.mean([self.endpoint.patient_step(fold.test) for fold in study.folds]))
 
@@ -172,7 +172,7 @@ def judge(
     with a leak.
     """
     sources = source_rows(study, outcomes)
-    leaking = {row["source"] for row in sources if is_leak(row)}
+    leaking = {row["source"] for row in sources.values() if is_leak(row)}
     trusted = defaultdict[str, list[Variant]](list)  # by role
     for variant in study.variants:
         if variant.arm.source not in leaking:
@@ -189,26 +189,19 @@ def judge(
         "primary": primary,
         "controls": controls,
         "arms": {name: {**entry, "p_holm": p_holm.get(name)} for name, entry in arms.items()},
-        "sources": sources,
-        "privacy": {
-            name: outcomes[name].result.get("privacy")
-            for fold in study.folds
-            for source in study.settings.sources
-            for name in study.image_jobs(fold, source)
-        },
-        "notes": [*_notes(sources, controls, primary, lacking), *_single_groups(study)],
+        "sources": list(sources.values()),
+        "privacy": {name: row.get("privacy") for name, row in sources.items()},
+        "notes": _notes(study, sources.values(), controls, primary["missing"], lacking),
     }
 
 
-def source_rows(study: AugmentationStudy, outcomes: Mapping[str, Outcome]) -> list[dict[str, Any]]:
-    """What each source made for each fold, and what was found of the judging parts in it."""
-    rows = []
-    for fold in study.folds:
-        for source in study.settings.sources:
-            for name in study.image_jobs(fold, source):
-                outcome = outcomes[name]
-                found = outcome.result or {"images": 0, "by_class": [], "leaked": 0, "exact": 0, "alarm": False}
-                rows.append({"fold": fold.number, "source": source, "failure": outcome.failure, **found})
+def source_rows(study: AugmentationStudy, outcomes: Mapping[str, Outcome]) -> dict[str, dict[str, Any]]:
+    """What each source made for each fold, and what was found of the judging parts in it, by the name of the job."""
+    rows = {}
+    for fold, source in itertools.product(study.folds, study.settings.sources):
+        for name in study.image_jobs(fold, source):
+            found = outcomes[name].result or {"images": 0, "by_class": [], "leaked": 0, "exact": 0, "alarm": False}
+            rows[name] = {"fold": fold.number, "source": source, "failure": outcomes[name].failure, **found}
     return rows
 
 
@@ -218,43 +211,17 @@ def is_leak(row: Mapping[str, Any]) -> bool:
 
 
 def _notes(
-    sources: list[dict[str, Any]], controls: Mapping[str, Mapping[str, Any]], primary: Mapping[str, Any],
+    study: AugmentationStudy, sources: Iterable[Mapping[str, Any]], controls: Mapping[str, Any], missing: int,
     lacking: Sequence[str],
-) -> Iterator[str]:  # fmt: skip
-    """Leaks, what controls say of the verdict, and trainings and folds that are missing."""
-    for row in sources:
-        if is_leak(row):
-            yield (
-                f"leak: images of {row['source']} for fold {row['fold']} show {row['leaked']} images of the validation "
-                f"or the test part ({row['exact']} pairs are identical) that its training images do not show; "
-                "no verdict uses this source"
-            )
-    for name, entry in controls.items():
-        low = entry["low"]
-        if low is None:
-            yield f"the {CONTROLS[name].partition(':')[0]} could not be judged"
-        elif name == COPIES and low > 0:
-            yield (
-                "the negative control helps: noised copies do what generated images should, so that a gain is not "
-                "due to the generator"
-            )
-        elif name == HELD_OUT and low <= 0:
-            yield (
-                "no gain of the positive control can be seen: where more real images do not show, generated ones "
-                "hardly could"
-            )
-    if lacking:
-        yield f"incomplete, so not chosen: {first_of(lacking)}; the reasons are among the failed jobs"
-    if primary["missing"]:
-        yield f"the contrast lacks {counted(primary['missing'], 'fold')}, in which nothing could be chosen on one side"
-
-
-def _single_groups(study: AugmentationStudy) -> Iterator[str]:
-    """A note on test parts in which a class has one patient: `part_of_cases` cannot tell how much patients differ."""
-    strata = {fold.name: Endpoint(study).cases(fold.test).stratum for fold in study.folds}
-    if folds := [name for name, stratum in strata.items() if 1 in np.bincount(stratum)]:
-        what = "image" if study.division.dataset.groups is None else "group (patient)"
-        yield (
-            f"a class has a single {what} to test in {first_of(folds)}: how much others of it would differ is not in "
-            "the error, so that intervals may be too short"
-        )
+) -> list[str]:  # fmt: skip
+    """What a reader of the numbers should know: leaks, missing trainings and folds, what controls and data say."""
+    strata = {fold.name: study.endpoint.cases(fold.test).stratum for fold in study.folds}
+    text = render(
+        "gankit.studies", "augmentation/notes.txt.j2", settings=study.settings, leaks=list(filter(is_leak, sources)),
+        controls=controls, words=CONTROLS, lacking=lacking, missing=missing, folds=len(study.folds),
+        # `part_of_cases` cannot tell how much patients of a class differ where there is one
+        single=[name for name, stratum in strata.items() if 1 in np.bincount(stratum)],
+        has_groups=study.division.dataset.groups is not None, twins=count_twins(study.division),
+        first_of=first_of, counted=counted,
+    )  # fmt: skip
+    return text.split("\n")[:-1]

@@ -18,11 +18,11 @@ from gankit.seeds import derive_seed
 from gankit.studies import kinds
 from gankit.studies.augmentation.arms import FILL, HELD_OUT, Ratio, Variant
 from gankit.studies.augmentation.estimators import FeatureLearner
-from gankit.studies.augmentation.folds import Fold, values_of
+from gankit.studies.augmentation.folds import Fold
 from gankit.studies.fitting import Classical, TrainingSet, apply, fit_new, noised_copies, remove_checkpoints
 from gankit.studies.kinds import COPIES, Examples
 from gankit.studies.labelled import class_counts, class_labels
-from gankit.studies.worker import check_made
+from gankit.studies.worker import made_file
 
 if TYPE_CHECKING:
     from gankit.studies.augmentation.study import AugmentationStudy
@@ -63,7 +63,7 @@ def training_set(study: AugmentationStudy, fold: Fold, variant: Variant, seed: i
     """
     learn, settings = fold.learn, study.settings
     added = None if variant.ratio is None else _added_images(study, fold, variant, seed, made)
-    numbers = values_of(learn, settings) if study.outputs == 1 else None
+    numbers = study.endpoint.values(learn) if study.outputs == 1 else None
     classical = scale_classical(settings.classical, variant.strength or 1.0)
     return kinds.training_set(variant.arm.kind, learn, classical, added, numbers)
 
@@ -75,10 +75,9 @@ def _added_images(study: AugmentationStudy, fold: Fold, variant: Variant, seed: 
     if variant.arm.source in (COPIES, HELD_OUT):
         return _control_images(study, fold, variant.arm.source == COPIES, counts, seed)
     assert made is not None
-    check_made(made, MADE)
-    if not (made / MADE).is_file():
+    if not (path := made_file(made, MADE)).is_file():
         raise RunError(f"{made.name} has failed, and this training needs its images")
-    with np.load(made / MADE) as file:
+    with np.load(path) as file:
         stored = Examples(file["images"], file["labels"], file["values"])
     members = [np.flatnonzero(stored.labels == label) for label in range(len(counts))]
     return stored.at(np.concatenate([of_class[:count] for of_class, count in zip(members, counts, strict=True)]))
@@ -94,7 +93,7 @@ def _control_images(study: AugmentationStudy, fold: Fold, copied: bool, counts: 
         members = random.permutation(np.flatnonzero(labels == label))
         chosen.append(np.resize(members, count) if copied else members[:count])
     places = np.concatenate(chosen).astype(np.int64)
-    added = Examples(np.asarray(source.images), labels, values_of(source, study.settings)).at(places)
+    added = Examples(np.asarray(source.images), labels, study.endpoint.values(source)).at(places)
     if copied:
         added = added._replace(images=noised_copies(source, places, study.settings.copy_noise, random))
     return added

@@ -20,7 +20,7 @@ from gankit.studies.formats import NONE, interval, number, write_latex
 from gankit.studies.labelled import class_labels, groups_of
 from gankit.studies.privacy import privacy_rows
 from gankit.studies.study import JOBS, Results, write_page
-from gankit.studies.worker import check_made
+from gankit.studies.worker import made_file
 
 if TYPE_CHECKING:
     from gankit.studies.augmentation.study import AugmentationStudy
@@ -50,15 +50,13 @@ def arm_rows(metrics: Mapping[str, Any], joined: bool = True) -> list[list[str]]
     return rows
 
 
-def score_rows(metrics: Mapping[str, Any]) -> list[list[str]]:
-    """All scores of the arms as text, a header first."""
+def _score_rows(metrics: Mapping[str, Any]) -> list[list[str]]:
     names = next((list(entry["scores"]) for entry in metrics["arms"].values() if entry["scores"]), [])
     of_arms = ([arm, *(number(entry["scores"].get(name)) for name in names)] for arm, entry in metrics["arms"].items())
     return [["arm", *names], *of_arms]
 
 
-def choice_rows(metrics: Mapping[str, Any]) -> list[list[str]]:
-    """What was chosen on the validation part of each fold, a header first."""
+def _choice_rows(metrics: Mapping[str, Any]) -> list[list[str]]:
     rows = [["fold", "best synthetic arm", "gain", "best baseline", "gain", "difference"]]
     for row in metrics["primary"]["chosen"]:
         sides = [row["variant"], number(row["gain"]), row["baseline"], number(row["baseline_gain"])]
@@ -66,8 +64,7 @@ def choice_rows(metrics: Mapping[str, Any]) -> list[list[str]]:
     return rows
 
 
-def source_table(metrics: Mapping[str, Any], names: tuple[str, ...]) -> list[list[str]]:
-    """What each source made for each fold, a header first."""
+def _source_rows(metrics: Mapping[str, Any], names: tuple[str, ...]) -> list[list[str]]:
     rows = [["fold", "source", "images", "by class", "of the judging parts", "leak alarm", "near copies unnoticed"]]
     for row in metrics["sources"]:
         counts = ", ".join(f"{name} {count}" for name, count in zip(names, row["by_class"], strict=False))
@@ -77,22 +74,21 @@ def source_table(metrics: Mapping[str, Any], names: tuple[str, ...]) -> list[lis
     return rows
 
 
-def variance_rows(metrics: Mapping[str, Any]) -> list[list[str]]:
-    """By how much the difference varies between folds and between seeds, a header first; empty if not known."""
-    variances = metrics["primary"]["variances"]
-    if variances is None:
-        return []
-    shown = [[name, f"{value**0.5:.3f}"] for name, value in variances.items() if value is not None]
-    return [["varies with", "standard deviation"], *shown]
+def _tables(study: AugmentationStudy, metrics: Mapping[str, Any]) -> dict[str, list[list[str]]]:
+    """The tables of the page and of files, as text, a header first."""
+    return {
+        "arms": arm_rows(metrics),
+        "scores": _score_rows(metrics),
+        "choices": _choice_rows(metrics),  # on the validation part of each fold
+        "sources": _source_rows(metrics, study.division.dataset.class_names),
+        "flow": metrics["flow"],
+        "privacy": privacy_rows(metrics["privacy"]),
+    }
 
 
 def write_tables(study: AugmentationStudy, metrics: Mapping[str, Any], cells: Cells, folder: Path) -> None:
     """Write the tables as CSV and LaTeX, the gains of every training, and the outputs for every test case."""
-    tables = {
-        "arms": arm_rows(metrics), "scores": score_rows(metrics), "choices": choice_rows(metrics),
-        "sources": source_table(metrics, study.division.dataset.class_names), "flow": metrics["flow"],
-        "privacy": privacy_rows(metrics["privacy"]),
-    }  # fmt: skip
+    tables = _tables(study, metrics)
     write_latex(folder, tables, dict.fromkeys(("arms", "scores", "choices"), verdict_line(metrics)))
     for name, rows in {**tables, "arms": arm_rows(metrics, joined=False)}.items():
         write_csv(folder / f"{name}.csv", rows)
@@ -124,14 +120,15 @@ def _predictions(study: AugmentationStudy, cells: Cells, arms: Mapping[str, Any]
 def write_report(study: AugmentationStudy, results: Results) -> None:
     """Write `report.html` into the study's folder."""
     metrics = results.values
+    variances = metrics["primary"]["variances"] or {}
+    deviations = [[name, f"{value**0.5:.3f}"] for name, value in variances.items() if value is not None]
     words = {arm.kind.name: arm.kind.words for arm in study.arms()}
     words |= {f"-{name}": CONTROLS[name] for name in study.settings.controls}  # as names of arms end
     write_page(
         study, results, "augmentation/report.html.j2", warnings=metrics["notes"], metrics=metrics,
-        verdict=verdict_line(metrics), arms=arm_rows(metrics), scores=score_rows(metrics), choices=choice_rows(metrics),
-        sources=source_table(metrics, study.division.dataset.class_names), interval=interval,
-        variances=variance_rows(metrics), words=words, pictures=_pictures(study, results),
-        privacy=privacy_rows(metrics["privacy"]), far=FAR,
+        verdict=verdict_line(metrics), tables=_tables(study, metrics), interval=interval, words=words,
+        variances=variances and [["varies with", "standard deviation"], *deviations],
+        pictures=_pictures(study, results), far=FAR,
     )  # fmt: skip
 
 
@@ -150,8 +147,7 @@ def _pictures(study: AugmentationStudy, results: Results) -> dict[str, bytes]:
     for source in study.settings.sources:
         path = results.folder / JOBS / study.image_jobs(fold, source)[0] / MADE
         if path.is_file():
-            check_made(path.parent, MADE)
-            with np.load(path) as file:
+            with np.load(made_file(path.parent, MADE)) as file:
                 labels, images = file["labels"], file["images"]
             places = [np.flatnonzero(labels == label)[:SHOWN] for label in np.unique(labels)]
             if sum(map(len, places)):

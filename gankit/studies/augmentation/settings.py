@@ -121,7 +121,12 @@ class AugmentationSettings(FitSettings):
         return others
 
     @property
+    def outside(self) -> dict[str, Other]:
+        """All sources but the experiment's own generator, by name."""
+        exported = {} if self.export_folds is None else {EXPORTED: Other(images=self.export_folds)}
+        return {**self.others, **exported}
+
+    @property
     def sources(self) -> list[str]:
         """Names of where generated images come from."""
-        exported = [EXPORTED] if self.export_folds is not None else []
-        return [*([GENERATOR] if self.generator else []), *self.others, *exported]
+        return [*([GENERATOR] if self.generator else []), *self.outside]

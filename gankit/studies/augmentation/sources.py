@@ -26,7 +26,7 @@ from gankit.registry.trust import check_trust
 from gankit.runs.run import Run
 from gankit.seeds import derive_seed
 from gankit.studies.augmentation.arms import FILL
-from gankit.studies.augmentation.folds import Fold, values_of
+from gankit.studies.augmentation.folds import Fold
 from gankit.studies.augmentation.handover import COLUMNS, WANTED, class_folders, write_fold
 from gankit.studies.augmentation.learning import MADE, added_counts, most_added
 from gankit.studies.augmentation.settings import EXPORTED
@@ -45,11 +45,9 @@ PAIRS = 8  # the most pairs of a leak that are kept
 
 
 def folder_of(study: AugmentationStudy, source: str) -> Path | None:
-    """The folder that holds a source's images of all folds; None where they are made by a job."""
-    if source == EXPORTED:
-        return user_path(str(study.settings.export_folds))
-    other = study.settings.others.get(source)
-    return None if other is None or other.images is None else user_path(other.images)
+    """The folder that holds the images of another program for all folds; None where a job runs the program."""
+    images = study.settings.outside[source].images
+    return None if images is None else user_path(images)
 
 
 def check_sources(study: AugmentationStudy, own: Path) -> None:
@@ -62,7 +60,7 @@ def check_sources(study: AugmentationStudy, own: Path) -> None:
     """
     settings, learn = study.settings, study.fold(1).learn
     _check_ratios(study)
-    if (settings.export_folds or settings.others) and not fits_png(learn.dtype, learn.image.channels):
+    if settings.outside and not fits_png(learn.dtype, learn.image.channels):
         raise DataError(
             f"augmentation.others: images of {learn.dtype} with {learn.image.channels} channels cannot be handed over "
             "as pictures; 8-bit grey or colour and 16-bit grey ones can"
@@ -75,9 +73,8 @@ def check_sources(study: AugmentationStudy, own: Path) -> None:
         )
     if settings.export_folds is not None:
         _export_folds(study, user_path(settings.export_folds), own)
-    for source in settings.sources:
-        if source != GENERATOR:
-            _check_source(study, source)
+    for source in settings.outside:
+        _check_source(study, source)
 
 
 def _check_ratios(study: AugmentationStudy) -> None:
@@ -123,7 +120,7 @@ def digests_of_others(study: AugmentationStudy) -> dict[str, str]:
         DataError: images cannot be read, or are unsuitable as for `open_generated`.
     """
     digests = {}
-    for source, fold in itertools.product(study.settings.sources, study.folds):
+    for source, fold in itertools.product(study.settings.outside, study.folds):
         if (folder := folder_of(study, source)) is not None:
             images, *_ = open_generated(study, fold, folder / fold.name / GENERATED)
             digests[f"images of {source} for {fold.name}"] = content_digest(images)
@@ -159,7 +156,7 @@ def open_generated(study: AugmentationStudy, fold: Fold, folder: Path) -> tuple[
                 "augmentation.ratios"
             )
     try:
-        values = values_of(images, study.settings)
+        values = study.endpoint.values(images)
     except KeyError:
         raise DataError(
             f"{folder}: generated images have no number {study.settings.number!r}; write a labels.csv with such a "
@@ -203,7 +200,7 @@ def _from_generator(study: AugmentationStudy, fold: Fold, seed: int, folder: Pat
     if study.settings.endpoint != "severity":
         return run, Examples(sample_classes(run, labels, drawn), labels, np.zeros(len(labels)))
     random = np.random.default_rng(drawn)
-    real_labels, real_values = class_labels(fold.learn), values_of(fold.learn, study.settings)
+    real_labels, real_values = class_labels(fold.learn), study.endpoint.values(fold.learn)
     values = np.array([random.choice(real_values[real_labels == label]) for label in labels])
     return run, Examples(run.sample(len(labels), values[:, None], seed=drawn), labels, values)
 
@@ -239,7 +236,7 @@ def check_program(study: AugmentationStudy, source: str) -> Path:
         GankitError: it is not there, or is named only in a file of settings, which is no reason to trust it.
     """
     setting = f"augmentation.others.{source}.command"
-    program = user_path(str(study.settings.others[source].command))
+    program = user_path(str(study.settings.outside[source].command))
     if not program.is_file():
         raise RunError(f"{setting}: there is no file {program}; name a program's file, without arguments")
     check_trust(program, setting)
@@ -293,16 +290,13 @@ def _copies(
     views: list[list[Thumbnail]], others: list[Thumbnail], threshold: float = NEAR_COPY
 ) -> tuple[Indices, Indices, NDArray[np.bool_]]:
     """All p pairs of copies: (p,) places of images, given by their views, and of the others; and whether exact."""
-    places, other_places, exactly = [np.zeros(0, int)], [np.zeros(0, int)], [np.zeros(0, bool)]
-    for view in views:
-        for i, j, _, exact in duplicates(view, others, threshold):
-            places.append(i)
-            other_places.append(j)
-            exactly.append(exact)
-    codes = np.concatenate(places) * len(others) + np.concatenate(other_places)
+    none = np.zeros(0, int), np.zeros(0, int), np.zeros(0), np.zeros(0, bool)
+    batches = [none, *itertools.chain.from_iterable(duplicates(view, others, threshold) for view in views)]
+    places, other_places, _, exactly = map(np.concatenate, zip(*batches, strict=True))
+    codes = places * len(others) + other_places
     pairs, pair_of = np.unique(codes, return_inverse=True)  # an image that is like its own mirror image counts once
     is_exact = np.zeros(len(pairs), bool)
-    is_exact[pair_of[np.concatenate(exactly)]] = True
+    is_exact[pair_of[exactly]] = True
     return pairs // len(others), pairs % len(others), is_exact
 
 

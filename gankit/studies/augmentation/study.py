@@ -3,7 +3,7 @@
 import functools
 import itertools
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from functools import cached_property
 from pathlib import Path
 from typing import Any, final
@@ -24,7 +24,7 @@ from gankit.studies.augmentation.sources import check_sources, digests_of_others
 from gankit.studies.fitting import time_fit
 from gankit.studies.jobs import Job, Outcome, failures
 from gankit.studies.kinds import GENERATOR, KINDS, Arm
-from gankit.studies.labelled import content_digest, generator_of_part, groups_of, refuse_conditions, run_facts
+from gankit.studies.labelled import content_digest, generator_of_part, refuse_conditions, run_facts
 from gankit.studies.study import Refuse, Results, Study, Work, write_metrics
 from gankit.studies.trainings import check_training, time_training
 from gankit.terminal.text import as_columns
@@ -77,6 +77,11 @@ class AugmentationStudy(Study):
         """The fold of a number, from 1."""
         return self.folds[number - 1]
 
+    @cached_property
+    def endpoint(self) -> Endpoint:
+        """What is judged."""
+        return Endpoint(self)
+
     @property
     def outputs(self) -> int:
         """How many outputs a classifier has: one for each class, or 1 for a number."""
@@ -119,16 +124,21 @@ class AugmentationStudy(Study):
 
     def work(self, jobs: Path) -> list[Work]:
         """The images of every source in every fold, and then every variant, fold by fold."""
-        self._check_networks()
+        settings, learn = self.settings, self.fold(1).learn
+        generator = self.generator_experiment(self.experiment.training.seed)
+        if settings.estimator is not None:  # Refuses what could not be trained, before anything is written
+            FeatureLearner(settings, learn, 0)
+        else:
+            settings.new_network(learn.image, self.outputs)
+        if settings.generator:
+            check_training(generator, learn)
         check_sources(self, jobs.parent)
-        own = [source for source in self.settings.sources if source == GENERATOR]
-        others = [source for source in self.settings.sources if source != GENERATOR]
-        steps = 1 if self.settings.estimator else self.settings.steps
-        first = self.generator_experiment(self.experiment.training.seed)
-        time_generator = functools.partial(time_training, first, data=self.fold(1).learn)
+        own = self._source_jobs([GENERATOR] if settings.generator else [])
+        steps = 1 if settings.estimator else settings.steps
+        time_generator = functools.partial(time_training, generator, data=learn)
         return [
-            Work("generator", self._source_jobs(own), self.experiment.training.steps, time_generator, first=True),
-            Work("", self._source_jobs(others), 1, lambda threads: 1.0, first=True),
+            Work("generator", own, self.experiment.training.steps, time_generator, first=True),
+            Work("", self._source_jobs(settings.outside), 1, lambda threads: 1.0, first=True),
             Work("classifier", self._training_jobs(), steps, self._time_classifier),
         ]  # fmt: skip
 
@@ -137,7 +147,7 @@ class AugmentationStudy(Study):
         data = self.division.dataset.subset(self.division.cases)
         return {"the data": content_digest(data), **digests_of_others(self)}
 
-    def _source_jobs(self, sources: Sequence[str]) -> list[Job]:
+    def _source_jobs(self, sources: Iterable[str]) -> list[Job]:
         return [
             Job(name, functools.partial(make_images, self, fold.number, source, seed))
             for fold, source in itertools.product(self.folds, sources)
@@ -158,16 +168,6 @@ class AugmentationStudy(Study):
                     trainings.setdefault(name, Job(name, run))
         return list(trainings.values())
 
-    def _check_networks(self) -> None:
-        """Refuse what could not be trained, before anything is written."""
-        settings, learn = self.settings, self.fold(1).learn
-        if settings.estimator is not None:
-            FeatureLearner(settings, learn, 0)
-        else:
-            settings.new_network(learn.image, self.outputs)
-        if settings.generator:
-            check_training(self.generator_experiment(self.experiment.training.seed), learn)
-
     def _time_classifier(self, threads: int | None) -> float:
         """Seconds of a step with classical augmentation, which is the slowest; of an estimator's whole training."""
         fold, settings = self.fold(1), self.settings
@@ -183,7 +183,6 @@ class AugmentationStudy(Study):
         cells, lacking = read_cells(self, outcomes, folder)
         findings = judge(self, outcomes, cells, lacking)
         metrics = {**findings, "protocol": self._protocol(outcomes, folder), "flow": flow(self.division)}
-        metrics["notes"] = [*findings["notes"], *self.division.notes]
         metrics["failures"] = failures(outcomes)
         write_tables(self, metrics, cells, folder)
         write_metrics(folder, metrics)
@@ -192,16 +191,15 @@ class AugmentationStudy(Study):
     def _protocol(self, outcomes: Mapping[str, Outcome], folder: Path) -> dict[str, Any]:
         settings, division = self.settings, self.division
         data, cases = division.dataset, division.cases
-        endpoint, groups = Endpoint(self), groups_of(data, cases)
         return {
             "data": self.experiment.data.title,
             "image": list(data.image.shape),
             "digest": data.digest(cases),
             "cases": len(cases),
-            "groups": None if data.groups is None else len(np.unique(groups)),
-            "endpoint": endpoint.words,
+            "groups": None if data.groups is None else len(np.unique(data.groups[cases])),
+            "endpoint": self.endpoint.words,
             "margin": settings.margin,
-            "visible": endpoint.visible(data.subset(cases)),
+            "visible": self.endpoint.visible(data.subset(cases)),
             "folds": settings.folds,
             "repeats": settings.repeats,
             "reserve": HELD_OUT in settings.controls,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -17,8 +16,6 @@ from gankit.studies import labelled
 
 if TYPE_CHECKING:
     from gankit.studies.classifier.study import ClassifierStudy
-
-FEW_TEST_GROUPS = 10  # with fewer test groups of a class, intervals of its recall are very wide
 
 
 @dataclass(frozen=True)
@@ -105,8 +102,9 @@ def _draw_fold(dataset: Dataset, study: ClassifierStudy) -> tuple[Indices, Indic
     places = split_indices(dataset, study.experiment.data.split or "all")
     labels = labelled.class_labels(dataset)[places]
     groups = labelled.groups_of(dataset, places)
-    for label, name in enumerate(dataset.class_names):
-        if (count := len(np.unique(groups[labels == label]))) < 2:
+    counts = labelled.groups_of_classes(labels, groups, dataset.image.classes)
+    for name, count in zip(dataset.class_names, counts, strict=True):
+        if count < 2:
             raise DataError(
                 f"classifier: class {name!r} is in {count} group{'s' if count != 1 else ''} (patients) of "
                 f"{study.experiment.data.name}; a class must be in two or more, to learn from and to test on: "
@@ -125,23 +123,3 @@ def _draw_fold(dataset: Dataset, study: ClassifierStudy) -> tuple[Indices, Indic
         )
     train, test = sides[0]
     return places[train], places[test], folds
-
-
-def data_notes(split: Split) -> list[str]:
-    """What a reader of the numbers should know: identical images on both sides, classes with few test cases."""
-    notes, labels = [], labelled.class_labels(split.test)
-    train_labels = defaultdict[bytes, set[int]](set)  # by image, which may be in the training part more than once
-    train = zip(labelled.image_digests(split.train), labelled.class_labels(split.train).tolist(), strict=True)
-    for image, label in train:
-        train_labels[image].add(label)
-    test = zip(labelled.image_digests(split.test), labels.tolist(), strict=True)
-    twins = [(label, train_labels[image]) for image, label in test if image in train_labels]
-    if twins:
-        differ = sum(of_twins != {label} for label, of_twins in twins)
-        with_other_label = f", {differ} of them with another label" if differ else ""
-        notes.append(f"{len(twins)} test images are identical to training images{with_other_label}")
-    groups, unit = (np.arange(len(labels)), "cases") if split.test.groups is None else (split.test.groups, "groups")
-    for label, name in enumerate(split.test.class_names):
-        if (count := len(np.unique(groups[labels == label]))) < FEW_TEST_GROUPS:
-            notes.append(f"only {count} test {unit} of {name}: hardly anything can be told of this class")
-    return notes

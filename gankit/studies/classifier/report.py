@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from collections import defaultdict
 from collections.abc import Callable, Collection, Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -10,15 +11,16 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from scipy.special import softmax
 
+from gankit.errors import counted
 from gankit.evaluation.classification import SCORES
 from gankit.evaluation.design import Floats
 from gankit.files import write_csv
 from gankit.images.pictures import grid_png, png_uri
-from gankit.report.pages import draw_intervals, draw_lines, draw_png
-from gankit.studies.classifier.training import REGRESSION, load_outputs
+from gankit.report.pages import draw_intervals, draw_lines, draw_png, render
+from gankit.studies.classifier.training import REGRESSION, added_labels, load_outputs
 from gankit.studies.formats import NONE, interval, number, write_latex
 from gankit.studies.kinds import GENERATOR, Arm
-from gankit.studies.labelled import class_labels, numeric_facts
+from gankit.studies.labelled import class_labels, groups_of, groups_of_classes, image_digests, numeric_facts
 from gankit.studies.privacy import privacy_rows
 from gankit.studies.study import JOBS, Results, write_page
 from gankit.studies.trainings import finished_run
@@ -27,6 +29,7 @@ if TYPE_CHECKING:
     from gankit.studies.classifier.study import ClassifierStudy
 
 SHOWN = 16  # images of a class in a picture
+FEW_TEST_GROUPS = 10  # with fewer test groups of a class, intervals of its recall are very wide
 HEADLINES = (*SCORES, "AUC")
 PRESENCE = ("sensitivity", "specificity", "AUC")  # scores of a grouping
 
@@ -158,6 +161,25 @@ def _predictions(study: ClassifierStudy, logits: dict[Arm, Floats], seeds: list[
     ]
 
 
+def notes(study: ClassifierStudy) -> list[str]:
+    """What a reader of the numbers should know, such as identical images in both parts, and classes of few cases."""
+    train, test = study.split.train, study.split.test
+    train_labels = defaultdict[bytes, set[int]](set)  # by image, which may be in the training part more than once
+    for image, label in zip(image_digests(train), class_labels(train), strict=True):
+        train_labels[image].add(label)
+    tested = zip(image_digests(test), class_labels(test), strict=True)
+    counts = groups_of_classes(class_labels(test), groups_of(test), test.image.classes)
+    text = render(
+        "gankit.studies", "classifier/notes.txt.j2", settings=study.settings, has_groups=test.groups is not None,
+        # For each test image that is a training image, too: whether its label is the same there
+        twins=[train_labels[image] == {label} for image, label in tested if image in train_labels],
+        few={name: n for name, n in zip(test.class_names, counts, strict=True) if n < FEW_TEST_GROUPS},
+        nothing_added=any(arm.source for arm in study.arms()) and not len(added_labels(study)),
+        needs_generators=study.needs_generators, counted=counted,
+    )  # fmt: skip
+    return text.split("\n")[:-1]
+
+
 def write_report(study: ClassifierStudy, results: Results) -> None:
     """Write `report.html` into the study's folder."""
     metrics = results.values
@@ -201,8 +223,11 @@ def _pictures(study: ClassifierStudy, results: Results) -> dict[str, bytes]:
     if "regression" in metrics:
         figures[f"{settings.regression}, by the first seed"] = _draw_regression(study, results.folder)
     if arms:
-        curves = {arm: [_loss_curve(values["losses"], settings.steps)] for arm, values in arms.items()}
-        figures["Losses"] = draw_lines(curves, "optimiser step", "training loss, mean of seeds")
+        losses: dict[str, Any] = {}
+        for arm, values in arms.items():  # means over equal spans of a training, each at the middle of its span
+            middles = (np.arange(len(values["losses"])) + 0.5) * settings.steps / len(values["losses"])
+            losses[arm] = [(middles, values["losses"])]
+        figures["Losses"] = draw_lines(losses, "optimiser step", "training loss, mean of seeds")
     return figures
 
 
@@ -217,8 +242,3 @@ def _draw_regression(study: ClassifierStudy, folder: Path) -> bytes:
         axes.set(xlabel=f"true {name}", ylabel=f"predicted {name}")
 
     return draw_png(draw)
-
-
-def _loss_curve(losses: list[float], steps: int) -> tuple[Any, Any]:
-    """Mean losses over equal spans of a training, each at the middle of its span: (steps, losses)."""
-    return (np.arange(len(losses)) + 0.5) * steps / len(losses), losses

@@ -19,10 +19,10 @@ from gankit.report.pages import render
 from gankit.runs.classifiers import FILE, Classifier, load_classifier
 from gankit.studies import labelled
 from gankit.studies.classifier.arms import ARMS, BAR
-from gankit.studies.classifier.data import Split, data_notes, split_data
+from gankit.studies.classifier.data import Split, split_data
 from gankit.studies.classifier.judging import judge
-from gankit.studies.classifier.report import HEADLINES, difference_rows, score_rows, write_report, write_tables
-from gankit.studies.classifier.training import REGRESSION, added_labels, train_arm, train_regression, training_set
+from gankit.studies.classifier.report import HEADLINES, difference_rows, notes, score_rows, write_report, write_tables
+from gankit.studies.classifier.training import REGRESSION, train_arm, train_regression, training_set
 from gankit.studies.fitting import FitSettings, time_fit
 from gankit.studies.jobs import Job, Outcome
 from gankit.studies.kinds import GENERATOR, Arm
@@ -30,7 +30,7 @@ from gankit.studies.privacy import judge_privacy
 from gankit.studies.reading import load_study
 from gankit.studies.study import JOBS, Refuse, Results, Study, Work, distinct, write_metrics
 from gankit.studies.trainings import RUN, check_training, time_training, train_or_resume
-from gankit.studies.worker import check_made
+from gankit.studies.worker import made_file
 from gankit.terminal.text import as_columns
 
 __all__ = ["Classifier", "load_classifier", "load_classifier_study", "run_classifier_study"]
@@ -180,21 +180,8 @@ class ClassifierStudy(Study):
         It is that of the bar to beat where there is one, else of the first arm.
         """
         arm, seed = next((arm for arm in arms if arm.role == BAR), arms[0]), self.experiment.training.seed
-        job = folder / JOBS / f"{arm.name}-{seed}"
-        check_made(job, FILE)
-        shutil.copyfile(job / FILE, folder / FILE)
+        shutil.copyfile(made_file(folder / JOBS / f"{arm.name}-{seed}", FILE), folder / FILE)
         return {"file": FILE, "arm": arm.name, "seed": seed}
-
-    def _notes(self) -> list[str]:
-        settings, notes = self.settings, data_notes(self.split)
-        if settings.seeds == 1:
-            notes.append("one seed: intervals leave out what another seed would change, and are too short")
-        if any(arm.source for arm in self.arms()) and not len(added_labels(self)):
-            notes.append("nothing is added in any arm: the classes to fill up have images enough for synthetic_fill")
-        if self.needs_generators and (settings.generators or settings.seeds) < settings.seeds:
-            few = f"{settings.generators} generator{'s' if settings.generators != 1 else ''}"
-            notes.append(f"{few} for {settings.seeds} seeds: intervals leave out a part of their spread")
-        return notes
 
     def _protocol(self, outcomes: Mapping[str, Outcome], folder: Path) -> dict[str, Any]:
         settings, split = self.settings, self.split
@@ -212,7 +199,7 @@ class ClassifierStudy(Study):
             "seeds": self.seeds(settings.seeds),
             "steps": settings.steps,
             "intervals": json.loads(render("gankit.studies", "classifier/intervals.json.j2")),
-            "notes": self._notes(),
+            "notes": notes(self),
             "threads": max((outcome.threads for outcome in outcomes.values()), default=0),
             **labelled.run_facts(self, outcomes, folder),
         }  # fmt: skip

@@ -19,7 +19,7 @@ from gankit.studies.kinds import KINDS, Arm, Examples, Labels, sample_classes
 from gankit.studies.labelled import class_counts, class_labels, numeric_facts
 from gankit.studies.study import JOBS
 from gankit.studies.trainings import finished_run
-from gankit.studies.worker import check_made
+from gankit.studies.worker import made_file
 from gankit.version import __version__
 
 if TYPE_CHECKING:
@@ -116,7 +116,4 @@ def load_outputs(folder: Path, name: str, seeds: list[int]) -> Floats:
     Raises:
         RunError: what a job wrote was changed or lost since.
     """
-    jobs = [folder / JOBS / f"{name}-{seed}" for seed in seeds]
-    for job in jobs:
-        check_made(job, OUTPUTS)
-    return np.stack([np.load(job / OUTPUTS) for job in jobs])
+    return np.stack([np.load(made_file(folder / JOBS / f"{name}-{seed}", OUTPUTS)) for seed in seeds])
