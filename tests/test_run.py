@@ -21,7 +21,7 @@ from gankit.errors import GankitError, RunError
 from gankit.report import write_report
 from gankit.runs import checkpoint, networks, walk
 from gankit.runs.networks import generate_batches, recompute_norms
-from gankit.runs.record import check_same_data
+from gankit.runs.record import check_same_data, check_same_images, record_run
 from gankit.runs.sampling import write_samples
 from gankit.terminal.text import progress_bar
 
@@ -170,6 +170,36 @@ def test_conditions_in_their_own_units(small: Small, tmp_path: Path) -> None:
     for wrong in ("severe", [math.nan], [None]):
         with pytest.raises(RunError, match="conditions must be 1 finite numbers"):
             run.sample(2, labels=wrong)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(("dtype", "rounding"), [("uint8", 1.0), ("uint16", 1.0), ("float32", 0.01)])
+def test_images_of_low_contrast_cannot_be_exchanged_unseen(dtype: str, rounding: float) -> None:
+    """Their means differ by a few grey levels, less than a hundredth of the range of 16 bits."""
+    draw = np.random.default_rng(0)
+    first, second = (
+        np.round(draw.uniform(40, 60, (24, 1, 1, 1)) + draw.uniform(0, 5, (24, 1, 8, 8))).astype(dtype)
+        for _ in range(2)
+    )
+    value_range = {"uint8": (0, 255), "uint16": (0, 65535), "float32": (-1024, 3071)}[dtype]
+
+    def data(images: Any) -> gankit.Dataset:
+        made: gankit.Dataset = gankit.wrap("dataset", images, value_range=value_range)
+        return made
+
+    image = {"channels": 1, "height": 8, "width": 8}
+    before = record_run(gankit.load("wgan-gp"), data(first), image=image, device="cpu", held_out=0)
+    older = before.model_copy(update={"image_means": [round(mean, 5) for mean in before.image_means]})
+    rounded = first.copy()
+    rounded[:, :, :3] += np.array(rounding, dtype)  # three of eight rows
+    for record in (before, older):
+        check_same_images(Path("run"), record, data(first), None)
+        check_same_images(Path("run"), record, data(rounded), None)
+        with pytest.raises(RunError, match="as many images, but other ones"):
+            check_same_images(Path("run"), record, data(second), None)
+    one = first.copy()
+    one[11] += np.array(1, dtype)
+    with pytest.raises(RunError, match="as many images, but other ones"):
+        check_same_images(Path("run"), before, data(one), None)
 
 
 def test_written_samples_hold_the_same_pixels(conditional: gankit.Run, tmp_path: Path) -> None:

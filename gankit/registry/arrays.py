@@ -1,6 +1,5 @@
 """A data set made of arrays, of pictures, or of another library's data set."""
 
-import contextlib
 import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -57,13 +56,11 @@ def _unpack(items: Any) -> tuple[NDArray[Any], list[Any] | None, list[str]]:
     """The images of an array, a list of pictures, or a data set of another library; its labels; and keys not read."""
     if isinstance(items, (np.ndarray, Tensor)):
         return as_array(items, "images"), None, []
-    count = None
-    with contextlib.suppress(Exception):  # any, of what has no length
+    kind = type(items)  # `len` and brackets look there, too
+    if isinstance(items, (str, Mapping)) or not (hasattr(kind, "__len__") and hasattr(kind, "__getitem__")):
+        raise DataError(f"images are of type {kind.__name__}; an array, a list or a data set with len() is needed")
+    with blame(DataError, f"len() of the images, a {kind.__name__}, failed:"):
         count = len(items)
-    if count is None or isinstance(items, (str, Mapping)) or not hasattr(items, "__getitem__"):
-        raise DataError(
-            f"images are of type {type(items).__name__}; an array, a list or a data set with len() is needed"
-        )
     images: list[NDArray[Any]] = []
     labels: list[Any] = []
     not_read: dict[str, None] = {}

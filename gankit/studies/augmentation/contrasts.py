@@ -24,7 +24,7 @@ def contrast(
 
     "low" and "high" are the ends of the 95 % interval, "low90" and "high90" those of the 90 % interval; "visible" is
     the smallest true difference that such a study would find with a probability of 80 %. Without any fold all entries
-    are None, with a single one all but "value".
+    are None; with a single one, or where neither folds nor patients make a difference, all but "value".
 
     Args:
         differences: of gains, one (generators, seeds) array for each fold; every fold has seeds of its own.
@@ -49,6 +49,8 @@ def contrast(
     of_patients = overlap * float(np.mean(patient_variances))
     of_one_patient = overlap * patient_step**2 / len(differences)
     estimate = _widen(of_folds, of_patients, of_one_patient)
+    if not estimate.varies:
+        return {**UNKNOWN, "value": of_folds.value}
     (low, high), (low90, high90) = estimate.interval(), estimate.interval(1 - 2 * LEVEL)
     return {
         "value": estimate.value, "low": low, "high": high, "low90": low90, "high90": high90, "p": estimate.p_value,
@@ -80,7 +82,9 @@ def verdict(primary: Mapping[str, Any], margin: float, has_remedy: bool) -> dict
     """
     value, p = primary["value"], primary["p"]
     if value is None or p is None:
-        return {"word": "no evidence", "why": "too few folds have both sides"}
+        several = len(primary["chosen"]) > 1
+        why = "the folds do not differ, so that its error is unknown" if several else "too few folds have both sides"
+        return {"word": "no evidence", "why": why}
     if -margin < primary["low90"] and primary["high90"] < margin:
         return {"word": "equivalent", "why": f"the 90 % interval lies within {margin:g} of no difference"}
     if p >= LEVEL:
