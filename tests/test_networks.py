@@ -242,7 +242,7 @@ def test_sizes_near_a_large_one_are_named() -> None:
         (
             "critic",
             {"widths": [4] * 5},
-            "halves the image 5 times, .+: give critic.widths at most 4 numbers, or change",
+            "halves the image 5 times, .+: give critic.widths at most 4 numbers, or",
         ),
         ("critic", {"norm": "batch"}, "norm"),
         ("generator", {"width": 0}, "width"),
@@ -258,7 +258,7 @@ def test_a_critic_that_cannot_halve_an_odd_image_says_what_works() -> None:
     advice = r"halves the image 1 time, which 5x7 does not allow: set critic.stem=conv and critic.widths=\[8\], or"
     with pytest.raises(PartError, match=advice):
         gankit.build("critic", "resnet", image, width=8)
-    with pytest.raises(PartError, match="give critic.widths at most 1 number, or"):
+    with pytest.raises(PartError, match=r"give critic\.widths at most 1 number, or"):
         gankit.build("critic", "resnet", image, width=8, stem="conv")
     critic = gankit.build("critic", "resnet", image, stem="conv", widths=[8])
     assert critic(torch.rand(2, 1, 5, 7)).shape == (2,)
