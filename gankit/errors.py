@@ -6,6 +6,7 @@ import re
 import sys
 from collections.abc import Collection, Iterator, Sequence
 from itertools import islice
+from pathlib import Path
 
 MOST_LISTED = 40
 """The largest number of known names that an error lists."""
@@ -143,6 +144,24 @@ def blame(kind: type[GankitError], text: str) -> Iterator[None]:
         if isinstance(error, GankitError) or is_fault_of_machine(error):
             raise
         raise kind(f"{text} {typed_line(error, 200)}") from error
+
+
+@contextlib.contextmanager
+def report_lost(folder: Path) -> Iterator[None]:
+    """Turn the error of a file that is not found into one that says so, where the folder that the block writes is lost.
+
+    Raises:
+        RunError: the folder was moved or deleted.
+    """
+    try:
+        yield
+    except FileNotFoundError as error:
+        if folder.exists():
+            raise
+        raise RunError(
+            f"{folder} is gone: it was moved or deleted while gankit was writing there; put it back, or name where it "
+            "is now, to go on (a run with gankit resume); or start anew"
+        ) from error
 
 
 def is_short_of_memory(error: BaseException) -> bool:

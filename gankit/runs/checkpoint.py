@@ -47,7 +47,7 @@ def save(folder: Path, step: int, state: Mapping[str, Any], every: int = 1, best
         OSError: it cannot be written.
     """
     path = folder / ("best.pt" if best else f"step-{step:08d}.pt")
-    folder.mkdir(parents=True, exist_ok=True)
+    folder.mkdir(exist_ok=True)  # not its parents: a run's folder may have been moved
     buffer = io.BytesIO()
     torch.save({"format": FORMAT, "step": step, "state": dict(state)}, buffer)
     seal(buffer)
