@@ -2,6 +2,7 @@
 
 import contextlib
 import difflib
+import errno
 import re
 import sys
 from collections.abc import Collection, Iterator, Sequence
@@ -118,6 +119,8 @@ def plain_words(error: Exception) -> str | None:
         # Only folders are made where nothing of their name may be
         in_the_way = "a file is in the place of a folder: move it, or choose another folder"
         said = in_the_way if isinstance(error, FileExistsError) else error.strerror or error
+        if isinstance(error, PermissionError) or error.errno == errno.EROFS:
+            said = f"{said}; allow it, work on a copy, or name another --out where the command takes one"
         return unbroken(f"{f'{error.filename}: ' if error.filename else ''}{said}")
     reason = next(iter(str(error).splitlines()), "it is used up")
     if is_short_of_memory(error):
