@@ -173,14 +173,8 @@ def is_short_of_memory(error: BaseException) -> bool:
     NumPy raises a MemoryError, or a ValueError where a size is beyond all numbers; torch a RuntimeError with different
     texts by device.
     """
-    signs = (
-        "out of memory",
-        "allocate memory",
-        "ALLOC_FAILED",
-        "array is too big",
-        "Maximum allowed dimension",
-        "Storage size calculation overflowed",
-    )
+    signs = ("out of memory", "allocate memory", "ALLOC_FAILED", "array is too big", "Maximum allowed dimension",
+             "Storage size calculation overflowed")  # fmt: skip
     is_possible = isinstance(error, (RuntimeError, ValueError))
     return isinstance(error, MemoryError) or (is_possible and any(sign in str(error) for sign in signs))
 

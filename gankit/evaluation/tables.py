@@ -178,8 +178,7 @@ def notes(report: dict[str, Any]) -> list[str]:
     lines = [f"{row.title.removesuffix(f' ({row.features})')}: {row.meaning.words}" for row in rows(report)
              if row.meaning.words]  # fmt: skip
     if any(entry["real_vs_real"] for entry in report["metrics"].values()):
-        n = _common_n(report)
-        each = between = f", {n} images each" if n else ""
+        each = between = f", {n} images each" if (n := _common_n(report)) else ""
         if {"n_real_groups", "n_fake_groups"} & set(report["protocol"]):  # the other half may then have more images
             one_of_each = ", one of each group" if "n_real_groups" in report["protocol"] else ""
             images = f"{n} images" if n else 'the images of the column "at n"'

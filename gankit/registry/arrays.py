@@ -224,17 +224,11 @@ class Arrays(Dataset):
     """
 
     def __init__(
-        self,
-        images: Any,
-        *,
-        labels: ArrayLike | None = None,
-        class_names: Sequence[str] | None = None,
-        groups: ArrayLike | None = None,
-        agreement: ArrayLike | None = None,
-        facts: Mapping[str, ArrayLike] | None = None,
-        value_range: tuple[float, float] | None = None,
+        self, images: Any, *, labels: ArrayLike | None = None, class_names: Sequence[str] | None = None,
+        groups: ArrayLike | None = None, agreement: ArrayLike | None = None,
+        facts: Mapping[str, ArrayLike] | None = None, value_range: tuple[float, float] | None = None,
         mirror: Callable[[Any], Any] | None = flip_left_right,
-    ) -> None:
+    ) -> None:  # fmt: skip
         images, item_labels, other_keys = _unpack(images)
         self._not_read = other_keys if labels is None and item_labels is None else []
         if images.ndim == 4 and images.shape[3] in (1, 3, 4) and images.shape[1] > 4:

@@ -78,11 +78,9 @@ def plain(state: Any) -> Any:
 
 
 def restore(
-    folder: Path,
-    device: str | torch.device = "cpu",
-    load: Callable[[dict[str, Any]], object] = lambda state: None,
-    mmap: bool = False,
-) -> Restored | None:
+    folder: Path, device: str | torch.device = "cpu",
+    load: Callable[[dict[str, Any]], object] = lambda state: None, mmap: bool = False,
+) -> Restored | None:  # fmt: skip
     """The newest checkpoint that can be read and loaded, or None where there is none.
 
     `load` loads a state, into networks for example; if it raises a RunError, an older checkpoint is tried. Tensors are
