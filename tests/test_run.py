@@ -202,6 +202,31 @@ def test_images_of_low_contrast_cannot_be_exchanged_unseen(dtype: str, rounding:
         check_same_images(Path("run"), before, data(one), None)
 
 
+@pytest.mark.parametrize(
+    ("was", "edited", "message"),
+    [
+        ("value_range = [0.0, 255.0]", "value_range = [0.0, 100.0]", r"range was \[0.0, 255.0\], is \[0.0, 100.0\]"),
+        ("value_range = [0.0, 255.0]", "value_range = [255.0, 0.0]", "two numbers, the smaller one first"),
+        ('dtype = "uint8"', 'dtype = "uint16"', r"run\.dtype was uint8, is uint16; put it back"),
+        ('class_names = ["0", "1"]', 'class_names = ["1", "0"]', r"run.class_names was .+; put it back"),
+        ("label_counts = [20, 20]", "label_counts = [20, 20, 1]", "label_counts need a value for each of 2 classes"),
+        ("label_counts = [20, 20]", "label_counts = [0, 0]", "label_counts counts no image"),
+        ("label_counts = [20, 20]", "label_counts = [-1, 20]", r"label_counts\.0: .+ greater than or equal to 0"),
+        ("images = 40", "images = 0", r"run\.images: .+ greater than or equal to 1"),
+        ("threads = 1", "threads = 1000000", r"run\.threads: .+ less than or equal to 4096"),
+    ],
+)  # fmt: skip
+def test_a_record_that_was_changed_by_hand_is_refused(
+    was: str, edited: str, message: str, conditional: gankit.Run
+) -> None:
+    file = conditional.path / "experiment.toml"
+    settings, record = file.read_text().split("[run]\n")
+    assert was in record
+    file.write_text(f"{settings}[run]\n{record.replace(was, edited, 1)}")
+    with pytest.raises(GankitError, match=message):
+        gankit.open_run(conditional.path).sample(2)
+
+
 def test_written_samples_hold_the_same_pixels(conditional: gankit.Run, tmp_path: Path) -> None:
     folder = write_samples(conditional, tmp_path / "out", 5, "1", seed=3)
     images = [np.asarray(Image.open(folder / f"{i:05d}.png")).transpose(2, 0, 1) for i in range(5)]
