@@ -2,10 +2,12 @@
 
 import contextlib
 import difflib
+import errno
 import re
 import sys
 from collections.abc import Collection, Iterator, Sequence
 from itertools import islice
+from pathlib import Path
 
 MOST_LISTED = 40
 """The largest number of known names that an error lists."""
@@ -117,6 +119,8 @@ def plain_words(error: Exception) -> str | None:
         # Only folders are made where nothing of their name may be
         in_the_way = "a file is in the place of a folder: move it, or choose another folder"
         said = in_the_way if isinstance(error, FileExistsError) else error.strerror or error
+        if isinstance(error, PermissionError) or error.errno == errno.EROFS:
+            said = f"{said}; allow it, work on a copy, or name another --out where the command takes one"
         return unbroken(f"{f'{error.filename}: ' if error.filename else ''}{said}")
     reason = next(iter(str(error).splitlines()), "it is used up")
     if is_short_of_memory(error):
@@ -145,20 +149,32 @@ def blame(kind: type[GankitError], text: str) -> Iterator[None]:
         raise kind(f"{text} {typed_line(error, 200)}") from error
 
 
+@contextlib.contextmanager
+def report_lost(folder: Path) -> Iterator[None]:
+    """Turn the error of a file that is not found into one that says so, where the folder that the block writes is lost.
+
+    Raises:
+        RunError: the folder was moved or deleted.
+    """
+    try:
+        yield
+    except FileNotFoundError as error:
+        if folder.exists():
+            raise
+        raise RunError(
+            f"{folder} is gone: it was moved or deleted while gankit was writing there; put it back, or name where it "
+            "is now, to go on (a run with gankit resume); or start anew"
+        ) from error
+
+
 def is_short_of_memory(error: BaseException) -> bool:
     """Whether memory is used up, or too small for the sizes asked for.
 
     NumPy raises a MemoryError, or a ValueError where a size is beyond all numbers; torch a RuntimeError with different
     texts by device.
     """
-    signs = (
-        "out of memory",
-        "allocate memory",
-        "ALLOC_FAILED",
-        "array is too big",
-        "Maximum allowed dimension",
-        "Storage size calculation overflowed",
-    )
+    signs = ("out of memory", "allocate memory", "ALLOC_FAILED", "array is too big", "Maximum allowed dimension",
+             "Storage size calculation overflowed")  # fmt: skip
     is_possible = isinstance(error, (RuntimeError, ValueError))
     return isinstance(error, MemoryError) or (is_possible and any(sign in str(error) for sign in signs))
 

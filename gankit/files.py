@@ -20,7 +20,7 @@ from typing import BinaryIO
 
 import filelock
 
-from gankit.errors import BusyError, GankitError, RunError, not_in_utf8
+from gankit.errors import BusyError, GankitError, RunError, not_in_utf8, report_lost
 from gankit.terminal.text import harmless, say, to_cell
 
 LOCK, HOLDER = ".lock", ".lock-holder"
@@ -260,11 +260,12 @@ def sole_writer(folder: Path) -> Iterator[None]:
 
     Raises:
         BusyError: another process writes there; says which.
+        RunError: the folder was moved or deleted meanwhile.
     """
     made = [path for path in (folder, *folder.parents) if not path.exists()]
     folder.mkdir(parents=True, exist_ok=True)
     try:
-        with locked(folder, folder / LOCK):
+        with report_lost(folder), locked(folder, folder / LOCK):
             remove_unfinished(folder)
             yield
     finally:

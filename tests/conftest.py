@@ -192,7 +192,10 @@ def _small_run(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path
 
 @pytest.fixture
 def plain(_small_run: Callable[[str], Path], tmp_path: Path) -> gankit.Run:
-    """A run of `small` in a folder of this test's own, without labels."""
+    """A run of `small` in a folder of this test's own, without labels.
+
+    Its experiment names the session's arrays.npz, which no test may change.
+    """
     import gankit
 
     return gankit.open_run(shutil.copytree(_small_run("false"), tmp_path / "plain"))
@@ -200,7 +203,7 @@ def plain(_small_run: Callable[[str], Path], tmp_path: Path) -> gankit.Run:
 
 @pytest.fixture
 def conditional(_small_run: Callable[[str], Path], tmp_path: Path) -> gankit.Run:
-    """A run of `small` in a folder of this test's own, on classes."""
+    """A run of `small` in a folder of this test's own, on classes; its experiment names the session's arrays, too."""
     import gankit
 
     return gankit.open_run(shutil.copytree(_small_run("true"), tmp_path / "conditional"))
@@ -208,7 +211,10 @@ def conditional(_small_run: Callable[[str], Path], tmp_path: Path) -> gankit.Run
 
 @pytest.fixture(scope="session")
 def one_step_runs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, gankit.Run]:
-    """Trained for one step: without labels, on classes, on a float condition, and on classes with held-out images."""
+    """Trained for one step: without labels, on classes, on a float condition, and on classes with held-out images.
+
+    All tests share them, and the d.npz that their experiments name: no test may write there.
+    """
     import numpy as np
 
     import gankit
@@ -233,7 +239,7 @@ def one_step_runs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, gankit.
 
 @pytest.fixture
 def copied_run(one_step_runs: dict[str, gankit.Run], tmp_path: Path) -> gankit.Run:
-    """A run on classes in a folder of this test's own."""
+    """A run on classes in a folder of this test's own; its experiment names the session's d.npz."""
     import gankit
 
     return gankit.open_run(shutil.copytree(one_step_runs["held"].path, tmp_path / "own"))

@@ -111,18 +111,24 @@ class Page:
         exec(compile("\n" * (block.line - 1) + block.text, "page", "exec"), self.space)
 
     def text(self, block: Block) -> None:
-        """Text below the comment `printed` is what the shell block above it prints.
+        """Text below the comment `printed` is what the shell block above it prints, in this order.
 
-        So is an evaluation, but for its warnings and for numbers, since the tests train shorter.
+        So is an evaluation, but for its warnings and for numbers, since the tests train shorter; `of another page`
+        stands above one of a run that the page does not train.
         """
-        lines = [line for line in block.lines if line != "..."]
+        lines, printed = [line for line in block.lines if line != "..."], self.printed.splitlines()
+        missing: list[str] = []
         if block.note == "printed":
-            assert [line for line in lines if line not in self.printed.splitlines()] == [], self.printed
-        elif (heading := re.match(r"fake: run (\S+), (\d+) images", block.text)) and heading[1] in self.counts:
-            found = re.sub(r"\d+", "0", self.printed).splitlines()
-            facts = [line for line in lines if ": " in line and not line.startswith("warning: ")]
-            assert [line for line in facts if re.sub(r"\d+", "0", line) not in found] == [], self.printed
+            assert lines, f"line {block.line}: a printed block without text"
+            rest = iter(printed)
+            missing = [line for line in lines if line not in rest]
+        elif block.note != "of another page" and (heading := re.match(r"fake: run (\S+), (\d+) images", block.text)):
+            assert heading[1] in self.counts, f"line {block.line}: the page trains no run {heading[1]}"
             assert self.counts[heading[1]] in (None, int(heading[2])), f"line {block.line}: evaluation.count is another"
+            found = [without_numbers(line) for line in printed]
+            wanted = [line for line in lines if not line.startswith("warning: ")]
+            missing = [line for line in wanted if without_numbers(line) not in found]
+        assert not missing, f"{missing} is not among the lines of:\n{self.printed}"
 
     def json(self, block: Block) -> None:
         json.loads(block.text)
@@ -175,6 +181,14 @@ class Page:
                 code = stop.code if isinstance(stop.code, int) else 0
         shown = self.capsys.readouterr()
         return code, shown.out + shown.err
+
+
+def without_numbers(line: str) -> str:
+    """What a line of an evaluation says but for numbers: in a row of the table the metric and what is better."""
+    cells = re.split(" {2,}", line)
+    if cells[0] == "metric":
+        return " ".join(cells)
+    return re.sub(r"\d+", "0", line) if ": " in line or len(cells) < 2 else f"{cells[0]}  {cells[1]}"
 
 
 def over_the_default(content: Mapping[str, Any]) -> dict[str, Any]:

@@ -273,6 +273,18 @@ def test_folds_that_agree_by_chance_are_not_taken_for_certainty() -> None:
     assert alike["low90"] < -0.02 < 0.02 < alike["high90"]  # nor for equivalence
 
 
+def test_nothing_is_concluded_from_folds_that_neither_differ_nor_have_a_patient_step() -> None:
+    """As of a number that both sides predict alike in every fold."""
+    for value in (0.0, 0.1):
+        found = contrast([np.full((1, 2), value)] * 4, 1 / 3, [0.0] * 4)
+        assert found["value"] == pytest.approx(value)
+        assert {found[key] for key in found.keys() - {"value"}} == {None}
+        told = verdict({**found, "chosen": [{}] * 4}, 0.02, has_remedy=True)
+        assert told == {"word": "no evidence", "why": "the folds do not differ, so that its error is unknown"}
+    single = {**contrast([np.full((1, 2), 0.1)], 1 / 3), "chosen": [{}]}
+    assert verdict(single, 0.02, has_remedy=True)["why"] == "too few folds have both sides"
+
+
 def test_an_interval_is_never_narrower_than_that_of_the_patients() -> None:
     near = [np.full((1, 2), value) for value in (0.1, 0.101, 0.102)]
     found = contrast(near, 0.5, patient_variances=[0.01, 0.02, 0.03])

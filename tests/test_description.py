@@ -100,14 +100,24 @@ def test_a_folder_around_the_classes_is_named(photos: Path, around: str) -> None
     assert len(data.dataset.class_names) == 3
 
 
-def test_rare_classes_are_told_where_networks_are_given_the_class() -> None:
-    def told(conditional: bool) -> list[str]:
-        table = {"name": "eyes", "size": 32, "counts": [9, 10, 1], "conditional": conditional}
+def test_rare_and_empty_classes_are_told_where_networks_are_given_the_class() -> None:
+    def told(counts: list[int], conditional: bool = True) -> list[str]:
+        table = {"name": "eyes", "size": 32, "counts": counts, "conditional": conditional}
         return data_warnings(prepare(DataTable.model_validate(table), 0))
 
-    advice = "merge it with another, or set data.conditional=false"
-    assert told(True) == [f"data.conditional: of class exotropia, normal there are fewer than 10 to train on: {advice}"]
-    assert told(False) == []
+    rare = "data.conditional: there are fewer than 10 images of"
+    assert told([9, 10, 1]) == [
+        f"{rare} each of the classes exotropia, normal to train on: merge them with others, or set "
+        "data.conditional=false"
+    ]
+    assert told([10, 10, 1]) == [
+        f"{rare} class normal to train on: merge it with another, or set data.conditional=false"
+    ]
+    assert told([0, 12, 10]) == ["data: no training image is of class exotropia: samples of it mean nothing"]
+    assert told([0, 12, 0]) == [
+        "data: no training image is of the classes exotropia, normal: samples of them mean nothing"
+    ]
+    assert told([9, 10, 1], conditional=False) == []
 
 
 def test_one_class_is_no_folder_around_others(photos: Path) -> None:

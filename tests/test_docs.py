@@ -164,6 +164,9 @@ PLANTED = {
     "bad experiment": ("```toml\n[training]\nstep = 1\n```", "did you mean"),
     "missing file": ("<!-- from examples/none.py -->\n```python\n```", "no such file"),
     "missing section": ("<!-- from examples/own_loss.py:none -->\n```python\n```", "section none"),
+    "empty output": ("<!-- printed -->\n```text\n...\n```", "without text"),
+    "other output": ("<!-- printed -->\n```text\na line\n```", "'a line'] is not among"),
+    "run of another page": ("```text\nfake: run none, 5 images   real: a, 5 images\n```", "trains no run none"),
     "old quotation": ("<!-- from examples/own_loss.py -->\n```python\nx = 1\n```", "not as in its file"),
 }
 
@@ -177,3 +180,29 @@ def test_planted_faults_are_found(
     [block] = blocks(text)
     with pytest.raises((AssertionError, gankit.GankitError), match=words):
         Page(capsys).run(block)
+
+
+EVALUATED = """fake: run a, 5 images   real: training images, 9 images
+metric       better        value  real-real
+FD (pixels)  lower   3.1 +- 0.2        1.0
+FD: a distance
+"""
+
+
+@pytest.mark.parametrize(
+    ("was", "shown", "line"),
+    [
+        ("FD (pixels)", "KID (pixels)", 2), ("lower ", "higher", 2), ("  real-real", "  fake-real", 1),
+        ("a distance", "distance", 3),
+    ],
+)  # fmt: skip
+def test_an_evaluation_on_a_page_has_the_rows_and_columns_that_are_printed(
+    was: str, shown: str, line: int, capsys: pytest.CaptureFixture[str]
+) -> None:
+    page = Page(capsys)
+    page.printed, page.counts = EVALUATED, {"a": 5}
+    [same] = blocks(f"```text\n{EVALUATED.replace('3.1 +- 0.2', '301.5 +- 20')}```")
+    page.run(same)
+    [other] = blocks(f"```text\n{EVALUATED.replace(was, shown)}```")
+    with pytest.raises(AssertionError, match="^" + re.escape(f"{other.lines[line:][:1]} is not among")):
+        page.run(other)

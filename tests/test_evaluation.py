@@ -188,6 +188,11 @@ def test_the_part_of_the_reals_that_plays_the_generator_has_one_image_of_each_of
     assert "each" not in repr(report).partition("fake-real: ")[2].partition("\n")[0]  # the other half has 20
     grouped = gankit.wrap("dataset", noise(30, 1), groups=np.arange(30) // 3)
     assert "stands for a generator has 10 images\n" in repr(evaluate(grouped, noise(41, 0), ["group-spy"]))
+    entry = report["metrics"]["group-spy"]
+    report["metrics"]["other"] = {**entry, "real_vs_real": {**entry["real_vs_real"], "n": 4}}
+    shown = repr(report)
+    assert '; the half that stands for a generator has the images of the column "at n", one of each group\n' in shown
+    assert "  at n" in shown.splitlines()[2]
 
 
 def test_a_standard_error_that_cannot_be_told_is_none() -> None:

@@ -20,7 +20,7 @@ import pytest
 
 import gankit
 from gankit import cache, cli
-from gankit.errors import BusyError, GankitError, RunError
+from gankit.errors import BusyError, GankitError, RunError, plain_words
 from gankit.evaluation.statistics import Statistics
 from gankit.evaluation.tables import is_table
 from gankit.files import (
@@ -211,6 +211,17 @@ def test_a_folder_without_rights_is_refused_before_the_work(tmp_path: Path, monk
         with pytest.raises(PermissionError) as caught:
             refuse(tmp_path / "new")
         assert Path(caught.value.filename).stem == "new"
+
+
+@pytest.mark.parametrize(
+    ("code", "advice"),
+    [(errno.EACCES, "; allow it, work on a copy"), (errno.EPERM, "; allow it"), (errno.EROFS, "; allow it"),
+     (errno.ENOSPC, "")],
+)  # fmt: skip
+def test_a_read_only_folder_is_told_with_what_to_do(code: int, advice: str) -> None:
+    said = str(plain_words(OSError(code, os.strerror(code), "runs/a")))
+    assert said.startswith(f"runs/a: {os.strerror(code)}{advice}")
+    assert ("--out" in said) == bool(advice)
 
 
 def test_a_lock_that_cannot_be_written_names_its_target(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -5,10 +5,12 @@ from __future__ import annotations
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -50,6 +52,16 @@ def interrupted_once(folder: Path) -> dict[str, Any]:
     if count(folder)["started"] == 1:
         raise KeyboardInterrupt
     return {"gone on": True}
+
+
+def lose_the_job(folder: Path) -> dict[str, Any]:
+    shutil.rmtree(folder)
+    return {}
+
+
+def lose_the_study(folder: Path) -> dict[str, Any]:
+    folder.parent.rename(folder.parent.with_name("moved"))
+    return {}
 
 
 def wait_for(file: Path, *, by: subprocess.Popen[Any] | processes.Started) -> None:
@@ -275,6 +287,16 @@ def test_other_errors_are_not_hidden(tmp_path: Path) -> None:
     with pytest.raises(ZeroDivisionError):
         run_jobs([Job("a", broken)], tmp_path, quiet=True)
     assert not (tmp_path / "a" / "result.json").exists()
+
+
+@pytest.mark.parametrize("lose", [lose_the_job, lose_the_study])
+def test_a_folder_that_is_moved_or_deleted_meanwhile_is_named_as_gone(
+    lose: Callable[[Path], dict[str, Any]], tmp_path: Path
+) -> None:
+    with pytest.raises(RunError, match=f"^{re.escape(str(tmp_path / 'jobs'))}.* is gone: .+ put it back"):
+        run_jobs([Job("a", lose), Job("b", count)], tmp_path / "jobs", quiet=True)
+    assert not (tmp_path / "jobs" / "b").exists()
+    assert run_jobs([Job("a", count)], tmp_path / "jobs", quiet=True)["a"].failure is None
 
 
 @pytest.mark.parametrize("names", [("a", "a"), ("a/b",), ("",), ("..",), ("a b",)])

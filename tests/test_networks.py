@@ -239,7 +239,11 @@ def test_sizes_near_a_large_one_are_named() -> None:
     ("kind", "settings", "message"),
     [
         ("generator", {"widths": [4, 4]}, "generator.widths has 2 numbers; a 16x16 image takes 3"),
-        ("critic", {"widths": [4] * 5}, "halves the image 5 times"),
+        (
+            "critic",
+            {"widths": [4] * 5},
+            "halves the image 5 times, .+: give critic.widths at most 4 numbers, or",
+        ),
         ("critic", {"norm": "batch"}, "norm"),
         ("generator", {"width": 0}, "width"),
     ],
@@ -247,6 +251,17 @@ def test_sizes_near_a_large_one_are_named() -> None:
 def test_settings_that_cannot_work(kind: str, settings: dict[str, object], message: str) -> None:
     with pytest.raises(PartError, match=message):
         gankit.build(kind, "resnet", ImageSpec(3, 16, 16), **settings)
+
+
+def test_a_critic_that_cannot_halve_an_odd_image_says_what_works() -> None:
+    image = ImageSpec(1, 5, 7)
+    advice = r"halves the image 1 time, which 5x7 does not allow: set critic.stem=conv and critic.widths=\[8\], or"
+    with pytest.raises(PartError, match=advice):
+        gankit.build("critic", "resnet", image, width=8)
+    with pytest.raises(PartError, match=r"give critic\.widths at most 1 number, or"):
+        gankit.build("critic", "resnet", image, width=8, stem="conv")
+    critic = gankit.build("critic", "resnet", image, stem="conv", widths=[8])
+    assert critic(torch.rand(2, 1, 5, 7)).shape == (2,)
 
 
 @pytest.mark.parametrize(

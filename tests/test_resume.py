@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import os
+import re
 import shutil
 import signal
 import sys
@@ -267,6 +268,22 @@ def test_a_run_that_started_from_another_resumes_without_it(small: Small, tmp_pa
     second = gankit.train(gankit.load("wgan-gp", *overrides), tmp_path / "second")
     first.path.rename(tmp_path / "moved")
     assert gankit.resume(second.path).steps == 2
+
+
+@pytest.mark.parametrize("more", [[], ["evaluation.every=3", "training.checkpoint_every=100"]])
+def test_a_run_that_is_moved_while_it_trains_goes_on_where_it_is(more: list[str], small: Small, tmp_path: Path) -> None:
+    experiment = gankit.load("wgan-gp", *small("training.steps=9", "training.sample_every=9", *more))
+    whole = gankit.train(experiment, tmp_path / "whole")
+
+    def move(row: dict[str, Any]) -> None:
+        if row["step"] == 3:
+            (tmp_path / "run").rename(tmp_path / "moved")
+
+    with pytest.raises(RunError, match=rf"^{re.escape(str(tmp_path / 'run'))} is gone: .+ gankit resume\); or start"):
+        gankit.train(experiment, tmp_path / "run", on_tick=move)
+    assert not (tmp_path / "run").exists(), "nothing is written into another folder of this name"
+    gankit.resume(tmp_path / "moved")
+    assert_same_run(whole.path, tmp_path / "moved")
 
 
 def test_other_images_of_the_same_number_are_refused(small: Small, arrays: Path, tmp_path: Path) -> None:

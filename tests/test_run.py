@@ -21,7 +21,7 @@ from gankit.errors import GankitError, RunError
 from gankit.report import write_report
 from gankit.runs import checkpoint, networks, walk
 from gankit.runs.networks import generate_batches, recompute_norms
-from gankit.runs.record import check_same_data
+from gankit.runs.record import check_same_data, check_same_images, record_run
 from gankit.runs.sampling import write_samples
 from gankit.terminal.text import progress_bar
 
@@ -170,6 +170,61 @@ def test_conditions_in_their_own_units(small: Small, tmp_path: Path) -> None:
     for wrong in ("severe", [math.nan], [None]):
         with pytest.raises(RunError, match="conditions must be 1 finite numbers"):
             run.sample(2, labels=wrong)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(("dtype", "rounding"), [("uint8", 1.0), ("uint16", 1.0), ("float32", 0.01)])
+def test_images_of_low_contrast_cannot_be_exchanged_unseen(dtype: str, rounding: float) -> None:
+    """Their means differ by a few grey levels, less than a hundredth of the range of 16 bits."""
+    draw = np.random.default_rng(0)
+    first, second = (
+        np.round(draw.uniform(40, 60, (24, 1, 1, 1)) + draw.uniform(0, 5, (24, 1, 8, 8))).astype(dtype)
+        for _ in range(2)
+    )
+    value_range = {"uint8": (0, 255), "uint16": (0, 65535), "float32": (-1024, 3071)}[dtype]
+
+    def data(images: Any) -> gankit.Dataset:
+        made: gankit.Dataset = gankit.wrap("dataset", images, value_range=value_range)
+        return made
+
+    image = {"channels": 1, "height": 8, "width": 8}
+    before = record_run(gankit.load("wgan-gp"), data(first), image=image, device="cpu", held_out=0)
+    older = before.model_copy(update={"image_means": [round(mean, 5) for mean in before.image_means]})
+    rounded = first.copy()
+    rounded[:, :, :3] += np.array(rounding, dtype)  # three of eight rows
+    for record in (before, older):
+        check_same_images(Path("run"), record, data(first), None)
+        check_same_images(Path("run"), record, data(rounded), None)
+        with pytest.raises(RunError, match="as many images, but other ones"):
+            check_same_images(Path("run"), record, data(second), None)
+    one = first.copy()
+    one[11] += np.array(1, dtype)
+    with pytest.raises(RunError, match="as many images, but other ones"):
+        check_same_images(Path("run"), before, data(one), None)
+
+
+@pytest.mark.parametrize(
+    ("was", "edited", "message"),
+    [
+        ("value_range = [0.0, 255.0]", "value_range = [0.0, 100.0]", r"range was \[0.0, 255.0\], is \[0.0, 100.0\]"),
+        ("value_range = [0.0, 255.0]", "value_range = [255.0, 0.0]", "two numbers, the smaller one first"),
+        ('dtype = "uint8"', 'dtype = "uint16"', r"run\.dtype was uint8, is uint16; put it back"),
+        ('class_names = ["0", "1"]', 'class_names = ["1", "0"]', r"run.class_names was .+; put it back"),
+        ("label_counts = [20, 20]", "label_counts = [20, 20, 1]", "label_counts need a value for each of 2 classes"),
+        ("label_counts = [20, 20]", "label_counts = [0, 0]", "label_counts counts no image"),
+        ("label_counts = [20, 20]", "label_counts = [-1, 20]", r"label_counts\.0: .+ greater than or equal to 0"),
+        ("images = 40", "images = 0", r"run\.images: .+ greater than or equal to 1"),
+        ("threads = 1", "threads = 1000000", r"run\.threads: .+ less than or equal to 4096"),
+    ],
+)  # fmt: skip
+def test_a_record_that_was_changed_by_hand_is_refused(
+    was: str, edited: str, message: str, conditional: gankit.Run
+) -> None:
+    file = conditional.path / "experiment.toml"
+    settings, record = file.read_text().split("[run]\n")
+    assert was in record
+    file.write_text(f"{settings}[run]\n{record.replace(was, edited, 1)}")
+    with pytest.raises(GankitError, match=message):
+        gankit.open_run(conditional.path).sample(2)
 
 
 def test_written_samples_hold_the_same_pixels(conditional: gankit.Run, tmp_path: Path) -> None:

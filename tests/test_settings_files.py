@@ -132,7 +132,7 @@ def test_an_error_in_a_recipe_names_it(monkeypatch: pytest.MonkeyPatch, tmp_path
     [
         ("e.toml", b"[data]\nname = \n", r"e.toml:2: not TOML: Invalid value"),
         ("e.toml", b"[data]\nx = 1\nx = 2\n", r"e.toml:3: not TOML: Cannot overwrite a value"),
-        ("e.toml", b"\xff\xfe[data]", r"e.toml: cannot be read: 'utf-8' codec"),
+        ("e.toml", b"\xff\xfe[data]", r"e.toml: cannot be read: it is not in UTF-8; save it so$"),
         ("e.json", b'{"data":\n {"name" "eyes"}}', r"e.json:2: not JSON: Expecting ':' delimiter"),
         ("e.json", b"[1, 2]", r"e.json: an experiment is a set of tables; this file holds \[1, 2\]"),
         ("e.yaml", b"data:\n  - [1\n", r"e.yaml:3: not YAML: "),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import enum
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -249,11 +250,21 @@ def test_members_of_enums_are_their_texts(form: Callable[[Any], Any]) -> None:
     assert gankit.wrap("dataset", list(zip(images(), labels, strict=True))).class_names == ("cat", "dog")
 
 
-@pytest.mark.parametrize("length", [NotImplementedError(), ValueError("__len__() should return >= 0")])
-def test_a_data_set_whose_length_raises_is_refused_in_one_line(length: Exception) -> None:
+@pytest.mark.parametrize("length", [FileNotFoundError("no index.csv"), ValueError("__len__() should return >= 0")])
+def test_a_data_set_whose_length_fails_is_refused_with_its_reason(length: Exception) -> None:
     items = MagicMock(__len__=Mock(side_effect=length))
-    with pytest.raises(DataError, match=r"^images are of type MagicMock; an array, a list or a data set with len\(\)"):
+    reason = f"len() of the images, a MagicMock, failed: {type(length).__name__}: {length}"
+    with pytest.raises(DataError, match=f"^{re.escape(reason)}$"):
         gankit.wrap("dataset", items)
+
+
+def test_a_data_set_without_a_length_is_refused() -> None:
+    class Endless(torch.utils.data.Dataset[Any]):
+        def __getitem__(self, index: int) -> Any:
+            return images()[0]
+
+    with pytest.raises(DataError, match=r"^images are of type Endless; an array, a list or a data set with len\(\)"):
+        gankit.wrap("dataset", Endless())
 
 
 def test_pictures_with_a_palette_are_read_in_colour() -> None:

@@ -1,12 +1,13 @@
 """The ResNet critic of Gulrajani et al. 2017 (arXiv 1704.00028, appendix F), for any size and channels."""
 
 import itertools
+import math
 from typing import Annotated, Literal
 
 from annotated_types import Ge, Le, MinLen
 from torch import Tensor, nn
 
-from gankit.errors import PartError
+from gankit.errors import PartError, counted
 from gankit.interfaces import Critic, ImageSpec
 from gankit.nn.layers import (
     ClassLogits,
@@ -73,9 +74,12 @@ class ResNetCritic(Critic):
             widths = [width] * (max(levels - 1, 1) + (stem == "conv"))
         halvings = len(widths) - (stem == "conv")
         if image.height % 2**halvings or image.width % 2**halvings:
+            most = math.gcd(image.height, image.width, 1 << 20).bit_length() - 1 + (stem == "conv")
+            fewer = f"give critic.widths at most {counted(most, 'number')}"
+            advice = fewer if most else f"set critic.stem=conv and critic.widths=[{widths[0]}]"
             raise PartError(
-                f"critic resnet halves the image {halvings} times, which {image.height}x{image.width} does not allow: "
-                "shorten critic.widths or change data.size"
+                f"critic resnet halves the image {counted(halvings, 'time')}, which {image.height}x{image.width} does "
+                f"not allow: {advice}, or change data.size"
             )
         self.head = head
         if stem == "block":

@@ -181,7 +181,8 @@ def notes(report: dict[str, Any]) -> list[str]:
         each = between = f", {n} images each" if (n := _common_n(report)) else ""
         if {"n_real_groups", "n_fake_groups"} & set(report["protocol"]):  # the other half may then have more images
             one_of_each = ", one of each group" if "n_real_groups" in report["protocol"] else ""
-            each, between = "", f"; the half that stands for a generator has {n or 'n'} images{one_of_each}"
+            images = f"{n} images" if n else 'the images of the column "at n"'
+            each, between = "", f"; the half that stands for a generator has {images}{one_of_each}"
         lines += [f"real-real: {REAL_REAL}{between}", f"fake-real: {FAKE_REAL}{each}"]
     for attack in report["protocol"].get("membership", {}).values():
         lines.append(

@@ -84,7 +84,8 @@ class SettingsDocument:
             with open(path, encoding="utf-8-sig") as file:
                 text = file.read(max(MAX_FILE.values()) + 1)  # one too many, so that a longer file is refused
         except (OSError, UnicodeDecodeError) as error:
-            raise SettingsError(f"{path}: cannot be read: {error}") from error
+            reason = "it is not in UTF-8; save it so" if isinstance(error, UnicodeDecodeError) else error.strerror
+            raise SettingsError(f"{path}: cannot be read: {reason}") from error
         format = FORMATS.get(path.suffix.lower(), ".toml")
         values = copy_values(_parse(text, format, str(path)), str(path))
         values = {} if values is None else values  # an empty YAML file is like an empty TOML file

@@ -1,8 +1,9 @@
 """What a run records besides its experiment."""
 
 import dataclasses
-from typing import Literal, Self
+from typing import Annotated, Literal, Self
 
+from annotated_types import Ge, Le
 from pydantic import Field, field_validator, model_validator
 
 from gankit.experiments.tables import Settings
@@ -41,14 +42,14 @@ class RunRecord(Settings):
     class_names: list[str] = Field(default=[])
     condition_mean: list[float] = Field(default=[])
     condition_scale: list[float] = Field(default=[])
-    label_counts: list[int] = Field(default=[])
-    images: int
+    label_counts: list[Annotated[int, Ge(0)]] = Field(default=[])
+    images: Annotated[int, Ge(1)]
     image_means: list[float] = Field(default=[])
-    held_out: int | None = None
+    held_out: Annotated[int, Ge(0)] | None = None
     device: str
     arithmetic: str = ""
-    threads: int
-    processes: int = 1
+    threads: Annotated[int, Ge(1), Le(4096)]
+    processes: Annotated[int, Ge(1)] = 1
     data_in_process: bool = False
     features: str = ""
 
@@ -62,8 +63,12 @@ class RunRecord(Settings):
 
     @model_validator(mode="after")
     def _check_labels(self) -> Self:
-        if min(len(self.class_names), len(self.label_counts)) < self.image["classes"]:
-            raise ValueError(f"class_names and label_counts need a value for each of {self.image['classes']} classes")
+        if (classes := self.image["classes"]) and not len(self.class_names) == len(self.label_counts) == classes:
+            raise ValueError(f"class_names and label_counts need a value for each of {classes} classes")
+        if classes and not sum(self.label_counts):
+            raise ValueError("label_counts counts no image")
+        if self.value_range[0] >= self.value_range[1]:
+            raise ValueError("value_range needs two numbers, the smaller one first")
         if min(len(self.condition_mean), len(self.condition_scale)) < self.image["conditions"]:
             raise ValueError(f"condition_mean and condition_scale need {self.image['conditions']} values each")
         return self

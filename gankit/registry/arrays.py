@@ -1,6 +1,5 @@
 """A data set made of arrays, of pictures, or of another library's data set."""
 
-import contextlib
 import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -57,13 +56,11 @@ def _unpack(items: Any) -> tuple[NDArray[Any], list[Any] | None, list[str]]:
     """The images of an array, a list of pictures, or a data set of another library; its labels; and keys not read."""
     if isinstance(items, (np.ndarray, Tensor)):
         return as_array(items, "images"), None, []
-    count = None
-    with contextlib.suppress(Exception):  # any, of what has no length
+    kind = type(items)  # `len` and brackets look there, too
+    if isinstance(items, (str, Mapping)) or not (hasattr(kind, "__len__") and hasattr(kind, "__getitem__")):
+        raise DataError(f"images are of type {kind.__name__}; an array, a list or a data set with len() is needed")
+    with blame(DataError, f"len() of the images, a {kind.__name__}, failed:"):
         count = len(items)
-    if count is None or isinstance(items, (str, Mapping)) or not hasattr(items, "__getitem__"):
-        raise DataError(
-            f"images are of type {type(items).__name__}; an array, a list or a data set with len() is needed"
-        )
     images: list[NDArray[Any]] = []
     labels: list[Any] = []
     not_read: dict[str, None] = {}
@@ -227,17 +224,11 @@ class Arrays(Dataset):
     """
 
     def __init__(
-        self,
-        images: Any,
-        *,
-        labels: ArrayLike | None = None,
-        class_names: Sequence[str] | None = None,
-        groups: ArrayLike | None = None,
-        agreement: ArrayLike | None = None,
-        facts: Mapping[str, ArrayLike] | None = None,
-        value_range: tuple[float, float] | None = None,
+        self, images: Any, *, labels: ArrayLike | None = None, class_names: Sequence[str] | None = None,
+        groups: ArrayLike | None = None, agreement: ArrayLike | None = None,
+        facts: Mapping[str, ArrayLike] | None = None, value_range: tuple[float, float] | None = None,
         mirror: Callable[[Any], Any] | None = flip_left_right,
-    ) -> None:
+    ) -> None:  # fmt: skip
         images, item_labels, other_keys = _unpack(images)
         self._not_read = other_keys if labels is None and item_labels is None else []
         if images.ndim == 4 and images.shape[3] in (1, 3, 4) and images.shape[1] > 4:

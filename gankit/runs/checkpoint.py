@@ -47,7 +47,7 @@ def save(folder: Path, step: int, state: Mapping[str, Any], every: int = 1, best
         OSError: it cannot be written.
     """
     path = folder / ("best.pt" if best else f"step-{step:08d}.pt")
-    folder.mkdir(parents=True, exist_ok=True)
+    folder.mkdir(exist_ok=True)  # not its parents: a run's folder may have been moved
     buffer = io.BytesIO()
     torch.save({"format": FORMAT, "step": step, "state": dict(state)}, buffer)
     seal(buffer)
@@ -78,11 +78,9 @@ def plain(state: Any) -> Any:
 
 
 def restore(
-    folder: Path,
-    device: str | torch.device = "cpu",
-    load: Callable[[dict[str, Any]], object] = lambda state: None,
-    mmap: bool = False,
-) -> Restored | None:
+    folder: Path, device: str | torch.device = "cpu",
+    load: Callable[[dict[str, Any]], object] = lambda state: None, mmap: bool = False,
+) -> Restored | None:  # fmt: skip
     """The newest checkpoint that can be read and loaded, or None where there is none.
 
     `load` loads a state, into networks for example; if it raises a RunError, an older checkpoint is tried. Tensors are

@@ -178,13 +178,9 @@ def refuse_lossy(own: Mapping[str, Any], saved: Mapping[str, Any]) -> None:
 
 
 def generate_pixels(
-    generator: Generator,
-    z: Tensor,
-    labels: Tensor | None,
-    dtype: str,
-    value_range: tuple[float, float],
+    generator: Generator, z: Tensor, labels: Tensor | None, dtype: str, value_range: tuple[float, float],
     quiet: bool = False,
-) -> NDArray[Any]:
+) -> NDArray[Any]:  # fmt: skip
     """Draw images as `generate_batches` does, in the data's type; only one batch at a time is held as floats.
 
     The generator is in evaluation mode. From (n, latent_dim) latents, and None, (n,) int64 classes or (n, k) float

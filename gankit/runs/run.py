@@ -193,6 +193,12 @@ class Run:
             RunError: the run has none yet, or it does not fit experiment.toml.
         """
         weights, config = checkpoint.read_export(self.exported)
+        record = self._record.model_dump(mode="json")
+        for name in ("dtype", "value_range", "class_names"):
+            if (written := config.get(name, record[name])) != record[name]:
+                raise RunError(
+                    f"{self.path}: experiment.toml: run.{name} was {written}, is {record[name]}; put it back"
+                )
         with seeds.own_draws([]):
             generator: Generator = build_network(self.experiment, "generator", self.image)
         load_state(generator, "generator", {"generator": weights}, self.path)

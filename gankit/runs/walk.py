@@ -34,16 +34,9 @@ MILLISECONDS = 60  # how long a frame of the animation is shown
 
 @seeds.plain_torch()
 def write_walk(
-    run: Run,
-    folder: Path,
-    *,
-    stops: int = 4,
-    frames: int = 12,
-    label: str | None = None,
-    seed: int = 0,
-    truncation: float = 1.0,
-    animation: Animation = "gif",
-) -> list[str]:
+    run: Run, folder: Path, *, stops: int = 4, frames: int = 12, label: str | None = None, seed: int = 0,
+    truncation: float = 1.0, animation: Animation = "gif",
+) -> list[str]:  # fmt: skip
     """Write pictures of what a run's generator has learned into a new or empty folder.
 
     - `walk.gif` (`walk.webp`, or `walk-animated.png`) goes from latent to latent and back to the first, and `walk.png`

@@ -26,7 +26,7 @@ from typing import TYPE_CHECKING, Any
 import joblib
 import psutil
 
-from gankit.errors import BusyError, GankitError, RunError, first_of
+from gankit.errors import BusyError, GankitError, RunError, first_of, report_lost
 from gankit.files import OWN, locked, remove_unfinished, write_atomically
 from gankit.nn.threads import torch_threads
 from gankit.registry import registry
@@ -192,6 +192,7 @@ def _run_and_record(job: Job, folder: Path, threads: int, must_stop: Callable[[]
     folder.mkdir(exist_ok=True)
     remove_unfinished(folder)
     with contextlib.ExitStack() as stack:
+        stack.enter_context(report_lost(folder))
         stack.enter_context(torch_threads(threads))
         seconds = stack.enter_context(_clock(folder))
         if must_stop is not None:

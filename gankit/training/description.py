@@ -51,10 +51,12 @@ def data_warnings(data: TrainingData) -> list[str]:
         return [*lines, line]
     counts = dict(zip(data.dataset.class_names, np.bincount(data.labels, minlength=data.image.classes), strict=False))
     if empty := [name for name, count in counts.items() if not count]:
-        lines.append(f"data: no training image is of class {first_of(empty, 5)}: samples of it mean nothing")
+        what, them = ("class", "it") if len(empty) == 1 else ("the classes", "them")
+        lines.append(f"data: no training image is of {what} {first_of(empty, 5)}: samples of {them} mean nothing")
     if rare := [name for name, count in counts.items() if 0 < count < MIN_IMAGES_OF_CLASS]:
-        advice = f"fewer than {MIN_IMAGES_OF_CLASS} to train on: merge it with another, or set data.conditional=false"
-        lines.append(f"data.conditional: of class {first_of(rare, 5)} there are {advice}")
+        what, merge = ("class", "it with another") if len(rare) == 1 else ("each of the classes", "them with others")
+        few = f"fewer than {MIN_IMAGES_OF_CLASS} images of {what} {first_of(rare, 5)} to train on"
+        lines.append(f"data.conditional: there are {few}: merge {merge}, or set data.conditional=false")
     return lines
 
 

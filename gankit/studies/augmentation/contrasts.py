@@ -15,16 +15,14 @@ UNKNOWN = dict.fromkeys(("value", "low", "high", "low90", "high90", "p", "visibl
 
 
 def contrast(
-    differences: Sequence[Floats],
-    test_to_train: float,
-    patient_variances: Sequence[float] = (0.0,),
+    differences: Sequence[Floats], test_to_train: float, patient_variances: Sequence[float] = (0.0,),
     patient_step: float = 0.0,
-) -> dict[str, Any]:
+) -> dict[str, Any]:  # fmt: skip
     """The mean of the differences of all folds, its intervals, and the sources of its variance.
 
     "low" and "high" are the ends of the 95 % interval, "low90" and "high90" those of the 90 % interval; "visible" is
     the smallest true difference that such a study would find with a probability of 80 %. Without any fold all entries
-    are None, with a single one all but "value".
+    are None; with a single one, or where neither folds nor patients make a difference, all but "value".
 
     Args:
         differences: of gains, one (generators, seeds) array for each fold; every fold has seeds of its own.
@@ -41,14 +39,13 @@ def contrast(
     for place, of_fold in enumerate(differences):  # the source chosen in one fold may have more generators
         table[place, : len(of_fold)] = of_fold
     of_folds = cross_validated(table, test_to_train)
-    if len(differences) < 2:
-        return {**UNKNOWN, "value": of_folds.value}
     overlap = 1 / len(differences) + test_to_train  # as in `cross_validated`
     # As if the folds differed by as much as their patients make them differ: the variance of patients within folds does
     # not know of the overlap either
     of_patients = overlap * float(np.mean(patient_variances))
     of_one_patient = overlap * patient_step**2 / len(differences)
-    estimate = _widen(of_folds, of_patients, of_one_patient)
+    if len(differences) < 2 or not (estimate := _widen(of_folds, of_patients, of_one_patient)).varies:
+        return {**UNKNOWN, "value": of_folds.value}
     (low, high), (low90, high90) = estimate.interval(), estimate.interval(1 - 2 * LEVEL)
     return {
         "value": estimate.value, "low": low, "high": high, "low90": low90, "high90": high90, "p": estimate.p_value,
@@ -80,7 +77,9 @@ def verdict(primary: Mapping[str, Any], margin: float, has_remedy: bool) -> dict
     """
     value, p = primary["value"], primary["p"]
     if value is None or p is None:
-        return {"word": "no evidence", "why": "too few folds have both sides"}
+        several = len(primary["chosen"]) > 1
+        why = "the folds do not differ, so that its error is unknown" if several else "too few folds have both sides"
+        return {"word": "no evidence", "why": why}
     if -margin < primary["low90"] and primary["high90"] < margin:
         return {"word": "equivalent", "why": f"the 90 % interval lies within {margin:g} of no difference"}
     if p >= LEVEL:

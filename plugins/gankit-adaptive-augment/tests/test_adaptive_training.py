@@ -104,6 +104,7 @@ def test_a_negative_gap_is_no_target_of_the_held_out_rule(small: Small) -> None:
 def test_the_held_out_rule_asks_for_held_out_images(small: Small, tmp_path: Path) -> None:
     with pytest.raises(PartError, match=r"augment adaptive looks at held-out images: set data\.held_out"):
         gankit.train(gankit.load("wgan-gp", *small("augment.rule=held-out")), tmp_path / "run")
+    assert not (tmp_path / "run").exists()
 
 
 # --- training ---------------------------------------------------------------------------------------------------------
