@@ -28,6 +28,7 @@ def runner(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) 
 
     def script(name: str, *arguments: object) -> str:
         monkeypatch.setattr(sys, "argv", [name, *map(str, arguments)])
+        monkeypatch.syspath_prepend(EXAMPLES)  # as Python does for a script
         capsys.readouterr()
         runpy.run_path(str(EXAMPLES / name), run_name="__main__")
         return capsys.readouterr().out

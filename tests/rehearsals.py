@@ -15,12 +15,12 @@ from gankit.registry.plugins import PART_KINDS
 from gankit.training import rehearsal, trainer
 
 
-def shared(of_strangers: bool) -> Callable[[Any, Any], list[str]]:
+def shared(of_strangers: bool) -> Callable[..., list[str]]:
     """What to call instead of `rehearse`; parts that are not gankit's own are shared only where told so."""
     built_in = {name for kind in PART_KINDS for name in registry(kind).built_in()}
     said: dict[str, list[str]] = {}
 
-    def rehearse(experiment: Any, data: Any) -> list[str]:
+    def rehearse(experiment: Any, data: Any, checked: Any = None) -> list[str]:
         tables = experiment.tables()
         parts = [tables.get(name) for name in ("generator", "critic", "losses", "augment")]
         training = {
@@ -35,7 +35,7 @@ def shared(of_strangers: bool) -> Callable[[Any, Any], list[str]]:
             of_data = (bool(classes), data.image.conditions, bool(tables["data"].get("held_out")))
         kind = repr((parts, training, of_data))
         if kind not in said or not (of_strangers or built_in.issuperset(experiment.part_names())):
-            said[kind] = rehearsal.rehearse(experiment, data)
+            said[kind] = rehearsal.rehearse(experiment, data, checked)
         return list(said[kind])
 
     return rehearse

@@ -13,7 +13,7 @@ from gankit.training import evaluator
 def plain_grid(images: Any, value_range: tuple[float, float], columns: int | None = None) -> bytes:
     """A grid of samples as a PNG in which small images are not enlarged."""
     buffer = io.BytesIO()
-    grid(to_8bit(images, value_range), columns).save(buffer, "PNG")
+    grid(to_8bit(images, value_range), columns).save(buffer, "PNG", compress_level=1)
     return buffer.getvalue()
 
 

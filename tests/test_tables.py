@@ -303,10 +303,10 @@ def test_a_run_made_before_better_features_were_installed_is_judged_with_them(
     assert "features" not in run.experiment.tables()["evaluation"]
     assert run.experiment.run is not None
     assert run.experiment.run.features == "pixels"  # the best generator is chosen with these to the end
-    monkeypatch.undo()
-    from gankit.experiments.experiment import default_features
-
-    assert gankit.evaluate(run)["protocol"]["features"] == default_features()
+    gankit.features.register("better")(gankit.wrap("features", lambda images: images.mean((2, 3)), dim=3))
+    monkeypatch.setattr("gankit.evaluation.extraction.default_features", lambda: "better")
+    monkeypatch.setattr("gankit.runs.record.default_features", lambda: "better")
+    assert gankit.evaluate(run)["protocol"]["features"] == "better"
     from gankit.runs.record import record_run
 
     facts = {"image": run.experiment.run.image, "device": "cpu"}

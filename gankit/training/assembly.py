@@ -52,8 +52,10 @@ class Gan:
         return longest / (longest + 1) if longest > 1 else 1.0
 
 
-def build(experiment: Experiment, image: ImageSpec) -> Gan:
+def build(experiment: Experiment, image: ImageSpec, checked: Gan | None = None) -> Gan:
     """Build every part of an experiment for images of this kind.
+
+    `checked` are the same parts, built before: a training builds them several times, and checks them once.
 
     Raises:
         PartError: a part refuses the image, makes wrong shapes, lacks what a loss needs, or a critic that mixes samples
@@ -76,6 +78,8 @@ def build(experiment: Experiment, image: ImageSpec) -> Gan:
         losses = tuple(_build_losses(experiment.losses, image))
         if augment is not None:
             augment.use_losses({term.name: term.loss for term in losses})
+        if checked is not None:
+            return Gan(generator, critic, losses, augment, checked.critic_mixes_samples)
         _check_needs(experiment, losses, [part for part in (generator, critic, augment) if part is not None])
         _check_fade(experiment, image, {"generator": generator, "critic": critic})
         _check_held_out(experiment, losses, augment)

@@ -22,8 +22,8 @@ _equal = partial(torch.allclose, rtol=1e-3, atol=1e-6, equal_nan=True)
 def mixes_samples(network: nn.Module, shape: tuple[int, ...], image: ImageSpec, name: str = "the network") -> bool:
     """Whether a network's output for a sample depends, in training mode, on the other samples of its batch.
 
-    A copy of the network gets the same sample twice, with different others. Small noise is added to its weights, since
-    a last layer that starts at zero would hide everything before it.
+    Copies of the network get the same sample with different others. Small noise is added to their weights, since a last
+    layer that starts at zero would hide everything before it.
 
     Args:
         network: a critic or a generator.
@@ -34,20 +34,18 @@ def mixes_samples(network: nn.Module, shape: tuple[int, ...], image: ImageSpec, 
     Raises:
         PartError: its outputs differ even for the same batch.
     """
-    probe = copied(network)
-    probe.train()
     labels = probe_labels(PROBE_BATCH, image)
 
     def output(scale: float) -> Tensor:
-        each = copied(probe)  # a pass may change buffers
-        seeds.seed_torch(2, "mixing")  # dropout and other random layers draw the same at every call
-        return each(torch.cat([sample, scale * others]), labels)[0]  # type: ignore[no-any-return]
-
-    with torch.no_grad(), seeds.own_draws([]):
-        sample = torch.randn(1, *shape)
+        probe = copied(network)  # a pass may change buffers
+        probe.train()
+        seeds.seed_torch(2, "mixing")  # noise, dropout and other random layers are the same at every call
         for parameter in probe.parameters():
             parameter.add_(0.02 * torch.randn_like(parameter))
-        others = torch.randn(PROBE_BATCH - 1, *shape)
+        return probe(torch.cat([sample, scale * others]), labels)[0]  # type: ignore[no-any-return]
+
+    with torch.no_grad(), seeds.own_draws([]):
+        sample, others = torch.randn(1, *shape), torch.randn(PROBE_BATCH - 1, *shape)
         first = output(0.1)
         mixes = not _equal(first, output(3.0))
         if mixes and not _equal(first, output(0.1)):

@@ -22,7 +22,7 @@ from gankit.nn.copies import copied
 from gankit.nn.gradients import penalty_error
 from gankit.runs import checkpoint
 from gankit.runs.networks import PROBE_BATCH, build_network, load_state, place, probe_labels
-from gankit.training.assembly import experiment_warnings
+from gankit.training.assembly import Gan, experiment_warnings
 from gankit.training.data import TrainingData, prepare
 from gankit.training.description import data_warnings, describe, summarise
 from gankit.training.execution.arithmetic import arithmetic, determinism_warnings
@@ -40,12 +40,13 @@ DIFFERS = f"computes something else once it is built anew with its saved state; 
 
 
 @seeds.plain_torch()
-def rehearse(experiment: Experiment, data: TrainingData) -> list[str]:
+def rehearse(experiment: Experiment, data: TrainingData, checked: Gan | None = None) -> list[str]:
     """Do on a small batch what the training will do: a step of every loss, a save, an export, a resume, a second step.
 
     It also looks at what the gradients of each loss reach, and at inputs that are changed in place. Parts are built
     anew for it, and torch's random state is left as it was. The second step is done twice, by the parts that did the
-    first one and by new ones that have loaded their saved state: results must be equal.
+    first one and by new ones that have loaded their saved state: results must be equal. `checked` are the experiment's
+    parts where they have been built already.
 
     Returns:
         What the user should know about the parts and the labels, one line each.
@@ -63,10 +64,11 @@ def rehearse(experiment: Experiment, data: TrainingData) -> list[str]:
     few = {"batch": n, "generator_batch": n, "accumulate": 1}
     simplified_small = simplified.model_copy(update={"training": simplified.training.model_copy(update=few)})
     with seeds.own_draws(), distributed.alone():
-        first, second = (Stepper(simplified_small, data, TickLog(Path(), tensorboard=False)) for _ in range(2))
+        first = Stepper(simplified_small, data, TickLog(Path(), tensorboard=False), checked)
+        second = Stepper(simplified_small, data, TickLog(Path(), tensorboard=False), first.gan)
         attempt(first)
         if _not_finite(first):  # perhaps only because the small batch lacks a class
-            whole = Stepper(simplified, data, TickLog(Path(), tensorboard=False))
+            whole = Stepper(simplified, data, TickLog(Path(), tensorboard=False), first.gan)
             attempt(whole)
             if wrong := _not_finite(whole):
                 raise PartError(
@@ -77,15 +79,11 @@ def rehearse(experiment: Experiment, data: TrainingData) -> list[str]:
         _check_export(first)
         _check_same_outputs(first, second)
         _check_features(first)
-        idle = gradient_warnings(second)
-        del second  # its parts have seen a turn without `after_step`
-        second = Stepper(simplified_small, data, TickLog(Path(), tensorboard=False))
-        _resume(first, second)
         for stepper in (first, second):
             attempt(stepper)
         _check_same_step(first, second)
         return [
-            *idle,
+            *gradient_warnings(second),
             *_network_warnings(first),
             *_penalty_warnings(first),
             *data_warnings(data),
@@ -109,7 +107,7 @@ def check(recipe_or_path: str, *overrides: str) -> Iterator[str]:
     for kind, network in (("generator", stepper.generator), ("critic", stepper.critic)):
         yield f"{kind} {getattr(experiment, kind).name}: {sum(p.numel() for p in network.parameters()):,} parameters"
     with arithmetic(experiment.training, stepper.device):
-        warnings = [*experiment_warnings(experiment), *rehearse(experiment, data)]
+        warnings = [*experiment_warnings(experiment), *rehearse(experiment, data, stepper.gan)]
     yield from (f"warning: {warning}" for warning in warnings)
 
 

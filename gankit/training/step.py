@@ -39,6 +39,7 @@ class Stepper:
         experiment: the settings.
         data: the images.
         log: gathers the value of every loss.
+        checked: the same parts, built before, whose checks need not be repeated.
 
     Attributes:
         device: of the networks and images; `settings` are `experiment.training`.
@@ -52,15 +53,14 @@ class Stepper:
         parts: networks, then losses, then the augment, by what errors call them: "critic dcgan", for example.
         averaged: its `module` is the averaged generator; None without averaging.
         optimizers: by side, "critic" and "generator".
-        inputs: what the turns read.
-        objective: what they minimise.
+        inputs, objective: what the turns read, and what they minimise.
         compilation, execution: how turns are compiled and executed.
 
     Raises:
         PartError: the parts do not fit together, or cannot have the device, precision or memory layout of the settings.
     """
 
-    def __init__(self, experiment: Experiment, data: TrainingData, log: TickLog) -> None:
+    def __init__(self, experiment: Experiment, data: TrainingData, log: TickLog, checked: Gan | None = None) -> None:
         self.experiment, self.settings, self.data, self.log = experiment, experiment.training, data, log
         self.device = choose_device(self.settings.device)
         # With bf16 parameters stay float32, and autocast computes in bfloat16.
@@ -72,7 +72,7 @@ class Stepper:
         if self.device.type == "cuda" and self.device.index is not None and distributed.size() > 1:
             raise PartError("training.device: each process takes a GPU of its own; set training.device=cuda")
         self.like = torch.empty(0, dtype=dtype, device=self.device)
-        self.gan: Gan = build(experiment, data.image)
+        self.gan: Gan = build(experiment, data.image, checked)
         self.generator: Generator = self._place("generator")
         self.critic: Critic = self._place("critic")
         # `frozen_critic` must not unfreeze parameters that `training.freeze` or a pretrained network freezes for good.

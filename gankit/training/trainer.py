@@ -76,7 +76,7 @@ class Trainer:
         """Print a summary of the training's data, and rehearse it on a small batch (`gankit.training.rehearsal`)."""
         if distributed.rank() == 0:
             say(f"data: {summarise(self.data)}", error=True)  # first: the rehearsal of large networks takes a while
-        self.stepper.warnings += rehearse(self.experiment, self.data)
+        self.stepper.warnings += rehearse(self.experiment, self.data, self.stepper.gan)
 
     def create_folder(self) -> None:
         """Create the run's folder with its experiment, after a trial evaluation where the run will have evaluations.

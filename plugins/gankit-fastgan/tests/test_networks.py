@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from itertools import pairwise
 from pathlib import Path
 
 import gankit
@@ -224,33 +225,33 @@ def test_a_sampled_image_depends_on_its_latent_alone():
     assert torch.equal(generator(z[:3]), generator(z[:3]))
 
 
-def started(tmp_path, old, new):
-    """The parameters of the critics of a run, and of one that has started from it and learned nothing."""
+def started(tmp_path, *settings):
+    """The parameters of the critics of runs, each of which starts from the one before and learns nothing."""
     small = (
         "data.subset=16", "data.counts=[5, 5, 10]", "generator.width=2", "generator.latent_dim=6", "critic.width=2",
         "training.batch=4", "training.steps=1", "training.critic_lr=1e-30", "training.device=cpu",
         "training.threads=1",
     )  # fmt: skip
-    recipe = Path(__file__).parents[1] / "fastgan.toml"
-    run = gankit.train(gankit.load(recipe, *small, *old), tmp_path / "old")
-    other = gankit.train(gankit.load(recipe, *small, *new, f"training.start_from={run.path}"), tmp_path / "new")
-    return dict(run.critic.named_parameters()), dict(other.critic.named_parameters())
+    recipe, runs = Path(__file__).parents[1] / "fastgan.toml", []
+    for number, more in enumerate(settings):
+        start = [f"training.start_from={runs[-1].path}"] if runs else []
+        runs.append(gankit.train(gankit.load(recipe, *small, *more, *start), tmp_path / str(number)))
+    return [dict(run.critic.named_parameters()) for run in runs]
 
 
-@pytest.mark.parametrize("second", [True, False])
-def test_a_run_that_starts_from_another_takes_each_branch_s_weights(second, tmp_path):
-    """With and without the second branch."""
-    settings = [[f"critic.second={str(each).lower()}", "data.size=32"] for each in (second, not second)]
-    old, new = started(tmp_path, *settings)
-    shared = [name for name in old if name in new]
-    assert len(shared) == min(len(old), len(new))
-    assert all(torch.allclose(old[name], new[name], rtol=0, atol=1e-20) for name in shared)
+def test_a_run_that_starts_from_another_takes_each_branch_s_weights(tmp_path):
+    """With the second branch, then without, then with it."""
+    settings = (["data.size=32", f"critic.second={second}"] for second in ("true", "false", "true"))
+    for old, new in pairwise(started(tmp_path, *settings)):
+        shared = [name for name in old if name in new]
+        assert len(shared) == min(len(old), len(new)) < max(len(old), len(new))
+        assert all(torch.allclose(old[name], new[name], rtol=0, atol=1e-20) for name in shared)
 
 
-@pytest.mark.parametrize("sides", [(28, 64), (64, 32), (16, 64)])
+@pytest.mark.parametrize("sides", [(28, 64, 32), (16, 64)])
 def test_a_run_with_images_of_another_size_takes_the_layers_of_the_same_level(sides, tmp_path):
     """The blocks of both encoders, and of the decoders, that have as many pixels as before."""
-    old, new = started(tmp_path, *([f"data.size={side}"] for side in sides))
-    shared = [name for name in old if ".level" in name and name in new]
-    assert {name.split(".")[0] for name in shared} >= {"encoders", "wholes"}
-    assert all(torch.allclose(old[name], new[name], rtol=0, atol=1e-20) for name in shared)
+    for old, new in pairwise(started(tmp_path, *([f"data.size={side}"] for side in sides))):
+        shared = [name for name in old if ".level" in name and name in new]
+        assert {name.split(".")[0] for name in shared} >= {"encoders", "wholes"}
+        assert all(torch.allclose(old[name], new[name], rtol=0, atol=1e-20) for name in shared)
