@@ -206,11 +206,14 @@ class Trainer:
         hook_values = {name: float(value) for name, value in self.stepper.hook_values.items()}
         logged = {**losses, **hook_values}
         self._raise_if_diverged([name for name, value in logged.items() if not math.isfinite(value)])
+        line, settled = {"step": step, **losses}, SETTLING * self.settings.steps
+        if step > settled and self.stepper.objective.lost_penalties(line):  # in all processes, since means are the same
+            self.stepper.warnings += distributed.on_rank_zero(lambda: self.stepper.objective.warnings(
+                line, [row for row in read_log(self.log.path) if row["step"] > settled], self.folder
+            ))  # fmt: skip
         if distributed.rank():
             return
-        if step > SETTLING * self.settings.steps:
-            self.stepper.warnings += self.stepper.objective.lost_penalties(losses, step)
-            self._say_warnings(bar)
+        self._say_warnings(bar)
         rates = {f"{side}_lr": optimizer.param_groups[0]["lr"] for side, optimizer in self.stepper.optimizers.items()}
         row: dict[str, Any] = {"step": step, **losses, **rates, **bar.speed(), **hook_values}
         if self.evaluator.is_due(step):
