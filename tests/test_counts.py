@@ -82,8 +82,8 @@ def test_a_lazy_penalty_that_stays_lost_ends_the_training_as_one_that_was_stoppe
         gankit.resume(folder)
     assert str(error.value) == (
         f"{folder}: the training diverged by step 8 (losses.scripted times its weight is 200 after 200: computed on "
-        "few updates only, it no longer restrains the critic); start anew with losses.scripted.every=1, or with a lower "
-        "training.critic_lr; checkpoints stay"
+        "few updates only, it no longer restrains the critic); start anew with losses.scripted.every=1, or with a "
+        "lower training.critic_lr; checkpoints stay"
     )
     assert [path.name for path in (folder / "checkpoints").glob("*6.pt")] == ["step-00000006.pt"]
     assert [row["step"] for row in gankit.open_run(folder).log] == [2, 4, 6]

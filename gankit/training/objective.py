@@ -63,7 +63,8 @@ class Objective:
         critic is not, however far apart real and fake images are.
         """
         values = {
-            term: abs(value_at(term.weight, row["step"]) * row.get(f"critic/{term.name}", 0.0)) for term in self._losses
+            term: abs(value_at(term.weight, row["step"] - 1) * row.get(f"critic/{term.name}", 0.0))
+            for term in self._losses
         }
         bound = max(LOST_PENALTY, sum(value for term, value in values.items() if not term.loss.per_sample))
         lazy = [term for term in self._losses if term.every > 1 and term.loss.per_sample]
