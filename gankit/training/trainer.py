@@ -77,6 +77,9 @@ class Trainer:
         if distributed.rank() == 0:
             say(f"data: {summarise(self.data)}", error=True)  # first: the rehearsal of large networks takes a while
         self.stepper.warnings += rehearse(self.experiment, self.data)
+        self._say_warnings(
+            lambda text: say(text, error=True) if distributed.rank() == 0 else None
+        )  # nothing is written yet
 
     def create_folder(self) -> None:
         """Create the run's folder with its experiment, after a trial evaluation where the run will have evaluations.
@@ -130,7 +133,7 @@ class Trainer:
             contextlib.closing(stepper), torch_threads(self.threads.threads_for(stepper.step - 1)),
         ):  # fmt: skip
             try:
-                self._say_warnings(bar)
+                self._say_warnings(bar.say)
                 if stepper.step == 0 and is_writer:
                     self._write_grid()
                 if self._evaluation_was_broken_off():
@@ -163,7 +166,7 @@ class Trainer:
         while stepper.step < settings.steps and not stopped and not out_of_time:
             self._sampling_copy = None
             thread_choice = self.threads.advance(stepper, is_stopped)
-            self._say_warnings(bar)
+            self._say_warnings(bar.say)
             if not stepper.critic_updates:  # else the step was stopped half-way; it gets no line and no samples
                 bar.step(stepper.step, self.threads.on_trial)
                 if thread_choice:
@@ -192,9 +195,9 @@ class Trainer:
         rows = read_log(self.log.path)
         return not rows or rows[-1]["step"] < step
 
-    def _say_warnings(self, bar: Progress) -> None:
+    def _say_warnings(self, tell: Callable[[str], object]) -> None:
         while self.stepper.warnings:
-            bar.say(f"warning: {self.stepper.warnings.pop(0)}")
+            tell(f"warning: {self.stepper.warnings.pop(0)}")
 
     def _tick(self, bar: Progress, on_tick: OnTick | None, stop: StopRequest) -> None:
         """Write a line of the log; process 0 alone does so, with the means of all processes.
@@ -213,7 +216,7 @@ class Trainer:
             ))  # fmt: skip
         if distributed.rank():
             return
-        self._say_warnings(bar)
+        self._say_warnings(bar.say)
         rates = {f"{side}_lr": optimizer.param_groups[0]["lr"] for side, optimizer in self.stepper.optimizers.items()}
         row: dict[str, Any] = {"step": step, **losses, **rates, **bar.speed(), **hook_values}
         if self.evaluator.is_due(step):
