@@ -1,6 +1,7 @@
 """What a turn minimises: the weighted sum of the losses that are due."""
 
-from collections.abc import Mapping, Sequence
+import math
+from collections.abc import Hashable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, final
 
@@ -37,6 +38,18 @@ class Objective:
     def due(self, side: Side, index: int) -> list[LossTerm]:
         """The losses that train a side at its `index`-th update."""
         return [term for term in self._losses if index % term.every == 0 and term.trains(side)]
+
+    def kinds(self, critic_steps: int, most: int) -> list[Hashable]:
+        """The kinds of the steps from 0 to the end of a period, after which they repeat; of `most` steps at most.
+
+        Steps are of one kind if their updates, in any order, have the same losses due.
+        """
+        kinds: list[Hashable] = []
+        for step in range(min(math.lcm(*(term.every for term in self._losses)), most)):
+            turns = [("critic", self.due("critic", step * critic_steps + update)) for update in range(critic_steps)]
+            turns.append(("generator", self.due("generator", step)))
+            kinds.append(tuple(sorted((side, *(term.name for term in terms)) for side, terms in turns)))
+        return kinds
 
     def __call__(self, turn: Turn, index: int) -> Tensor | None:
         """The weighted sum of the losses that are due at the `index`-th update of the turn's side, a scalar.
