@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 from collections.abc import Callable
 from pathlib import Path
@@ -15,25 +16,111 @@ from torch import Tensor, nn
 
 import gankit
 from gankit.distributed import shard
-from gankit.errors import PartError
+from gankit.errors import PartError, RunError
 from gankit.interfaces import Loss, Side, Turn
 from gankit.training.trainer import Trainer
 
 Small = Callable[..., list[str]]
 
 
-def test_a_lazy_penalty_that_does_not_hold_the_critic_is_named_once(
+class Scripted(Loss):
+    """A penalty of given values, one for each tenth of a training of 20 updates; computed on every second update."""
+
+    per_sample = True
+
+    def __init__(self, *, values: tuple[float, ...] = ()) -> None:
+        self.values = values
+
+    def critic(self, turn: Turn) -> Tensor:
+        return turn.real_scores.mean() * 0 + self.values[turn.step // 2]
+
+
+def scripted(small: Small, *values: float, every: int = 2, weight: float = 10) -> gankit.Experiment:
+    """A training with a line of the log for each value."""
+    gankit.losses.register("scripted")(Scripted)
+    losses = f'losses=["wasserstein", {{name="scripted", values={list(values)}, every={every}, weight={weight}}}]'
+    steps = ("training.steps=20", "training.tick_every=2", "training.critic_steps=1", "training.checkpoint_every=2")
+    return gankit.load("wgan-gp", *small(losses, *steps))
+
+
+HELD = (1.0,) * 7
+
+
+@pytest.mark.parametrize(
+    ("values", "warned"),
+    [
+        ((900, *HELD, 1, 1), []),  # the first tenth is no sign of anything
+        ((900, 90, *HELD, 1), [4]),
+        ((90, 80, 70, 60, 50, 40, 30, 20, 11, 9), [4]),  # falls all the time
+        ((1, 90, 1, 90, 1, 1, 1, 1, 1, 90), [4, 8, 20]),
+    ],
+)
+def test_a_lazy_penalty_that_falls_again_is_only_warned_of(
+    values: tuple[float, ...], warned: list[int], small: Small, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert gankit.train(scripted(small, *values), tmp_path / "run").finished
+    said = capsys.readouterr().err
+    assert said.count("no longer restrains the critic") == len(warned)
+    for step in warned:
+        assert f"up to step {step}: computed on few updates only, it no longer restrains the critic" in said
+
+
+@pytest.mark.parametrize("stopped_after", [None, 4, 6])
+def test_a_lazy_penalty_that_stays_lost_ends_the_training_as_one_that_was_stopped(
+    stopped_after: int | None, small: Small, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder, experiment = tmp_path / "run", scripted(small, 1, 30, 20, 20, *HELD[1:])
+
+    def stop(row: dict[str, Any]) -> None:
+        if row["step"] == stopped_after:
+            raise Killed
+
+    start = contextlib.suppress(Killed) if stopped_after else pytest.raises(RunError)
+    with start:
+        gankit.train(experiment, folder, on_tick=stop)
+    with pytest.raises(RunError) as error:
+        gankit.resume(folder)
+    assert str(error.value) == (
+        f"{folder}: the training diverged by step 8 (losses.scripted times its weight is 200 after 200: computed on "
+        "few updates only, it no longer restrains the critic); start anew with losses.scripted.every=1, or with a "
+        "lower training.critic_lr; checkpoints stay"
+    )
+    assert [path.name for path in (folder / "checkpoints").glob("*6.pt")] == ["step-00000006.pt"]
+    assert [row["step"] for row in gankit.open_run(folder).log] == [2, 4, 6]
+    assert capsys.readouterr().err.count("warning: losses.scripted times its weight is 300 up to step 4") == (
+        2 if stopped_after == 4 else 1  # the line of step 4 comes before its checkpoint, and is written again
+    )
+
+
+def test_a_penalty_on_every_update_and_one_below_what_the_critic_gains_are_not_lost(
     small: Small, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    for every, warned in (1, 0), (2, 1):
-        overrides = small(
-            "training.steps=4", "training.tick_every=2", "losses.gradient-penalty.weight=1e6",
-            f"losses.gradient-penalty.every={every}",
-        )  # fmt: skip
-        gankit.train(gankit.load("wgan-gp", *overrides), tmp_path / str(every))
-        said = capsys.readouterr().err
-        assert said.count("up to step 2: computed only once in 2 updates, it no longer restrains the critic") == warned
-        assert said.count("restrains the critic") == warned
+    gankit.train(scripted(small, *[900] * 20, every=1), tmp_path / "every")
+    large = scripted(small, *[900] * 10)
+    held = gankit.load(large, "losses.wasserstein.weight=1e9")
+    gankit.train(held, tmp_path / "held")
+    assert "restrains" not in capsys.readouterr().err
+    with pytest.raises(RunError, match="diverged by step 6"):
+        gankit.train(large, tmp_path / "lost")
+
+
+def test_real_trainings_with_a_lazy_penalty_recover_or_end(
+    small: Small, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    settings = small(
+        "losses.gradient-penalty.every=16", "training.critic_steps=4", "training.tick_every=4",
+        "training.lr_decay=none", "training.checkpoint_every=4",
+    )  # fmt: skip
+    moderate = gankit.load("wgan-gp", *settings, "training.critic_lr=2e-2", "training.steps=24")
+    run = gankit.train(moderate, tmp_path / "moderate")
+    penalties = [10 * row["critic/gradient-penalty"] for row in run.log]
+    assert run.finished
+    assert max(penalties) > 100 > penalties[-1]
+    assert "no longer restrains the critic" in capsys.readouterr().err
+    steep = gankit.load("wgan-gp", *settings, "training.critic_lr=5e-2", "critic.width=16", "training.steps=400")
+    with pytest.raises(RunError, match=r"losses\.gradient-penalty times its weight .* start anew with"):
+        gankit.train(steep, tmp_path / "steep")
+    assert list((tmp_path / "steep" / "checkpoints").glob("step-*.pt"))
 
 
 class Spy(Loss):

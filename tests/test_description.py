@@ -213,7 +213,7 @@ def test_every_damaged_picture_is_named(photos: Path) -> None:
     assert f"2 of 12 pictures have a problem: {files[2]}, {files[3]}" in text, "those that have no header too"
     files[0].write_bytes(b"no picture")
     for file in files[4:]:
-        save(file, pixels(20, 25, 3))
+        save(file, pixels(20, 25))
     text = error(lambda: Folder(path=photos).images)
     assert text.startswith(f"{files[0]} cannot be read (no PNG")
     assert text.endswith(", ".join(map(str, [files[0], files[2], *files[3:6]])) + ", ...")

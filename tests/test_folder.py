@@ -15,8 +15,9 @@ import pytest
 from pictures import error, palette_bmp, palette_png, pixels, save, sixteen_bit_colour_png
 from PIL import ExifTags, Image
 
-from gankit import ImageSpec, build
+from gankit import ImageSpec, build, load
 from gankit.datasets.folder import Folder
+from gankit.experiments.selection import select_images
 from gankit.images import decoding, room
 from gankit.images.decoding import Decoder, decode_all
 
@@ -189,8 +190,15 @@ class TestFolder:
         save(tmp_path / "a.png", pixels(4, 6))
         save(tmp_path / "b.png", pixels(8, 5))
         text = error(lambda: Folder(path=tmp_path).images)
-        assert "b.png is 8 x 5 pixels (height x width) where" in text
-        assert "a.png is 4 x 6; size = [height, width] resizes all" in text
+        small, large = tmp_path / "a.png", tmp_path / "b.png"
+        assert text == (
+            f"pictures have 2 sizes, from 4 x 6 ({small}) to 8 x 5 ({large}), height x width; resize all, as fit says: "
+            "data.size=64 for an experiment, {name = ..., size = 64} elsewhere"
+        )
+        assert error(lambda: Folder(path=tmp_path).stored_sizes) == text
+        experiment = load("wgan-gp", "data.name=folder", f"data.path={tmp_path}")
+        assert error(lambda: select_images(experiment.data, 0)) == text, "before networks are built for the first size"
+        assert error(lambda: load("resnet-small", "data.name=folder", f"data.path={tmp_path}")) == text
         data = Folder((3, 7), path=tmp_path)
         assert data.image == ImageSpec(1, 3, 7)
         assert data.images.shape == (2, 1, 3, 7)

@@ -149,9 +149,10 @@ def test_what_the_data_do_not_allow_is_not_proposed(tmp_path: Path) -> None:
     assert experiment.data.conditional is False
     assert "class 0 has fewer than 10 images to train on (11 in all)" in said
     assert "classes: 0: 11, 1: 189\n" in said  # without an offer of what is refused
-    with pytest.raises(GankitError, match="class 0 has 9 images to train on, fewer than 10"):
-        gankit.load("resnet", "data=npz", f"data.path={tmp_path / 'b.npz'}", "data.size=32", "data.held_out=0.2",
-                    "data.conditional=true")  # fmt: skip
+    asked = f'{{name = "npz", path = "{tmp_path / "b.npz"}", conditional = true}}'
+    said = "\n".join(lines(asked, tmp_path / "c.toml", recipe="resnet"))
+    assert "look: data.conditional: of class 0 there are fewer than 10 to train on: merge it with another" in said
+    assert gankit.load(tmp_path / "c.toml").data.conditional is True
     assert experiment.augment.part.settings.policy == ("translation", "cutout")  # 16 bits may be measurements
 
 

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from same_runs import Killed
 
 import gankit
 from gankit import recipes
@@ -22,6 +23,7 @@ from gankit.interfaces import Dataset, ImageSpec
 from gankit.planning import proposal
 from gankit.recipes import Recipe, TrainingImages
 from gankit.studies.reading import load_study
+from gankit.training.trainer import Trainer
 
 ROOT = Path(__file__).parents[1]
 PAGE = ROOT / "docs" / "explanation" / "recipes.md"
@@ -167,10 +169,6 @@ def test_images_of_the_program_are_followed_or_the_experiment_is_refused(tmp_pat
         (["data.size=16"], r"data\.size: recipe resnet makes images of 28 to 256 pixels a side, not 16 x 16; set"),
         (["data.size=[256, 512]"], "not 256 x 512"),
         (["data.counts=[6, 6, 7]"], "19 training images to learn from"),
-        (
-            ["data.counts=[9, 50, 50]", "data.conditional=true"],
-            r"class exotropia has 9 images to train on, fewer than 10",
-        ),
         (["data.name=folder", "data.path=nowhere"], "nowhere"),
         (["data.sise=32"], "did you mean 'size'"),
         (["training.batch=many"], r"override 'training\.batch=many'"),
@@ -180,6 +178,23 @@ def test_what_a_recipe_cannot_follow_is_one_line(overrides: list[str], message: 
     with pytest.raises(GankitError, match=message) as caught:
         gankit.load("resnet", *overrides)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("recipe", ["demo", "resnet-small"])
+def test_a_rare_class_is_warned_of_by_every_recipe_before_anything_is_written(
+    recipe: str, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def stop(trainer: Trainer) -> None:
+        assert not any(trainer.folder.glob("[a-z]*"))
+        raise Killed
+
+    monkeypatch.setattr(Trainer, "create_folder", stop)
+    rare = ("data.counts=[9, 12, 12]", "data.held_out=0", "data.size=32", "data.conditional=true", "training.batch=4")
+    experiment = gankit.load(recipe, *rare, "generator.widths=[4,4,4,4]", "critic.widths=[4,4,4,4]")
+    with pytest.raises(Killed):
+        gankit.train(experiment, tmp_path / "run")
+    warning = "warning: data.conditional: of class exotropia there are fewer than 10 to train on: merge it with another"
+    assert capsys.readouterr().err.count(warning) == 1
 
 
 def test_a_plug_in_s_recipe_is_loaded_listed_and_proposed(

@@ -13,7 +13,16 @@ from numpy.typing import NDArray
 from gankit.cache import fingerprint, user_path
 from gankit.errors import DataError
 from gankit.images import labels_csv
-from gankit.images.decoding import FORMAT, Decoder, Form, decode_all, decoding_threads, files_digest, open_picture
+from gankit.images.decoding import (
+    FORMAT,
+    Decoder,
+    Form,
+    decode_all,
+    decoding_threads,
+    files_digest,
+    open_picture,
+    refuse_several_sizes,
+)  # fmt: skip
 from gankit.images.grey_levels import check_range
 from gankit.images.known import Known
 from gankit.images.resizing import Fit
@@ -109,9 +118,12 @@ class Folder(DecodedDataset):
 
     @cached_property
     def stored_sizes(self) -> set[tuple[int, int]]:
-        """The heights and widths of the pictures as they are stored, upright; reads every header."""
-        if self.decoder.size is None:
-            return {(self._form.height, self._form.width)}  # or decoding raises
+        """The heights and widths of the pictures as they are stored, upright; reads every header.
+
+        Raises DataError if there are several and no size to which they are resized.
+        """
+        if self.decoder.size is None and self.reads_without_decoding:
+            return {(self._form.height, self._form.width)}  # else decoding would have raised
 
         def size(file: Path) -> tuple[int, int]:
             with open_picture(file) as picture:
@@ -119,10 +131,13 @@ class Folder(DecodedDataset):
 
         try:
             with ThreadPoolExecutor(decoding_threads()) as pool:
-                return set(pool.map(size, self.files))
+                sizes = dict(zip(map(str, self.files), pool.map(size, self.files), strict=True))
         except DataError:
             self._decode(self.files, self._form)  # raises, with all that have a problem
             raise
+        if self.decoder.size is None:
+            refuse_several_sizes(sizes)
+        return set(sizes.values())
 
     def read(self, indices: NDArray[np.int64]) -> NDArray[Any]:
         """(k,) indices to (k, c, h, w) pictures; unless all are at hand, only these are decoded and none is kept."""

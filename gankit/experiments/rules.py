@@ -17,7 +17,10 @@ from gankit.recipes import TrainingImages
 from gankit.registry.messages import shown
 
 MIN_IMAGES, MIN_IMAGES_OF_CLASS = 20, 10
-"""Training images, in all and of each class that networks are conditioned on: a recipe refuses fewer."""
+"""Training images in all, of which a recipe refuses fewer; and of each class that networks are conditioned on.
+
+A class with fewer is only warned of, whatever the recipe: of a rare disease there may be no more.
+"""
 DECISIVE = ("batch", "seed", "steps")
 """Settings of the table `training` on which a recipe's other settings depend, besides all settings of `data`."""
 
@@ -99,7 +102,7 @@ def recipe_tables(
     `batch` and `steps` are given where the user sets them.
 
     Raises:
-        DataError: the images are too few, too small or too large for the recipe, or a class has too few of them.
+        DataError: the images are too few, too small or too large for the recipe.
         PartError: the recipe returned something other than tables, or raised an error that is neither a `GankitError`
             nor a fault of the machine, such as too little memory; these stay as they are.
     """
@@ -110,11 +113,6 @@ def recipe_tables(
     conditions = len(table.conditional) if isinstance(table.conditional, list) else 0
     _refuse_size(name, recipe.sides, image)
     refuse_few(len(training), "data")
-    if classes and training.labels is not None and (rarest := rarest_class(training))[1] < MIN_IMAGES_OF_CLASS:
-        raise DataError(
-            f"data.conditional: class {training.class_names[rarest[0]]} has {counted(rarest[1], 'image')} to train on, "
-            f"fewer than {MIN_IMAGES_OF_CLASS}: merge it with another, or set data.conditional=false"
-        )
     spec = ImageSpec(image.channels, image.height, image.width, classes, conditions)
     images = TrainingImages(spec, len(training), training.dtype == np.uint8, batch, steps)
     with blame(PartError, f"recipe {name} failed to compute settings for {images}:"):

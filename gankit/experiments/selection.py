@@ -44,6 +44,8 @@ def select_images(table: DataTable, seed: int, data: Dataset | None = None) -> t
         DataError: what the table asks for is not in the data; one line that names the setting.
     """
     dataset = open_dataset(table, data)
+    if table.size is None:
+        _ = dataset.stored_sizes  # raises for pictures of several sizes, before a network is built for the first one's
     if table.flip:
         _refuse_flip(table, dataset)
     split_seed = seed if table.split_seed is None else table.split_seed

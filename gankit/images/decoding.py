@@ -226,7 +226,7 @@ def decode_all(
     Raises:
         DataError: a picture cannot be decoded, or differs from the others in depth, colour or size.
     """
-    problems: dict[int, str] = {}
+    problems, sizes = dict[int, str](), dict[str, tuple[int, int]]()
     for index, name in enumerate(names):
         if like is not None:
             break
@@ -247,7 +247,11 @@ def decode_all(
             with ExitStack() as room:
                 with load(index) as picture:
                     room.enter_context(room_for(_pixels(picture)))
-                    _check_alike(decoder.form(picture, names[index]), names[index], first, first_name)
+                    form = decoder.form(picture, names[index])
+                    _check_alike(form, names[index], first, first_name)
+                    sizes[names[index]] = form.height, form.width
+                    if form.shape != first.shape:  # told with those of the others
+                        return
                     stored = decoder.stored(picture, names[index])
                 del picture  # resizing needs as much memory
                 result[index] = stored if decoder.size is None else resized(stored, decoder.size, decoder.fit)
@@ -263,7 +267,18 @@ def decode_all(
             raise
     if problems:
         raise DataError(all_told(problems, names))
+    refuse_several_sizes({first_name: (first.height, first.width), **sizes})
     return result
+
+
+def refuse_several_sizes(sizes: Mapping[str, tuple[int, int]]) -> None:
+    """Raise a DataError that names both ends where pictures, (height, width) by name, are of more than one size."""
+    if (count := len(set(sizes.values()))) > 1:
+        ends = [end(sizes, key=lambda name: (math.prod(sizes[name]), sizes[name])) for end in (min, max)]
+        raise DataError(
+            f"pictures have {count} sizes, from {' to '.join(f'{sizes[n][0]} x {sizes[n][1]} ({n})' for n in ends)}, "
+            "height x width; resize all, as fit says: data.size=64 for an experiment, {name = ..., size = 64} elsewhere"
+        )
 
 
 def all_told(problems: Mapping[int, str], names: Sequence[str]) -> str:
@@ -290,12 +305,6 @@ def _check_alike(form: Form, name: str, first: Form, first_name: str) -> None:
         raise DataError(
             f"{name} is {form.colour} where {first_name} is {first.colour}; set grey = true (all grey) or "
             "grey = false (all colour): data.grey=true for an experiment, {name = ..., grey = true} elsewhere"
-        )
-    if form.shape != first.shape:
-        raise DataError(
-            f"{name} is {form.height} x {form.width} pixels (height x width) where {first_name} is "
-            f"{first.height} x {first.width}; size = [height, width] resizes all, as fit says: "
-            "data.size=64 or data.size=[48,64] for an experiment, {name = ..., size = [48, 64]} elsewhere"
         )
 
 

@@ -6,7 +6,7 @@ import math
 import shlex
 import tomllib
 from collections.abc import Iterator
-from itertools import islice
+from itertools import chain, islice
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -29,7 +29,8 @@ from gankit.registry import registry
 from gankit.registry.messages import shown
 from gankit.runs.run import choose_device
 from gankit.terminal.text import harmless
-from gankit.training.description import describe, used_levels
+from gankit.training.data import prepare
+from gankit.training.description import data_warnings, describe, used_levels
 from gankit.training.timing import time_training
 
 FEWEST_STEPS = 500  # steps below which a training learns nothing
@@ -79,7 +80,7 @@ def plan(place: str, minutes: float, out: Path, recipe: str | None = None) -> It
         settings = load({"data": data}).data
         dataset = open_dataset(settings)
     yield from describe(settings, dataset)
-    for line in findings(dataset):
+    for line in chain(findings(dataset), data_warnings(prepare(settings, 0, dataset))):
         yield f"look: {line}"
     seconds = time_training(load({"data": data, **recipe_tables(recipe, settings, dataset)}))
     steps = _steps(minutes, seconds)

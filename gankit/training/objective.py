@@ -1,11 +1,13 @@
 """What a turn minimises: the weighted sum of the losses that are due."""
 
-from collections.abc import Iterator, Mapping, Sequence
-from typing import final
+import math
+from collections.abc import Hashable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, final
 
 from torch import Tensor
 
-from gankit.errors import PartError
+from gankit.errors import PartError, RunError
 from gankit.interfaces import Side, Turn
 from gankit.registry import Schedule, value_at
 from gankit.runs.networks import describe_value
@@ -24,7 +26,6 @@ class Objective:
 
     def __init__(self, losses: Sequence[LossTerm], like: Tensor) -> None:
         self._losses = losses
-        self._lost: set[str] = set()  # names of the penalties that the user was warned of
         # Weights that move, as tensors: a CUDA graph would freeze a plain number at its recorded value.
         self._moving = {term.name: like.new_ones(()) for term in losses if isinstance(term.weight, Schedule)}
 
@@ -37,6 +38,18 @@ class Objective:
     def due(self, side: Side, index: int) -> list[LossTerm]:
         """The losses that train a side at its `index`-th update."""
         return [term for term in self._losses if index % term.every == 0 and term.trains(side)]
+
+    def kinds(self, critic_steps: int, most: int) -> list[Hashable]:
+        """The kinds of the steps from 0 to the end of a period, after which they repeat; of `most` steps at most.
+
+        Steps are of one kind if their updates, in any order, have the same losses due.
+        """
+        kinds: list[Hashable] = []
+        for step in range(min(math.lcm(*(term.every for term in self._losses)), most)):
+            turns = [("critic", self.due("critic", step * critic_steps + update)) for update in range(critic_steps)]
+            turns.append(("generator", self.due("generator", step)))
+            kinds.append(tuple(sorted((side, *(term.name for term in terms)) for side, terms in turns)))
+        return kinds
 
     def __call__(self, turn: Turn, index: int) -> Tensor | None:
         """The weighted sum of the losses that are due at the `index`-th update of the turn's side, a scalar.
@@ -56,18 +69,47 @@ class Objective:
                 total = weight * value if total is None else total + weight * value
         return total
 
-    def lost_penalties(self, means: Mapping[str, float], step: int) -> Iterator[str]:
-        """A warning, once, for each lazy penalty that no longer restrains the critic.
+    def lost_penalties(self, row: Mapping[str, Any]) -> dict[str, float]:
+        """The lazy penalties that restrain no critic, by a line of the log: mean times weight, by their names.
 
-        `means` holds the mean values of the losses up to a step, by the names under which they are logged.
+        It is above `LOST_PENALTY` and above that of the critic's other losses together, which a penalty that holds the
+        critic is not, however far apart real and fake images are.
         """
-        for term in self._losses:
-            is_lazy = term.every > 1 and term.loss.per_sample
-            value = means.get(f"critic/{term.name}", 0.0)
-            if is_lazy and value_at(term.weight, step) * value > LOST_PENALTY and term.name not in self._lost:
-                self._lost.add(term.name)
-                yield (
-                    f"losses.{term.name}: {value:.3g} up to step {step}: computed only once in {term.every} updates, "
-                    f"it no longer restrains the critic; start anew with losses.{term.name}.every=1, or with a lower "
-                    "training.critic_lr"
+        values = {
+            term: abs(value_at(term.weight, row["step"] - 1) * row.get(f"critic/{term.name}", 0.0))
+            for term in self._losses
+        }
+        bound = max(LOST_PENALTY, sum(value for term, value in values.items() if not term.loss.per_sample))
+        lazy = [term for term in self._losses if term.every > 1 and term.loss.per_sample]
+        return {term.name: values[term] for term in lazy if values[term] > bound}
+
+    def warnings(self, line: Mapping[str, Any], earlier: Sequence[Mapping[str, Any]], folder: Path) -> list[str]:
+        """A warning for each penalty that is lost by a line of the log, but was not by the line before that has it.
+
+        What was lost before is read from the log, so that a resumed run decides as one that was never stopped.
+
+        Args:
+            line: the present one, with the losses' means.
+            earlier: the lines before it.
+            folder: of the run, for the error.
+
+        Raises:
+            RunError: a penalty was lost by both lines, and has not fallen: the training has diverged.
+        """
+        lines = []
+        for name, value in self.lost_penalties(line).items():
+            previous = next((row for row in reversed(earlier) if f"critic/{name}" in row), None)
+            before = self.lost_penalties(previous).get(name, 0.0) if previous else 0.0
+            reason = "computed on few updates only, it no longer restrains the critic"
+            advice = f"start anew with losses.{name}.every=1, or with a lower training.critic_lr"
+            if 0 < before <= value:
+                raise RunError(
+                    f"{folder}: the training diverged by step {line['step']} (losses.{name} times its weight is "
+                    f"{value:.3g} after {before:.3g}: {reason}); {advice}; checkpoints stay"
                 )
+            if not before:
+                lines.append(
+                    f"losses.{name} times its weight is {value:.3g} up to step {line['step']}: {reason}; unless it "
+                    f"falls, the training ends at the next line of the log; {advice}"
+                )
+        return lines

@@ -35,8 +35,8 @@ from gankit.training.threads import StepThreads
 OnTick = Callable[[dict[str, Any]], None]
 """Takes a line of the log, in process 0 alone: `step`, losses as "critic/NAME", rates, speed, metrics if evaluated."""
 INTERRUPTED = "interrupted"
-SETTLING = 0.1
-"""The share of the steps at the beginning in which large penalties are no sign of anything."""
+LONGEST_PERIOD = 1000  # the most steps whose kinds are told apart to estimate the time of a training
+SETTLING = 0.1  # the share of the steps at the beginning in which large penalties are no sign of anything
 
 
 @final
@@ -69,7 +69,7 @@ class Trainer:
         )
         self.stepper.warnings += experiment_warnings(experiment)
         self.evaluator = Evaluator(self.stepper, self.record)
-        self._saved = 0  # step of the newest checkpoint
+        self._saved, self._trial_seconds = 0, 0.0  # step of the newest checkpoint; of the evaluation before step 0
         self._sampling_copy: Generator | None = None  # of the generator as it is after the present step
 
     def rehearse(self) -> None:
@@ -77,6 +77,8 @@ class Trainer:
         if distributed.rank() == 0:
             say(f"data: {summarise(self.data)}", error=True)  # first: the rehearsal of large networks takes a while
         self.stepper.warnings += rehearse(self.experiment, self.data, self.stepper.gan)
+        if distributed.rank() == 0:  # before anything is written
+            self._say_warnings(lambda text: say(text, error=True))
 
     def create_folder(self) -> None:
         """Create the run's folder with its experiment, after a trial evaluation where the run will have evaluations.
@@ -84,7 +86,9 @@ class Trainer:
         Raises GankitError if the features or metrics cannot judge these images; nothing is written then.
         """
         if self.experiment.evaluation.every:
+            start = time.monotonic()
             self.evaluator.values(self._get_sampling_copy())
+            self._trial_seconds = time.monotonic() - start
         text = self.experiment.with_run(self.record).toml()
         self.folder.mkdir(parents=True, exist_ok=True)
         write_atomically(self.folder / "experiment.toml", text)
@@ -120,8 +124,13 @@ class Trainer:
                 interrupt came.
         """
         settings, stepper, is_writer = self.settings, self.stepper, distributed.rank() == 0
-        images = settings.batch * settings.critic_steps
-        bar = Progress(settings.steps, stepper.step, images, settings.max_minutes, quiet=not is_writer)
+        bar = Progress(
+            settings.steps, stepper.step, settings.batch * settings.critic_steps, settings.max_minutes, not is_writer,
+            stepper.objective.kinds(settings.critic_steps, min(settings.steps, LONGEST_PERIOD)), {
+                "grid": (settings.sample_every, 0.0), "checkpoint": (settings.checkpoint_every, 0.0),
+                "evaluation": (self.experiment.evaluation.every * settings.tick_every, self._trial_seconds),
+            }
+        )  # fmt: skip
         deadline = math.inf if settings.max_minutes is None else time.monotonic() + settings.max_minutes * 60
         notice = "finishing this update, then saving; again to stop now and lose the steps since the last checkpoint"
         with (
@@ -130,9 +139,10 @@ class Trainer:
             contextlib.closing(stepper), torch_threads(self.threads.threads_for(stepper.step - 1)),
         ):  # fmt: skip
             try:
-                self._say_warnings(bar)
+                self._say_warnings(bar.say)
                 if stepper.step == 0 and is_writer:
-                    self._write_grid()
+                    with bar.aside("grid"):
+                        self._write_grid()
                 if self._evaluation_was_broken_off():
                     stepper.move_rates(stepper.step - 1)  # the line records the rates of the last step
                     self._tick(bar, on_tick, stop)
@@ -163,7 +173,7 @@ class Trainer:
         while stepper.step < settings.steps and not stopped and not out_of_time:
             self._sampling_copy = None
             thread_choice = self.threads.advance(stepper, is_stopped)
-            self._say_warnings(bar)
+            self._say_warnings(bar.say)
             if not stepper.critic_updates:  # else the step was stopped half-way; it gets no line and no samples
                 bar.step(stepper.step, self.threads.on_trial)
                 if thread_choice:
@@ -172,10 +182,12 @@ class Trainer:
                 if self._is_due(settings.tick_every):
                     self._tick(bar, on_tick, stop)
                 if self._is_due(settings.sample_every) and distributed.rank() == 0:
-                    self._write_grid()
+                    with bar.aside("grid"):
+                        self._write_grid()
             stopped, out_of_time = is_stopped(), distributed.any_rank(time.monotonic() > deadline)
             if self._is_due(settings.checkpoint_every) or stopped or out_of_time:
-                self._save()
+                with bar.aside("checkpoint"):
+                    self._save()
         if stepper.step == settings.steps and not self._evaluation_was_broken_off():
             return None
         return INTERRUPTED if stopped else "training.max_minutes is used up"
@@ -192,9 +204,9 @@ class Trainer:
         rows = read_log(self.log.path)
         return not rows or rows[-1]["step"] < step
 
-    def _say_warnings(self, bar: Progress) -> None:
+    def _say_warnings(self, tell: Callable[[str], object]) -> None:
         while self.stepper.warnings:
-            bar.say(f"warning: {self.stepper.warnings.pop(0)}")
+            tell(f"warning: {self.stepper.warnings.pop(0)}")
 
     def _tick(self, bar: Progress, on_tick: OnTick | None, stop: StopRequest) -> None:
         """Write a line of the log; process 0 alone does so, with the means of all processes.
@@ -206,16 +218,19 @@ class Trainer:
         hook_values = {name: float(value) for name, value in self.stepper.hook_values.items()}
         logged = {**losses, **hook_values}
         self._raise_if_diverged([name for name, value in logged.items() if not math.isfinite(value)])
+        objective, line, settled = self.stepper.objective, {"step": step, **losses}, SETTLING * self.settings.steps
+        if step > settled and objective.lost_penalties(line):  # in all processes or none, since means are the same
+            earlier = [row for row in read_log(self.log.path) if row["step"] > settled]
+            self.stepper.warnings += distributed.on_rank_zero(lambda: objective.warnings(line, earlier, self.folder))
         if distributed.rank():
             return
-        if step > SETTLING * self.settings.steps:
-            self.stepper.warnings += self.stepper.objective.lost_penalties(losses, step)
-            self._say_warnings(bar)
+        self._say_warnings(bar.say)
         rates = {f"{side}_lr": optimizer.param_groups[0]["lr"] for side, optimizer in self.stepper.optimizers.items()}
         row: dict[str, Any] = {"step": step, **losses, **rates, **bar.speed(), **hook_values}
         if self.evaluator.is_due(step):
             try:
-                row |= self._evaluate(bar, stop)
+                with bar.aside("evaluation"):
+                    row |= self._evaluate(bar, stop)
             except BrokenOff:
                 self.log.load_state_dict(sums)  # for the line that the resumed run writes
                 return
