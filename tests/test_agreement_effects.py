@@ -215,7 +215,13 @@ def test_what_is_unknown_does_not_count_as_nothing(effect: Findings) -> None:
     row = next(row for row in rows(nothing) if row.images == EQUAL and row.reference == "held-out images")
     assert row.between == f"{spread(nothing).total:.2g}"
     once = dataclasses.replace(nothing, trials=[trial for trial in nothing.trials if trial.seed == 0])
-    for findings in (once, without("real_influences", {0, 1, 2})):
+
+    def never_differ(trial: Trial, result: dict[str, Any]) -> None:
+        of = result["equal"]["held-out"]["frechet"]
+        influences = np.zeros_like(of["real_influences"]).tolist()
+        of |= {"value": 1 + trial.arm.threshold, "fake_variance": 0.0, "real_influences": influences}
+
+    for findings in (once, without("real_influences", {0, 1, 2}), altered(effect, never_differ)):
         found = contrast(findings, pair, where, same_reals=True)
         assert found is not None
         assert (found.low, found.high, found.verdict) == (-np.inf, np.inf, "cannot be told")

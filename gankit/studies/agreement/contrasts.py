@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from gankit.evaluation.design import VariancePart, mean_of_known, student_quantile, variance_of_mean
+from gankit.evaluation.design import ROUNDING, VariancePart, mean_of_known, student_quantile, variance_of_mean
 from gankit.studies.agreement.arms import Arm
 from gankit.studies.agreement.findings import Estimate, Findings, Where
 
@@ -55,6 +55,8 @@ def contrast(
       divided by the number of pairs. A residual of other arms would not show how this arm and the seed interact.
     - No seeds are shared: the variance between trainings of one arm (`_unpaired`), divided by their number.
 
+    Where neither real images nor trainings make a difference, the error is unknown, and the interval infinite.
+
     `same_reals` says whether both arms of a pair were judged against the same real images.
     """
     shared_seeds = [findings.common_seeds(pair, where) for pair in pairs]
@@ -78,7 +80,8 @@ def contrast(
         trainings = VariancePart(sum(of_changes) / len(pairs) ** 2, of_one.freedom)
     real_variance = _real_variance(compared, same_reals)
     # With 10^6 degrees of freedom, Student's interval is the normal one
-    half = student_quantile(trainings.freedom or 1e6) * math.sqrt(trainings.variance + real_variance)
+    error = math.sqrt(trainings.variance + real_variance)
+    half = student_quantile(trainings.freedom or 1e6) * error if error > ROUNDING else math.inf
     value = float(changes.mean())
     return Difference(
         value=value,
