@@ -62,7 +62,7 @@ def test_a_lazy_penalty_that_falls_again_is_only_warned_of(
     said = capsys.readouterr().err
     assert said.count("no longer restrains the critic") == len(warned)
     for step in warned:
-        assert f"up to step {step}: computed on few updates only, it no longer restrains the critic" in said
+        assert f"by step {step}: as it is not computed on every update, it no longer restrains the critic" in said
 
 
 @pytest.mark.parametrize("stopped_after", [None, 4, 6])
@@ -81,13 +81,13 @@ def test_a_lazy_penalty_that_stays_lost_ends_the_training_as_one_that_was_stoppe
     with pytest.raises(RunError) as error:
         gankit.resume(folder)
     assert str(error.value) == (
-        f"{folder}: the training diverged by step 8 (losses.scripted times its weight is 200 after 200: computed on "
-        "few updates only, it no longer restrains the critic); start anew with losses.scripted.every=1, or with a "
-        "lower training.critic_lr; checkpoints stay"
+        f"{folder}: the training diverged by step 8 (losses.scripted times its weight is 200 after 200: as it is "
+        "not computed on every update, it no longer restrains the critic); start anew with losses.scripted.every=1, or "
+        "with a lower training.critic_lr; checkpoints stay"
     )
     assert [path.name for path in (folder / "checkpoints").glob("*6.pt")] == ["step-00000006.pt"]
     assert [row["step"] for row in gankit.open_run(folder).log] == [2, 4, 6]
-    assert capsys.readouterr().err.count("warning: losses.scripted times its weight is 300 up to step 4") == (
+    assert capsys.readouterr().err.count("warning: losses.scripted times its weight is 300 by step 4") == (
         2 if stopped_after == 4 else 1  # the line of step 4 comes before its checkpoint, and is written again
     )
 

@@ -105,14 +105,11 @@ def test_rare_and_empty_classes_are_told_where_networks_are_given_the_class() ->
         table = {"name": "eyes", "size": 32, "counts": counts, "conditional": conditional}
         return data_warnings(prepare(DataTable.model_validate(table), 0))
 
-    rare = "data.conditional: there are fewer than 10 images of"
+    rare = "data.conditional: fewer than 10 training images of"
     assert told([9, 10, 1]) == [
-        f"{rare} each of the classes exotropia, normal to train on: merge them with others, or set "
-        "data.conditional=false"
+        f"{rare} each of the classes exotropia, normal: merge them with others, or set data.conditional=false"
     ]
-    assert told([10, 10, 1]) == [
-        f"{rare} class normal to train on: merge it with another, or set data.conditional=false"
-    ]
+    assert told([10, 10, 1]) == [f"{rare} class normal: merge it with another, or set data.conditional=false"]
     assert told([0, 12, 10]) == ["data: no training image is of class exotropia: samples of it mean nothing"]
     assert told([0, 12, 0]) == [
         "data: no training image is of the classes exotropia, normal: samples of them mean nothing"

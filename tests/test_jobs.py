@@ -387,7 +387,7 @@ def test_a_second_interrupt_of_workers_says_what_is_lost(tmp_path: Path) -> None
     process.send_signal(signal.SIGINT)
     _, said = process.communicate(timeout=60)
     assert process.returncode != 0
-    assert said.index("again to stop now") < said.index("stopped at once: what running jobs did since")
+    assert said.index("interrupt again") < said.index("stopped at once: what running jobs did since")
     assert "is lost; run the same command again to continue" in said
 
 

@@ -151,7 +151,7 @@ def test_what_the_data_do_not_allow_is_not_proposed(tmp_path: Path) -> None:
     assert "classes: 0: 11, 1: 189\n" in said  # without an offer of what is refused
     asked = f'{{name = "npz", path = "{tmp_path / "b.npz"}", conditional = true}}'
     said = "\n".join(lines(asked, tmp_path / "c.toml", recipe="resnet"))
-    assert "look: data.conditional: of class 0 there are fewer than 10 to train on: merge it with another" in said
+    assert "look: data.conditional: fewer than 10 training images of class 0: merge it with another" in said
     assert gankit.load(tmp_path / "c.toml").data.conditional is True
     assert experiment.augment.part.settings.policy == ("translation", "cutout")  # 16 bits may be measurements
 

@@ -193,7 +193,7 @@ def test_a_rare_class_is_warned_of_by_every_recipe_before_anything_is_written(
     experiment = gankit.load(recipe, *rare, "generator.widths=[4,4,4,4]", "critic.widths=[4,4,4,4]")
     with pytest.raises(Killed):
         gankit.train(experiment, tmp_path / "run")
-    warning = "warning: data.conditional: of class exotropia there are fewer than 10 to train on: merge it with another"
+    warning = "warning: data.conditional: fewer than 10 training images of class exotropia: merge it with another"
     assert capsys.readouterr().err.count(warning) == 1
 
 

@@ -128,7 +128,7 @@ class Unreadable:
         ([Path("a.png"), "b.png"], {}, "image 0 is the name of a file: open it with Pillow"),
         (images(), {"labels": ["a", "b"] * 6, "class_names": ("a",)}, "labels has 'b', which class_names lacks"),
         ([np.zeros((3, 8, 8), np.uint8), np.zeros((3, 9, 8), np.uint8)], {}, "images have several shapes"),
-        ([{"picture": 1}], {}, 'item 0 has picture; a key "image" is needed'),
+        ([{"picture": 1}], {}, 'item 0 has the keys picture; "image" is needed'),
         (iter([]), {}, r"a data set with len\(\) is needed"),
         ({"train": images()}, {}, r"images are of type dict; an array, a list or a data set with len\(\) is needed"),
         (Unreadable(), {}, r"item 0 cannot be read: OSError: no such file"),
@@ -321,7 +321,7 @@ def test_keys_that_may_be_labels_are_named() -> None:
     data = gankit.wrap("dataset", items)
     assert data.labels is None
     assert data.remarks == [
-        "no label is read of the items, whose other keys are 'coarse_label', 'fine_label': give labels"
+        "no label is read from the items, whose other keys are 'coarse_label', 'fine_label': give labels"
     ]
     for labels in ("none", [0, 1] * 6):
         assert gankit.wrap("dataset", items, labels=labels).remarks == []

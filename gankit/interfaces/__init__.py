@@ -23,6 +23,6 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
-    if name == "Batch":  # metrics written for version 0.1.0 import it
+    if name == "Batch":  # metrics of the older interface import it
         raise PartError(OLD_STYLE_MESSAGE)
     raise AttributeError(f"module 'gankit.interfaces' has no attribute {name!r}")

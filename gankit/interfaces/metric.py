@@ -156,7 +156,7 @@ class Metric(ABC):
 
     def __init_subclass__(cls, **options: Any) -> None:
         super().__init_subclass__(**options)
-        if len(inspect.signature(cls.compute).parameters) == 1:  # self alone, as in version 0.1.0
+        if len(inspect.signature(cls.compute).parameters) == 1:  # self alone, as in the older interface
             raise PartError(f"metric {cls.__name__}: {OLD_STYLE_MESSAGE}")
 
     @abstractmethod

@@ -98,7 +98,7 @@ class Rows:
         lengths = {name: len(values) for name, values in self._arrays().items()}
         if len(set(lengths.values())) > 1:
             counts = ", ".join(f"{length} {name}" for name, length in lengths.items())
-            raise GankitError(f"each array has one row per image, and there are {counts}")
+            raise GankitError(f"each array must have one row per image, but there are {counts}")
 
     def _arrays(self) -> dict[str, NDArray[Any]]:
         names = ("features", "logits", "images", "labels", "groups", "ids")

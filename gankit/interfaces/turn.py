@@ -57,7 +57,7 @@ class Augment(nn.Module, ABC):
         return None
 
     def after_step(self, turn: Turn) -> None:
-        """Called after each optimiser step, with its turn; under `training.accumulate`, a batch's last part."""
+        """Called after each optimiser step, with its turn (under `training.accumulate`, that of the last part)."""
 
 
 class Random(Protocol):
@@ -76,9 +76,9 @@ class Random(Protocol):
 class Turn:
     """Everything that losses and augments may read in one update; images are as the critic sees them.
 
-    On the critic's turn fakes carry no graph; on the generator's turn the critic is frozen. Each of `real`, `fake`,
-    `held_out`, their scores and features is computed once, when first asked for. The augment is applied inside the
-    turn, as its scope says, so that a loss or a penalty need not know about augmentation.
+    On the critic's turn fakes carry no graph; on the generator's turn the critic is frozen. `real`, `fake` and
+    `held_out`, their scores, and the features of the first two are each computed once, when first asked for. The
+    augment is applied inside the turn, as its scope says, so that a loss or a penalty need not know about augmentation.
 
     Args:
         real: reads the (n, c, h, w) real images in [-1, 1].

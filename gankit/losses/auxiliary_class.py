@@ -38,7 +38,7 @@ class AuxiliaryClass(Loss):
         self.generator_factor = generator
 
     def critic(self, turn: Turn) -> Tensor:
-        """Cross-entropy of the classes of reals, plus that of fakes; a scalar."""
+        """Cross-entropy of the classes of reals, plus that of fakes where `fake` is set; a scalar."""
         value = _cross_entropy(turn, turn.real_features)
         if self.classify_fakes:
             value = value + _cross_entropy(turn, turn.fake_features)

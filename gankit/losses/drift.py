@@ -9,9 +9,9 @@ from gankit.interfaces import Loss, Turn
 
 @final
 class Drift(Loss):
-    """Keeps the critic's scores of reals near zero, where `wasserstein` leaves their level free.
+    """Keeps the critic's scores of reals near zero, which `wasserstein` leaves free.
 
-    The weight is the paper's epsilon, 0.001.
+    The default weight is the paper's epsilon, 0.001.
     """
 
     capturable = True

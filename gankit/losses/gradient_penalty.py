@@ -22,7 +22,7 @@ def gradient_penalty(
     one_sided: bool = False,
     alpha: Tensor | None = None,
 ) -> Tensor:
-    """How far the critic's slope is from `target`, at one point between each real and its fake.
+    """Squared distance of the critic's slope from `target`, at one point between each real and its fake.
 
     With x = alpha real + (1 - alpha) fake, the penalty is (norm of d critic(x) / dx - target)^2, where the norm is
     taken over all elements of a sample. It can be differentiated with respect to the critic's parameters, even where

@@ -9,7 +9,7 @@ from gankit.interfaces import Loss, Turn
 
 @final
 class Hinge(Loss):
-    """The critic pushes scores of reals above 1 and of fakes below -1, but no further.
+    """The critic raises scores of reals to 1 and lowers those of fakes to -1, no further.
 
     The generator raises the scores of its fakes.
     """

@@ -48,7 +48,7 @@ def as_array(values: Any, name: str) -> NDArray[Any]:
 
 
 def as_text(value: Any) -> Any:
-    """A text as a plain one: what a member of an enum prints is another, of which NumPy keeps the first letters."""
+    """A text as a plain `str`; of an enum's member, NumPy would cut off what the member prints."""
     return str.__str__(value) if isinstance(value, str) else value
 
 
@@ -88,7 +88,7 @@ def _image_and_label(item: Any, number: int) -> tuple[Any, Any, list[str]]:
     if isinstance(item, Mapping):
         key = next((key for key in ("image", "img") if key in item), None)
         if key is None:
-            raise DataError(f'item {number} has {", ".join(map(str, item))}; a key "image" is needed')
+            raise DataError(f'item {number} has the keys {", ".join(map(str, item))}; "image" is needed')
         others = [other for other in item if other != key]
         found = [other for other in others if means(str(other), "label") or str(other).casefold() in _LABELS]
         label_key = "label" if "label" in found else found[0] if len(found) == 1 else None
@@ -205,8 +205,8 @@ class Arrays(Dataset):
         images: (n, channels, height, width) uint8, uint16 or float32; (n, height, width, channels) is recognised where
             1, 3 or 4 channels come last. Or a list of pictures or arrays of one size, or a data set with `len` whose
             items are pictures, pairs of picture and label, or dictionaries with the key "image" or "img", and
-            "label" or one usual word for it, such as "class", "diagnosis" or "target"; of several none is read.
-            Pictures are read as those of a folder: palettes become colours. A memory-mapped array stays on disk.
+            "label" or one usual word for it, such as "class", "diagnosis" or "target"; of several such words none is
+            read. Pictures are read as those of a folder: palettes become colours. A memory-mapped array stays on disk.
         labels: (n,) whole numbers from 0, (n,) names, or None for those of the items. "none" leaves these out, as
             is necessary where they are masks or boxes. Or (n, k) zeros and ones where an image can have several of k
             labels: these become facts, which can condition a training.
@@ -279,7 +279,7 @@ class Arrays(Dataset):
     def remarks(self) -> list[str]:
         """Which keys of the items are not read, where none of them was read as a label."""
         keys = first_of(list(map(escaped, self._not_read)), 5)
-        return [f"no label is read of the items, whose other keys are {keys}: give labels"] if keys else []
+        return [f"no label is read from the items, whose other keys are {keys}: give labels"] if keys else []
 
     @property
     def value_range(self) -> tuple[float, float]:

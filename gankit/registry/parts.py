@@ -185,7 +185,7 @@ def construct(kind: str, name: str | type, argument: object, settings: BaseModel
 
     Raises:
         PartError: the part is unknown or cannot be imported, it needs an image specification and got none, or its
-            constructor raised an error that is no `GankitError`; one that is stays as it is.
+            constructor raised an error other than a `GankitError`, which passes through.
     """
     part = registry(kind).get(name)
     positional = takes_positional(part)

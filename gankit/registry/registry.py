@@ -96,7 +96,7 @@ class Registry:
     def register(self, name: str) -> Callable[[PartOrClass], PartOrClass]:
         """Class decorator: registers a part in this process; it takes precedence over plug-ins of the same name.
 
-        It replaces an earlier one of this name. Of an instance, which can be registered too, each training has a copy.
+        It replaces an earlier part of this name. An instance can be registered too; each training gets a copy of it.
 
         Raises:
             PartError: the name is built in, holds a colon or is not a text; or what is registered is not a part of

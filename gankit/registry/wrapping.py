@@ -68,10 +68,10 @@ def wrap(kind: str, module: Any = None, **properties: Any) -> Any:
     Args:
         kind: "generator", "critic", "augment", "features", "loss" or "dataset".
         module: a module or function, or a class of modules. Networks are called with labels only where `labels=True`.
-            These methods of a module become the part's: `before_step` of a network; `mapping`, `synthesis` and
-            `style_layers` of a generator; `score`, `features` and `class_logits` of a critic; `after_step` of an
-            augment. For a data set an array, a list of pictures, or a data set of torchvision or Hugging Face. Not used
-            for a loss.
+            These methods of a module become the part's: `before_step` of a network or an augment; `mapping`,
+            `synthesis` and `style_layers` of a generator; `score`, `features` and `class_logits` of a critic;
+            `after_step` of an augment. For a data set an array, a list of pictures, or a data set of torchvision or
+            Hugging Face. Leave it out for a loss.
         properties: what gankit cannot find out itself.
 
             - Generator: `latent_dim`. Features: `dim`.

@@ -29,7 +29,7 @@ from gankit.training.stopping import StopRequest
 
 SHOW_EVERY = 2.0  # seconds between updates of the progress bar
 BEAT_EVERY = 5.0  # seconds between signs of life for the workers
-NOTICE = "finishing the updates of all jobs, then saving; again to stop now and lose what they have not saved"
+NOTICE = "finishing the updates of all jobs, then saving; interrupt again to lose what they have not saved"
 LOST = (
     "stopped at once: what running jobs did since their last checkpoints is lost; run the same command again to "
     "continue"

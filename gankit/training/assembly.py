@@ -59,7 +59,7 @@ def build(experiment: Experiment, image: ImageSpec, checked: Gan | None = None) 
 
     Raises:
         PartError: a part refuses the image, makes wrong shapes, lacks what a loss needs, or a critic that mixes samples
-            meets a loss that differentiates sample by sample; names the part.
+            meets a loss that differentiates sample by sample; the error names the part.
     """
     training, evaluation = experiment.training, experiment.evaluation
     for setting, count, dtype in (
@@ -128,7 +128,7 @@ def _without_effect(experiment: Experiment) -> Iterator[str]:
     training = experiment.training
     options = inspect.signature(getattr(torch.optim, training.optimizer)).parameters
     if "betas" not in options and training.betas != Training.model_fields["betas"].default:
-        yield f"training.betas: {training.optimizer} has none, so that they do nothing; see training.optimizer_options"
+        yield f"training.betas: {training.optimizer} has none, so they do nothing; see training.optimizer_options"
     if training.lazy_scaling and all(table.every == 1 for table in experiment.losses):
         yield "training.lazy_scaling: it does nothing where no loss has `every` above 1"
 
@@ -192,7 +192,7 @@ def _check_fade(experiment: Experiment, image: ImageSpec, networks: dict[str, nn
         if not label_layers(network):
             raise PartError(
                 f"training.label_fade: {kind} {getattr(experiment, kind).name} uses no label layer of "
-                "gankit.nn.layers, so that its labels cannot fade in; leave label_fade out"
+                "gankit.nn.layers, so its labels cannot fade in; leave label_fade out"
             )
 
 
@@ -229,7 +229,7 @@ def _check_shapes(
         if seen.shape != images.shape:
             before, after = tuple(images.shape[1:]), tuple(seen.shape[1:])
             raise PartError(f"{augment_name} changes the shape {before} of images to {after}")
-        _check_type(augment_name, seen, images, "given")
+        _check_type(augment_name, seen, images, "images")
     name = f"critic {experiment.critic.name}"
     scores = call_part(name, _copy(name, critic), images, labels)
     if scores.dim() == 0 or len(scores) != PROBE_BATCH or not scores.numel():
@@ -313,5 +313,5 @@ def _check_divisible(experiment: Experiment, image: ImageSpec, critic_mixes: boo
             advice = f"set {kind}.{setting}" if setting else f"choose another {kind}"
             raise PartError(
                 f"training.accumulate: {kind} {table.name} mixes the samples of a batch (batch normalisation or "
-                f"batch statistics), so that pieces differ from the whole; {advice}, or a smaller training.batch"
+                f"batch statistics), so pieces differ from the whole; {advice}, or a smaller training.batch"
             )

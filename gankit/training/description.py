@@ -55,8 +55,8 @@ def data_warnings(data: TrainingData) -> list[str]:
         lines.append(f"data: no training image is of {what} {first_of(empty, 5)}: samples of {them} mean nothing")
     if rare := [name for name, count in counts.items() if 0 < count < MIN_IMAGES_OF_CLASS]:
         what, merge = ("class", "it with another") if len(rare) == 1 else ("each of the classes", "them with others")
-        few = f"fewer than {MIN_IMAGES_OF_CLASS} images of {what} {first_of(rare, 5)} to train on"
-        lines.append(f"data.conditional: there are {few}: merge {merge}, or set data.conditional=false")
+        few = f"fewer than {MIN_IMAGES_OF_CLASS} training images of {what} {first_of(rare, 5)}"
+        lines.append(f"data.conditional: {few}: merge {merge}, or set data.conditional=false")
     return lines
 
 

@@ -14,7 +14,7 @@ from gankit.runs.networks import describe_value
 from gankit.training.assembly import LossTerm
 
 LOST_PENALTY = 100.0
-"""Value times weight above which a lazy penalty restrains no critic; 1190 diverged (docs/measured/lazy-penalty.md)."""
+"""Mean times weight above which a lazy penalty counts as lost; docs/measured/lazy-penalty.md has one of 1190."""
 
 
 @final
@@ -30,7 +30,7 @@ class Objective:
         self._moving = {term.name: like.new_ones(()) for term in losses if isinstance(term.weight, Schedule)}
 
     def go_to(self, step: int) -> None:
-        """Set the weights that move, for a step by its number from 0."""
+        """Set the weights that move, for a step, counted from 0."""
         for term in self._losses:
             if term.name in self._moving:
                 self._moving[term.name].fill_(value_at(term.weight, step) * term.every)
@@ -40,7 +40,7 @@ class Objective:
         return [term for term in self._losses if index % term.every == 0 and term.trains(side)]
 
     def kinds(self, critic_steps: int, most: int) -> list[Hashable]:
-        """The kinds of the steps from 0 to the end of a period, after which they repeat; of `most` steps at most.
+        """The kinds of the steps from 0 to the end of a period, after which they repeat; at most `most` steps.
 
         Steps are of one kind if their updates, in any order, have the same losses due.
         """
@@ -70,10 +70,10 @@ class Objective:
         return total
 
     def lost_penalties(self, row: Mapping[str, Any]) -> dict[str, float]:
-        """The lazy penalties that restrain no critic, by a line of the log: mean times weight, by their names.
+        """The lazy penalties that are lost by a line of the log: mean times weight, by name.
 
-        It is above `LOST_PENALTY` and above that of the critic's other losses together, which a penalty that holds the
-        critic is not, however far apart real and fake images are.
+        Lost means above `LOST_PENALTY`, and above the losses that are no penalties together: a penalty that holds the
+        critic stays below them, however far apart real and fake images are.
         """
         values = {
             term: abs(value_at(term.weight, row["step"] - 1) * row.get(f"critic/{term.name}", 0.0))
@@ -100,7 +100,7 @@ class Objective:
         for name, value in self.lost_penalties(line).items():
             previous = next((row for row in reversed(earlier) if f"critic/{name}" in row), None)
             before = self.lost_penalties(previous).get(name, 0.0) if previous else 0.0
-            reason = "computed on few updates only, it no longer restrains the critic"
+            reason = "as it is not computed on every update, it no longer restrains the critic"
             advice = f"start anew with losses.{name}.every=1, or with a lower training.critic_lr"
             if 0 < before <= value:
                 raise RunError(
@@ -109,7 +109,7 @@ class Objective:
                 )
             if not before:
                 lines.append(
-                    f"losses.{name} times its weight is {value:.3g} up to step {line['step']}: {reason}; unless it "
+                    f"losses.{name} times its weight is {value:.3g} by step {line['step']}: {reason}; unless it "
                     f"falls, the training ends at the next line of the log; {advice}"
                 )
         return lines

@@ -35,7 +35,7 @@ from gankit.training.trial import attempt, drawn, gradient_warnings, modules, ou
 
 NUMBERS = (Tensor, np.ndarray, np.generic, int, float)
 SAVE_ADVICE = "keep what changes or is random in buffers, or in state_dict and load_state_dict"
-DRAW_ADVICE = "draw with torch, and let before_step follow from its step alone, since a resumed run calls it again"
+DRAW_ADVICE = "draw with torch, and make before_step depend on its step alone, since a resumed run calls it again"
 DIFFERS = f"computes something else once it is built anew with its saved state; {SAVE_ADVICE}, {DRAW_ADVICE}"
 
 
@@ -206,8 +206,8 @@ def _check_features(stepper: Stepper) -> None:
 
 
 def _check_same_step(first: Stepper, second: Stepper) -> None:
-    """After the second step of both, from the same saved state, losses and parts must be equal."""
-    values = [  # as tensors on the device, which `_same` needs to know how exact they are
+    """After both have done step two from the same saved state, losses and parts must be equal."""
+    values = [  # as tensors on the device, by which `_same` chooses its tolerance
         {name: torch.tensor(mean, device=stepper.device) for name, mean in stepper.log.means().items()}
         for stepper in (first, second)
     ]
@@ -278,7 +278,7 @@ def _network_warnings(stepper: Stepper) -> list[str]:
     if made.min() >= 0 and made.std() > 0:
         lines.append(
             f"generator {tables.generator.name} makes no value below 0, as if it ended in a sigmoid: images go from "
-            "-1 (black) to 1 (white), so that it can draw nothing darker than mid-grey; end in tanh"
+            "-1 (black) to 1 (white), so it can draw nothing darker than mid-grey; end in tanh"
         )
     if not _same(made[0], with_others[0]):
         lines.append(
@@ -313,8 +313,8 @@ def _penalty_warnings(stepper: Stepper) -> list[str]:
     if not error > 1e-2:  # NaN says nothing
         return []
     return [
-        f"critic {stepper.experiment.critic.name} gives penalties other gradients than finite differences do (off by "
-        f"{error:.0%}), as where a backward detaches, or computes in NumPy: compute there with torch alone"
+        f"critic {stepper.experiment.critic.name} gives penalties wrong gradients (off by {error:.0%} from "
+        "finite differences), as if its own backward detached or used NumPy: compute there with torch alone"
     ]
 
 

@@ -30,7 +30,7 @@ def train(
         experiment: from `gankit.load`, or what it reads: a recipe's name, a file.
         out: the folder to make; it must be new or empty.
         data: a data set of the calling program, in place of the one that the experiment names. The size, flip and
-            `evaluation.count` that a recipe chose for its own do not apply to it.
+            `evaluation.count` that a recipe chose for its own data do not apply to it.
         on_tick: called with each line of the log.
 
     Returns:
@@ -63,7 +63,7 @@ def resume(path: str | Path, *, data: Dataset | None = None, on_tick: OnTick | N
 
     Raises:
         GankitError: there is no run, its parts or data are missing, the data or parts are not those that it started
-            with, or no checkpoint can be read.
+            with, no checkpoint can be read, or the training diverges.
         KeyboardInterrupt: as for `train`.
     """
     run = open_run(path)
@@ -123,7 +123,7 @@ def _threads_and_random_state(experiment: Experiment) -> Iterator[Sequence[int]]
     # for another training of this process: after the wait, that one's number could be taken for the caller's.
     with torch_threads(None), seeds.own_draws(), seeds.plain_torch(), computing:
         may_choose = threads == "auto" and distributed.size() == 1 and not experiment.training.compile
-        options = thread_options() if may_choose else []  # first: once a number is set, it is the only option
+        options = thread_options() if may_choose else []  # asked first: a number once set is the only option
         recorded = record.threads if record else None
         with torch_threads(recorded if threads == "auto" else threads):
             yield options

@@ -69,7 +69,7 @@ class Trainer:
         )
         self.stepper.warnings += experiment_warnings(experiment)
         self.evaluator = Evaluator(self.stepper, self.record)
-        self._saved, self._trial_seconds = 0, 0.0  # step of the newest checkpoint; of the evaluation before step 0
+        self._saved, self._trial_seconds = 0, 0.0  # the newest checkpoint's step; the evaluation's before step 0
         self._sampling_copy: Generator | None = None  # of the generator as it is after the present step
 
     def rehearse(self) -> None:
@@ -132,7 +132,7 @@ class Trainer:
             }
         )  # fmt: skip
         deadline = math.inf if settings.max_minutes is None else time.monotonic() + settings.max_minutes * 60
-        notice = "finishing this update, then saving; again to stop now and lose the steps since the last checkpoint"
+        notice = "finishing this update, then saving; interrupt again to lose the steps since the last checkpoint"
         with (
             device_faults(self.folder, settings, lambda: stepper.step),  # outermost: a dead GPU also fails in `close`
             StopRequest(notice if is_writer else "") as stop, contextlib.closing(self.log), contextlib.closing(bar),
