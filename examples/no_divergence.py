@@ -26,8 +26,9 @@ def outcome(folder: Path, recipe: str, settings: list[str]) -> dict[str, Any]:
     try:
         run = train_or_resume(gankit.load(recipe, *settings), folder)
     except GankitError as error:
-        words = "diverged: not finite" if "diverged by step" in str(error) else f"not run: {error}"
-        return {"outcome": words}
+        if "diverged by step" not in str(error):
+            return {"outcome": f"not run: {error}"}
+        return {"outcome": f"diverged: {'a lost penalty' if 'restrains' in str(error) else 'not finite'}"}
     last, distances = run.log[-1], [next(iter(row["metrics"].values())) for row in run.log if "metrics" in row]
     penalties = {
         loss.name: value_at(loss.weight, last["step"]) * last[f"critic/{loss.name}"]

@@ -27,6 +27,7 @@ class Scripted(Loss):
     """A penalty of given values, one for each tenth of a training of 20 updates; computed on every second update."""
 
     per_sample = True
+    __hash__ = None  # type: ignore[assignment]  # as of a dataclass
 
     def __init__(self, *, values: tuple[float, ...] = ()) -> None:
         self.values = values
@@ -52,7 +53,7 @@ HELD = (1.0,) * 7
         ((900, *HELD, 1, 1), []),  # the first tenth is no sign of anything
         ((900, 90, *HELD, 1), [4]),
         ((90, 80, 70, 60, 50, 40, 30, 20, 11, 9), [4]),  # falls all the time
-        ((1, 90, 1, 90, 1, 1, 1, 1, 1, 90), [4, 8, 20]),
+        ((1, 90, 1, 90, 1, 1, 1, 1, 1, 90), [4]),
     ],
 )
 def test_a_lazy_penalty_that_falls_again_is_only_warned_of(
@@ -81,13 +82,13 @@ def test_a_lazy_penalty_that_stays_lost_ends_the_training_as_one_that_was_stoppe
     with pytest.raises(RunError) as error:
         gankit.resume(folder)
     assert str(error.value) == (
-        f"{folder}: the training diverged by step 8 (losses.scripted times its weight is 200 after 200: as it is "
+        f"{folder}: the training diverged by step 8 (losses.scripted is 20 after 20: as it is "
         "not computed on every update, it no longer restrains the critic); start anew with losses.scripted.every=1, or "
         "with a lower training.critic_lr; checkpoints stay"
     )
     assert [path.name for path in (folder / "checkpoints").glob("*6.pt")] == ["step-00000006.pt"]
     assert [row["step"] for row in gankit.open_run(folder).log] == [2, 4, 6]
-    assert capsys.readouterr().err.count("warning: losses.scripted times its weight is 300 by step 4") == (
+    assert capsys.readouterr().err.count("warning: losses.scripted is 30 by step 4") == (
         2 if stopped_after == 4 else 1  # the line of step 4 comes before its checkpoint, and is written again
     )
 
@@ -99,7 +100,11 @@ def test_a_penalty_on_every_update_and_one_below_what_the_critic_gains_are_not_l
     large = scripted(small, *[900] * 10)
     held = gankit.load(large, "losses.wasserstein.weight=1e9")
     gankit.train(held, tmp_path / "held")
+    flat = scripted(small, *[0.74] * 10, weight=200)  # as of a critic without any slope yet, which 1 stands for
+    gankit.train(flat, tmp_path / "flat")
     assert "restrains" not in capsys.readouterr().err
+    heavier = gankit.load(scripted(small, *range(40, 20, -2)), "losses.scripted.weight={start=10.0,end=1000.0,steps=20}")
+    gankit.train(heavier, tmp_path / "heavier")  # the weight rises, and the penalty falls
     with pytest.raises(RunError, match="diverged by step 6"):
         gankit.train(large, tmp_path / "lost")
 
@@ -118,7 +123,7 @@ def test_real_trainings_with_a_lazy_penalty_recover_or_end(
     assert max(penalties) > 100 > penalties[-1]
     assert "no longer restrains the critic" in capsys.readouterr().err
     steep = gankit.load("wgan-gp", *settings, "training.critic_lr=5e-2", "critic.width=16", "training.steps=400")
-    with pytest.raises(RunError, match=r"losses\.gradient-penalty times its weight .* start anew with"):
+    with pytest.raises(RunError, match=r"losses\.gradient-penalty is .* start anew with"):
         gankit.train(steep, tmp_path / "steep")
     assert list((tmp_path / "steep" / "checkpoints").glob("step-*.pt"))
 

@@ -106,41 +106,22 @@ def test_the_cost_is_said_again_when_slow_first_steps_were_on_trial(
     assert fast.startswith("1,000 steps: about 2.8 h")
 
 
-def test_lazy_losses_grids_and_evaluations_are_in_the_first_forecast_and_in_the_time_left(
+def test_the_cost_is_the_mean_of_steps_with_and_without_lazy_losses(
     clock: Any, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    def do(name: str, seconds: float) -> None:
-        with bar.aside(name):
-            clock[0] += seconds
-
-    intervals = {"grid": (100, 0.0), "evaluation": (300, 90.0), "checkpoint": (400, 0.0)}
-    bar = Progress(1000, 0, 64, kinds=("penalty", *[None] * 7), intervals=intervals)
-    do("grid", 7)  # of step 0
-    for step in range(8):
-        take(bar, clock, range(step, step + 1), 30 if step == 0 else 1)
-        assert capsys.readouterr().err == "", "no step with the penalty was measured but the first, which compiles"
-    take(bar, clock, range(8, 9), 9)
-    # 125 steps of 9 s and 875 of 1 s; 10 grids of 7 s; evaluations of 90 s after steps 300, 600, 900 and 1000.
-    seconds = 125 * 9 + 875 + 70 + 4 * 90
-    assert capsys.readouterr().err.startswith(f"1,000 steps: about {format_seconds(seconds)} on this machine")
-    for step in range(9, 300):
-        take(bar, clock, range(step, step + 1), 1 if step % 8 else 9)
-        if step % 100 == 99:
-            do("grid", 7)
-    do("evaluation", 10)
-    assert bar.seconds_left() == pytest.approx(700 * 2 + 7 * 7 + 3 * 10), "the real time takes the place of the trial's"
-    for step in range(300, 1000):
-        take(bar, clock, range(step, step + 1), 1 if step % 8 else 9)
-        if step % 400 == 399:
-            do("checkpoint", 3)
-    assert bar.seconds_left() == 0
+    bar = Progress(1000, 0, 64, period=8, evaluates=True)
+    take(bar, clock, range(1), 30)  # it loads, compiles, and has all losses
+    take(bar, clock, range(1, 8), 1)
     assert capsys.readouterr().err == ""
+    take(bar, clock, range(8, 9), 9)
+    assert capsys.readouterr().err.startswith("1,000 steps: about 33 min on this machine, without evaluations; ")
+    assert bar.seconds_left() == 991 * (7 * 1 + 9) / 8
 
 
-def test_a_slow_kind_of_step_that_is_not_measured_yet_delays_the_forecast_by_a_minute_at_most(
+def test_a_long_period_delays_the_announcement_by_a_minute_at_most(
     clock: Any, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    bar = Progress(1000, 0, 64, kinds=("penalty", *[None] * 99))
+    bar = Progress(1000, 0, 64, period=100)
     take(bar, clock, range(6), 10)
     assert capsys.readouterr().err == ""
     take(bar, clock, range(6, 7), 10)

@@ -1,7 +1,6 @@
 """What a turn minimises: the weighted sum of the losses that are due."""
 
-import math
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, final
 
@@ -39,18 +38,6 @@ class Objective:
         """The losses that train a side at its `index`-th update."""
         return [term for term in self._losses if index % term.every == 0 and term.trains(side)]
 
-    def kinds(self, critic_steps: int, most: int) -> list[Hashable]:
-        """The kinds of the steps from 0 to the end of a period, after which they repeat; at most `most` steps.
-
-        Steps are of one kind if their updates, in any order, have the same losses due.
-        """
-        kinds: list[Hashable] = []
-        for step in range(min(math.lcm(*(term.every for term in self._losses)), most)):
-            turns = [("critic", self.due("critic", step * critic_steps + update)) for update in range(critic_steps)]
-            turns.append(("generator", self.due("generator", step)))
-            kinds.append(tuple(sorted((side, *(term.name for term in terms)) for side, terms in turns)))
-        return kinds
-
     def __call__(self, turn: Turn, index: int) -> Tensor | None:
         """The weighted sum of the losses that are due at the `index`-th update of the turn's side, a scalar.
 
@@ -69,47 +56,45 @@ class Objective:
                 total = weight * value if total is None else total + weight * value
         return total
 
-    def lost_penalties(self, row: Mapping[str, Any]) -> dict[str, float]:
-        """The lazy penalties that are lost by a line of the log: mean times weight, by name.
+    def lost_penalties(self, line: Mapping[str, Any]) -> dict[str, float]:
+        """The means of the lazy penalties that are lost by a line of the log, by name.
 
-        Lost means above `LOST_PENALTY`, and above the losses that are no penalties together: a penalty that holds the
-        critic stays below them, however far apart real and fake images are.
+        Lost means that the mean times the weight is above `LOST_PENALTY`, above the losses that are no penalties
+        together, as it cannot be while the penalty holds the critic, and above the weight: a flat critic's is 1.
         """
-        values = {
-            term: abs(value_at(term.weight, row["step"] - 1) * row.get(f"critic/{term.name}", 0.0))
-            for term in self._losses
-        }
-        bound = max(LOST_PENALTY, sum(value for term, value in values.items() if not term.loss.per_sample))
-        lazy = [term for term in self._losses if term.every > 1 and term.loss.per_sample]
-        return {term.name: values[term] for term in lazy if values[term] > bound}
+        means = [line.get(f"critic/{term.name}", 0.0) for term in self._losses]
+        weights = [abs(value_at(term.weight, line["step"] - 1)) for term in self._losses]
+        terms = list(zip(self._losses, means, weights, strict=True))
+        others = sum(weight * abs(mean) for term, mean, weight in terms if not term.loss.per_sample)
+        lazy = [each for each in terms if each[0].every > 1 and each[0].loss.per_sample]
+        return {term.name: mean for term, mean, weight in lazy if weight * mean > max(LOST_PENALTY, weight, others)}
 
-    def warnings(self, line: Mapping[str, Any], earlier: Sequence[Mapping[str, Any]], folder: Path) -> list[str]:
-        """A warning for each penalty that is lost by a line of the log, but was not by the line before that has it.
+    def judge_penalties(self, line: Mapping[str, Any], earlier: Sequence[Mapping[str, Any]], folder: Path) -> list[str]:
+        """A warning for each penalty that is lost for the first time.
 
         What was lost before is read from the log, so that a resumed run decides as one that was never stopped.
 
         Args:
-            line: the present one, with the losses' means.
+            line: the present one of the log, with the losses' means.
             earlier: the lines before it.
             folder: of the run, for the error.
 
         Raises:
-            RunError: a penalty was lost by both lines, and has not fallen: the training has diverged.
+            RunError: a penalty is lost, was so by the last line that has it, and has not fallen: the training diverged.
         """
-        lines = []
-        for name, value in self.lost_penalties(line).items():
-            previous = next((row for row in reversed(earlier) if f"critic/{name}" in row), None)
-            before = self.lost_penalties(previous).get(name, 0.0) if previous else 0.0
+        warnings = []
+        for name, mean in self.lost_penalties(line).items():
+            before = [self.lost_penalties(row).get(name) for row in earlier if f"critic/{name}" in row]
             reason = "as it is not computed on every update, it no longer restrains the critic"
             advice = f"start anew with losses.{name}.every=1, or with a lower training.critic_lr"
-            if 0 < before <= value:
+            if before and before[-1] is not None and before[-1] <= mean:
                 raise RunError(
-                    f"{folder}: the training diverged by step {line['step']} (losses.{name} times its weight is "
-                    f"{value:.3g} after {before:.3g}: {reason}); {advice}; checkpoints stay"
+                    f"{folder}: the training diverged by step {line['step']} (losses.{name} is {mean:.3g} after "
+                    f"{before[-1]:.3g}: {reason}); {advice}; checkpoints stay"
                 )
-            if not before:
-                lines.append(
-                    f"losses.{name} times its weight is {value:.3g} by step {line['step']}: {reason}; unless it "
-                    f"falls, the training ends at the next line of the log; {advice}"
+            if not any(before):
+                warnings.append(
+                    f"losses.{name} is {mean:.3g} by step {line['step']}: {reason}; unless it falls, the training "
+                    f"ends; {advice}"
                 )
-        return lines
+        return warnings

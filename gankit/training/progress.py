@@ -1,12 +1,9 @@
 """What a training says on the terminal: how far it is, how long it will take, and how to resume it."""
 
-import contextlib
 import shlex
 import textwrap
 import time
-from collections.abc import Hashable, Iterator, Mapping, Sequence
 from pathlib import Path
-from statistics import mean
 
 from gankit.terminal.text import ErrorStream, can_draw, harmless, progress_bar
 
@@ -26,9 +23,8 @@ def resume_hint(folder: Path) -> str:
 class Progress:
     """A bar on the terminal's error stream with images per second and the time left; elsewhere a line per tick.
 
-    The time left is estimated from all steps with the present number of threads, so that it hardly jumps: from the mean
-    of each kind of step, since lazy losses make some slower, and of what is done beside steps, such as sample grids.
-    The time of a whole training is announced as soon as enough steps of each kind have been measured.
+    The time left is estimated from all steps with the present number of threads, so that it hardly jumps. The time of a
+    whole training is announced as soon as enough steps, a whole period or a minute have been measured.
 
     Args:
         steps: generator updates in all.
@@ -36,9 +32,9 @@ class Progress:
         images_per_step: real images that the critic sees in a step.
         max_minutes: minutes after which the training stops by itself; None for no limit.
         quiet: show and say nothing; set in every process but the first.
-        kinds: of the steps from 0 on, which repeat after the last.
-        intervals: after how many steps (0: never) something is done besides, by the name that `aside` gets, and how
-            many seconds it takes if it has not been done yet.
+        period: after so many steps come steps of the same kinds again; losses that are not due in every step make some
+            slower than others.
+        evaluates: whether the announcement says that evaluations come on top.
     """
 
     ANNOUNCED_AFTER = ((5, 0.0), (2, 10.0), (1, 60.0))
@@ -48,11 +44,11 @@ class Progress:
     LONG, SHORTER = 2 * 3600.0, 45 * 60.0
     """For a training of more than LONG seconds, the number of steps that take SHORTER seconds is announced too."""
     JUST_BEGUN = 100
-    """If the speed of steps changes within this many steps from the start, the time is announced once more."""
+    """If the number of threads changes within this many steps from the start, the time is announced once more."""
 
     def __init__(
         self, steps: int, done: int, images_per_step: int, max_minutes: float | None = None, quiet: bool = False,
-        kinds: Sequence[Hashable] = (None,), intervals: Mapping[str, tuple[int, float]] | None = None,
+        period: int = 1, evaluates: bool = False,
     ) -> None:  # fmt: skip
         self._stream = ErrorStream()
         self._prints_lines = not quiet and not can_draw()
@@ -63,73 +59,50 @@ class Progress:
         self._quiet = quiet
         self._steps, self._begun_at, self._step = steps, done, done
         self._images_per_step = images_per_step
-        self._max_minutes = max_minutes
+        self._max_minutes, self._period, self._evaluates = max_minutes, period, evaluates
         self._start = time.monotonic()
         self._last_measured = (done, self._start)
-        self._kinds, self._intervals = kinds, intervals or {}
-        # Seconds of steps of each kind (sum and number) since the end of this process's first step, which also loads
-        # and compiles, or since the last change of the number of threads; of all steps; and of what is done besides.
-        self._seconds_of: dict[Hashable, tuple[float, int]] = {}
-        self._seconds_of_all, self._step_begun = 0.0, self._start
-        self._asides: dict[str, list[float]] = {}
+        # Step and time from which the present speed is measured: the end of this process's first step, which also loads
+        # and compiles, or the last change of the number of threads.
+        self._counted_from = (done, self._start)
         self._cost_said = False
         self._description = ""
 
     def step(self, step: int, on_trial: bool = False) -> None:
         """Move the bar to a step; while threads are `on_trial`, a step says little about the time of others."""
         now = time.monotonic()
-        seconds, self._step_begun = now - self._step_begun, now
-        self._seconds_of_all += seconds
-        if self._step != self._begun_at:  # not the first step of this process
-            kind = self._kinds[(step - 1) % len(self._kinds)]
-            total, count = self._seconds_of.get(kind, (0.0, 0))
-            self._seconds_of[kind] = total + seconds, count + 1
+        if self._step == self._begun_at:  # the first step of this process
+            self._counted_from = (step, now)
         self._bar.update(step - self._step)
         self._step = step
-        if self._cost_said:
-            return
         done, taken = step - self._begun_at, now - self._start
-        # While threads are on trial or kinds are not measured, only a step of a minute says enough.
-        is_measured = not on_trial and set(self._kinds) <= self._seconds_of.keys()
-        enough = self.ANNOUNCED_AFTER if is_measured else self.ANNOUNCED_AFTER[-1:]
-        if any(done >= least and taken > seconds for least, seconds in enough):
+        # While threads are on trial, or within a period, only a minute says enough.
+        within = on_trial or (step - self._counted_from[0]) % self._period
+        enough = self.ANNOUNCED_AFTER[-1:] if within else self.ANNOUNCED_AFTER
+        if not self._cost_said and any(done >= least and taken > seconds for least, seconds in enough):
             self._cost_said = True
             self._say_cost()
 
     def count_anew(self) -> None:
         """Measure the time of steps from here on: the number of threads has changed."""
-        self._seconds_of.clear()
+        self._counted_from = (self._step, time.monotonic())
         if self._step - self._begun_at <= self.JUST_BEGUN:
             self._cost_said = False
 
-    @contextlib.contextmanager
-    def aside(self, name: str) -> Iterator[None]:
-        """A context for what is done beside steps, at intervals; its time is none of a step."""
-        start = time.monotonic()
-        yield
-        seconds = time.monotonic() - start
-        self._asides.setdefault(name, []).append(seconds)
-        self._step_begun += seconds
-
-    def _seconds_from(self, step: int) -> float:
-        """An estimate for the steps after `step`, and for what has been done beside steps before."""
-        usual = self._seconds_of_all / max(self._step - self._begun_at, 1)  # nothing else is known at first
-        if measured := {kind: total / count for kind, (total, count) in self._seconds_of.items()}:
-            usual = mean(measured.get(kind, mean(measured.values())) for kind in self._kinds)
-        asides = 0.0
-        for name, (every, expected) in self._intervals.items():
-            times = -(-self._steps // every) - step // every if every else 0  # the last step counts too
-            asides += times * mean(self._asides.get(name, [expected]))
-        return usual * (self._steps - step) + (asides if step < self._steps else 0.0)
+    def _seconds_per_step(self) -> float:
+        step, since = self._counted_from
+        if self._step == step:  # nothing else is known yet
+            step, since = self._begun_at, self._start
+        return (time.monotonic() - since) / max(self._step - step, 1)
 
     def seconds_left(self) -> float:
-        """An estimate for the remaining steps and what is done beside them."""
-        return self._seconds_from(self._step)
+        """An estimate for the remaining steps, at the present speed."""
+        return self._seconds_per_step() * (self._steps - self._step)
 
     def _say_cost(self) -> None:
         """Announce how long all steps of this process will take, and what to do if that is too long."""
-        seconds, steps = self._seconds_from(self._begun_at), self._steps - self._begun_at
-        per_step = seconds / steps
+        per_step, steps = self._seconds_per_step(), self._steps - self._begun_at
+        seconds = per_step * steps
         if seconds < self.WORTH_SAYING:
             return
         text = f"{steps:,} steps that are left" if self._begun_at else f"{steps:,} steps"
@@ -137,7 +110,8 @@ class Progress:
         if self._max_minutes is not None and seconds > self._max_minutes * 60:
             limit = format_seconds(self._max_minutes * 60)
             end = f"training.max_minutes stops it after {limit}, and gankit resume goes on for as long again"
-        text += f": about {format_seconds(seconds)} on this machine; {end}"
+        more = ", without evaluations" if self._evaluates else ""
+        text += f": about {format_seconds(seconds)} on this machine{more}; {end}"
         fewer = int(self.SHORTER / per_step)
         if seconds > self.LONG and not self._begun_at and fewer:
             fewer -= fewer % 10 ** (len(str(fewer)) - 1)  # one digit, then zeros

@@ -1,6 +1,7 @@
 """How long a step of a training takes on this machine, for plans and studies: some steps are done and thrown away."""
 
 import itertools
+import math
 import time
 from pathlib import Path
 from statistics import median
@@ -43,13 +44,19 @@ def time_training(
 
 
 def _kinds(stepper: Stepper) -> list[tuple[range, int]]:
-    """For each kind of step: a range with one step of this kind from every period, and their number in a period."""
-    end = stepper.settings.steps
-    kinds = stepper.objective.kinds(stepper.settings.critic_steps, end)
+    """For each kind of step: a range with one step of this kind from every period, and their number in a period.
+
+    Steps are of one kind if their updates, in any order, have the same losses due.
+    """
+    critic_steps, due = stepper.settings.critic_steps, stepper.objective.due
+    period, end = math.lcm(*(loss.every for loss in stepper.experiment.losses)), stepper.settings.steps
     steps_of: dict[object, list[int]] = {}
-    for step, kind in enumerate(kinds):
+    for step in range(min(period, end)):
+        turns = [("critic", due("critic", step * critic_steps + update)) for update in range(critic_steps)]
+        turns.append(("generator", due("generator", step)))
+        kind = tuple(sorted((side, *(term.name for term in terms)) for side, terms in turns))
         steps_of.setdefault(kind, []).append(step)
-    return [(range(steps[0], end, len(kinds)), len(steps)) for steps in steps_of.values()]
+    return [(range(steps[0], end, period), len(steps)) for steps in steps_of.values()]
 
 
 def _time_steps(stepper: Stepper, steps: range, limit: float) -> float:

@@ -4,7 +4,7 @@ import contextlib
 import dataclasses
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, final
 
@@ -35,7 +35,6 @@ from gankit.training.threads import StepThreads
 OnTick = Callable[[dict[str, Any]], None]
 """Takes a line of the log, in process 0 alone: `step`, losses as "critic/NAME", rates, speed, metrics if evaluated."""
 INTERRUPTED = "interrupted"
-LONGEST_PERIOD = 1000  # the most steps whose kinds are told apart to estimate the time of a training
 SETTLING = 0.1  # the share of the steps at the beginning in which large penalties are no sign of anything
 
 
@@ -69,7 +68,7 @@ class Trainer:
         )
         self.stepper.warnings += experiment_warnings(experiment)
         self.evaluator = Evaluator(self.stepper, self.record)
-        self._saved, self._trial_seconds = 0, 0.0  # the newest checkpoint's step; the evaluation's before step 0
+        self._saved = 0  # step of the newest checkpoint
         self._sampling_copy: Generator | None = None  # of the generator as it is after the present step
 
     def rehearse(self) -> None:
@@ -86,9 +85,7 @@ class Trainer:
         Raises GankitError if the features or metrics cannot judge these images; nothing is written then.
         """
         if self.experiment.evaluation.every:
-            start = time.monotonic()
             self.evaluator.values(self._get_sampling_copy())
-            self._trial_seconds = time.monotonic() - start
         text = self.experiment.with_run(self.record).toml()
         self.folder.mkdir(parents=True, exist_ok=True)
         write_atomically(self.folder / "experiment.toml", text)
@@ -125,11 +122,9 @@ class Trainer:
         """
         settings, stepper, is_writer = self.settings, self.stepper, distributed.rank() == 0
         bar = Progress(
-            settings.steps, stepper.step, settings.batch * settings.critic_steps, settings.max_minutes, not is_writer,
-            stepper.objective.kinds(settings.critic_steps, min(settings.steps, LONGEST_PERIOD)), {
-                "grid": (settings.sample_every, 0.0), "checkpoint": (settings.checkpoint_every, 0.0),
-                "evaluation": (self.experiment.evaluation.every * settings.tick_every, self._trial_seconds),
-            }
+            settings.steps, stepper.step, settings.batch * settings.critic_steps, settings.max_minutes,
+            quiet=not is_writer, period=math.lcm(*(loss.every for loss in self.experiment.losses)),
+            evaluates=self.experiment.evaluation.every > 0,
         )  # fmt: skip
         deadline = math.inf if settings.max_minutes is None else time.monotonic() + settings.max_minutes * 60
         notice = "finishing this update, then saving; interrupt again to lose the steps since the last checkpoint"
@@ -141,8 +136,7 @@ class Trainer:
             try:
                 self._say_warnings(bar.say)
                 if stepper.step == 0 and is_writer:
-                    with bar.aside("grid"):
-                        self._write_grid()
+                    self._write_grid()
                 if self._evaluation_was_broken_off():
                     stepper.move_rates(stepper.step - 1)  # the line records the rates of the last step
                     self._tick(bar, on_tick, stop)
@@ -182,12 +176,10 @@ class Trainer:
                 if self._is_due(settings.tick_every):
                     self._tick(bar, on_tick, stop)
                 if self._is_due(settings.sample_every) and distributed.rank() == 0:
-                    with bar.aside("grid"):
-                        self._write_grid()
+                    self._write_grid()
             stopped, out_of_time = is_stopped(), distributed.any_rank(time.monotonic() > deadline)
             if self._is_due(settings.checkpoint_every) or stopped or out_of_time:
-                with bar.aside("checkpoint"):
-                    self._save()
+                self._save()
         if stepper.step == settings.steps and not self._evaluation_was_broken_off():
             return None
         return INTERRUPTED if stopped else "training.max_minutes is used up"
@@ -218,10 +210,7 @@ class Trainer:
         hook_values = {name: float(value) for name, value in self.stepper.hook_values.items()}
         logged = {**losses, **hook_values}
         self._raise_if_diverged([name for name, value in logged.items() if not math.isfinite(value)])
-        objective, line, settled = self.stepper.objective, {"step": step, **losses}, SETTLING * self.settings.steps
-        if step > settled and objective.lost_penalties(line):  # in all processes or none, since means are the same
-            earlier = [row for row in read_log(self.log.path) if row["step"] > settled]
-            self.stepper.warnings += distributed.on_rank_zero(lambda: objective.warnings(line, earlier, self.folder))
+        self.stepper.warnings += self._judge_penalties({"step": step, **losses})
         if distributed.rank():
             return
         self._say_warnings(bar.say)
@@ -229,8 +218,7 @@ class Trainer:
         row: dict[str, Any] = {"step": step, **losses, **rates, **bar.speed(), **hook_values}
         if self.evaluator.is_due(step):
             try:
-                with bar.aside("evaluation"):
-                    row |= self._evaluate(bar, stop)
+                row |= self._evaluate(bar, stop)
             except BrokenOff:
                 self.log.load_state_dict(sums)  # for the line that the resumed run writes
                 return
@@ -239,6 +227,18 @@ class Trainer:
         if on_tick is not None:
             with seeds.unchanged_settings("on_tick", seed=False):  # each step seeds torch itself
                 on_tick(row)
+
+    def _judge_penalties(self, line: Mapping[str, Any]) -> list[str]:
+        """As `Objective.judge_penalties`; all processes raise its error, since they have the same means."""
+        objective, settled = self.stepper.objective, SETTLING * self.settings.steps
+        if line["step"] <= settled or not objective.lost_penalties(line):
+            return []
+
+        def judge() -> list[str]:
+            earlier = [row for row in read_log(self.log.path) if row["step"] > settled]
+            return objective.judge_penalties(line, earlier, self.folder)
+
+        return distributed.on_rank_zero(judge)
 
     def _evaluate(self, bar: Progress, stop: StopRequest) -> dict[str, Any]:
         """Evaluate the generator, and keep it if it is the best so far; returns its metrics for the log.
