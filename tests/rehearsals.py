@@ -28,7 +28,7 @@ def shared(of_strangers: bool) -> Callable[..., list[str]]:
             if name not in ("steps", "seed", "max_minutes", "start_from", "threads") and not name.endswith("_every")
         }  # fmt: skip
         classes = data.labels.unique().tolist() if data.image.classes else []
-        of_data = (data.image, classes, data.dataset.remarks, tables["data"].get("held_out"))
+        of_data = (data.image, classes, tables["data"].get("held_out"))
         if of_strangers:
             parts = experiment.part_names()
             training = {name: value for name, value in training.items() if not name.endswith(("batch", "critic_steps"))}

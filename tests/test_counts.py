@@ -103,8 +103,8 @@ def test_a_penalty_on_every_update_and_one_below_what_the_critic_gains_are_not_l
     flat = scripted(small, *[0.74] * 10, weight=200)  # as of a critic without any slope yet, which 1 stands for
     gankit.train(flat, tmp_path / "flat")
     assert "restrains" not in capsys.readouterr().err
-    heavier = gankit.load(scripted(small, *range(40, 20, -2)), "losses.scripted.weight={start=10.0,end=1000.0,steps=20}")
-    gankit.train(heavier, tmp_path / "heavier")  # the weight rises, and the penalty falls
+    rising = "losses.scripted.weight={start=10.0,end=1000.0,steps=20}"
+    gankit.train(gankit.load(scripted(small, *range(40, 20, -2)), rising), tmp_path / "rising")  # the penalty falls
     with pytest.raises(RunError, match="diverged by step 6"):
         gankit.train(large, tmp_path / "lost")
 

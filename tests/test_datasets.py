@@ -100,7 +100,7 @@ class TestTorchvision:
         save(tmp_path / "cat" / "1.png", pixels(5, 5, 3))
         assert Torchvision(dataset="ImageFolder", root=tmp_path).cache_key() != key
         text = error(lambda: Torchvision(dataset="ImageFolder", root=tmp_path).images)
-        assert "size = [height, width] resizes all" in text
+        assert "pictures have 2 sizes, from 4 x 4 (ImageFolder image 1) to 5 x 5 (ImageFolder image 0)" in text
 
     def test_classes_without_an_image_are_left_out(self, monkeypatch: pytest.MonkeyPatch) -> None:
         import torchvision.datasets

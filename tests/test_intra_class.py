@@ -335,7 +335,7 @@ CLASSES = np.zeros(3, dtype=np.int64)
             (np.full((3, 2), np.nan), CLASSES), (np.zeros((3, 2)), CLASSES),
             "0: features of the real images have values that are NaN",
         ),
-        ((np.zeros((3, 2)), CLASSES[:2]), REAL, "one row per image, and there are 3 features, 2 labels"),
+        ((np.zeros((3, 2)), CLASSES[:2]), REAL, "one row per image, but there are 3 features, 2 labels"),
     ],
 )  # fmt: skip
 def test_refused(real: tuple[Any, Any], fake: tuple[Any, Any], message: str) -> None:

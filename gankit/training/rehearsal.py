@@ -49,7 +49,7 @@ def rehearse(experiment: Experiment, data: TrainingData, checked: Gan | None = N
     parts where they have been built already.
 
     Returns:
-        What the user should know about the parts and the labels, one line each.
+        What the user should know about the parts, one line each.
 
     Raises:
         PartError: a part cannot be trained, saved, exported or resumed, blocks gradients to a network, or changes its
@@ -86,7 +86,6 @@ def rehearse(experiment: Experiment, data: TrainingData, checked: Gan | None = N
             *gradient_warnings(second),
             *_network_warnings(first),
             *_penalty_warnings(first),
-            *data_warnings(data),
             *_determinism_warnings(first),
         ]
 
@@ -107,7 +106,7 @@ def check(recipe_or_path: str, *overrides: str) -> Iterator[str]:
     for kind, network in (("generator", stepper.generator), ("critic", stepper.critic)):
         yield f"{kind} {getattr(experiment, kind).name}: {sum(p.numel() for p in network.parameters()):,} parameters"
     with arithmetic(experiment.training, stepper.device):
-        warnings = [*experiment_warnings(experiment), *rehearse(experiment, data, stepper.gan)]
+        warnings = [*experiment_warnings(experiment), *data_warnings(data), *rehearse(experiment, data, stepper.gan)]
     yield from (f"warning: {warning}" for warning in warnings)
 
 

@@ -20,7 +20,7 @@ from gankit.runs.run import BEST, LAST, Run, open_run
 from gankit.terminal.text import say
 from gankit.training.assembly import experiment_warnings
 from gankit.training.data import TrainingData, prepare
-from gankit.training.description import summarise
+from gankit.training.description import data_warnings, summarise
 from gankit.training.evaluator import Evaluator
 from gankit.training.execution.arithmetic import describe_arithmetic
 from gankit.training.execution.faults import device_faults
@@ -72,10 +72,10 @@ class Trainer:
         self._sampling_copy: Generator | None = None  # of the generator as it is after the present step
 
     def rehearse(self) -> None:
-        """Print a summary of the training's data, and rehearse it on a small batch (`gankit.training.rehearsal`)."""
+        """Print a summary of the training's data, rehearse it on a small batch, and print all warnings."""
         if distributed.rank() == 0:
             say(f"data: {summarise(self.data)}", error=True)  # first: the rehearsal of large networks takes a while
-        self.stepper.warnings += rehearse(self.experiment, self.data, self.stepper.gan)
+        self.stepper.warnings += [*data_warnings(self.data), *rehearse(self.experiment, self.data, self.stepper.gan)]
         if distributed.rank() == 0:  # before anything is written
             self._say_warnings(lambda text: say(text, error=True))
 
