@@ -151,7 +151,7 @@ def blame(kind: type[GankitError], text: str) -> Iterator[None]:
 
 @contextlib.contextmanager
 def report_lost(folder: Path) -> Iterator[None]:
-    """Turn the error of a file that is not found into one that says so, where the folder that the block writes is lost.
+    """A context that writes into a folder: where this is gone, its error says so, not that some file is not found.
 
     Raises:
         RunError: the folder was moved or deleted.
@@ -162,8 +162,8 @@ def report_lost(folder: Path) -> Iterator[None]:
         if folder.exists():
             raise
         raise RunError(
-            f"{folder} is gone: it was moved or deleted while gankit was writing there; put it back, or name where it "
-            "is now, to go on (a run with gankit resume); or start anew"
+            f"{folder} is gone: it was moved or deleted while gankit was writing there; go on where it is now "
+            "(a run with gankit resume), put it back, or start anew"
         ) from error
 
 

@@ -52,7 +52,7 @@ def plain_torch() -> Iterator[None]:
             modes += [
                 torch.autocast(kind, enabled=False) for kind in ("cpu", "cuda") if torch.is_autocast_enabled(kind)
             ]
-            if torch.get_default_device().type != "cpu":  # else it would slow down every operation
+            if _default_device().type != "cpu":  # else it would slow down every operation
                 modes.append(torch.device("cpu"))
             for mode in modes:
                 stack.enter_context(mode)
@@ -62,6 +62,11 @@ def plain_torch() -> Iterator[None]:
             before = _plain.pop()
             if not _plain:
                 torch.set_default_dtype(before)
+
+
+def _default_device() -> torch.device:
+    """Where torch makes tensors; `torch.get_default_device` does not know of `torch.set_default_tensor_type`."""
+    return torch.empty(0).device
 
 
 def _on_interrupt() -> Any:
@@ -79,7 +84,7 @@ def _read(setting: Callable[[], Any]) -> Any:
 
 # What all parts share: its name, the function that reads it, and the one that sets it. Of a thread:
 _SHARED: dict[str, tuple[Callable[[], Any], Callable[[Any], Any]]] = {
-    "torch's default device": (torch.get_default_device, lambda device: torch.set_default_device(None)),
+    "torch's default device": (_default_device, lambda device: torch.set_default_device(None)),
     "torch's number of CPU threads": (torch.get_num_threads, torch.set_num_threads),
     "torch's gradient mode": (torch.is_grad_enabled, torch.set_grad_enabled),
     "NumPy's handling of errors": (np.geterr, lambda state: np.seterr(**state)),

@@ -280,7 +280,7 @@ def test_nothing_is_concluded_from_folds_that_neither_differ_nor_have_a_patient_
         assert found["value"] == pytest.approx(value)
         assert {found[key] for key in found.keys() - {"value"}} == {None}
         told = verdict({**found, "chosen": [{}] * 4}, 0.02, has_remedy=True)
-        assert told == {"word": "no evidence", "why": "the folds do not differ, so that its error is unknown"}
+        assert told == {"word": "no evidence", "why": "the folds hardly differ, so its error is unknown"}
     single = {**contrast([np.full((1, 2), 0.1)], 1 / 3), "chosen": [{}]}
     assert verdict(single, 0.02, has_remedy=True)["why"] == "too few folds have both sides"
 

@@ -279,7 +279,8 @@ def test_a_run_that_is_moved_while_it_trains_goes_on_where_it_is(more: list[str]
         if row["step"] == 3:
             (tmp_path / "run").rename(tmp_path / "moved")
 
-    with pytest.raises(RunError, match=rf"^{re.escape(str(tmp_path / 'run'))} is gone: .+ gankit resume\); or start"):
+    gone = rf"^{re.escape(str(tmp_path / 'run'))} is gone: .+ gankit resume\), put it back"
+    with pytest.raises(RunError, match=gone):
         gankit.train(experiment, tmp_path / "run", on_tick=move)
     assert not (tmp_path / "run").exists(), "nothing is written into another folder of this name"
     gankit.resume(tmp_path / "moved")

@@ -207,10 +207,10 @@ def test_images_of_low_contrast_cannot_be_exchanged_unseen(dtype: str, rounding:
     [
         ("value_range = [0.0, 255.0]", "value_range = [0.0, 100.0]", r"range was \[0.0, 255.0\], is \[0.0, 100.0\]"),
         ("value_range = [0.0, 255.0]", "value_range = [255.0, 0.0]", "two numbers, the smaller one first"),
-        ('dtype = "uint8"', 'dtype = "uint16"', r"run\.dtype was uint8, is uint16; put it back"),
+        ('dtype = "uint8"', 'dtype = "uint16"', r"run\.dtype was 'uint8', is 'uint16'; put it back"),
         ('class_names = ["0", "1"]', 'class_names = ["1", "0"]', r"run.class_names was .+; put it back"),
         ("label_counts = [20, 20]", "label_counts = [20, 20, 1]", "label_counts need a value for each of 2 classes"),
-        ("label_counts = [20, 20]", "label_counts = [0, 0]", "label_counts counts no image"),
+        ("label_counts = [20, 20]", "label_counts = [20, 19]", "label_counts counts 39 of 40 images"),
         ("label_counts = [20, 20]", "label_counts = [-1, 20]", r"label_counts\.0: .+ greater than or equal to 0"),
         ("images = 40", "images = 0", r"run\.images: .+ greater than or equal to 1"),
         ("threads = 1", "threads = 1000000", r"run\.threads: .+ less than or equal to 4096"),

@@ -65,8 +65,8 @@ class RunRecord(Settings):
     def _check_labels(self) -> Self:
         if (classes := self.image["classes"]) and not len(self.class_names) == len(self.label_counts) == classes:
             raise ValueError(f"class_names and label_counts need a value for each of {classes} classes")
-        if classes and not sum(self.label_counts):
-            raise ValueError("label_counts counts no image")
+        if classes and (counted := sum(self.label_counts)) != self.images:
+            raise ValueError(f"label_counts counts {counted} of {self.images} images")
         if self.value_range[0] >= self.value_range[1]:
             raise ValueError("value_range needs two numbers, the smaller one first")
         if min(len(self.condition_mean), len(self.condition_scale)) < self.image["conditions"]:

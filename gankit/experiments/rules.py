@@ -16,11 +16,10 @@ from gankit.interfaces import Dataset, ImageSpec
 from gankit.recipes import TrainingImages
 from gankit.registry.messages import shown
 
-MIN_IMAGES, MIN_IMAGES_OF_CLASS = 20, 10
-"""Training images in all, of which a recipe refuses fewer; and of each class that networks are conditioned on.
-
-A class with fewer is only warned of, whatever the recipe: of a rare disease there may be no more.
-"""
+MIN_IMAGES = 20
+"""Recipes refuse fewer training images."""
+MIN_IMAGES_OF_CLASS = 10
+"""Conditional trainings warn of classes with fewer images, and go on: of a rare disease there may be no more."""
 DECISIVE = ("batch", "seed", "steps")
 """Settings of the table `training` on which a recipe's other settings depend, besides all settings of `data`."""
 

@@ -196,9 +196,8 @@ class Run:
         record = self._record.model_dump(mode="json")
         for name in ("dtype", "value_range", "class_names"):
             if (written := config.get(name, record[name])) != record[name]:
-                raise RunError(
-                    f"{self.path}: experiment.toml: run.{name} was {written}, is {record[name]}; put it back"
-                )
+                change = f"run.{name} was {shown(written)}, is {shown(record[name])}"
+                raise RunError(f"{self.path}: experiment.toml: {change}; put it back")
         with seeds.own_draws([]):
             generator: Generator = build_network(self.experiment, "generator", self.image)
         load_state(generator, "generator", {"generator": weights}, self.path)

@@ -78,7 +78,7 @@ def verdict(primary: Mapping[str, Any], margin: float, has_remedy: bool) -> dict
     value, p = primary["value"], primary["p"]
     if value is None or p is None:
         several = len(primary["chosen"]) > 1
-        why = "the folds do not differ, so that its error is unknown" if several else "too few folds have both sides"
+        why = "the folds hardly differ, so its error is unknown" if several else "too few folds have both sides"
         return {"word": "no evidence", "why": why}
     if -margin < primary["low90"] and primary["high90"] < margin:
         return {"word": "equivalent", "why": f"the 90 % interval lies within {margin:g} of no difference"}

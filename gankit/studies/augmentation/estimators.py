@@ -1,8 +1,8 @@
 """Estimators of scikit-learn that learn from features of images, in place of a network."""
 
 import functools
+import importlib
 import inspect
-import pkgutil
 from typing import Any, cast
 
 import numpy as np
@@ -72,8 +72,9 @@ def _find_class(name: str, kind: str) -> type:
 
 
 def _import_class(path: str) -> type:
+    module, _, name = path.rpartition(".")
     try:
-        result = pkgutil.resolve_name(path)
+        result = getattr(importlib.import_module(module), name)
     except Exception as error:  # a module may raise anything
         raise PartError(f"augmentation.estimator: {path} cannot be imported: {one_line(error, 120)}") from None
     if not (isinstance(result, type) and issubclass(result, BaseEstimator)):

@@ -52,13 +52,9 @@ def write_fold(study: "AugmentationStudy", fold: Fold, folder: Path) -> None:
     learn, names = fold.learn, class_folders(fold.learn.class_names)
     labels = class_labels(learn)
     files = [f"{TRAIN}/{names[label]}/{place:06d}.png" for place, label in enumerate(labels)]
-    columns: dict[str, Iterable[object]] = {
-        "file": files,
-        "name": learn.known.files or [""] * len(learn),
-        "digest": [digest.hex() for digest in image_digests(learn)],
-        "class": [learn.class_names[label] for label in labels],
-        "group": groups_of(learn),
-    }
+    digests, classes = [digest.hex() for digest in image_digests(learn)], [learn.class_names[label] for label in labels]
+    stored = (files, learn.known.files or [""] * len(learn), digests, classes, groups_of(learn))
+    columns: dict[str, Iterable[object]] = dict(zip(COLUMNS, stored, strict=True))
     if study.settings.endpoint == "severity":
         columns[str(study.settings.number)] = study.endpoint.values(learn)
 

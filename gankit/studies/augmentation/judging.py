@@ -181,14 +181,20 @@ def judge(
     primary = comparison.of(trusted["synthetic"])
     controls = {name: comparison.of(trusted[name]) for name in study.settings.controls}
     arms = {arm.name: comparison.of_arm(arm) for arm in study.arms()}
-    p_holm = holm({name: entry["p"] for name, entry in arms.items() if entry["p"] is not None})
+    # An arm that cannot differ, such as the only baseline less itself, counts as one comparison too
+    p_holm = holm({
+        name: 1.0 if entry["p"] is None else entry["p"] for name, entry in arms.items()
+        if entry["p"] is not None or len(entry["chosen"]) > 1
+    })  # fmt: skip
     remedies = [variant for variant in trusted["baseline"] if variant.arm.kind.remedy]
     has_remedy = all(choose(cells, fold, remedies) is not None for fold in study.folds)
     return {
         "verdict": verdict(primary, study.settings.margin, has_remedy),
         "primary": primary,
         "controls": controls,
-        "arms": {name: {**entry, "p_holm": p_holm.get(name)} for name, entry in arms.items()},
+        "arms": {
+            name: {**entry, "p_holm": None if entry["p"] is None else p_holm[name]} for name, entry in arms.items()
+        },
         "sources": list(sources.values()),
         "privacy": {name: row.get("privacy") for name, row in sources.items()},
         "notes": _notes(study, sources.values(), controls, primary["missing"], lacking),

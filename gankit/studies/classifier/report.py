@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from scipy.special import softmax
 
-from gankit.errors import counted
+from gankit.errors import counted, unbroken
 from gankit.evaluation.classification import SCORES
 from gankit.evaluation.design import Floats
 from gankit.files import write_csv
@@ -173,7 +173,7 @@ def notes(study: ClassifierStudy) -> list[str]:
         "gankit.studies", "classifier/notes.txt.j2", settings=study.settings, has_groups=test.groups is not None,
         # For each test image that is a training image, too: whether its label is the same there
         twins=[train_labels[image] == {label} for image, label in tested if image in train_labels],
-        few={name: n for name, n in zip(test.class_names, counts, strict=True) if n < FEW_TEST_GROUPS},
+        few={unbroken(name): n for name, n in zip(test.class_names, counts, strict=True) if n < FEW_TEST_GROUPS},
         nothing_added=any(arm.source for arm in study.arms()) and not len(added_labels(study)),
         needs_generators=study.needs_generators, counted=counted,
     )  # fmt: skip
