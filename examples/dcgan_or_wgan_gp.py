@@ -1,4 +1,6 @@
-"""DCGAN and WGAN-GP on the same eyes with the same networks: each critic's loss and the samples' Frechet distance.
+"""DCGAN and WGAN-GP on the same eyes, with the same networks but for the critic's norm.
+
+It shows each critic's loss beside the samples' Frechet distance.
 
 Overrides after the output folder apply to both trainings.
 """
@@ -39,7 +41,7 @@ def estimate(row: dict) -> float:
     """The distance estimated from a critic's loss, for one line of log.jsonl."""
     if "critic/wasserstein" in row:
         return -row["critic/wasserstein"]  # mean score of reals minus that of fakes
-    return np.log(2) - row["critic/non-saturating"] / 2  # a lower bound of the Jensen-Shannon divergence
+    return np.log(2) - row["critic/non-saturating"] / 2  # a lower bound on the Jensen-Shannon divergence
 
 
 # --8<-- [end:distances]

@@ -4,7 +4,7 @@ import sys
 
 import gankit
 
-out, *overrides = sys.argv[1:] or ["runs/first"]
+out, *overrides = sys.argv[1:] or ["runs/from-python"]
 run = gankit.train(gankit.load("demo", "training.steps=500", *overrides), out)
 images = run.sample(16, seed=1)  # (16, 3, 32, 32) uint8, a NumPy array
 report = gankit.evaluate(run, run, ["frechet", "kid"], "pixels")  # samples of the run beside its training images

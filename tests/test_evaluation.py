@@ -184,14 +184,14 @@ def test_the_part_of_the_reals_that_plays_the_generator_has_one_image_of_each_of
     report = evaluate(noise(30, 1), real, ["group-spy"])
     assert report["metrics"]["group-spy"]["real_vs_real"]["n"] == 5  # of 11 patients, one is in the first half in part
     assert shared == [0] * 10
-    assert "; the half that stands for a generator has 5 images, one of each group\n" in repr(report)
+    assert "; the side that stands for a generator has 5 images, one of each group\n" in repr(report)
     assert "each" not in repr(report).partition("fake-real: ")[2].partition("\n")[0]  # the other half has 20
     grouped = gankit.wrap("dataset", noise(30, 1), groups=np.arange(30) // 3)
     assert "stands for a generator has 10 images\n" in repr(evaluate(grouped, noise(41, 0), ["group-spy"]))
     entry = report["metrics"]["group-spy"]
     report["metrics"]["other"] = {**entry, "real_vs_real": {**entry["real_vs_real"], "n": 4}}
     shown = repr(report)
-    assert '; the half that stands for a generator has the images of the column "at n", one of each group\n' in shown
+    assert '; the side that stands for a generator has the images of the column "at n", one of each group\n' in shown
     assert "  at n" in shown.splitlines()[2]
 
 

@@ -19,8 +19,8 @@ from gankit.terminal.text import as_columns
 SUFFIXES = (".csv", ".tex")
 """Suffixes of files that hold an evaluation as a table."""
 PAIRS_PRINTED = 8  # of each metric
-REAL_REAL = "one half of the real images against the other, about what a perfect generator would reach"
-FAKE_REAL = "as many generated images against one half of the real ones"
+REAL_REAL = "real images against other real ones, about what a perfect generator would reach"
+FAKE_REAL = "as many generated images against real ones"
 
 
 @final
@@ -179,10 +179,10 @@ def notes(report: dict[str, Any]) -> list[str]:
              if row.meaning.words]  # fmt: skip
     if any(entry["real_vs_real"] for entry in report["metrics"].values()):
         each = between = f", {n} images each" if (n := _common_n(report)) else ""
-        if {"n_real_groups", "n_fake_groups"} & set(report["protocol"]):  # the other half may then have more images
+        if {"n_real_groups", "n_fake_groups"} & set(report["protocol"]):  # the other side may then have more images
             one_of_each = ", one of each group" if "n_real_groups" in report["protocol"] else ""
             images = f"{n} images" if n else 'the images of the column "at n"'
-            each, between = "", f"; the half that stands for a generator has {images}{one_of_each}"
+            each, between = "", f"; the side that stands for a generator has {images}{one_of_each}"
         lines += [f"real-real: {REAL_REAL}{between}", f"fake-real: {FAKE_REAL}{each}"]
     for attack in report["protocol"].get("membership", {}).values():
         lines.append(

@@ -15,9 +15,9 @@ from gankit.registry import registry
 from gankit.registry.messages import shown
 
 IMAGES_SHOWN = 1_500_000
-"""Images that a critic is shown in a whole training, which takes some twenty minutes on one H200 at 64x64."""
+"""Images of a whole training, one batch a step, which takes `fastgan` some twenty minutes on one H200 at 64x64."""
 HALF_LIFE = 10_000
-"""Images within which the average of weights forgets half, as in the code of StyleGAN2 (arXiv 1912.04958)."""
+"""Images, one batch a step, in which the average of weights forgets half (code of StyleGAN2, arXiv 1912.04958)."""
 LONGEST_HALF_LIFE = 0.05
 """The longest half-life, as a share of the whole training, as in the code of StyleGAN2-ADA (arXiv 2006.06676)."""
 NO_AUGMENT_FROM, CUTOUT_BELOW = 50_000, 1000
@@ -60,11 +60,11 @@ class TrainingImages:
 
     @property
     def steps(self) -> int:
-        """As the user sets them; else enough to show `IMAGES_SHOWN` images, rounded down to hundreds, at least 100."""
+        """As the user sets them; else `IMAGES_SHOWN` images, one batch a step, in hundreds, at least 100."""
         return self.given_steps or max(IMAGES_SHOWN // self.batch // 100, 1) * 100
 
     def averaging(self, half_life: float = HALF_LIFE) -> float:
-        """The decay per step of averaged weights with this half-life, in images, but at most `LONGEST_HALF_LIFE`."""
+        """The decay per step of averaged weights with this half-life (images), at most `LONGEST_HALF_LIFE`."""
         return round(math.exp2(-self.batch / min(half_life, LONGEST_HALF_LIFE * self.steps * self.batch)), 6)
 
     def r1_weight(self) -> float:
