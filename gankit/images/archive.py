@@ -1,7 +1,6 @@
 """Arrays in an npz or npy file, read without unpickling and never larger than the file can hold."""
 
 import math
-import os
 import zipfile
 from dataclasses import dataclass
 from functools import cached_property
@@ -13,6 +12,7 @@ from numpy.lib import format as npy
 from numpy.typing import NDArray
 
 from gankit.errors import DataError, cause, suggestion
+from gankit.files import stamp
 
 _LARGE, _DENSE = 2**30, 100  # above so many bytes, an array may unpack to at most so many times its packed size
 
@@ -50,6 +50,7 @@ class Archive:
             )
         try:
             with self.path.open("rb") as file:
+                self._stamp = stamp(file.fileno())
                 return _headers(file)
         except Exception as error:  # zipfile and NumPy meet damage with errors of any type
             raise DataError(
@@ -85,28 +86,25 @@ class Archive:
         """One array, of any shape; text in bytes becomes text.
 
         Raises:
-            DataError: as `header`, or the values are damaged, or the file holds other arrays by now.
+            DataError: as `header`, or the values are damaged, or the file has changed since it was opened.
         """
         self.header(key)
         try:
             with self.path.open("rb") as file:
-                if _headers(file) != self.headers:
-                    raise DataError(f"{self.path} is another file than when it was opened; load it anew")
-                is_zip = zipfile.is_zipfile(file)
-                file.seek(0)
-                with zipfile.ZipFile(file).open(f"{key}.npy") if is_zip else file as member:
+                if stamp(file.fileno()) != self._stamp or _headers(file) != self.headers:
+                    raise DataError(f"{self.path} has changed since it was opened; load it anew")
+                with file if _is_npy(file) else zipfile.ZipFile(file).open(f"{key}.npy") as member:
                     array = npy.read_array(member, allow_pickle=False)
             return np.char.decode(array, "utf-8") if array.dtype.kind == "S" else array
-        except (DataError, MemoryError):  # the header fits the file: there is no damage
+        except (DataError, MemoryError):  # neither of which is damage
             raise
         except Exception as error:
             raise DataError(f"{self.path}: {key!r} cannot be read ({cause(error)}); get the file anew") from None
 
 
 def _headers(file: IO[bytes]) -> dict[str, Header]:
-    size, headers = os.fstat(file.fileno()).st_size, {}
-    if file.read(len(npy.MAGIC_PREFIX)) == npy.MAGIC_PREFIX:
-        file.seek(0)
+    (size, _), headers = stamp(file.fileno()), {}
+    if _is_npy(file):
         return {"images": Header(*_shape_and_type(file), size, size)}
     archive = zipfile.ZipFile(file)
     for member in archive.infolist():
@@ -116,6 +114,14 @@ def _headers(file: IO[bytes]) -> dict[str, Header]:
             packed = min(member.compress_size, size)
             headers[member.filename.removesuffix(".npy")] = Header(*form, packed, member.file_size)
     return headers
+
+
+def _is_npy(file: IO[bytes]) -> bool:
+    """Whether a file begins as npy, whatever lies behind; leaves it at its beginning."""
+    file.seek(0)
+    begin = file.read(len(npy.MAGIC_PREFIX))
+    file.seek(0)
+    return begin == npy.MAGIC_PREFIX
 
 
 def _shape_and_type(file: IO[bytes]) -> tuple[tuple[int, ...], np.dtype[Any]]:

@@ -30,17 +30,21 @@ def load(picture: Image.Image) -> None:
         picture.load()
         last = picture.crop((0, picture.height - 1, picture.width, picture.height))
         suspicious = picture.info.get("interlace") or not np.asarray(last).any()
-        again = kept if kept is None or file.closed else file  # both have one place in it, which Pillow may need
+        # A copy shares its position with the file: it is read only where Pillow has closed that one.
+        again = kept if kept is None or file.closed else file
         if again and not again.closed and suspicious and _is_short(again):
             raise ValueError("its data end before its last row")
 
 
 def _kept_open(file: Any) -> AbstractContextManager[IO[bytes] | None]:
     """The file, for when Pillow closes the one that it opened: by then its name may be another file's."""
-    try:  # of a BytesIO nothing is copied
-        return io.BytesIO(file.getvalue()) if isinstance(file, io.BytesIO) else os.fdopen(os.dup(file.fileno()), "rb")
-    except (AttributeError, OSError, ValueError):  # such as one in an archive, which Pillow leaves open
+    if isinstance(file, io.BytesIO):
+        return io.BytesIO(file.getvalue())  # which copies nothing until one of the two is written to
+    try:
+        number = file.fileno()
+    except (AttributeError, ValueError):  # such as one in an archive, which Pillow leaves open
         return nullcontext(file)
+    return os.fdopen(os.dup(number), "rb")
 
 
 def _is_short(file: IO[bytes]) -> bool:

@@ -5,7 +5,7 @@ import re
 import struct
 from typing import IO, Any
 
-from PIL import ImagePalette, TiffImagePlugin
+from PIL import Image, ImagePalette, TiffImagePlugin
 
 from gankit.errors import DataError
 
@@ -25,7 +25,8 @@ _NUMBERS = {
     _DEPTH, _METAMORPH, _EXTRA_SAMPLES, _SAMPLE_FORMAT, _REFERENCE, *_PLACES, *_SIZES, *_CURVES,
 }  # fmt: skip
 """Tags whose values Pillow ignores, or gives as text, where they are of a type that is no number's."""
-_WIDTHS = dict(zip(range(1, 19), (1, 1, 2, 4, 8, 1, 1, 2, 4, 8, 4, 8, 4, 0, 0, 8, 8, 8), strict=True))  # bytes, by type
+_POINTERS = (_SUB_IMAGES, 34665, 34853)  # to further directories: SubIFDs, Exif and GPS
+_BYTES_OF_TYPE = dict(zip(range(1, 19), (1, 1, 2, 4, 8, 1, 1, 2, 4, 8, 4, 8, 4, 0, 0, 8, 8, 8), strict=True))
 _PALETTE, _CMYK, _YCBCR = 3, 5, 6
 _SEPARATE, _JPEG = 2, 7
 _PREVIEW, _MASK = 1, 4  # bits of NewSubfileType
@@ -53,11 +54,15 @@ def prepare(picture: Picture, where: str) -> None:
 def _problem(picture: Picture) -> str | None:
     """What cannot be read as it is stored, and what to do; or None."""
     tags = picture.tag_v2
-    listed = {tag: values for tag, values in _listed(picture).items() if tag in _NUMBERS}
-    if lost := [str(tag) for tag, values in listed.items() if values.stop > _size(picture)]:
+    listed = _listed(picture)
+    odd = [str(tag) for tag in listed if tag in _NUMBERS and not _is_number(tag, tags.get(tag))]
+    lost = [str(tag) for tag, values in listed.items() if values.stop > _file_size(picture)]
+    if odd and lost:  # Pillow leaves out the tags behind lost values too
         return f"has tags whose values lie beyond its end ({', '.join(lost)}): it is cut off; replace it or take it out"
-    if odd := [str(tag) for tag in listed if not _is_number(tag, tags.get(tag))]:
+    if odd:
         return f"has tags of a type that Pillow does not read as a number ({', '.join(odd)}); save it anew"
+    if _is_scrambled(picture):
+        return "lies on its side and was loaded by Pillow with height and width exchanged; leave it unloaded"
     kind, samples, bits = tags.get(_PHOTOMETRIC), tags.get(_SAMPLES, 1), set(tags.get(_BITS, (1,)))
     if isinstance(tags.get(_METAMORPH), tuple) or tags.get(_DEPTH, 1) != 1 or _is_stack(picture):
         return "holds several images as one page, of which Pillow reads the first; save each as its own file"
@@ -92,12 +97,28 @@ def _problem(picture: Picture) -> str | None:
     return None
 
 
+def _is_scrambled(picture: Picture) -> bool:
+    """Whether a picture on its side was read through a memory map, as far as its file still says how it lies."""
+    width, height = picture.size
+    if width == height or getattr(picture, "map", None) is None:
+        return False
+    try:
+        with Image.open(picture.filename, formats=["TIFF"]) as again:  # Pillow has removed the tag from the picture
+            return again.getexif().get(_ORIENTATION) in range(5, 9)
+    except OSError:
+        return False
+
+
 def _is_number(tag: int, value: Any) -> bool:
-    values = value if isinstance(value, tuple) or (tag == _DOT_RANGE and isinstance(value, bytes)) else (value,)
+    values = value if tag == _DOT_RANGE and isinstance(value, bytes) else _several(value)
     return not any(each is None or isinstance(each, (str, bytes)) for each in values)
 
 
-def _size(picture: Picture) -> int:
+def _several(value: Any) -> tuple[Any, ...]:
+    return value if isinstance(value, tuple) else (value,)
+
+
+def _file_size(picture: Picture) -> int:
     return 0 if picture.fp is None else picture.fp.seek(0, 2)
 
 
@@ -116,30 +137,33 @@ def _listed(picture: Picture) -> dict[int, range]:
     if len(entries) < entry * count:
         raise ValueError("its list of tags is cut off")
     for tag, form, values, place in struct.iter_unpack(order + "HH" + 2 * length, entries):
-        size = values * _WIDTHS.get(form, 0)
+        size = values * _BYTES_OF_TYPE.get(form, 0)
         if values:  # what fits into the entry is there and at no place of its own
-            found[tag] = range(place, place + size) if size > struct.calcsize(length) else range(0)
+            apart = size > struct.calcsize(length)
+            found.setdefault(tag, range(place, place + size) if apart else range(0))  # Pillow, too, takes the first
     return found
 
 
 def _next(picture: Picture, place: int) -> int:
-    """Where, from a place on, the first thing lies of which the directory knows, be it itself; or the file's end."""
-    known = [picture.tag_v2.offset or 0, *(values.start for values in _listed(picture).values())]
-    return min((each for each in known if each >= place), default=_size(picture))
+    """The first place, not before a given one, of a directory or of a tag's values; or else the file's end."""
+    tags = picture.tag_v2
+    directories = [tags.offset, tags.next, *(each for tag in _POINTERS for each in _several(tags.get(tag)))]
+    known = [*directories, *(values.start for values in _listed(picture).values())]
+    return min((each for each in known if isinstance(each, int) and each >= place), default=_file_size(picture))
 
 
 def _is_stack(picture: Picture) -> bool:
     """Whether further images follow the page's own, by its description (which single ones may keep) and the room."""
     tags: Any = picture.tag_v2
     places = tags.get(_PLACES[0]) or tags.get(_PLACES[1])
-    if not places or tags.get(_COMPRESSION, 1) != 1:
+    if picture.fp is None or not places or tags.get(_COMPRESSION, 1) != 1:  # without a file, the room is not known
         return False
     samples = tags.get(_SAMPLES, 1)
     page = (tags[_WIDTH] * samples * max(tags.get(_BITS, (1,))) + 7) // 8 * tags[_HEIGHT]  # bytes
     behind = min(places) + page
     end = _next(picture, behind)
     # A page of one byte has another byte behind it where something must lie at an even place.
-    room = end - behind >= page + (page == 1 and end < _size(picture))
+    room = end - behind >= page + (page == 1 and end < _file_size(picture))
     return room and _images(tags.get(_DESCRIPTION, ""), samples, math.prod(picture.size)) > 1
 
 
@@ -165,7 +189,7 @@ def _is_covered(picture: Picture) -> bool:
     places, sizes = (tags.get(strips) or tags.get(tiles, ()) for strips, tiles in (_PLACES, _SIZES))
     if tags.get(_COMPRESSION) == _JPEG:
         strips, file = {*zip(places, sizes, strict=False)}, picture.fp
-        whole = sum(size for _, size in strips) <= _size(picture)  # or to look at them could take for ever
+        whole = sum(size for _, size in strips) <= _file_size(picture)  # or to look at them could take for ever
         return file is None or (whole and all(_ends(file, place, size) for place, size in strips if size))
     if picture.info.get("compression") != "raw" or not picture.tile:  # which is loaded already
         return True

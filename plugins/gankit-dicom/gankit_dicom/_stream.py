@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import re
 import struct
+from collections.abc import Iterator
+from contextlib import suppress
 from io import BytesIO
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from pydicom import Dataset
-from pydicom.encaps import generate_fragments, get_frame, parse_basic_offsets
+from pydicom.encaps import generate_fragments, generate_frames, get_frame, parse_basic_offsets
 from pydicom.uid import (
     JPEG2000TransferSyntaxes,
     JPEGBaseline8Bit,
@@ -23,8 +25,10 @@ from gankit_dicom._guard import Problem
 _UNSIGNED = (JPEGBaseline8Bit, JPEGExtended12Bit)
 """Syntaxes whose values have no sign."""
 _JPEG, _JPEG_2000, _JP2 = b"\xff\xd8", b"\xff\x4f\xff\x51", b"\0\0\0\x0cjP"
-_FRAME_HEADERS = {*range(0xFFC0, 0xFFD0), 0xFFF7} - {0xFFC4, 0xFFC8, 0xFFCC}  # of JPEG; the last one of JPEG-LS
-_ADOBE = re.compile(rb"\xff\xee(\0\x0eAdobe.{6}\x01)", re.DOTALL)
+_JPEG_LS, _SCAN = 0xFFF7, 0xFFDA
+_FRAME_HEADERS = {*range(0xFFC0, 0xFFD0), _JPEG_LS} - {0xFFC4, 0xFFC8, 0xFFCC}  # of JPEG and JPEG-LS
+_ADOBE = re.compile(rb"\xff\xee(..Adobe.{6}\x01)", re.DOTALL)
+_ADOBE_LENGTH = 14  # bytes of its mark, at least
 _YBR = ("YBR_FULL", "YBR_FULL_422")
 _ADVICE = "; see which is true, or take it out"
 
@@ -46,20 +50,19 @@ def by_adobe(header: Dataset) -> None:
     Pillow would do so and leave the header as it is; others look at the header alone.
 
     Raises:
-        Problem: some of its frames have the mark, and others do not, while the header speaks for all.
+        Problem: some of its frames have the mark; others do not, and are no YCbCr by the header.
     """
     if header.file_meta.TransferSyntaxUID not in JPEGTransferSyntaxes or header.SamplesPerPixel != 3:
         return
     pixels, found = _ADOBE.subn(lambda mark: b"\xff\xfe" + mark[1], header.PixelData)
     if not found:
         return
-    streams = [_stream(header, frame) for frame in range(int(header.get("NumberOfFrames") or 1))]
-    marked = [stream.adobe == 1 for stream in streams if stream is not None]
-    if any(marked) and not all(marked):
+    marked = {stream.adobe == 1 for stream in _streams(header) if stream is not None}
+    if len(marked) > 1 and header.PhotometricInterpretation not in _YBR:
         raise Problem(
             "has frames with Adobe's mark of YCbCr and others without it; convert them to RGB, or take it out"
         )
-    if any(marked):
+    if True in marked:
         header.PixelData = pixels
         header.PhotometricInterpretation = _YBR[0]
 
@@ -98,7 +101,7 @@ def check_frame(header: Dataset, frame: int) -> None:
     mixes = kind in ("YBR_ICT", "YBR_RCT")
     if mixes and syntax not in JPEG2000TransferSyntaxes:
         raise Problem(f"has colours of JPEG 2000 (PhotometricInterpretation), which it is not{_ADVICE}")
-    if not syntax.is_encapsulated or (stream := _stream(header, frame)) is None:
+    if not syntax.is_encapsulated or (stream := _stream_of(header, frame)) is None:
         return
     said = int(header.Rows), int(header.Columns), int(header.SamplesPerPixel)
     if said != stream[:3]:
@@ -116,28 +119,45 @@ def check_frame(header: Dataset, frame: int) -> None:
         )
 
 
-def _stream(header: Dataset, frame: int) -> _Stream | None:
-    """None where a frame is not in a JPEG format, or its beginning is damaged: the decoder says so."""
+def _streams(header: Dataset) -> Iterator[_Stream | None]:
+    """As `_stream_of` of one frame after the other, in one go through the file; ends where frames are damaged."""
+    with suppress(ValueError):
+        yield from map(_stream, generate_frames(header.PixelData, **_division(header)))
+
+
+def _stream_of(header: Dataset, frame: int) -> _Stream | None:
+    with suppress(ValueError):
+        return _stream(get_frame(header.PixelData, frame, **_division(header)))
+    return None
+
+
+def _division(header: Dataset) -> dict[str, Any]:
+    """What pydicom needs to know to divide pixels into frames."""
     tables = [header.get(name) for name in ("ExtendedOffsetTable", "ExtendedOffsetTableLengths")]
-    count = int(header.get("NumberOfFrames") or 1)
+    offsets = (tables[0], tables[1]) if all(tables) else None
+    return {"number_of_frames": int(header.get("NumberOfFrames") or 1), "extended_offsets": offsets}
+
+
+def _stream(content: bytes) -> _Stream | None:
+    """None where a frame is not in a JPEG format, or its beginning is damaged: the decoder says so."""
+    begins = max(content.find(_JPEG_2000, 0, 2**16), 0)
+    place, stream, adobe = begins + 2, None, None
     try:
-        offsets = (tables[0], tables[1]) if all(tables) else None
-        content = get_frame(header.PixelData, frame, number_of_frames=count, extended_offsets=offsets)
-        begins = max(content.find(_JPEG_2000, 0, 2**16), 0)
-        place, stream, adobe = begins + 2, None, None
         while True:
             marker, length = struct.unpack_from(">HH", content, place)
             if marker in _FRAME_HEADERS and content.startswith(_JPEG):
                 bits, height, width, samples = struct.unpack_from(">BHHB", content, place + 4)
-                return _Stream(height, width, samples, bits, adobe=adobe)
-            if marker == 0xFFEE and content[place + 4 : place + 9] == b"Adobe":
+                stream = _Stream(height, width, samples, bits)
+            if marker == 0xFFEE and length >= _ADOBE_LENGTH and content[place + 4 : place + 9] == b"Adobe":
                 adobe = content[place + 15]
+            if marker in (_SCAN, _JPEG_LS) and stream is not None:  # Adobe's mark may be anywhere before a scan
+                return stream._replace(adobe=adobe)
             if marker == 0xFF51:
                 right, bottom, left, top = struct.unpack_from(">4I", content, place + 6)
                 samples, bits = struct.unpack_from(">HB", content, place + 38)
                 stream = _Stream(bottom - top, right - left, samples, (bits & 127) + 1)
             if marker == 0xFF52 and stream is not None:
                 return stream._replace(mixed=bool(content[place + 8]))
-            place += 1 if marker == 0xFFFF else 2 + length  # bytes of 255 may stand before a mark
-    except (struct.error, ValueError, IndexError):
+            place += 1 if marker == 0xFFFF else 2 + length  # any number of bytes of 255 begins a mark
+    except (struct.error, IndexError):
         return None

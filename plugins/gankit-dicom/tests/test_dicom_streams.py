@@ -13,7 +13,7 @@ from dicom_files import Array, error, header, pixels
 from PIL import Image
 from pydicom import Dataset, dcmread
 from pydicom.data import get_testdata_file
-from pydicom.encaps import encapsulate, encapsulate_extended
+from pydicom.encaps import encapsulate, encapsulate_extended, get_frame
 from pydicom.pixels import get_decoder
 from pydicom.uid import JPEG2000Lossless, JPEGBaseline8Bit, JPEGLSLossless, JPEGLSNearLossless, RLELossless
 
@@ -123,32 +123,55 @@ def test_bits_of_lossy_jpeg(tmp_path: Path, tags: dict[str, int]) -> None:
     assert text.startswith("a has compressed pixels of other bits than its header says")
 
 
+def with_mark(stream: bytes, place: str = "first", filling: bytes = b"") -> bytes:
+    """JPEG with Adobe's mark of YCbCr in place of JFIF's: first of all, or behind the frame header; maybe longer."""
+    segment = b"\xff\xee\0" + bytes([14 + len(filling)]) + b"Adobe\0\x64\0\0\0\0\1" + filling
+    stream, at = b"\xff\xd8" + stream[20:], 2
+    while place == "late" and stream[at : at + 2] != b"\xff\xda":
+        at += 2 + int.from_bytes(stream[at + 2 : at + 4], "big")
+    return stream[:at] + segment + stream[at:]
+
+
 @pytest.mark.parametrize("kind", ["RGB", "YBR_FULL", "YBR_FULL_422"])
-@pytest.mark.parametrize("mark", [b"JFIF", b"Adobe"])
-def test_colours_of_jpeg(tmp_path: Path, kind: str, mark: bytes) -> None:
+@pytest.mark.parametrize("mark", ["JFIF", "first", "late", "longer"])
+def test_colours_of_jpeg(tmp_path: Path, kind: str, mark: str) -> None:
     """The components are YCbCr; the file says so too, by either mark, and the header may say that decoders give RGB."""
     array, stream = smooth(16, 16, 3), jpeg(smooth(16, 16, 3))
-    if mark == b"Adobe":
-        stream = b"\xff\xd8\xff\xee\0\x0eAdobe\0\x64\0\0\0\0\1" + stream[20:]
-    assert mark in stream
+    if mark != "JFIF":
+        stream = with_mark(stream, mark, b"ab" if mark == "longer" else b"")
     made = packed(array, JPEGBaseline8Bit, [stream], PhotometricInterpretation=kind)
     assert np.abs(images(tmp_path, made)[0].transpose(1, 2, 0).astype(int) - array).max() <= 6
 
 
 def test_frames_of_which_some_have_adobes_mark(tmp_path: Path) -> None:
+    """By a header of YCbCr the others have these colours too; by one of RGB nobody knows."""
     frames = [smooth(16, 16, 3), smooth(16, 16, 3)[::-1]]
-    plain = [jpeg(frame) for frame in frames]
-    marked = [b"\xff\xd8\xff\xee\0\x0eAdobe\0\x64\0\0\0\0\1" + stream[20:] for stream in plain]
-    as_rgb = [jpeg(frame, keep_rgb=True) for frame in frames]
-    for kind in ("RGB", "YBR_FULL"):
-        for streams in (plain, marked):
+    plain, as_rgb = [jpeg(frame) for frame in frames], [jpeg(frame, keep_rgb=True) for frame in frames]
+    marked, bare = [with_mark(stream) for stream in plain], [b"\xff\xd8" + stream[20:] for stream in plain]
+    some = [[plain[0], marked[1]], [marked[0], plain[1]], [bare[0], marked[1]], [marked[0], bare[1]]]
+    for kind in ("RGB", "YBR_FULL", "YBR_FULL_422"):
+        for streams in (plain, marked, *some, [marked[0], as_rgb[1]]):
             made = packed(np.stack(frames), JPEGBaseline8Bit, streams, PhotometricInterpretation=kind)
-            kept = images(tmp_path, made).transpose(0, 2, 3, 1)
-            assert np.abs(kept.astype(int) - np.stack(frames)).max() <= 6
-        for streams in ([plain[0], marked[1]], [marked[0], plain[1]], [marked[0], as_rgb[1]]):
-            made = packed(np.stack(frames), JPEGBaseline8Bit, streams, PhotometricInterpretation=kind)
-            text = refusal(tmp_path, made)
-            assert text.startswith("a has frames with Adobe's mark of YCbCr and others without it; convert them")
+            if streams in (plain, marked) or (streams in some and kind != "RGB"):
+                kept = images(tmp_path, made).transpose(0, 2, 3, 1)
+                assert np.abs(kept.astype(int) - np.stack(frames)).max() <= 6
+                continue
+            reason = "frames with Adobe's mark of YCbCr and others without it" if kind == "RGB" else "compressed pixels"
+            assert refusal(tmp_path, made).startswith(f"a has {reason}")
+
+
+def test_marks_are_looked_at_in_one_go(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    frames = np.stack([smooth(16, 16, 3)] * 9)
+    made = packed(frames, JPEGBaseline8Bit, [with_mark(jpeg(frames[0]))] * 9, PhotometricInterpretation="YBR_FULL")
+    made.save_as(tmp_path / "a", enforce_file_format=True)
+    looked: list[int] = []
+    monkeypatch.setattr(
+        "gankit_dicom._stream.get_frame",
+        lambda content, frame, **options: looked.append(frame) or get_frame(content, frame, **options),
+    )
+    image = Dicom(path=tmp_path).read(np.array([7]))[0]
+    assert np.abs(image.transpose(1, 2, 0).astype(int) - frames[7]).max() <= 6
+    assert looked == [7]
 
 
 def test_colours_beyond_their_bits(tmp_path: Path) -> None:
