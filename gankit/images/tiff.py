@@ -133,7 +133,7 @@ def _listed(picture: Picture) -> dict[int, range]:
     counter, length, entry = ("Q", "Q", 20) if big else ("H", "I", 12)
     file.seek(tags.offset)
     (count,) = struct.unpack(order + counter, file.read(struct.calcsize(counter)))
-    entries, found = file.read(entry * min(count, 2**16)), {}
+    entries, found = file.read(entry * min(count, 2**16)), dict[int, range]()
     if len(entries) < entry * count:
         raise ValueError("its list of tags is cut off")
     for tag, form, values, place in struct.iter_unpack(order + "HH" + 2 * length, entries):
