@@ -140,12 +140,6 @@ def open_ordinary(path: Path) -> BinaryIO:
     return open(path, "rb")
 
 
-def stamp(file: Path | int) -> tuple[int, int]:
-    """Size in bytes and time of change in nanoseconds of a file, by its path or the number under which it is open."""
-    status = os.stat(file)
-    return status.st_size, status.st_mtime_ns
-
-
 def seal(file: BinaryIO) -> None:
     """Append a digest of everything that was written to a file, for `is_sealed`."""
     file.write(MARK + _digest(file, file.tell()))

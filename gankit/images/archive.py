@@ -1,6 +1,7 @@
 """Arrays in an npz or npy file, read without unpickling and never larger than the file can hold."""
 
 import math
+import os
 import zipfile
 from dataclasses import dataclass
 from functools import cached_property
@@ -12,7 +13,6 @@ from numpy.lib import format as npy
 from numpy.typing import NDArray
 
 from gankit.errors import DataError, cause, suggestion
-from gankit.files import stamp
 
 _LARGE, _DENSE = 2**30, 100  # above so many bytes, an array may unpack to at most so many times its packed size
 
@@ -50,7 +50,7 @@ class Archive:
             )
         try:
             with self.path.open("rb") as file:
-                self._stamp = stamp(file.fileno())
+                self._stamp = _stamp(file)
                 return _headers(file)
         except Exception as error:  # zipfile and NumPy meet damage with errors of any type
             raise DataError(
@@ -91,7 +91,7 @@ class Archive:
         self.header(key)
         try:
             with self.path.open("rb") as file:
-                if stamp(file.fileno()) != self._stamp or _headers(file) != self.headers:
+                if _stamp(file) != self._stamp or _headers(file) != self.headers:
                     raise DataError(f"{self.path} has changed since it was opened; load it anew")
                 with file if _is_npy(file) else zipfile.ZipFile(file).open(f"{key}.npy") as member:
                     array = npy.read_array(member, allow_pickle=False)
@@ -102,8 +102,14 @@ class Archive:
             raise DataError(f"{self.path}: {key!r} cannot be read ({cause(error)}); get the file anew") from None
 
 
+def _stamp(file: IO[bytes]) -> tuple[int, int]:
+    """Its size in bytes, and when it was last changed in nanoseconds."""
+    status = os.fstat(file.fileno())
+    return status.st_size, status.st_mtime_ns
+
+
 def _headers(file: IO[bytes]) -> dict[str, Header]:
-    (size, _), headers = stamp(file.fileno()), {}
+    (size, _), headers = _stamp(file), {}
     if _is_npy(file):
         return {"images": Header(*_shape_and_type(file), size, size)}
     archive = zipfile.ZipFile(file)
