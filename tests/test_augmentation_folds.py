@@ -31,10 +31,14 @@ from gankit.studies.kinds import Examples
 write = augmentation_data.write
 
 
+def judged(whole: AugmentationStudy) -> dict[str, Any]:
+    """The findings of a study whose jobs found nothing."""
+    return judging.judge(whole, defaultdict(lambda: Outcome("", {}, None, 0.0, 1)), {}, [])
+
+
 def notes_of(whole: AugmentationStudy) -> list[str]:
-    """The notes of a study whose jobs found nothing."""
-    outcomes = defaultdict(lambda: Outcome("", {}, None, 0.0, 1))
-    notes: list[str] = judging.judge(whole, outcomes, {}, [])["notes"]
+    """The notes of such a study."""
+    notes: list[str] = judged(whole)["notes"]
     return notes
 
 
@@ -224,6 +228,19 @@ def test_folders_of_classes_have_names_of_their_own() -> None:
 def test_a_positive_control_that_hurts_shows_no_gain(write: Write, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(judging, "contrast", lambda *arguments: dict.fromkeys(UNKNOWN, -0.1))
     assert any(note.startswith("no gain of the positive control can be seen") for note in notes_of(study(write())))
+
+
+def test_an_arm_that_cannot_differ_counts_as_a_comparison_without_a_p_value(
+    write: Write, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = study(write())
+    first, second, *others = (arm.name for arm in whole.arms())
+    p_values: dict[str, float | None] = {first: None, second: 0.01, **dict.fromkeys(others, 0.9)}
+    found = {name: {"p": p, "chosen": [{}, {}]} for name, p in p_values.items()}
+    monkeypatch.setattr(judging.Comparison, "of_arm", lambda self, arm: found[arm.name])
+    arms = judged(whole)["arms"]
+    assert arms[first]["p_holm"] is None
+    assert arms[second]["p_holm"] == pytest.approx(0.01 * len(p_values))
 
 
 def test_an_estimator_that_cannot_judge_is_named(write: Write) -> None:
